@@ -1,0 +1,84 @@
+"""Label maps as PNG files: the one place that knows how masks are stored on disk."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from utils.errors import UserError
+
+MAX_INDEXED = 255
+MAX_LABEL = 65535
+_LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+
+
+def palette() -> np.ndarray:
+    """The DAVIS / PASCAL VOC colour map, (256, 3) uint8: the bits of an id, dealt in turn to R, G and B."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    ids = np.arange(256)
+    for bit in range(8):
+        for channel in range(3):
+            source = 3 * bit + channel
+            if source < 8:
+                colours[:, channel] |= (((ids >> source) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it becomes `path` in one step, on failure it goes.
+
+    A reader therefore sees the old file or the whole new one, never a part. The folder is made if need be.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_label_png(path: str | os.PathLike, labels: np.ndarray) -> None:
+    """Write a label map, (H, W) of any integer type, ids 0 (background) to 65535.
+
+    Ids up to 255 give an indexed PNG (mode P) with `palette()`, which the DAVIS toolkit reads. Larger ids, as
+    the `paper` protocol's every-cluster-a-proposal has them, give a 16-bit greyscale PNG whose grey value is
+    the id. Raises `UserError` when an id fits neither.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iub":
+        raise ValueError(f"a label map is (H, W) of integers, not {labels.shape} of {labels.dtype}")
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if low < 0 or high > MAX_LABEL:
+        raise UserError(f"{path}: ids {low}..{high} do not fit a PNG (0..{MAX_LABEL}); write fewer proposals")
+    with replacing(path) as temporary:
+        _to_image(labels, high).save(temporary, format="PNG")
+
+
+def _to_image(labels: np.ndarray, high: int) -> Image.Image:
+    if high > MAX_INDEXED:
+        return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
+    image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8)).convert("L")
+    image.putpalette(palette().tobytes())
+    return image
+
+
+def read_label_png(path: str | os.PathLike) -> np.ndarray:
+    """Read a label map, (H, W) int32, from a PNG of one channel: indexed, 1-bit, 8-bit or 16-bit grey.
+
+    Raises `UserError` naming the file when it is missing, damaged, cut short, or has colours instead of ids.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _LABEL_MODES:
+                raise UserError(f"{path}: an image of mode {image.mode} holds no ids; save it as indexed PNG")
+            return np.asarray(image).astype(np.int32)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; write this label map first") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a whole, readable PNG ({error}); write or copy it again") from None
