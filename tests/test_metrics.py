@@ -192,6 +192,12 @@ def test_frame_scores_of_hundreds_of_proposals(num):
             assert f[k, p] == pytest.approx(reference.boundary_f(*pair, nothing), abs=1e-12)
 
 
+def test_void_is_no_object_even_when_asked_for():
+    gt = np.where(square(5, 5, 9), metrics.VOID, 0)
+    j, f = metrics.frame_scores(gt, square(5, 5, 9).astype(int), [metrics.VOID], 2)
+    assert j.tolist() == f.tolist() == [[1.0, 1.0]]
+
+
 def test_frame_scores_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match="ground truth is"):
         metrics.frame_scores(np.zeros((3, 4), int), np.zeros((4, 3), int), [1], 1)

@@ -147,6 +147,13 @@ def test_an_object_that_is_absent_is_matched_to_an_absent_proposal(tmp_path):
     assert scored["paper"].j[1].mean < 0.6
 
 
+def test_absent_proposals_are_offered_beside_any_number_of_present_ones(tmp_path):
+    gt, result = moving_squares(4, (1,)), moving_squares(4, (1, 2, 3, 4), seed=5)
+    gt[1], result[1][result[1] == 4] = 0, 0
+    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result), BOTH)
+    assert scored["paper"].assignment[1] == (3,)
+
+
 def test_objects_that_appear_late_or_never_count_in_every_frame(tmp_path):
     gt = moving_squares(4, (1,))
     gt[3, 30:, 30:] = 3
