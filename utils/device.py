@@ -1,0 +1,53 @@
+"""The one place that knows kinds of devices: choice, precision, waiting, memory."""
+
+import contextlib
+import os
+import resource
+import sys
+from contextlib import AbstractContextManager
+
+import torch
+
+from utils.errors import UserError
+
+AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto`: this process's GPU (LOCAL_RANK under torchrun) where there is one, else the CPU.
+
+    Raises:
+        UserError: the named device is not there.
+    """
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name}: not available here ({str(error).splitlines()[0]}); use --device cpu"
+        ) from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager:
+    """Mixed precision by its flag: a key of `AMP_DTYPES`."""
+    dtype = AMP_DTYPES[amp]
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it, so that a clock read afterwards is honest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Highest memory of this process so far in GB (1e9 bytes): of the GPU's allocator, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
