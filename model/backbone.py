@@ -1,0 +1,287 @@
+"""The frozen image backbone: a timm ViT that gives key features and a CLS token per frame (METHOD.md 1)."""
+
+import difflib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utils.checkpoint import load_tensors, tensors_hash
+from utils.errors import UserError
+
+DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
+
+# Mean and standard deviation of RGB in [0, 1]. `reference` is what the paper's released evaluation normalises
+# with, though it trains with ImageNet's (METHOD.md 6).
+IMAGE_STATS = {
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "reference": ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)),
+}
+
+# Wrappers that training frameworks put around a ViT, and the heads they put beside it.
+_WRAPPERS = ("module.", "backbone.", "encoder.")
+_HEADS = ("head.", "dino_head.", "ibot_head.")
+# Where a training checkpoint keeps a model: DINO's full file (its teacher is the published model), the reference
+# implementation's file, and common training scripts.
+_MODEL_KEYS = ("teacher", "model_state_dict", "state_dict", "model")
+
+
+class Backbone(nn.Module):
+    """A frozen ViT. It stays in evaluation mode and never builds a graph.
+
+    Attributes:
+        dim: width C of the key features.
+        patch_size: (height, width) of a patch in pixels.
+        has_cls: whether the ViT has a CLS token.
+    """
+
+    def __init__(self, vit: nn.Module, *, name: str, image_stats: str = "imagenet"):
+        super().__init__()
+        self.name = name
+        self.vit = vit.eval().requires_grad_(False)
+        self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
+        self.has_cls = getattr(vit, "cls_token", None) is not None
+        self.dim = _key_projection(vit.blocks[-1].attn)[0].shape[0]
+        mean, std = IMAGE_STATS[image_stats]
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Frozen: stays in evaluation mode whatever its parent does."""
+        return super().train(False)
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Token grid (h, w) of a frame of `height` x `width` pixels."""
+        return height // self.patch_size[0], width // self.patch_size[1]
+
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights, equal for the same weights whatever file they came from."""
+        return tensors_hash(self.vit.state_dict())
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, *, with_cls: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Key features, and the CLS token where asked for, of single frames.
+
+        Args:
+            images: (B, 3, H, W), uint8 or float in [0, 1], RGB; H and W multiples of the patch size.
+            with_cls: also return the CLS token; without it nothing past the last layer's keys is computed.
+
+        Returns:
+            keys (B, h*w, C): key vectors of the last layer's self-attention, heads concatenated, before any
+            rotary embedding. cls (B, C): CLS entry of the last layer's output before the final norm, or None.
+        """
+        images = (_to_unit_range(images) - self.mean) / self.std
+        last = self.vit.blocks[-1]
+        if not with_cls:
+            hidden = self._run_until(images, block=len(self.vit.blocks) - 2)
+            return self._keys(last.norm1(hidden)), None
+        attention_input = []
+        hook = last.attn.register_forward_pre_hook(lambda _, args: attention_input.append(args[0]))
+        try:
+            output = self._run_until(images, block=len(self.vit.blocks) - 1)
+        finally:
+            hook.remove()
+        return self._keys(attention_input[0]), output[:, 0]
+
+    def _run_until(self, images: Tensor, *, block: int) -> Tensor:
+        """Output (B, prefix + h*w, C) of one block, computing nothing after it."""
+        (output,) = self.vit.forward_intermediates(
+            images, indices=[block], stop_early=True, intermediates_only=True, output_fmt="NLC", norm=False,
+            return_prefix_tokens=self.vit.num_prefix_tokens > 0,
+        )  # fmt: skip
+        if isinstance(output, tuple):
+            patches, prefix = output
+            return torch.cat([prefix, patches], dim=1)
+        return output
+
+    def _keys(self, attention_input: Tensor) -> Tensor:
+        """The key third of the last qkv, patch tokens only. Taken from the attention's input, so that it does not
+        matter which fused attention the installed timm calls inside."""
+        weight, bias = _key_projection(self.vit.blocks[-1].attn)
+        return F.linear(attention_input[:, self.vit.num_prefix_tokens :], weight, bias)
+
+
+def build_backbone(
+    name: str = DEFAULT_BACKBONE,
+    *,
+    weights: str | Path | dict[str, Any] | None = None,
+    checkpoint_key: str | None = None,
+    image_stats: str = "imagenet",
+) -> Backbone:
+    """A frozen backbone with every parameter filled.
+
+    Args:
+        name: any timm ViT.
+        weights: a checkpoint file (see `load_vit_weights`) or its content; None lets timm download the weights.
+        checkpoint_key: which model of a training checkpoint, such as `teacher` or `student`.
+        image_stats: a key of `IMAGE_STATS`.
+
+    Raises:
+        UserError: unknown name, not a ViT, download failed, or the file does not fill the model exactly.
+    """
+    known = {*timm.list_models(), *timm.list_pretrained()}
+    if name not in known:
+        close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "none by a similar name"
+        raise UserError(f"--backbone {name}: timm knows no such model; close: {close}")
+    if weights is None:
+        return Backbone(_download(name), name=name, image_stats=image_stats)
+    vit = _create(name, pretrained=False)
+    load_vit_weights(vit, weights, name=name, checkpoint_key=checkpoint_key)
+    return Backbone(vit, name=name, image_stats=image_stats)
+
+
+def load_vit_weights(
+    vit: nn.Module, weights: str | Path | dict[str, Any], *, name: str, checkpoint_key: str | None = None
+) -> None:
+    """Fill `vit` in place from a file or its content; every parameter is filled and every key explained.
+
+    Understood: a bare state dict (DINO's backbone-only file, timm's, official DINOv2/DINOv3), a training checkpoint
+    that holds one under `teacher`, `student`, `model` and so on, the reference implementation's file, any of them in
+    half precision, as `.pth`, `.pt` or `.safetensors`. Wrapper prefixes are stripped and projection heads dropped.
+
+    Raises:
+        UserError: naming the parameters that stay unfilled, the keys unexplained, or those of another shape.
+    """
+    source = "weights" if isinstance(weights, dict) else str(weights)
+    content = weights if isinstance(weights, dict) else load_tensors(weights)
+    state = _strip(_select_model(content, checkpoint_key, source), source)
+    _check_patch_size(state, vit, name, source)
+    target = vit.state_dict()
+    try:
+        # timm's own conversion of official names (registers, SwiGLU, position embeddings of another grid).
+        state = sys.modules[type(vit).__module__].checkpoint_filter_fn(state, vit)
+    except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+        raise UserError(f"{source}: does not fit --backbone {name} ({str(error).splitlines()[0][:120]})") from error
+    missing = [key for key in target if key not in state]
+    unexplained = [key for key in state if key not in target]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} for {tuple(target[key].shape)}"
+        for key in target
+        if key in state and state[key].shape != target[key].shape
+    ]
+    problems = [
+        f"{len(names)} {label}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        for label, names in (("of another shape", misshapen), ("missing", missing), ("unexplained", unexplained))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{source}: does not fill --backbone {name} exactly ({'; '.join(problems)}); "
+                        "give the --backbone that the file was made for")  # fmt: skip
+    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(f"{source}: {broken[0]} holds values that are not finite; fetch the file again")
+    vit.load_state_dict(state, strict=True)
+
+
+def _create(name: str, *, pretrained: bool) -> nn.Module:
+    try:
+        vit = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
+    except TypeError as error:
+        raise UserError(
+            f"--backbone {name}: not a plain ViT (it takes no dynamic image size); choose another"
+        ) from error
+    _check_is_vit(vit, name)
+    return vit
+
+
+def _download(name: str) -> nn.Module:
+    print(f"downloading the weights of {name} (or give a file as --dino_path)", file=sys.stderr, flush=True)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the one error below says it all
+    try:
+        return _create(name, pretrained=True)
+    except UserError:
+        raise
+    except Exception as error:  # each download library has its own errors; all mean the same to the user
+        raise UserError(
+            f"--backbone {name}: its weights could not be downloaded ({type(error).__name__}); "
+            f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE"
+        ) from error
+
+
+def _weights_address(name: str) -> str:
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        return "weights for it (timm publishes none: name a variant such as vit_small_patch8_224.dino)"
+    if config.hf_hub_id:
+        repository = config.hf_hub_id if not config.hf_hub_id.endswith("/") else config.hf_hub_id + name
+        return f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
+    return config.url
+
+
+def _check_is_vit(vit: nn.Module, name: str) -> None:
+    blocks = getattr(vit, "blocks", None)
+    if not (
+        isinstance(blocks, nn.ModuleList | nn.Sequential)
+        and len(blocks) >= 2
+        and all(hasattr(blocks[-1], part) for part in ("norm1", "attn"))
+        and hasattr(vit, "forward_intermediates")
+        and hasattr(vit, "num_prefix_tokens")
+        and _has_key_projection(blocks[-1].attn)
+        and not hasattr(vit.patch_embed, "backbone")  # hybrid: its patches do not tile the image
+    ):
+        raise UserError(f"--backbone {name}: not a plain ViT with self-attention blocks; choose another")
+
+
+def _has_key_projection(attention: nn.Module) -> bool:
+    return any(isinstance(getattr(attention, part, None), nn.Linear) for part in ("qkv", "k_proj"))
+
+
+def _key_projection(attention: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight (C, C) and bias (C) or None that make keys, of a fused or a split qkv.
+
+    timm's Eva (DINOv3) keeps the biases of a fused qkv apart and fixes that of the keys at zero.
+    """
+    if isinstance(getattr(attention, "qkv", None), nn.Linear):
+        weight = attention.qkv.weight.chunk(3)[1]
+        bias = attention.qkv.bias.chunk(3)[1] if attention.qkv.bias is not None else getattr(attention, "k_bias", None)
+        return weight, bias
+    return attention.k_proj.weight, attention.k_proj.bias
+
+
+def _to_unit_range(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _select_model(content: dict[str, Any], checkpoint_key: str | None, source: str) -> dict[str, Any]:
+    """The state dict inside whatever the file holds."""
+    if checkpoint_key is not None:
+        if not isinstance(content.get(checkpoint_key), dict):
+            held = [key for key, value in content.items() if isinstance(value, dict)]
+            raise UserError(f"{source}: holds no model under --checkpoint_key {checkpoint_key}; "
+                            f"it holds {', '.join(held) or 'one bare state dict: leave the flag out'}")  # fmt: skip
+        return content[checkpoint_key]
+    for key in _MODEL_KEYS:
+        if isinstance(content.get(key), dict):
+            return content[key]
+    return content
+
+
+def _strip(state: dict[str, Any], source: str) -> dict[str, Tensor]:
+    """Remove wrapper prefixes and projection heads. With a wrapper around the ViT, all outside it must be a head."""
+    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise UserError(f"{source}: '{strangers[0]}' is no tensor; this is no state dict of a ViT")
+    for wrapper in _WRAPPERS:
+        if any(key.startswith(wrapper) for key in state):
+            outside = [key for key in state if not key.startswith((wrapper, *_HEADS, "temporal_transformer."))]
+            if outside:
+                raise UserError(f"{source}: unexplained keys beside '{wrapper}*': {', '.join(outside[:4])}")
+            state = {key.removeprefix(wrapper): value for key, value in state.items() if key.startswith(wrapper)}
+    return {key: value for key, value in state.items() if not key.startswith(_HEADS)}
+
+
+def _check_patch_size(state: dict[str, Tensor], vit: nn.Module, name: str, source: str) -> None:
+    """timm would resample a patch embedding of another size without a word; here it is an error."""
+    held = state.get("patch_embed.proj.weight")
+    wanted = vit.patch_embed.proj.weight
+    if held is not None and held.ndim == 4 and held.shape != wanted.shape:
+        raise UserError(
+            f"{source}: made for width {held.shape[0]} and patch size {held.shape[-1]}, "
+            f"--backbone {name} has width {wanted.shape[0]} and patch size {wanted.shape[-1]}"
+        )

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from model.clustering import greedy_leaders, hierarchical_clustering, neighbours, symmetric_kl
+
+
+def agreement(labels, others) -> float:
+    """Share of tokens with the same label, up to the best renaming."""
+    table = np.zeros((labels.max() + 1, others.max() + 1))
+    np.add.at(table, (labels, others), 1)
+    rows, columns = linear_sum_assignment(-table)
+    return table[rows, columns].sum() / len(labels)
+
+
+def slow_clustering(rows, *, window, tau):
+    """METHOD.md 5 word by word, one pair at a time, in float64."""
+
+    def distance(p, r):
+        return ((p - r) * (np.log(p) - np.log(r))).sum()
+
+    def leaders(items):
+        free, centres = list(range(len(items))), []
+        while free:
+            near = [i for i in free if i == free[0] or distance(items[free[0]], items[i]) <= tau]
+            centres.append(np.mean([items[i] for i in near], axis=0))
+            free = [i for i in free if i not in near]
+        return centres
+
+    centres = []
+    for start in range(0, len(rows), window):
+        part = rows[start : start + window]
+        smoothed = [sum(r for r in part if distance(p, r) <= tau) for p in part]
+        centres += leaders([p / p.sum() for p in smoothed])
+    while len(merged := leaders(centres)) < len(centres):
+        centres = merged
+    return np.array([np.argmin([distance(row, centre) for centre in merged]) for row in rows])
+
+
+def random_rows(seed, count=40, columns=12, sharpness=1.0):
+    """Rows around a few modes, so that something clusters."""
+    generator = np.random.default_rng(seed)
+    modes = generator.normal(size=(4, columns)) * 2
+    logits = modes[generator.integers(4, size=count)] + generator.normal(size=(count, columns)) * 0.4
+    return torch.from_numpy(logits * sharpness).softmax(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tau", [0.25, 0.5, 1.0, 2.0])
+def test_golden(shared, tau, dtype):
+    golden = np.load(shared / "goldens/clustering.npz")
+    _, height, width = golden["grid"].tolist()
+    rows = torch.from_numpy(golden["rows"]).to(dtype)
+    labels = hierarchical_clustering(rows, window=3 * height * width, tau=tau).numpy()
+    expected = golden[f"labels_tau{tau}"]
+    assert labels.max() == expected.max()
+    assert agreement(labels, expected) >= 0.999
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5, 2.0])
+def test_agrees_with_the_slow_reference(tau):
+    for seed in range(5):
+        rows = random_rows(seed)
+        labels = hierarchical_clustering(rows, window=12, tau=tau)
+        np.testing.assert_array_equal(labels.numpy(), slow_clustering(rows.numpy(), window=12, tau=tau))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 3, 7, 100]))
+@settings(max_examples=25, deadline=None)
+def test_neighbourhood_does_not_depend_on_the_chunk(seed, chunk):
+    rows = random_rows(seed)
+    expected = symmetric_kl(rows, rows) <= 0.7
+    near = neighbours(rows, tau=0.7, chunk=chunk)
+    assert torch.equal(near, near.T)
+    assert near.diagonal().all()
+    assert torch.equal(near, expected.fill_diagonal_(True))
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_divergence_is_symmetric_and_not_negative(seed):
+    rows = random_rows(seed)
+    distances = symmetric_kl(rows, rows)
+    torch.testing.assert_close(distances, distances.T, rtol=0, atol=1e-12)
+    assert distances.min() > -1e-12
+
+
+def test_exact_zeros_are_finite():
+    rows = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
+    assert torch.isfinite(symmetric_kl(rows, rows)).all()
+    assert hierarchical_clustering(rows, window=3, tau=1.0).tolist() == [0, 0, 1]
+
+
+def test_extreme_thresholds():
+    rows = random_rows(0)
+    assert hierarchical_clustering(rows, window=12, tau=1e9).max() == 0
+    assert len(hierarchical_clustering(rows, window=12, tau=1e-9).unique()) == len(rows)
+
+
+def test_greedy_pass_by_hand():
+    """Row 0 absorbs 1; row 2 is near 1 but 1 is gone, so it leads and absorbs 3."""
+    near = torch.eye(4, dtype=torch.bool)
+    for i, j in ((0, 1), (1, 2), (2, 3)):
+        near[i, j] = near[j, i] = True
+    assert [members.tolist() for members in greedy_leaders(near)] == [[0, 1], [2, 3]]
