@@ -1,0 +1,180 @@
+"""Backbone and block as one network: the one path by which frames become tokens, for training and for inference."""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from model.backbone import Backbone, build_backbone
+from model.block import SpatioTemporalBlock
+from utils.errors import UserError
+
+REFERENCE_BLOCKS = "temporal_transformer."
+
+
+class SpatioTemporalNetwork(nn.Module):
+    """A frozen backbone below one trained spatio-temporal block (or several: `num_blocks`, the paper's num_t).
+
+    Args:
+        backbone: gives C-dimensional key features per frame.
+        with_cls: put each frame's CLS token before its key features in training (METHOD.md 2); inference never
+            uses it.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, num_blocks: int = 1, num_heads: int = 8, with_cls: bool = True,
+        drop: float = 0.1, attn_drop: float = 0.4,
+    ):  # fmt: skip
+        super().__init__()
+        if backbone.dim % num_heads:
+            raise UserError(f"--num_heads {num_heads}: does not divide the width {backbone.dim} of {backbone.name}")
+        if with_cls and not backbone.has_cls:
+            raise UserError(f"--backbone {backbone.name}: has no CLS token; add --no-with_cls")
+        self.backbone = backbone
+        self.with_cls = with_cls
+        self.blocks = nn.ModuleList(
+            SpatioTemporalBlock(backbone.dim, num_heads=num_heads, drop=drop, attn_drop=attn_drop)
+            for _ in range(num_blocks)
+        )
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The training path over whole clips.
+
+        Args:
+            frames: (B, T, 3, H, W), uint8 or float in [0, 1], RGB.
+
+        Returns:
+            tokens (B, T, N, C): output tokens of the last block, CLS rows dropped. attn (B, T*N, T*N): its
+            attention averaged over heads, CLS rows and columns dropped and not renormalised: rows sum to <= 1.
+        """
+        batch, clip_length = frames.shape[:2]
+        keys, cls = self.backbone(frames.flatten(0, 1), with_cls=self.with_cls)
+        x = keys if cls is None else torch.cat([cls[:, None], keys], dim=1)
+        first = x.shape[1] - keys.shape[1]  # index of the first patch token of a frame
+        x = rearrange(x, "(b t) n c -> b (t n) c", b=batch)
+        for block in self.blocks:
+            x, attn = block(x)
+        tokens = rearrange(x, "b (t n) c -> b t n c", t=clip_length)[:, :, first:]
+        attn = rearrange(attn.mean(1), "b (t n) (s m) -> b t n s m", t=clip_length, s=clip_length)
+        return tokens, rearrange(attn[:, :, first:, :, first:], "b t n s m -> b (t n) (s m)")
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Key features (B, N, C) of single frames (B, 3, H, W), for inference."""
+        return self.backbone(frames)[0]
+
+    @torch.no_grad()
+    def refine(self, features: Tensor, key_frames: list[int], *, chunk: int = 512) -> Tensor:
+        """Carry the key features (T, N, C) of a video through all blocks but the last, whose attention is clustered.
+
+        As in the last block, only tokens of the key frames are attended to. With one block, the usual case, this
+        returns the features untouched.
+        """
+        for block in self.blocks[:-1]:
+            context = features[key_frames].flatten(0, 1)[None]
+            pieces = [block(piece[None], context)[0][0] for piece in features.flatten(0, 1).split(chunk)]
+            features = torch.cat(pieces).view_as(features)
+        return features
+
+    @torch.no_grad()
+    def queries_and_keys(self, features: Tensor, key_frames: list[int]) -> tuple[Tensor, Tensor]:
+        """Queries (M, T*N, C/M) of every token of features (T, N, C), keys (M, S, C/M) of the key frames' tokens."""
+        block = self.blocks[-1]
+        context = features[key_frames].flatten(0, 1)
+        return block.queries(features.flatten(0, 1)[None])[0], block.keys(context[None])[0]
+
+    @torch.no_grad()
+    def attention_rows(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """(M, L, C/M), (M, S, C/M) -> (L, S): the last block's attention averaged over heads, rows sum to 1."""
+        rows = torch.zeros(queries.shape[1], keys.shape[1], dtype=queries.dtype, device=queries.device)
+        for q, k in zip(queries, keys, strict=True):  # one head at a time: M times less memory, same arithmetic
+            rows += self.blocks[-1].attn.weights(q, k)
+        return rows.div_(len(queries))
+
+    def init_blocks(self, init: str, *, temperature: float) -> None:
+        """Start the blocks `random` or as the `identity` (METHOD.md 4 without training: q = k = s LayerNorm)."""
+        for block in self.blocks:
+            if init == "identity":
+                block.init_identity(temperature=temperature)
+            else:
+                block.init_random()
+
+    def load_blocks(self, content: dict[str, Any], *, source: str) -> None:
+        """Fill the blocks from a checkpoint of this program or of the reference implementation (METHOD.md 2).
+
+        Raises:
+            UserError: the file holds no block, or one of another width or depth; names `source` and the mend.
+        """
+        state = blocks_in(content, source=source)
+        depth = 1 + max(int(key.split(".")[0]) for key in state)
+        width = state["0.norm1.weight"].shape[0] if "0.norm1.weight" in state else 0
+        if depth != len(self.blocks):
+            raise UserError(f"{source}: holds {depth} spatio-temporal block(s); give --num_t {depth}")
+        if width != self.backbone.dim:
+            raise UserError(f"{source}: its block has width {width}, the backbone {self.backbone.name} "
+                            f"{self.backbone.dim}; give the --backbone it was trained with")  # fmt: skip
+        try:
+            self.blocks.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:200]
+            raise UserError(f"{source}: does not fit the block exactly ({detail})") from error
+
+
+def build_network(
+    *,
+    backbone: str,
+    dino_path: str | None = None,
+    checkpoint: dict[str, Any] | None = None,
+    source: str = "",
+    checkpoint_key: str | None = None,
+    image_stats: str = "imagenet",
+    **block_options: Any,
+) -> SpatioTemporalNetwork:
+    """A network with its backbone filled and, where a checkpoint is given, its blocks.
+
+    The backbone's weights come from a checkpoint in the reference's format, which holds them too; otherwise from
+    `dino_path`; otherwise timm downloads them.
+
+    Args:
+        checkpoint: content of a checkpoint of either format; None leaves the blocks at their random start.
+        source: where `checkpoint` came from, for messages.
+        block_options: for `SpatioTemporalNetwork`.
+    """
+    whole = checkpoint is not None and holds_encoder(checkpoint)
+    network = SpatioTemporalNetwork(
+        build_backbone(
+            backbone,
+            weights=checkpoint if whole else dino_path,
+            checkpoint_key=None if whole else checkpoint_key,
+            image_stats=image_stats,
+        ),
+        **block_options,
+    )
+    if checkpoint is not None:
+        network.load_blocks(checkpoint, source=source)
+    return network
+
+
+def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
+    """The blocks' state dict, keys `{j}.norm1.weight` and so on, from either checkpoint format."""
+    if isinstance(content.get("blocks"), dict):
+        state = content["blocks"]
+    else:
+        inner = content.get("model_state_dict", content)
+        inner = inner if isinstance(inner, dict) else {}
+        names = {key.removeprefix("module."): key for key in inner}
+        state = {
+            name.removeprefix(REFERENCE_BLOCKS): inner[key]
+            for name, key in names.items()
+            if name.startswith(REFERENCE_BLOCKS)
+        }
+    if not state or not all(isinstance(value, Tensor) and key[0].isdigit() for key, value in state.items()):
+        raise UserError(f"{source}: holds no spatio-temporal block; give a checkpoint made by train.py")
+    return state
+
+
+def holds_encoder(content: dict[str, Any]) -> bool:
+    """Whether a checkpoint is in the reference's format, with the backbone (`encoder.*`) in the same file."""
+    inner = content.get("model_state_dict")
+    return isinstance(inner, dict) and any(key.removeprefix("module.").startswith("encoder.") for key in inner)
