@@ -1,0 +1,176 @@
+"""Training clips: every folder of frames below a root is a video; clips are drawn from them (METHOD.md 3)."""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
+
+from data.frames import UnreadableImage, list_images, read_image, resize
+from data.transforms import ClipAugmentation
+from utils.errors import UserError
+
+CLIPS_PER_EPOCH = 10_000
+MAX_BAD_SHARE = 0.01  # of the image files
+MAX_ATTEMPTS = 20  # clips tried in place of one with an unreadable frame
+# Folders of label images, which look like frames. Compared in lower case, by how a name starts.
+_LABEL_FOLDERS = ("annotation", "mask", "segmentation", "gt", "groundtruth", "ground-truth")
+
+
+def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--basepath") -> dict[str, list[Path]]:
+    """Folders of frames in any depth below `root`: name relative to it -> frames in order.
+
+    Hidden folders and folders of annotations are passed over.
+
+    Args:
+        train_list: a text file, relative to `root` or not, naming the videos to keep (a folder's own name), one a line.
+
+    Raises:
+        UserError: no such folder, no frames below it, or a video of the list is missing.
+    """
+    if not root.is_dir():
+        raise UserError(f"{flag} {root}: no such folder")
+    videos = {}
+    for folder, children, _ in os.walk(root, followlinks=True):
+        children[:] = sorted(c for c in children if not c.startswith(".") and not c.lower().startswith(_LABEL_FOLDERS))
+        if frames := list_images(Path(folder)):
+            videos[os.path.relpath(folder, root)] = frames
+    if not videos:
+        raise UserError(f"{flag} {root}: no frames (jpg, png, ...) in any folder below it")
+    return videos if train_list is None else _keep_listed(videos, root, train_list)
+
+
+def _keep_listed(videos: dict[str, list[Path]], root: Path, train_list: str) -> dict[str, list[Path]]:
+    path = root / train_list  # an absolute train_list stays as it is
+    if not path.is_file():
+        raise UserError(f"--train_list {train_list}: no such file, here or below {root}")
+    wanted = set(path.read_text().split())
+    kept = {name: frames for name, frames in videos.items() if Path(name).name in wanted}
+    missing = wanted - {Path(name).name for name in kept}
+    if missing or not kept:
+        raise UserError(
+            f"--train_list {train_list}: no frames below {root} for {', '.join(sorted(missing)[:3]) or 'it'}"
+        )
+    return kept
+
+
+def clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> list[int]:
+    """Frames of a clip around `centre`: `num_frames` of them, `gap` apart, all inside a video of `length` frames.
+
+    The gap shrinks where the video is too short for it; below `num_frames` frames some are repeated. Near an end the
+    clip is moved inwards.
+    """
+    if num_frames == 1:
+        return [centre]
+    if length < num_frames:
+        return np.linspace(0, length - 1, num_frames).round().astype(int).tolist()
+    gap = min(gap, (length - 1) // (num_frames - 1))
+    first = min(max(centre - gap * (num_frames // 2), 0), length - 1 - gap * (num_frames - 1))
+    return [first + gap * step for step in range(num_frames)]
+
+
+@dataclass
+class Clip:
+    """frames: (T, 3, H, W) uint8, or None where no clip could be read. bad: image files that could not be read."""
+
+    frames: Tensor | None
+    bad: list[str]
+
+
+class ClipDataset(Dataset):
+    """Clip number i of an endless stream; everything about it is drawn from (seed, i).
+
+    So a stopped run continues with exactly the clips it would have seen, on any number of workers.
+
+    Args:
+        videos: as `index_videos` gives them.
+        resolution: (height, width) of the frames given out.
+        augment: colour augmentation; off for the fixed clips that are watched while training.
+    """
+
+    def __init__(
+        self, videos: dict[str, list[Path]], *, resolution: tuple[int, int], num_frames: int = 3, gap: int = 4,
+        seed: int = 0, augment: bool = True,
+    ):  # fmt: skip
+        self.videos = list(videos.values())
+        self.resolution = resolution
+        self.num_frames = num_frames
+        self.gap = gap
+        self.seed = seed
+        self.augmentation = ClipAugmentation(resolution) if augment else None
+
+    def __getitem__(self, index: int) -> Clip:
+        """Clip `index`. Where a frame cannot be read another clip takes its place and the file is named in `bad`."""
+        bad: list[str] = []
+        for attempt in range(MAX_ATTEMPTS):
+            rng = np.random.default_rng((self.seed, index, attempt))
+            paths = self.videos[rng.integers(len(self.videos))]
+            centre = int(rng.integers(len(paths)))
+            positions = clip_positions(len(paths), centre, num_frames=self.num_frames, gap=self.gap)
+            try:
+                frames = torch.stack([resize(read_image(paths[i]), self.resolution) for i in positions])
+            except UnreadableImage as error:
+                bad.append(str(error.path))
+                continue
+            if self.augmentation is not None:
+                frames = self.augmentation(frames, seed=int(rng.integers(2**62)))
+            return Clip(frames, bad)
+        return Clip(None, bad)
+
+
+def collate_clips(clips: list[Clip]) -> Clip:
+    """Clips to a batch: frames (B, T, 3, H, W), or None where a clip has none; bad files together."""
+    frames = [clip.frames for clip in clips]
+    bad = [file for clip in clips for file in clip.bad]
+    return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)
+
+
+class StepSampler(Sampler[int]):
+    """The clip numbers that one process sees, from `start_step` to `num_steps`.
+
+    Step s takes clips s*G to (s+1)*G - 1, G = clips_per_step; rank r of `world_size` takes the r-th equal share, in
+    order. Which clips a step sees depends on neither the number of processes nor on where a run was resumed.
+    """
+
+    def __init__(self, *, start_step: int, num_steps: int, clips_per_step: int, rank: int = 0, world_size: int = 1):
+        self.steps = range(start_step, num_steps)
+        self.clips_per_step = clips_per_step
+        self.share = clips_per_step // world_size
+        self.rank = rank
+
+    def __iter__(self) -> Iterator[int]:
+        for step in self.steps:
+            first = step * self.clips_per_step + self.rank * self.share
+            yield from range(first, first + self.share)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.share
+
+
+class BadFrames:
+    """Image files that could not be read: each is warned about once; more than 1 % of all is an error."""
+
+    def __init__(self, total: int):
+        self.total = total
+        self.files: set[str] = set()
+
+    def add(self, batch: Clip) -> None:
+        """Count what a batch met on its way.
+
+        Raises:
+            UserError: more than 1 % of the image files are unreadable, or no clip could be read whole.
+        """
+        for file in sorted(set(batch.bad) - self.files):
+            self.files.add(file)
+            tqdm.write(f"warning: {file}: unreadable, skipped ({len(self.files)} so far)", file=sys.stderr)
+        if batch.frames is None or len(self.files) > MAX_BAD_SHARE * self.total:
+            raise UserError(
+                f"{batch.bad[0]}: one of {len(self.files)} unreadable images met among {self.total}, more than 1 %; "
+                "restore the files below --basepath"
+            )

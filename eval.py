@@ -1,0 +1,208 @@
+"""Segment whole videos without labels, then score them where there is an annotation (METHOD.md 4 to 6).
+
+python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
+python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --training_free --protocol both
+python eval.py --dataset video --basepath clip.mp4 --dino_path dino_deitsmall8_pretrain.pth --training_free
+torchrun --nproc_per_node 8 eval.py ...                                   # videos are shared out over processes
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.registry import DATASET_NAMES, OWN_VIDEO, load_videos
+from data.videos import Video, frame_size, frames_at
+from model.network import SpatioTemporalNetwork, build_network
+from model.proposals import rank_clusters, upsample_labels
+from model.segmenter import Segmenter
+from utils import distributed
+from utils.checkpoint import file_hash, load_tensors
+from utils.config import Parser, add_network_arguments, check_resolution, positive_float, positive_int
+from utils.device import autocast, choose_device, peak_memory_gb
+from utils.errors import UserError, run_main
+from utils.png import read_label_png
+from utils.report import print_costs
+from utils.results import ResultsFolder
+from utils.scoring import MAX_PROPOSALS, PROTOCOLS, print_table, score, write_scores
+from utils.visual import contact_sheet, overlay, write_picture, write_video
+
+# How many proposals a protocol allows; None: every cluster is one.
+PROPOSAL_LIMITS = {"davis": MAX_PROPOSALS, "paper": None}
+
+
+def make_parser() -> Parser:
+    parser = Parser(program="eval", description="Segment whole videos without labels and score them.")
+    data = parser.add_argument_group("data").add_argument
+    data("--dataset", default="davis17u", choices=DATASET_NAMES, help="video: anybody's own, without annotation")
+    data("--davis_path", help="root of DAVIS")
+    data("--basepath", help="root of any other dataset; for --dataset video a video file or folder of frames")
+    data("--split", default="val", help="which split file of the dataset")
+    data("--sequences", nargs="+", help="only these")
+    data("--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"))
+    add_network_arguments(parser)
+    method = parser.add_argument_group("method").add_argument
+    method("--resume_path", help="checkpoint of the trained block, of train.py or of the reference implementation")
+    method(
+        "--training_free", action="store_true", help="no trained block: q = k = s LayerNorm(keys), s = --temperature"
+    )
+    method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
+    method("--tau", type=positive_float, default=1.0, help="distance threshold of the clustering")
+    method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
+    method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
+    output = parser.add_argument_group("output").add_argument
+    output("--save_path", default="outputs/eval", help="where results go")
+    output("--overwrite", action="store_true", help="replace results of other settings in --save_path")
+    output(
+        "--protocol",
+        default="davis",
+        choices=(*PROTOCOLS, "both"),
+        help="; ".join(f"{k}: {v}" for k, v in PROTOCOLS.items()),
+    )
+    output("--overlay", action=argparse.BooleanOptionalAction, help="an overlay .mp4 per video; on for --dataset video")
+    output("--workers", type=positive_int, help="processes for scoring; all cores if not given")
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse(sys.argv[1:])
+    protocols = list(PROTOCOLS) if args.protocol == "both" else [args.protocol]
+    videos = find_videos(args)
+    device = choose_device(args.device)
+    network = make_network(args).to(device)
+    check_resolution(args.resolution, network.backbone.patch_size)
+    results = ResultsFolder(Path(args.save_path), protocols=protocols, settings=settings_of(args, network, protocols))
+    distributed.start(device)
+    try:
+        if distributed.is_main():
+            results.prepare(overwrite=args.overwrite)
+        distributed.barrier()
+        predict(args, network, videos, results)
+        distributed.barrier()
+        if distributed.is_main():
+            report(args, videos, results)
+    finally:
+        distributed.stop()
+
+
+def predict(
+    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder
+) -> None:
+    """Write the label PNGs of every video that is not done yet; longest first, shared out over processes."""
+    segmenter = Segmenter(
+        network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, frame_batch=args.frame_batch
+    )
+    device = segmenter.device
+    mine = sorted(videos, key=lambda video: -len(video.frame_names))[distributed.rank() :: distributed.world_size()]
+    for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
+        if results.has(video.name, video.frame_names):
+            continue
+        size = frame_size(video)
+        with autocast(device, args.amp):
+            found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
+        start = time.perf_counter()
+        maps = {name: label_maps(found.labels, size, PROPOSAL_LIMITS[name]) for name in results.protocols}
+        results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
+        found.seconds["write"] = time.perf_counter() - start
+        stats = {"frames": len(video.frame_names), "clusters": found.num_clusters, "seconds": found.seconds}
+        results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
+
+
+def label_maps(labels: np.ndarray, size: tuple[int, int], max_proposals: int | None) -> Iterator[np.ndarray]:
+    """Label map (T, h, w) of clusters to one map (H, W) of proposals per frame."""
+    for frame in rank_clusters(labels, max_proposals=max_proposals):
+        yield upsample_labels(frame, height=size[0], width=size[1])
+
+
+def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) -> None:
+    """Score, print what it took, draw a contact sheet and overlays."""
+    annotations = {video.name: video.annotations for video in videos if video.annotations is not None}
+    start = time.perf_counter()
+    for protocol in results.protocols if annotations else []:
+        scores = score(results.predictions(protocol), annotations, protocols=[protocol], workers=args.workers)[protocol]
+        print_table(scores)
+        folder = write_scores(scores, results.predictions(protocol), split=args.split, provenance=results.settings)
+        print(f"written to {folder}\n")
+    stats = {video.name: results.stats(video.name) for video in videos}
+    print_costs(stats)
+    if annotations:
+        frames = sum(entry["frames"] for entry in stats.values()) * len(results.protocols)
+        print(f"scoring: {(time.perf_counter() - start) / frames:.4f} s per frame")
+    draw(args, videos, results)
+
+
+def draw(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) -> None:
+    """Overlay videos where asked for, and one contact sheet of all videos."""
+    predictions = results.predictions(results.protocols[0])
+    with_overlay = args.overlay if args.overlay is not None else args.dataset == OWN_VIDEO
+    for video in videos if with_overlay else []:
+        write_video(path := results.path / "overlays" / f"{video.name}.mp4", overlays(video, predictions))
+        print(f"overlay: {path}")
+    rows = ((video.name, list(overlays(video, predictions, count=4))) for video in videos)
+    write_picture(path := results.path / "contact_sheet.png", contact_sheet(rows))
+    print(f"contact sheet: {path}")
+
+
+def overlays(video: Video, predictions: Path, *, count: int | None = None) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3) uint8 RGB with their masks drawn in: all of them, or `count` spread over the video."""
+    names = video.frame_names
+    wanted = set(np.linspace(0, len(names) - 1, count or len(names)).round().astype(int).tolist())
+    for index, frame in enumerate(video.read()):
+        if index in wanted:
+            yield overlay(
+                frame.permute(1, 2, 0).numpy(), read_label_png(predictions / video.name / f"{names[index]}.png")
+            )
+
+
+def find_videos(args: argparse.Namespace) -> list[Video]:
+    on_davis = args.dataset.startswith("davis")
+    root, flag = (args.davis_path or args.basepath, "--davis_path") if on_davis else (args.basepath, "--basepath")
+    if root is None:
+        raise UserError(f"{flag} is missing; give the root of --dataset {args.dataset}")
+    return load_videos(args.dataset, Path(root), split=args.split, flag=flag, sequences=args.sequences)
+
+
+def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
+    """The network with a trained block, or at the training-free point."""
+    if bool(args.resume_path) == args.training_free:
+        raise UserError("give either --resume_path CHECKPOINT (a trained block) or --training_free")
+    torch.manual_seed(args.seed)
+    checkpoint = load_tensors(args.resume_path) if args.resume_path else None
+    network = build_network(
+        backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
+        image_stats=args.image_stats, checkpoint=checkpoint, source=str(args.resume_path),
+        num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
+    )  # fmt: skip
+    if args.training_free:
+        network.init_blocks("identity", temperature=args.temperature)
+    elif (trained_on := checkpoint.get("backbone")) and trained_on["sha256"] != network.backbone.weights_hash():
+        raise UserError(f"--resume_path {args.resume_path}: its block was trained on other weights of "
+                        f"{trained_on['name']}; give those as --dino_path (and --backbone)")  # fmt: skip
+    return network
+
+
+def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, protocols: list[str]) -> dict[str, Any]:
+    """Everything that the predictions depend on."""
+    keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "tau", "amp")
+    return {
+        "protocols": protocols,
+        "config": args.config,
+        "root": str(Path(args.davis_path or args.basepath).resolve()),
+        **{key: getattr(args, key) for key in keys},
+        "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
+        "block": (
+            {"training_free": True, "temperature": args.temperature}
+            if args.training_free
+            else {"checkpoint": str(args.resume_path), "sha256": file_hash(args.resume_path)}
+        ),
+    }
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,92 @@
+"""Tiny stand-ins for what users bring: a backbone file, videos, a DAVIS tree; and ways to run the programs on them."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+
+import eval as eval_program
+import train as train_program
+from utils.png import write_label_png
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TINY_BACKBONE = "test_vit"  # timm's own: width 64, 6 layers, patch 16
+TINY_RESOLUTION = ("48", "80")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data, weights and golden values."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared data at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Path:
+    """A state dict that fills TINY_BACKBONE; random, but with keys that differ from place to place."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save(timm.create_model(TINY_BACKBONE, num_classes=0).state_dict(), path)
+    return path
+
+
+def moving_disk(index: int, *, size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A frame (H, W, 3) uint8 RGB of a bright disk drifting over a dark texture, and its mask (H, W) uint8."""
+    texture = np.random.default_rng(seed).integers(0, 90, (*size, 3), dtype=np.uint8)
+    centre = (size[1] // 4 + 3 * index, size[0] // 2)
+    mask = np.zeros(size, np.uint8)
+    cv2.circle(mask, centre, size[0] // 4, 1, -1)
+    return np.where(mask[..., None] > 0, np.uint8([230, 60, 40]), texture), mask
+
+
+def make_davis(root: Path, *, sequences: tuple[str, ...] = ("ant", "bee"), num_frames: int = 7, size=(60, 100)) -> Path:
+    """A tree of exactly DAVIS-2017-Unsupervised's layout with a disk in every sequence."""
+    for seed, name in enumerate(sequences):
+        frames = root / "JPEGImages/480p" / name
+        masks = root / "Annotations_unsupervised/480p" / name
+        frames.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for index in range(num_frames):
+            frame, mask = moving_disk(index, size=size, seed=seed)
+            cv2.imwrite(str(frames / f"{index:05d}.jpg"), frame[..., ::-1])
+            write_label_png(masks / f"{index:05d}.png", mask)
+    split = root / "ImageSets/2017/val.txt"
+    split.parent.mkdir(parents=True)
+    split.write_text("\n".join(sequences) + "\n")
+    return root
+
+
+@pytest.fixture
+def davis(tmp_path) -> Path:
+    return make_davis(tmp_path / "DAVIS")
+
+
+@pytest.fixture
+def run_train(tiny_weights, monkeypatch):
+    """Run train.py in this process on the tiny backbone: `run_train("--basepath", ...)`; the last of a flag wins."""
+
+    def run(*arguments) -> None:
+        base = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
+                "--num_workers", 0, "--device", "cpu", "--num_train_steps", 4, "--log_freq", 1]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*base, *arguments])])
+        train_program.main()
+
+    return run
+
+
+@pytest.fixture
+def run_eval(tiny_weights, monkeypatch):
+    """Run eval.py in this process on the tiny backbone."""
+
+    def run(*arguments) -> None:
+        base = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
+                "--workers", 1, "--device", "cpu"]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, [*base, *arguments])])
+        eval_program.main()
+
+    return run

@@ -1,0 +1,175 @@
+import argparse
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from model.backbone import Backbone, build_backbone
+from tests.conftest import TINY_BACKBONE
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(1)
+    return timm.create_model(TINY_BACKBONE, num_classes=0).state_dict()
+
+
+def save(tmp_path, content, name="weights.pth"):
+    path = tmp_path / name
+    torch.save(content, path)
+    return path
+
+
+def assert_holds(backbone: Backbone, state, atol: float = 0.0):
+    for name, value in backbone.vit.state_dict().items():
+        torch.testing.assert_close(value, state[name].float(), atol=atol, rtol=0)
+
+
+def full_checkpoint(student, teacher):
+    """The structure of DINO's full checkpoint."""
+
+    def wrapped(model, prefix):
+        head = {f"{prefix}head.mlp.0.weight": torch.zeros(4, 64), f"{prefix}head.last_layer.weight_g": torch.ones(4, 1)}
+        return {f"{prefix}backbone.{key}": value for key, value in model.items()} | head
+
+    return {
+        "student": wrapped(student, "module."),
+        "teacher": wrapped(teacher, ""),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "epoch": 100,
+        "args": argparse.Namespace(arch="vit_small", patch_size=8),
+    }
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3",
+                                  "deit_tiny_distilled_patch16_224", "vit_small_patch16_dinov3_qkvb"])  # fmt: skip
+def test_keys_and_cls_are_the_last_layers(name):
+    torch.manual_seed(0)
+    vit = timm.create_model(name, num_classes=0, dynamic_img_size=True)
+    backbone = Backbone(vit, name=name)
+    patch = backbone.patch_size[0]
+    images = torch.rand(2, 3, 3 * patch, 5 * patch)
+    keys, cls = backbone(images, with_cls=True)
+    alone, none = backbone(images)
+    assert none is None
+    torch.testing.assert_close(alone, keys)
+
+    # Independently: the whole forward pass, with the last attention's input and the last block's output looked at.
+    seen = {}
+    vit.blocks[-1].attn.register_forward_pre_hook(lambda _, args: seen.update(attention_input=args[0]))
+    vit.blocks[-1].register_forward_hook(lambda _, args, output: seen.update(output=output))
+    with torch.no_grad():
+        vit.forward_features((images - backbone.mean) / backbone.std)
+        qkv = vit.blocks[-1].attn.qkv(seen["attention_input"])
+    expected = qkv.chunk(3, dim=-1)[1][:, vit.num_prefix_tokens :]  # the key bias of Eva is zero
+    assert keys.shape == (2, 15, backbone.dim)
+    torch.testing.assert_close(keys, expected)
+    torch.testing.assert_close(cls, seen["output"][:, 0])
+
+
+def test_frozen_and_stops_early(tiny_weights):
+    backbone = build_backbone(TINY_BACKBONE, weights=tiny_weights)
+    calls = []
+    backbone.vit.blocks[-1].mlp.register_forward_hook(lambda *_: calls.append("mlp"))
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+    keys, _ = backbone(torch.rand(1, 3, 32, 48))
+    assert not keys.requires_grad
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert calls == []
+    backbone(torch.rand(1, 3, 32, 48), with_cls=True)
+    assert calls == ["mlp"]
+
+
+def test_uint8_is_float_times_255_and_statistics_differ(tiny_weights):
+    images = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
+    ours, theirs = (
+        build_backbone(TINY_BACKBONE, weights=tiny_weights, image_stats=s) for s in ("imagenet", "reference")
+    )
+    torch.testing.assert_close(ours(images)[0], ours(images.float() / 255)[0])
+    assert not torch.allclose(ours(images)[0], theirs(images)[0])
+
+
+def test_bare_prefixed_and_half_precision_files(tmp_path, state):
+    half = {key: value.half() for key, value in state.items()}
+    prefixed = {f"module.backbone.{key}": value for key, value in state.items()}
+    with_head = state | {"head.weight": torch.zeros(10, 64), "head.bias": torch.zeros(10)}
+    for content in (state, prefixed, with_head, {"model": state}, {"state_dict": prefixed}):
+        assert_holds(build_backbone(TINY_BACKBONE, weights=save(tmp_path, content)), state)
+    assert_holds(build_backbone(TINY_BACKBONE, weights=save(tmp_path, half)), state, atol=1e-3)
+    save_file(half, tmp_path / "weights.safetensors")
+    assert_holds(build_backbone(TINY_BACKBONE, weights=tmp_path / "weights.safetensors"), state, atol=1e-3)
+
+
+def test_full_dino_checkpoint(tmp_path, state):
+    student = {key: value + 1 for key, value in state.items()}
+    path = save(tmp_path, full_checkpoint(student, state))
+    assert_holds(build_backbone(TINY_BACKBONE, weights=path), state)
+    assert_holds(build_backbone(TINY_BACKBONE, weights=path, checkpoint_key="student"), student)
+    with pytest.raises(UserError, match=r"--checkpoint_key ema.*student, teacher"):
+        build_backbone(TINY_BACKBONE, weights=path, checkpoint_key="ema")
+
+
+def test_official_dinov2_with_registers(tmp_path):
+    """Official names: register_tokens, mask_token, and a position embedding that covers the CLS token."""
+    name = "vit_small_patch14_reg4_dinov2"
+    torch.manual_seed(2)
+    timm_state = timm.create_model(name, num_classes=0).state_dict()
+    official = {key: value for key, value in timm_state.items() if key not in ("reg_token", "cls_token", "pos_embed")}
+    cls_position = torch.rand(1, 1, 384)
+    official["register_tokens"] = timm_state["reg_token"]
+    official["cls_token"] = timm_state["cls_token"] - cls_position
+    official["pos_embed"] = torch.cat([cls_position, timm_state["pos_embed"]], dim=1)
+    official["mask_token"] = torch.zeros(1, 384)
+    assert_holds(build_backbone(name, weights=save(tmp_path, official)), timm_state, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("blocks.3.attn.qkv.bias"), r"1 missing: blocks\.3\.attn\.qkv\.bias"),
+        (lambda s: s.update(stranger=torch.zeros(1)), "1 unexplained: stranger"),
+        (lambda s: s.update({"norm.weight": torch.zeros(65)}), r"norm\.weight \(65,\) for \(64,\)"),
+        (
+            lambda s: s.update({"norm.weight": torch.full((64,), torch.nan)}),
+            "norm.weight holds values that are not finite",
+        ),
+        (lambda s: s.update({"patch_embed.proj.weight": torch.zeros(64, 3, 8, 8)}), "patch size 8.*patch size 16"),
+        (lambda s: s.update(note="text"), "'note' is no tensor"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, state, change, message):
+    content = dict(state)
+    change(content)
+    with pytest.raises(UserError, match=message):
+        build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
+
+
+def test_unexplained_keys_beside_a_wrapper_are_named(tmp_path, state):
+    content = {f"backbone.{key}": value for key, value in state.items()} | {"decoder.weight": torch.zeros(1)}
+    with pytest.raises(UserError, match=r"decoder\.weight"):
+        build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
+
+
+def test_names_that_are_no_vit(tiny_weights):
+    with pytest.raises(UserError, match="timm knows no such model; close: vit_small"):
+        build_backbone("vit_small_patch8_225")
+    for name in ("resnet18", "vit_tiny_r_s16_p8_224"):
+        with pytest.raises(UserError, match=f"{name}: not a plain ViT"):
+            build_backbone(name, weights=tiny_weights)
+
+
+def test_failed_download_names_the_file_and_the_flag(monkeypatch):
+    def no_network(name, pretrained, **_):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(UserError, match=r"vit_small_patch8_224\.dino/resolve/main/model\.safetensors .*--dino_path"):
+        build_backbone()
+
+
+def test_shared_dinov2(shared):
+    backbone = build_backbone("vit_small_patch14_dinov2.lvd142m", weights=shared / "weights/dinov2_vits14_fp16.pth")
+    assert backbone(torch.rand(1, 3, 42, 56))[0].shape == (1, 12, 384)

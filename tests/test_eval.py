@@ -1,0 +1,204 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval as eval_program
+from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
+from utils.errors import UserError
+from utils.png import read_label_png
+
+ROOT = Path(__file__).parents[1]
+
+
+def snapshot(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.png") if p.name != "contact_sheet.png"}
+
+
+def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsys):
+    out = tmp_path / "results"
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out)
+    for name in ("ant", "bee"):
+        assert sorted(path.name for path in (out / name).iterdir()) == [f"{index:05d}.png" for index in range(7)]
+        with Image.open(out / name / "00006.png") as image:
+            assert (image.mode, image.size) == ("P", (100, 60))
+    scores = json.loads((out / "scores/davis/scores.json").read_text())
+    assert scores["protocol"] == "davis"
+    assert scores["provenance"]["block"] == {"training_free": True, "temperature": 3.0}
+    assert len(scores["provenance"]["backbone"]["sha256"]) == 64
+    assert (out / "scores/davis/global_results-val.csv").is_file()
+    printed = capsys.readouterr().out
+    for word in ("protocol davis", "ant", "clusters", "backbone", "attention", "clustering", "peak GB", "scoring:"):
+        assert word in printed
+
+
+def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
+    out = tmp_path / "results"
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "both", "--tau", "1e-4")
+    stats = json.loads((out / "stats/ant.json").read_text())
+    assert stats["clusters"] > 20
+    official = np.stack([read_label_png(path) for path in sorted((out / "davis/ant").iterdir())])
+    every = np.stack([read_label_png(path) for path in sorted((out / "paper/ant").iterdir())])
+    assert official.max() == 20
+    assert every.max() > 20
+    assert every.min() == 1
+    np.testing.assert_array_equal(official, np.where(every <= 20, every, 0))
+    assert (out / "davis/scores/davis/scores.json").is_file()
+    assert (out / "paper/scores/paper/scores.json").is_file()
+
+
+def test_more_than_255_clusters(davis, tmp_path, run_eval):
+    """Under `paper` they become 16-bit PNGs, and are scored like any."""
+    for folder in ("JPEGImages", "Annotations_unsupervised"):
+        source = davis / folder / "480p/ant"
+        for path in sorted(source.iterdir()):
+            for copy in range(1, 4):
+                shutil.copy(path, source / f"{int(path.stem) + 7 * copy:05d}{path.suffix}")
+    for seed, path in enumerate(sorted((davis / "JPEGImages/480p/ant").iterdir())):
+        noise = np.random.default_rng(seed).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+        cv2.imwrite(str(path), noise)
+    out = tmp_path / "results"
+    run_eval("--davis_path", davis, "--sequences", "ant", "--training_free", "--temperature", 8, "--tau", "1e-6",
+             "--save_path", out, "--protocol", "paper")  # fmt: skip
+    assert json.loads((out / "stats/ant.json").read_text())["clusters"] > 255
+    assert max(read_label_png(path).max() for path in (out / "ant").iterdir()) > 255
+    assert json.loads((out / "scores/paper/scores.json").read_text())["sequences"]["ant"]["proposals"] > 255
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_own_video_of_a_few_frames(tmp_path, run_eval, frames):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index in range(frames):
+        cv2.imwrite(str(folder / f"{index}.png"), np.random.default_rng(index).integers(0, 256, (50, 70, 3), np.uint8))
+    run_eval("--dataset", "video", "--basepath", folder, "--training_free", "--save_path", tmp_path / "results")
+    assert len(list((tmp_path / "results/clip").iterdir())) == frames
+    capture = cv2.VideoCapture(str(tmp_path / "results/overlays/clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 70
+    assert not (tmp_path / "results/scores").exists()
+
+
+def test_own_video_file(tmp_path, run_eval):
+    writer = cv2.VideoWriter(str(tmp_path / "my.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
+    for index in range(5):
+        writer.write(np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8))
+    writer.release()
+    run_eval(
+        "--dataset", "video", "--basepath", tmp_path / "my.mp4", "--training_free", "--save_path", tmp_path / "out"
+    )
+    assert sorted(p.name for p in (tmp_path / "out/my").iterdir()) == [f"{index:05d}.png" for index in range(5)]
+
+
+def test_trained_block_and_its_backbone(davis, tmp_path, run_train, run_eval, tiny_weights):
+    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 1)
+    checkpoint = tmp_path / "run/last.pt"
+    run_eval("--davis_path", davis, "--resume_path", checkpoint, "--save_path", tmp_path / "results")
+    block = json.loads((tmp_path / "results/settings.json").read_text())["block"]
+    assert block["checkpoint"] == str(checkpoint)
+    import timm
+    import torch
+
+    torch.manual_seed(99)
+    torch.save(timm.create_model(TINY_BACKBONE, num_classes=0).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match="trained on other weights of test_vit"):
+        run_eval("--davis_path", davis, "--resume_path", checkpoint, "--dino_path", tmp_path / "other.pth",
+                 "--save_path", tmp_path / "other")  # fmt: skip
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_rerun_does_only_what_is_missing(davis, tmp_path, run_eval, monkeypatch):
+    out = tmp_path / "results"
+    arguments = ["--davis_path", davis, "--training_free", "--save_path", out]
+    run_eval(*arguments)
+    before = snapshot(out)
+    (out / "stats/bee.json").unlink()  # as if it had been interrupted there
+    done = []
+    segment = eval_program.Segmenter.segment
+    monkeypatch.setattr(eval_program.Segmenter, "segment", lambda *a, **k: done.append(1) or segment(*a, **k))
+    run_eval(*arguments)
+    assert len(done) == 1
+    assert snapshot(out) == before
+
+
+def test_results_of_other_settings_are_not_touched(davis, tmp_path, run_eval):
+    out = tmp_path / "results"
+    arguments = ["--davis_path", davis, "--training_free", "--save_path", out]
+    run_eval(*arguments)
+    before = snapshot(out)
+    with pytest.raises(UserError, match=r"holds results of other settings \(tau 1\.0 there, 2\.0 now\).*--overwrite"):
+        run_eval(*arguments, "--tau", 2)
+    assert snapshot(out) == before
+    run_eval(*arguments, "--tau", 2, "--sequences", "ant", "--overwrite")
+    assert not (out / "bee").exists()
+    assert json.loads((out / "settings.json").read_text())["tau"] == 2.0
+
+
+def test_a_folder_of_other_files_is_not_touched(davis, tmp_path, run_eval):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.txt").write_text("precious")
+    for extra in ([], ["--overwrite"]):
+        with pytest.raises(UserError, match="holds files that are not results"):
+            run_eval("--davis_path", davis, "--training_free", "--save_path", tmp_path / "home", *extra)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
+
+
+def test_finished_results_that_lack_a_frame(davis, tmp_path, run_eval):
+    out = tmp_path / "results"
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out)
+    (out / "bee/00003.png").unlink()
+    with pytest.raises(UserError, match=r"bee/00003\.png: missing from finished results"):
+        run_eval("--davis_path", davis, "--training_free", "--save_path", out)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "arguments", "message"),
+    [
+        (None, ["--training_free", "--resolution", "40", "80"], r"--resolution 40 80: .*nearest are 32 80 and 48 80"),
+        (None, [], "give either --resume_path CHECKPOINT .* or --training_free"),
+        (None, ["--training_free", "--resume_path", "x.pt"], "give either --resume_path"),
+        (None, ["--resume_path", "x.pt"], r"x\.pt: no such file"),
+        (None, ["--training_free", "--sequences", "cow"], "--sequences cow"),
+        (None, ["--training_free", "--memory_gb", "0.0001"], r"--memory_gb 0\.0001: 7 frames of 15 tokens"),
+        (
+            lambda d: cut(d / "JPEGImages/480p/ant/00004.jpg"),
+            ["--training_free"],
+            r"ant/00004\.jpg: not a readable image",
+        ),
+        (
+            lambda d: (d / "Annotations_unsupervised/480p/bee/00000.png").unlink(),
+            ["--training_free"],
+            "6 annotations for 7",
+        ),
+        (lambda d: shutil.rmtree(d / "JPEGImages/480p/bee"), ["--training_free"], "480p/bee: no frames"),
+        (lambda d: (d / "ImageSets/2017/val.txt").unlink(), ["--training_free"], "lacks ImageSets"),
+    ],
+)
+def test_faults_leave_nothing_half_written(davis, tmp_path, run_eval, break_it, arguments, message):
+    if break_it:
+        break_it(davis)
+    out = tmp_path / "results"
+    with pytest.raises(UserError, match=message):
+        run_eval("--davis_path", davis, "--save_path", out, *arguments)
+    assert not (out / "ant").exists()
+    assert not list(out.glob("**/*.partial"))
+
+
+def test_two_processes_share_out_the_videos(davis, tmp_path, tiny_weights, run_eval):
+    arguments = ["--davis_path", davis, "--training_free"]
+    run_eval(*arguments, "--save_path", tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", ROOT / "eval.py",
+               *arguments, "--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
+               "--device", "cpu", "--save_path", tmp_path / "two"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")

@@ -1,0 +1,330 @@
+"""Train the spatio-temporal block on video without labels (METHOD.md 3).
+
+python train.py --basepath VIDEOS --dino_path dino_deitsmall8_pretrain.pth --output_path outputs/run
+torchrun --nproc_per_node 8 train.py --config configs/davis17_dino_s8.yaml --basepath VIDEOS ...
+python train.py --config ... --output_path outputs/run --resume_path outputs/run/last.pt      # continue a run
+"""
+
+import argparse
+import math
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, index_videos
+from model.losses import attention_entropy, motion_loss, semantic_loss
+from model.network import SpatioTemporalNetwork, build_network
+from model.segmenter import Segmenter
+from utils import distributed
+from utils.checkpoint import load_tensors, save_checkpoint
+from utils.config import Parser, add_network_arguments, check_resolution, positive_float, positive_int
+from utils.device import autocast, choose_device
+from utils.errors import UserError, run_main
+from utils.logs import Meter, RunLog
+
+FORMAT = 1  # of the checkpoints
+# Fixed clips on which clusters are counted while training: fragmentation is the method's known failure.
+WATCH = {"clips": 4, "num_frames": 12, "key_stride": 4}
+
+
+def make_parser() -> Parser:
+    parser = Parser(program="train", description="Train the spatio-temporal block on video without labels.")
+    data = parser.add_argument_group("data").add_argument
+    data("--basepath", help="folder with folders of frames in any depth below it")
+    data("--train_list", help="file, relative to --basepath, that names the videos to use")
+    data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
+    data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
+    data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
+    data("--num_workers", type=int, default=2, help="processes that read frames")
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--with_cls", action=argparse.BooleanOptionalAction, default=True, help="CLS tokens in training"
+    )
+    train = parser.add_argument_group("training").add_argument
+    train("--init", default="random", choices=("random", "identity"), help="start of the block")
+    train("--init_path", help="checkpoint to take the block's weights from")
+    train("--resume_path", help="checkpoint of the run to continue: weights, optimizer, schedule, step, RNG")
+    train("--output_path", default="outputs/train", help="where checkpoints and logs go")
+    train("--overwrite", action="store_true", help="start anew over the run in --output_path")
+    train("--batch_size", type=positive_int, default=1, help="clips per process and forward pass")
+    train("--accumulate", type=positive_int, default=1, help="forward passes per step")
+    train("--num_train_steps", type=positive_int, default=5000)
+    train("--lr", type=positive_float, default=1e-5, help="peak learning rate, cosine down to --min_lr")
+    train("--min_lr", type=float, default=1e-6)
+    train("--warmup_steps", type=int, default=0)
+    train("--weight_decay", type=float, default=0.1, help="on matrices; none on biases and norms")
+    train("--clip_grad", type=positive_float, default=1.0, help="largest gradient norm")
+    train("--drop", type=float, default=0.1, help="dropout on projections and MLP of the block")
+    train("--attn_drop", type=float, default=0.4, help="dropout on the block's attention")
+    train("--num_queries", type=positive_int, default=8, help="token positions per step that both losses look at")
+    train("--log_freq", type=positive_int, default=10)
+    train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
+    train("--last_freq", type=positive_int, default=100, help="steps between checkpoints that replace last.pt")
+    train("--eval_freq", type=positive_int, default=500, help="steps between counts of clusters on fixed clips")
+    train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those counts")
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse(sys.argv[1:])
+    device = choose_device(args.device)
+    videos = index_videos(Path(require(args.basepath, "--basepath")), train_list=args.train_list)
+    resumed = load_tensors(args.resume_path) if args.resume_path else None
+    network = make_network(args, resumed).to(device)
+    check_resolution(args.resolution, network.backbone.patch_size)
+    optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
+    step = restore(resumed, args, optimizer, scaler) if resumed else 0
+    check_output(Path(args.output_path), args, step)
+    distributed.start(device)
+    distributed.copy_from_main(network.blocks.parameters())
+    try:
+        run(args, network, optimizer, scaler, videos, first_step=step)
+    finally:
+        distributed.stop()
+
+
+def run(
+    args: argparse.Namespace,
+    network: SpatioTemporalNetwork,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    videos: dict[str, list[Path]],
+    *,
+    first_step: int,
+) -> None:
+    """The training loop."""
+    device = next(network.parameters()).device
+    output = Path(args.output_path)
+    num_images = sum(map(len, videos.values()))
+    num_parameters = sum(p.numel() for p in network.blocks.parameters())
+    say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
+    batches = iter(make_loader(args, videos, first_step))
+    bad_frames = BadFrames(num_images)
+    watch = Watch(args, network, videos) if distributed.is_main() else None
+    log = RunLog(output, step=first_step) if distributed.is_main() else None
+    meter = Meter(device)
+    backbone_hash = network.backbone.weights_hash()
+    bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
+    if watch and first_step == 0:
+        log.write(0, {"clusters_per_clip": watch.count(network)})
+    for step in range(first_step, args.num_train_steps):
+        lr = learning_rate(step, args)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        clips = []
+        with meter:
+            for _ in range(args.accumulate):
+                batch = next(batches)
+                bad_frames.add(batch)
+                clips.append(batch.frames)
+        meter.add(train_step(args, network, optimizer, scaler, clips, step=step), clips=sum(map(len, clips)))
+        done = step + 1
+        scalars = {}
+        if done % args.log_freq == 0 or done == args.num_train_steps:
+            scalars = {"lr": lr, "epoch": done * clips_per_step(args) / CLIPS_PER_EPOCH, **meter.read()}
+            scalars["bad_frames"] = len(bad_frames.files)
+            bar.set_postfix(semantic=f"{scalars['loss_semantic']:.3f}", motion=f"{scalars['loss_motion']:.3f}")
+        if watch and (done % args.eval_freq == 0 or done == args.num_train_steps):
+            scalars["clusters_per_clip"] = watch.count(network)
+        if log and scalars:
+            log.write(done, scalars)
+        keep = done % args.save_freq == 0 or done == args.num_train_steps
+        if log and (keep or done % args.last_freq == 0):
+            save(output, args, network, optimizer, scaler, done, backbone_hash=backbone_hash, keep=keep)
+        bar.update()
+    bar.close()
+    if log:
+        log.close()
+        say(f"done: {output / 'last.pt'}")
+
+
+def train_step(
+    args: argparse.Namespace,
+    network: SpatioTemporalNetwork,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batches: list[Tensor],
+    *,
+    step: int,
+) -> dict[str, float]:
+    """One optimizer step over the forward passes of `batches`, each (B, T, 3, H, W) uint8. Returns what to log.
+
+    Everything random is drawn from (seed, step, rank), so that a resumed run repeats what a run never stopped does.
+    """
+    device = next(network.parameters()).device
+    network.train()
+    torch.manual_seed(seed_of(args.seed, step, 1 + distributed.rank()))
+    height, width = network.backbone.grid_size(*args.resolution)
+    same_everywhere = torch.Generator().manual_seed(seed_of(args.seed, step, 0))
+    sample = torch.randperm(height * width, generator=same_everywhere)[: args.num_queries].to(device)
+    totals: dict[str, float] = defaultdict(float)
+    for frames in batches:
+        with autocast(device, args.amp):
+            tokens, attn = network(frames.to(device, non_blocking=True))
+        tokens, attn = tokens.float(), attn.float()
+        semantic = semantic_loss(attn, tokens, sample)
+        motion = motion_loss(attn, sample, num_frames=args.num_frames)
+        loss = semantic + motion
+        if not torch.isfinite(loss):
+            raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
+                            f"lower --lr or use --amp none, and resume from {args.output_path}/last.pt")  # fmt: skip
+        scaler.scale(loss / len(batches)).backward()
+        totals["loss"] += loss.item() / len(batches)
+        totals["loss_semantic"] += semantic.item() / len(batches)
+        totals["loss_motion"] += motion.item() / len(batches)
+        totals["attention_entropy"] += attention_entropy(attn, sample, num_frames=args.num_frames).item() / len(batches)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    distributed.average(p.grad for p in parameters)
+    scaler.unscale_(optimizer)
+    totals["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return totals
+
+
+def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:
+    torch.manual_seed(args.seed)
+    path = args.resume_path or args.init_path
+    network = build_network(
+        backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
+        image_stats=args.image_stats, checkpoint=resumed or (load_tensors(path) if path else None), source=str(path),
+        num_blocks=args.num_t, num_heads=args.num_heads, with_cls=args.with_cls, drop=args.drop,
+        attn_drop=args.attn_drop,
+    )  # fmt: skip
+    if not path:
+        network.init_blocks(args.init, temperature=args.temperature)
+    return network
+
+
+def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW on the blocks; weight decay on matrices only."""
+    parameters = list(network.blocks.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def make_loader(args: argparse.Namespace, videos: dict[str, list[Path]], first_step: int) -> DataLoader:
+    dataset = ClipDataset(
+        videos, resolution=tuple(args.resolution), num_frames=args.num_frames, gap=args.gap, seed=args.seed
+    )
+    sampler = StepSampler(
+        start_step=first_step, num_steps=args.num_train_steps, clips_per_step=clips_per_step(args),
+        rank=distributed.rank(), world_size=distributed.world_size(),
+    )  # fmt: skip
+    return DataLoader(
+        dataset, batch_size=args.batch_size, sampler=sampler, num_workers=args.num_workers, collate_fn=collate_clips,
+        pin_memory=torch.cuda.is_available(), persistent_workers=args.num_workers > 0,
+    )  # fmt: skip
+
+
+def clips_per_step(args: argparse.Namespace) -> int:
+    return args.batch_size * args.accumulate * distributed.world_size()
+
+
+def learning_rate(step: int, args: argparse.Namespace) -> float:
+    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run."""
+    if step < args.warmup_steps:
+        return args.lr * (step + 1) / args.warmup_steps
+    progress = (step - args.warmup_steps) / max(args.num_train_steps - args.warmup_steps, 1)
+    return args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def seed_of(*numbers: int) -> int:
+    """One 63-bit seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def save(
+    output: Path,
+    args: argparse.Namespace,
+    network: SpatioTemporalNetwork,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    step: int,
+    *,
+    backbone_hash: str,
+    keep: bool,
+) -> None:
+    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept. The frozen backbone is never in it."""
+    content = {
+        "format": FORMAT,
+        "step": step,
+        "blocks": network.blocks.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
+        "config": vars(args),
+        "backbone": {"name": network.backbone.name, "sha256": backbone_hash},
+    }
+    if keep:
+        save_checkpoint(output / f"step_{step:07d}.pt", content)
+    save_checkpoint(output / "last.pt", content)
+
+
+def restore(
+    content: dict, args: argparse.Namespace, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> int:
+    """Continue the run of a checkpoint; returns its step."""
+    if not all(key in content for key in ("optimizer", "scaler", "step", "rng")):
+        raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
+                        "give it as --init_path to start from its weights")  # fmt: skip
+    if content["rng"]["seed"] != args.seed:
+        raise UserError(f"--seed {args.seed}: the run to resume has seed {content['rng']['seed']}; give that one")
+    optimizer.load_state_dict(content["optimizer"])
+    scaler.load_state_dict(content["scaler"])
+    if content["step"] >= args.num_train_steps:
+        raise UserError(f"--resume_path {args.resume_path}: already at step {content['step']} of "
+                        f"{args.num_train_steps}; raise --num_train_steps to go on")  # fmt: skip
+    return content["step"]
+
+
+def check_output(output: Path, args: argparse.Namespace, step: int) -> None:
+    """Refuse to write over another run."""
+    if step == 0 and (output / "last.pt").exists() and not args.overwrite:
+        raise UserError(f"--output_path {output}: holds a run; continue it with --resume_path {output / 'last.pt'}, "
+                        "choose another folder, or give --overwrite")  # fmt: skip
+
+
+class Watch:
+    """Counts clusters on a few fixed training clips. The backbone is frozen: their features are made once."""
+
+    def __init__(self, args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]]):
+        self.options = {"key_stride": WATCH["key_stride"], "tau": args.tau}
+        clips = ClipDataset(
+            videos, resolution=tuple(args.resolution), num_frames=WATCH["num_frames"], gap=args.gap,
+            seed=args.seed, augment=False,
+        )  # fmt: skip
+        segmenter = Segmenter(network, **self.options)
+        frames = [clips[index].frames for index in range(WATCH["clips"])]
+        self.features = [segmenter.encode(clip, num_frames=len(clip)) for clip in frames]
+
+    def count(self, network: SpatioTemporalNetwork) -> float:
+        """Mean number of clusters per clip at --tau."""
+        segmenter = Segmenter(network, **self.options)
+        return float(np.mean([segmenter.cluster(*encoded).num_clusters for encoded in self.features]))
+
+
+def require(value: str | None, flag: str) -> str:
+    if value is None:
+        raise UserError(f"{flag} is missing; give the folder of videos to train on")
+    return value
+
+
+def say(message: str) -> None:
+    if distributed.is_main():
+        tqdm.write(message, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,134 @@
+"""Command lines with a recipe below them: a YAML file sets defaults, the command line wins, unknown keys are errors."""
+
+import argparse
+import difflib
+from pathlib import Path
+
+import yaml
+
+from utils.errors import UserError
+
+PROGRAMS = ("train", "eval")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, and which takes `--config FILE`.
+
+    The file is a mapping of option names to values, without dashes. Keys at the top are for both programs; those
+    under `train:` or `eval:` for that program alone.
+    """
+
+    def __init__(self, *, program: str, description: str):
+        super().__init__(
+            prog=f"{program}.py", description=description, allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        self.program = program
+        self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
+
+    def error(self, message: str):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """Parse `argv` over the recipe it names, if any.
+
+        Raises:
+            UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
+        """
+        recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        recipe.add_argument("--config")
+        path = recipe.parse_known_args(argv)[0].config
+        if path is None:
+            return self.parse_args(argv)
+        # The recipe becomes the start of the command line: same types, same checks, and what comes later wins.
+        return self.parse_args([*self._recipe_arguments(path), *argv])
+
+    def _recipe_arguments(self, path: str) -> list[str]:
+        options = {action.dest: action for action in self._actions}
+        arguments = []
+        for key, value in load_recipe(path, self.program).items():
+            if key not in options or key in ("help", "config"):
+                close = difflib.get_close_matches(key, options, n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                raise UserError(f"{path}: unknown key '{key}' for {self.prog}{hint}")
+            arguments += _as_arguments(options[key], value, path)
+        try:
+            self.parse_args(arguments)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        return arguments
+
+
+def load_recipe(path: str, program: str) -> dict[str, object]:
+    """The keys of a recipe that are for one program of `PROGRAMS`."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: cannot be read ({error.__class__.__name__}); check the path") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]}); mend the file") from error
+    content = {} if content is None else content
+    sections = [content] + [content.get(name) or {} for name in PROGRAMS] if isinstance(content, dict) else [content]
+    if not all(isinstance(section, dict) for section in sections):
+        raise UserError(f"{path}: must map option names to values, with sections 'train:' and 'eval:' at most")
+    shared = {key: value for key, value in content.items() if key not in PROGRAMS}
+    return {**shared, **(content.get(program) or {})}
+
+
+def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str]:
+    flag = option.option_strings[0]
+    if value is None:
+        return []
+    if option.nargs == 0:  # a switch
+        if not isinstance(value, bool):
+            raise UserError(f"{path}: '{option.dest}' must be true or false")
+        if isinstance(option, argparse.BooleanOptionalAction):
+            return [flag if value else option.option_strings[1]]
+        return [flag] if value else []
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(item, dict | list | bool) for item in values):
+        raise UserError(f"{path}: '{option.dest}' must be a number, a text, or a list of them")
+    # One word for a single value, so that a negative number or a leading dash is not taken for an option.
+    return [f"{flag}={values[0]}"] if option.nargs is None else [flag, *map(str, values)]
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """What backbone and block are made of: the same options for training and evaluation."""
+    add = parser.add_argument_group("network").add_argument
+    add("--backbone", default="vit_small_patch8_224.dino", help="any timm ViT")
+    add("--dino_path", help="weights of the backbone (.pth or .safetensors); without it timm downloads them")
+    add("--checkpoint_key", help="which model of a training checkpoint given as --dino_path: teacher, student, ...")
+    add("--image_stats", default="imagenet", choices=("imagenet", "reference"), help="image normalisation")
+    add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks, one on the other")
+    add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
+    add("--temperature", type=positive_float, default=3.0, help="s of the identity start, q = k = s LayerNorm(keys)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--amp", default="none", choices=("none", "bf16", "fp16"), help="mixed precision")
+    add("--seed", type=int, default=0)
+
+
+def positive_int(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return float(text)
+
+
+def check_resolution(resolution: tuple[int, int], patch_size: tuple[int, int]) -> None:
+    """Both sides (height, width) of a resolution must be multiples of the patch size.
+
+    Raises:
+        UserError: naming the nearest two resolutions that are.
+    """
+    below = [max(side // patch, 1) * patch for side, patch in zip(resolution, patch_size, strict=True)]
+    above = [-(-side // patch) * patch for side, patch in zip(resolution, patch_size, strict=True)]
+    if list(resolution) not in (below, above):
+        raise UserError(
+            f"--resolution {resolution[0]} {resolution[1]}: not a multiple of the patch size {patch_size[0]}; "
+            f"nearest are {below[0]} {below[1]} and {above[0]} {above[1]}"
+        )

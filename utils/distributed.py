@@ -1,0 +1,55 @@
+"""Several processes with the same command line: everything is a no-op without torchrun."""
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def start(device: torch.device) -> None:
+    """Join the process group that torchrun announces in the environment: nccl between GPUs, gloo between CPUs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def average(values: Iterable[Tensor]) -> None:
+    """Replace tensors in place by their mean over processes, in one message: gradients, or values to log."""
+    values = list(values)
+    if not dist.is_initialized() or not values:
+        return
+    flat = torch.cat([value.detach().flatten().float() for value in values])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for value, mean in zip(values, flat.split([value.numel() for value in values]), strict=True):
+        value.copy_(mean.view_as(value))
+
+
+def copy_from_main(values: Iterable[Tensor]) -> None:
+    """Give every process the main one's values, in place."""
+    if dist.is_initialized():
+        for value in values:
+            dist.broadcast(value.detach(), src=0)

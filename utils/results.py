@@ -1,0 +1,139 @@
+"""A folder of results: label PNGs of every video, what they were made with, and nothing stale or half-written.
+
+<save_path>/settings.json              what the predictions depend on
+<save_path>/<video>/<frame>.png        label maps; with several protocols <save_path>/<protocol>/<video>/...
+<save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
+<save_path>/overlays/<video>.mp4       the masks over the frames, where asked for
+<save_path>/scores/<protocol>/         written by utils.scoring
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.png import write_label_png
+
+RESERVED = {"stats", "overlays", "scores"}
+
+
+class ResultsFolder:
+    """Predictions of one set of settings.
+
+    Args:
+        path: the folder; made where it is missing.
+        protocols: those predicted for; with more than one each gets a folder of its own.
+        settings: everything that the predictions depend on, as plain values.
+    """
+
+    def __init__(self, path: Path, *, protocols: list[str], settings: dict[str, Any]):
+        self.path = path
+        self.protocols = protocols
+        self.settings = json.loads(json.dumps(settings))
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Make the folder, or go on in one with the same settings.
+
+        Raises:
+            UserError: the folder holds results of other settings, or files that are not results; with `overwrite`
+                the former are removed, the latter never.
+        """
+        marker = self.path / "settings.json"
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--save_path {self.path}: is a file; choose a folder")
+        if not marker.exists():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise UserError(f"--save_path {self.path}: holds files that are not results of eval.py; choose another")
+        elif (held := _read_json(marker)) != self.settings:
+            if not overwrite:
+                raise UserError(
+                    f"--save_path {self.path}: holds results of other settings ({_difference(held, self.settings)}); "
+                    "choose another folder or give --overwrite"
+                )
+            self._remove(held)
+        elif overwrite:
+            self._remove(held)
+        for protocol in self.protocols:
+            _write_json(self.predictions(protocol) / "settings.json", self.settings)
+        _write_json(marker, self.settings)
+
+    def predictions(self, protocol: str) -> Path:
+        """The folder with one folder of PNGs per video for a protocol."""
+        return self.path if len(self.protocols) == 1 else self.path / protocol
+
+    def has(self, video: str, frame_names: list[str]) -> bool:
+        """Whether a video is done. A folder appears whole or not at all.
+
+        Raises:
+            UserError: it is there but lacks a frame, so somebody removed it.
+        """
+        folders = [self.predictions(protocol) / video for protocol in self.protocols]
+        if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
+            return False
+        for folder in folders:
+            for name in frame_names:
+                if not (folder / f"{name}.png").is_file():
+                    raise UserError(f"{folder / name}.png: missing from finished results; remove {folder} to redo it")
+        return True
+
+    def write_video(self, video: str, *, frame_names: list[str], label_maps: dict[str, Iterable[np.ndarray]]) -> None:
+        """Write the label maps (H, W) of every frame for every protocol."""
+        if video in RESERVED or video in self.protocols:
+            raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
+        for protocol, maps in label_maps.items():
+            folder = self.predictions(protocol) / video
+            partial = folder.with_name(f".{video}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for name, labels in zip(frame_names, maps, strict=True):
+                write_label_png(partial / f"{name}.png", labels)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+
+    def finish(self, video: str, stats: dict[str, Any]) -> None:
+        """Record a video's statistics, which marks it as done."""
+        _write_json(self._stats_file(video), stats)
+
+    def stats(self, video: str) -> dict[str, Any]:
+        """What `finish` was given for a video."""
+        return _read_json(self._stats_file(video))
+
+    def _stats_file(self, video: str) -> Path:
+        return self.path / "stats" / f"{video}.json"
+
+    def _remove(self, held: dict[str, Any]) -> None:
+        """Remove what eval.py wrote here before: the videos with statistics, their scores and overlays."""
+        protocols = held.get("protocols", [])
+        roots = [self.path] if len(protocols) == 1 else [self.path / protocol for protocol in protocols]
+        for stats in (self.path / "stats").glob("*.json"):
+            for root in roots:
+                shutil.rmtree(root / stats.stem, ignore_errors=True)
+        for root in {self.path, *roots}:
+            shutil.rmtree(root / "scores", ignore_errors=True)
+        for name in ("stats", "overlays"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def _difference(held: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first settings that differ, as text."""
+    keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
+    return ", ".join(f"{key} {held.get(key)} there, {wanted.get(key)} now" for key in keys[:2])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); remove the folder it lies in") from error
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
