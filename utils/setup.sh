@@ -1,0 +1,31 @@
+# Sourced by the launchers and tests/run.sh: sets PYTHON to an interpreter whose packages satisfy a requirements file.
+# Uses the current python3 if it does; otherwise .venv, made and filled once.
+#   . utils/setup.sh requirements.txt
+
+_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+_requirements="$_root/${1:-requirements.txt}"
+
+_satisfied() { "$1" "$_root/utils/requirements.py" "$_requirements"; }
+
+if _satisfied python3 2>/dev/null; then
+  PYTHON=python3
+else
+  PYTHON="$_root/.venv/bin/python"
+  if ! _satisfied "$PYTHON" 2>/dev/null; then
+    echo "set-up: installing $(basename "$(dirname "$_requirements")")/$(basename "$_requirements") into .venv (once, a few minutes)" >&2
+    python3 -m venv "$_root/.venv" || { echo "error: python3 -m venv failed; install the venv module of Python 3.10 or newer" >&2; exit 2; }
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$_requirements" \
+      || { echo "error: packages could not be installed; see pip's message above" >&2; exit 2; }
+    _satisfied "$PYTHON" || exit 2
+  fi
+fi
+
+# One process per visible GPU: torchrun where there are several.
+_gpus="$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)"
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+  _gpus="$(printf '%s' "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | grep -c . || true)"
+fi
+LAUNCH=("$PYTHON")
+if [ "$_gpus" -gt 1 ]; then
+  LAUNCH=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$_gpus")
+fi
