@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from data.registry import DATASET_NAMES, OWN_VIDEO, load_videos
 from data.videos import Video, frame_size, frames_at
-from model.network import SpatioTemporalNetwork, build_network
+from model.network import SpatioTemporalNetwork, build_network, holds_encoder
 from model.proposals import rank_clusters, upsample_labels
 from model.segmenter import Segmenter
 from utils import distributed
 from utils.checkpoint import file_hash, load_tensors
 from utils.config import Parser, add_network_arguments, check_resolution, positive_float, positive_int
-from utils.device import autocast, choose_device, peak_memory_gb
+from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.png import read_label_png
 from utils.report import print_costs
@@ -77,7 +77,8 @@ def main() -> None:
     device = choose_device(args.device)
     network = make_network(args).to(device)
     check_resolution(args.resolution, network.backbone.patch_size)
-    results = ResultsFolder(Path(args.save_path), protocols=protocols, settings=settings_of(args, network, protocols))
+    settings, origin = settings_of(args, network, protocols), {"config": args.config, "checkpoint": args.resume_path}
+    results = ResultsFolder(Path(args.save_path), protocols=protocols, settings=settings, origin=origin)
     distributed.start(device)
     try:
         if distributed.is_main():
@@ -96,7 +97,12 @@ def predict(
 ) -> None:
     """Write the label PNGs of every video that is not done yet; longest first, shared out over processes."""
     segmenter = Segmenter(
-        network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, frame_batch=args.frame_batch
+        network,
+        key_stride=args.ratio,
+        tau=args.tau,
+        memory_gb=args.memory_gb,
+        frame_batch=args.frame_batch,
+        amp=args.amp,
     )
     device = segmenter.device
     mine = sorted(videos, key=lambda video: -len(video.frame_names))[distributed.rank() :: distributed.world_size()]
@@ -104,8 +110,7 @@ def predict(
         if results.has(video.name, video.frame_names):
             continue
         size = frame_size(video)
-        with autocast(device, args.amp):
-            found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
+        found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
         start = time.perf_counter()
         maps = {name: label_maps(found.labels, size, PROPOSAL_LIMITS[name]) for name in results.protocols}
         results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
@@ -127,7 +132,7 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
     for protocol in results.protocols if annotations else []:
         scores = score(results.predictions(protocol), annotations, protocols=[protocol], workers=args.workers)[protocol]
         print_table(scores)
-        folder = write_scores(scores, results.predictions(protocol), split=args.split, provenance=results.settings)
+        folder = write_scores(scores, results.predictions(protocol), split=args.split, provenance=results.provenance)
         print(f"written to {folder}\n")
     stats = {video.name: results.stats(video.name) for video in videos}
     print_costs(stats)
@@ -181,7 +186,12 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
     )  # fmt: skip
     if args.training_free:
         network.init_blocks("identity", temperature=args.temperature)
-    elif (trained_on := checkpoint.get("backbone")) and trained_on["sha256"] != network.backbone.weights_hash():
+        return network
+    if holds_encoder(checkpoint) and args.dino_path:
+        print(f"backbone taken from {args.resume_path}, which holds one; --dino_path is not used", file=sys.stderr)
+    if (heads := checkpoint.get("config", {}).get("num_heads", args.num_heads)) != args.num_heads:
+        raise UserError(f"--num_heads {args.num_heads}: the block of {args.resume_path} has {heads}; give that")
+    if (trained_on := checkpoint.get("backbone")) and trained_on["sha256"] != network.backbone.weights_hash():
         raise UserError(f"--resume_path {args.resume_path}: its block was trained on other weights of "
                         f"{trained_on['name']}; give those as --dino_path (and --backbone)")  # fmt: skip
     return network
@@ -192,14 +202,13 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, protoc
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "tau", "amp")
     return {
         "protocols": protocols,
-        "config": args.config,
         "root": str(Path(args.davis_path or args.basepath).resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
         "block": (
             {"training_free": True, "temperature": args.temperature}
             if args.training_free
-            else {"checkpoint": str(args.resume_path), "sha256": file_hash(args.resume_path)}
+            else {"training_free": False, "sha256": file_hash(args.resume_path)}
         ),
     }
 

@@ -7,6 +7,7 @@ python train.py --config ... --output_path outputs/run --resume_path outputs/run
 
 import argparse
 import math
+import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -81,10 +82,11 @@ def main() -> None:
     optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
     step = restore(resumed, args, optimizer, scaler) if resumed else 0
-    check_output(Path(args.output_path), args, step)
     distributed.start(device)
-    distributed.copy_from_main(network.blocks.parameters())
     try:
+        if distributed.is_main():
+            prepare_output(Path(args.output_path), first_step=step, overwrite=args.overwrite)
+        distributed.copy_from_main(network.blocks.parameters())
         run(args, network, optimizer, scaler, videos, first_step=step)
     finally:
         distributed.stop()
@@ -281,19 +283,32 @@ def restore(
                         "give it as --init_path to start from its weights")  # fmt: skip
     if content["rng"]["seed"] != args.seed:
         raise UserError(f"--seed {args.seed}: the run to resume has seed {content['rng']['seed']}; give that one")
-    optimizer.load_state_dict(content["optimizer"])
-    scaler.load_state_dict(content["scaler"])
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+        if content["scaler"] and scaler.is_enabled():  # empty where the run had no need of one
+            scaler.load_state_dict(content["scaler"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--resume_path {args.resume_path}: its optimizer state does not fit ({error}); give it as --init_path"
+        ) from error
     if content["step"] >= args.num_train_steps:
         raise UserError(f"--resume_path {args.resume_path}: already at step {content['step']} of "
                         f"{args.num_train_steps}; raise --num_train_steps to go on")  # fmt: skip
     return content["step"]
 
 
-def check_output(output: Path, args: argparse.Namespace, step: int) -> None:
-    """Refuse to write over another run."""
-    if step == 0 and (output / "last.pt").exists() and not args.overwrite:
-        raise UserError(f"--output_path {output}: holds a run; continue it with --resume_path {output / 'last.pt'}, "
-                        "choose another folder, or give --overwrite")  # fmt: skip
+def prepare_output(output: Path, *, first_step: int, overwrite: bool) -> None:
+    """Refuse to write over another run, or clear it away where that is wanted."""
+    if first_step > 0 or not (output / "last.pt").exists():
+        return
+    if not overwrite:
+        raise UserError(
+            f"--output_path {output}: holds a run; continue it with --resume_path {output / 'last.pt'}, "
+            "choose another folder, or give --overwrite"
+        )
+    for path in [*output.glob("step_*.pt"), output / "last.pt", output / "log.jsonl"]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(output / "tensorboard", ignore_errors=True)
 
 
 class Watch:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 def safe_log(rows: Tensor) -> Tensor:
     """log of rows (L, S), finite where a value is zero."""
-    return rows.clamp_min(torch.finfo(rows.dtype).tiny).log()
+    return rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
 
 
 def symmetric_kl(rows: Tensor, others: Tensor, *, log_others: Tensor | None = None) -> Tensor:
@@ -26,18 +26,15 @@ def symmetric_kl(rows: Tensor, others: Tensor, *, log_others: Tensor | None = No
 def neighbours(rows: Tensor, *, tau: float, chunk: int) -> Tensor:
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
-    Works on `chunk` rows at a time; the two cross terms of a set with itself are one matrix product and its
-    transpose, so each block pair above the diagonal is computed once for both halves.
+    The two cross terms of a set with itself are one matrix product and its transpose, so it is computed once.
     """
     log_rows = safe_log(rows)
     own = (rows * log_rows).sum(-1)
-    near = torch.empty(len(rows), len(rows), dtype=torch.bool, device=rows.device)
+    cross = rows @ log_rows.T
+    near = torch.empty(cross.shape, dtype=torch.bool, device=rows.device)
     for start in range(0, len(rows), chunk):
-        block, rest = slice(start, start + chunk), slice(start, None)
-        cross = rows[block] @ log_rows[rest].T + log_rows[block] @ rows[rest].T
-        hit = own[block, None] + own[rest] - cross <= tau
-        near[block, rest] = hit
-        near[rest, block] = hit.T
+        part = slice(start, start + chunk)
+        near[part] = own[part, None] + own - cross[part] - cross[:, part].T <= tau
     return near.fill_diagonal_(True)
 
 
@@ -49,19 +46,29 @@ def smooth(rows: Tensor, near: Tensor, *, chunk: int) -> Tensor:
     return summed.div_(summed.sum(-1, keepdim=True))
 
 
-def greedy_leaders(near: Tensor) -> list[np.ndarray]:
-    """Greedy leader pass in row order over a neighbourhood (L, L) bool: the members of each cluster, as row indices.
+def greedy_leaders(rows: Tensor, *, tau: float, batch: int = 64) -> list[np.ndarray]:
+    """Greedy leader pass in row order over rows (L, S): the members of each cluster, as row indices.
 
-    The first row not yet absorbed leads and absorbs every unabsorbed row near it. One transfer to the host, then
-    one step per leader.
+    The first row not yet absorbed leads and absorbs every unabsorbed row within D <= tau of it. Distances are needed
+    from leaders only, and only to rows still free: the next `batch` free rows are looked at together, with one transfer
+    to the host.
     """
-    near = near.cpu().numpy()
-    free = np.ones(len(near), dtype=bool)
+    log_rows = safe_log(rows)
+    free = np.arange(len(rows))
     clusters = []
-    while free.any():
-        members = near[free.argmax()] & free
-        free &= ~members
-        clusters.append(members.nonzero()[0])
+    while len(free):
+        rest = torch.from_numpy(free).to(rows.device)
+        others, log_others = (rows, log_rows) if len(free) == len(rows) else (rows[rest], log_rows[rest])
+        distances = symmetric_kl(others[:batch], others, log_others=log_others)
+        near = (distances <= tau).cpu().numpy()
+        taken = np.zeros(len(free), dtype=bool)
+        for candidate, row in enumerate(near):
+            if not taken[candidate]:
+                members = row & ~taken
+                members[candidate] = True
+                taken |= members
+                clusters.append(free[members])
+        free = free[~taken]
     return clusters
 
 
@@ -73,13 +80,13 @@ def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
 def window_centres(rows: Tensor, *, tau: float, chunk: int = 1024) -> Tensor:
     """Stage 1 on one window's rows (L, S): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
     smoothed = smooth(rows, neighbours(rows, tau=tau, chunk=chunk), chunk=chunk)
-    return cluster_means(smoothed, greedy_leaders(neighbours(smoothed, tau=tau, chunk=chunk)))
+    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau))
 
 
-def merge_centres(centres: Tensor, *, tau: float, chunk: int = 1024) -> Tensor:
+def merge_centres(centres: Tensor, *, tau: float) -> Tensor:
     """Stage 2 over the centres (K, S) of all windows: greedy leader passes until their number no longer falls."""
     while True:
-        merged = cluster_means(centres, greedy_leaders(neighbours(centres, tau=tau, chunk=chunk)))
+        merged = cluster_means(centres, greedy_leaders(centres, tau=tau))
         if len(merged) == len(centres):
             return merged
         centres = merged

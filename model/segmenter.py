@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.clustering import assign, merge_centres, safe_log, window_centres
 from model.network import SpatioTemporalNetwork
-from utils.device import synchronize
+from utils.device import autocast, synchronize
 from utils.errors import UserError
 
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
@@ -47,12 +47,13 @@ class Segmenter:
         memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
             its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
+        amp: precision of the backbone, a key of `utils.device.AMP_DTYPES`; attention and clustering stay in float32.
         chunk: rows per block of pairwise distances.
     """
 
     def __init__(
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, tau: float = 1.0, memory_gb: float = 8.0,
-        frame_batch: int = 4, chunk: int = 1024,
+        frame_batch: int = 4, amp: str = "none", chunk: int = 1024,
     ):  # fmt: skip
         self.network = network.eval()
         self.device = next(network.parameters()).device
@@ -60,6 +61,7 @@ class Segmenter:
         self.tau = tau
         self.memory_gb = memory_gb
         self.frame_batch = frame_batch
+        self.amp = amp
         self.chunk = chunk
 
     def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:
@@ -85,7 +87,9 @@ class Segmenter:
         done = 0
         for batch in _batches(clock.iterate("decode", frames), self.frame_batch):
             with clock("backbone"):
-                encoded = self.network.encode(batch.to(self.device))
+                with autocast(self.device, self.amp):
+                    encoded = self.network.encode(batch.to(self.device))
+                encoded = encoded.float()
                 if features is None:
                     features = encoded.new_empty(num_frames, *encoded.shape[1:])
                 features[done : done + len(encoded)] = encoded
@@ -116,7 +120,7 @@ class Segmenter:
                 kept[index] = rows
             del rows
         with clock("clustering"):
-            centres = merge_centres(torch.cat(centres), tau=self.tau, chunk=self.chunk)
+            centres = merge_centres(torch.cat(centres), tau=self.tau)
             log_centres = safe_log(centres)
         labels = []
         for index, window in enumerate(windows):
@@ -137,12 +141,12 @@ class Segmenter:
         num_frames, tokens, dim = features.shape
         columns, window_rows = num_key_frames * tokens, WINDOW * tokens
         rows_bytes = FLOAT_BYTES * window_rows * columns
-        # Features and queries; a window's rows, their logarithms and smoothed rows (4 at the peak, with the result
-        # of joining chunks); neighbourhoods of both passes; blocks of distances and of one head's attention.
+        # Features and queries; a window's rows, smoothed rows and their logarithms, once over again while rows still
+        # free are gathered; cross terms and neighbourhood of a window; blocks of distances and of one head's attention.
         needed = (
             2 * FLOAT_BYTES * (num_frames + num_key_frames) * tokens * dim
-            + 4 * rows_bytes
-            + 2 * window_rows**2
+            + 5 * rows_bytes
+            + (FLOAT_BYTES + 1) * window_rows**2
             + 4 * FLOAT_BYTES * self.chunk * max(window_rows, columns)
         )
         budget = self.memory_gb * 1e9

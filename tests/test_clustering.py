@@ -100,9 +100,11 @@ def test_extreme_thresholds():
     assert len(hierarchical_clustering(rows, window=12, tau=1e-9).unique()) == len(rows)
 
 
-def test_greedy_pass_by_hand():
-    """Row 0 absorbs 1; row 2 is near 1 but 1 is gone, so it leads and absorbs 3."""
-    near = torch.eye(4, dtype=torch.bool)
-    for i, j in ((0, 1), (1, 2), (2, 3)):
-        near[i, j] = near[j, i] = True
-    assert [members.tolist() for members in greedy_leaders(near)] == [[0, 1], [2, 3]]
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_greedy_pass_by_hand(batch):
+    """Four rows on a line, each within tau of the next only: 0 absorbs 1; 2, though near 1, leads and absorbs 3."""
+    rows = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])
+    distances = symmetric_kl(rows, rows)
+    tau = distances.diagonal(1).max().item() * 1.01
+    assert tau < distances.diagonal(2).min()
+    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, batch=batch)] == [[0, 1], [2, 3]]

@@ -7,10 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
 
 import eval as eval_program
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
+from utils.checkpoint import file_hash
 from utils.errors import UserError
 from utils.png import read_label_png
 
@@ -34,8 +37,15 @@ def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsy
     assert len(scores["provenance"]["backbone"]["sha256"]) == 64
     assert (out / "scores/davis/global_results-val.csv").is_file()
     printed = capsys.readouterr().out
-    for word in ("protocol davis", "ant", "clusters", "backbone", "attention", "clustering", "peak GB", "scoring:"):
+    for word in ("protocol davis", "ant", "clusters", "backbone", "attention", "clustering", "peak memory", "scoring:"):
         assert word in printed
+
+
+def test_half_precision_backbone(davis, tmp_path, run_eval):
+    run_eval(
+        "--davis_path", davis, "--training_free", "--amp", "bf16", "--sequences", "ant", "--save_path", tmp_path / "r"
+    )
+    assert json.loads((tmp_path / "r/stats/ant.json").read_text())["clusters"] >= 1
 
 
 def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
@@ -100,15 +110,14 @@ def test_trained_block_and_its_backbone(davis, tmp_path, run_train, run_eval, ti
     checkpoint = tmp_path / "run/last.pt"
     run_eval("--davis_path", davis, "--resume_path", checkpoint, "--save_path", tmp_path / "results")
     block = json.loads((tmp_path / "results/settings.json").read_text())["block"]
-    assert block["checkpoint"] == str(checkpoint)
-    import timm
-    import torch
-
+    assert block == {"training_free": False, "sha256": file_hash(checkpoint)}
+    arguments = ["--davis_path", davis, "--resume_path", checkpoint, "--save_path", tmp_path / "other"]
     torch.manual_seed(99)
     torch.save(timm.create_model(TINY_BACKBONE, num_classes=0).state_dict(), tmp_path / "other.pth")
     with pytest.raises(UserError, match="trained on other weights of test_vit"):
-        run_eval("--davis_path", davis, "--resume_path", checkpoint, "--dino_path", tmp_path / "other.pth",
-                 "--save_path", tmp_path / "other")  # fmt: skip
+        run_eval(*arguments, "--dino_path", tmp_path / "other.pth")
+    with pytest.raises(UserError, match="--num_heads 4: the block of .* has 8"):
+        run_eval(*arguments, "--num_heads", 4)
     assert not (tmp_path / "other").exists()
 
 

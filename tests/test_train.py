@@ -67,6 +67,14 @@ def test_resuming_in_place_cuts_the_log_at_the_checkpoint(davis, tmp_path, run_t
     assert [record["step"] for record in log_of(out)] == [0, 1, 2, 3, 4]
 
 
+def test_overwrite_starts_anew(davis, tmp_path, run_train):
+    out = tmp_path / "run"
+    run_train("--basepath", davis, "--output_path", out, "--save_freq", 1)
+    run_train("--basepath", davis, "--output_path", out, "--num_train_steps", 2, "--overwrite")
+    assert [record["step"] for record in log_of(out)] == [0, 1, 2]
+    assert sorted(path.name for path in out.glob("*.pt")) == ["last.pt", "step_0000002.pt"]
+
+
 def test_training_learns(davis, tmp_path, run_train):
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 40, "--lr", 1e-2,
               "--init", "identity", "--num_workers", 1)  # fmt: skip

@@ -15,19 +15,20 @@ STAGES = ("decode", "backbone", "attention", "clustering", "write")
 
 
 def print_costs(stats: dict[str, dict[str, Any]], out: Callable[[str], None] = print) -> None:
-    """A line per video: clusters, seconds per frame of every stage, peak memory. stats: video -> its statistics."""
+    """A line per video: clusters, seconds per frame of every stage; peak memory. stats: video -> its statistics."""
     width = max(len("sequence"), *map(len, stats))
-    out(f"{'sequence':<{width}}  frames  clusters  " + "  ".join(f"{stage:>10}" for stage in STAGES) + "   peak GB")
+    out(f"{'sequence':<{width}}  frames  clusters  " + "  ".join(f"{stage:>10}" for stage in STAGES))
     for video, entry in stats.items():
         per_frame = [entry["seconds"].get(stage, 0.0) / entry["frames"] for stage in STAGES]
         times = "  ".join(f"{seconds:8.3f} s" for seconds in per_frame)
-        out(f"{video:<{width}}  {entry['frames']:>6}  {entry['clusters']:>8}  {times}  {entry['peak_memory_gb']:8.2f}")
+        out(f"{video:<{width}}  {entry['frames']:>6}  {entry['clusters']:>8}  {times}")
     frames = sum(entry["frames"] for entry in stats.values())
     means = [sum(entry["seconds"].get(stage, 0.0) for entry in stats.values()) / frames for stage in STAGES]
     clusters = sum(entry["clusters"] for entry in stats.values()) / len(stats)
     peak = max(entry["peak_memory_gb"] for entry in stats.values())
     times = "  ".join(f"{seconds:8.3f} s" for seconds in means)
-    out(f"{'per frame':<{width}}  {frames:>6}  {clusters:>8.1f}  {times}  {peak:8.2f}")
+    out(f"{'per frame':<{width}}  {frames:>6}  {clusters:>8.1f}  {times}")
+    out(f"peak memory of the process: {peak:.2f} GB")
 
 
 def draw_log(log: Path, picture: Path) -> None:

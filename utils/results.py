@@ -29,12 +29,14 @@ class ResultsFolder:
         path: the folder; made where it is missing.
         protocols: those predicted for; with more than one each gets a folder of its own.
         settings: everything that the predictions depend on, as plain values.
+        origin: where the settings came from, such as names of files; recorded, but free to differ between reruns.
     """
 
-    def __init__(self, path: Path, *, protocols: list[str], settings: dict[str, Any]):
+    def __init__(self, path: Path, *, protocols: list[str], settings: dict[str, Any], origin: dict[str, Any]):
         self.path = path
         self.protocols = protocols
         self.settings = json.loads(json.dumps(settings))
+        self.provenance = {**self.settings, "origin": origin}
 
     def prepare(self, *, overwrite: bool) -> None:
         """Make the folder, or go on in one with the same settings.
@@ -49,18 +51,19 @@ class ResultsFolder:
         if not marker.exists():
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise UserError(f"--save_path {self.path}: holds files that are not results of eval.py; choose another")
-        elif (held := _read_json(marker)) != self.settings:
-            if not overwrite:
+        else:
+            held = _read_json(marker)
+            held.pop("origin", None)
+            if overwrite:
+                self._remove(held)
+            elif held != self.settings:
                 raise UserError(
                     f"--save_path {self.path}: holds results of other settings ({_difference(held, self.settings)}); "
                     "choose another folder or give --overwrite"
                 )
-            self._remove(held)
-        elif overwrite:
-            self._remove(held)
         for protocol in self.protocols:
-            _write_json(self.predictions(protocol) / "settings.json", self.settings)
-        _write_json(marker, self.settings)
+            _write_json(self.predictions(protocol) / "settings.json", self.provenance)
+        _write_json(marker, self.provenance)
 
     def predictions(self, protocol: str) -> Path:
         """The folder with one folder of PNGs per video for a protocol."""

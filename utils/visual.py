@@ -1,13 +1,17 @@
-"""Masks to look at: overlays, an overlay video, a contact sheet."""
+"""Masks to look at: overlays, an overlay video, a contact sheet.
 
+python -m utils.visual --results outputs/eval --picture label_maps.png      # of anyone's label PNGs, without the frames
+"""
+
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from utils.errors import UserError
-from utils.png import palette
+from utils.errors import UserError, run_main
+from utils.png import palette, read_label_png
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
@@ -57,3 +61,28 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise UserError(f"{path}: cannot be written; check the folder and its free space")
+
+
+def label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndarray]]]:
+    """Of every folder of label PNGs below `results`, `count` coloured label maps spread over the video."""
+    rows = []
+    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+        if files := sorted(folder.glob("*.png")):
+            wanted = np.linspace(0, len(files) - 1, count).round().astype(int)
+            rows.append((folder.name, [palette()[read_label_png(files[index]) % 256] for index in wanted]))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw label PNGs as one contact sheet.")
+    parser.add_argument("--results", type=Path, required=True, help="folder with one folder of label PNGs per video")
+    parser.add_argument("--picture", type=Path, required=True, help="where the picture goes (.png)")
+    parser.add_argument("--count", type=int, default=4, help="frames per video")
+    args = parser.parse_args()
+    if not args.results.is_dir() or not (rows := label_map_rows(args.results, count=args.count)):
+        raise UserError(f"--results {args.results}: holds no folders of label PNGs")
+    write_picture(args.picture, contact_sheet(rows, cell_width=240))
+
+
+if __name__ == "__main__":
+    run_main(main)
