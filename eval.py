@@ -28,7 +28,7 @@ from utils.config import Parser, add_network_arguments, check_resolution, positi
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.png import read_label_png
-from utils.report import print_costs
+from utils.report import markdown_costs
 from utils.results import ResultsFolder
 from utils.scoring import MAX_PROPOSALS, PROTOCOLS, print_table, score, write_scores
 from utils.visual import contact_sheet, overlay, write_picture, write_video
@@ -134,11 +134,10 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
         print_table(scores)
         folder = write_scores(scores, results.predictions(protocol), split=args.split, provenance=results.provenance)
         print(f"written to {folder}\n")
-    stats = {video.name: results.stats(video.name) for video in videos}
-    print_costs(stats)
     if annotations:
-        frames = sum(entry["frames"] for entry in stats.values()) * len(results.protocols)
-        print(f"scoring: {(time.perf_counter() - start) / frames:.4f} s per frame")
+        frames = sum(len(video.frame_names) for video in videos) * len(results.protocols)
+        print(f"scoring: {(time.perf_counter() - start) / frames:.3f} s/frame\n")
+    print(markdown_costs(results.path))
     draw(args, videos, results)
 
 

@@ -16,6 +16,7 @@ from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils.checkpoint import file_hash
 from utils.errors import UserError
 from utils.png import read_label_png
+from utils.report import markdown_costs, markdown_scores
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +38,7 @@ def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsy
     assert len(scores["provenance"]["backbone"]["sha256"]) == 64
     assert (out / "scores/davis/global_results-val.csv").is_file()
     printed = capsys.readouterr().out
-    for word in ("protocol davis", "ant", "clusters", "backbone", "attention", "clustering", "peak memory", "scoring:"):
+    for word in ("protocol davis", "ant", "clusters", "backbone", "attention", "clustering", "Peak memory", "scoring:"):
         assert word in printed
 
 
@@ -59,8 +60,14 @@ def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
     assert every.max() > 20
     assert every.min() == 1
     np.testing.assert_array_equal(official, np.where(every <= 20, every, 0))
-    assert (out / "davis/scores/davis/scores.json").is_file()
-    assert (out / "paper/scores/paper/scores.json").is_file()
+    for protocol in ("davis", "paper"):
+        scores = json.loads((out / protocol / "scores" / protocol / "scores.json").read_text())
+        assert scores["protocol"] == protocol
+    table = markdown_scores([out]).splitlines()
+    assert table[0] == "| J / F / J&F | results, davis | results, paper |"
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["ant", "bee", "**all objects**"]
+    assert table[-1].count(f"{100 * scores['global']['J-Mean']:.1f} / {100 * scores['global']['F-Mean']:.1f}") >= 1
+    assert f"| ant | 7 | {stats['clusters']} |" in markdown_costs(out)
 
 
 def test_more_than_255_clusters(davis, tmp_path, run_eval):

@@ -1,10 +1,11 @@
-"""What a run took, as a table; a training log as a picture.
+"""What a run took and what it reached, as tables; a training log as a picture.
 
 python -m utils.report --log outputs/train/log.jsonl --picture curve.png
+python -m utils.report --results outputs/training_free outputs/trained            # Markdown, side by side
 """
 
 import argparse
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,6 @@ from utils.errors import UserError, run_main
 from utils.logs import read_log
 
 STAGES = ("decode", "backbone", "attention", "clustering", "write")
-
-
-def print_costs(stats: dict[str, dict[str, Any]], out: Callable[[str], None] = print) -> None:
-    """A line per video: clusters, seconds per frame of every stage; peak memory. stats: video -> its statistics."""
-    width = max(len("sequence"), *map(len, stats))
-    out(f"{'sequence':<{width}}  frames  clusters  " + "  ".join(f"{stage:>10}" for stage in STAGES))
-    for video, entry in stats.items():
-        per_frame = [entry["seconds"].get(stage, 0.0) / entry["frames"] for stage in STAGES]
-        times = "  ".join(f"{seconds:8.3f} s" for seconds in per_frame)
-        out(f"{video:<{width}}  {entry['frames']:>6}  {entry['clusters']:>8}  {times}")
-    frames = sum(entry["frames"] for entry in stats.values())
-    means = [sum(entry["seconds"].get(stage, 0.0) for entry in stats.values()) / frames for stage in STAGES]
-    clusters = sum(entry["clusters"] for entry in stats.values()) / len(stats)
-    peak = max(entry["peak_memory_gb"] for entry in stats.values())
-    times = "  ".join(f"{seconds:8.3f} s" for seconds in means)
-    out(f"{'per frame':<{width}}  {frames:>6}  {clusters:>8.1f}  {times}")
-    out(f"peak memory of the process: {peak:.2f} GB")
 
 
 def draw_log(log: Path, picture: Path) -> None:
@@ -55,12 +39,71 @@ def draw_log(log: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=110)
 
 
+def markdown_scores(results: list[Path]) -> str:
+    """J, F and J&F of every sequence for each folder of results and each protocol it was scored by, in percent."""
+    scored = {
+        f"{folder.name}, {path.parent.name}": json.loads(path.read_text())
+        for folder in results
+        for path in sorted(folder.glob("**/scores/*/scores.json"))
+    }
+    if not scored:
+        raise UserError(f"--results {results[0]}: holds no scores; run eval.py or python -m utils.scoring first")
+    lines = ["| J / F / J&F | " + " | ".join(scored) + " |", "| --- |" + " --- |" * len(scored)]
+    sequences = dict.fromkeys(name for content in scored.values() for name in content["sequences"])
+    for name in sequences:
+        cells = [_cell(_mean(content, name, "J"), _mean(content, name, "F")) for content in scored.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    totals = [_cell(content["global"]["J-Mean"], content["global"]["F-Mean"]) for content in scored.values()]
+    return "\n".join([*lines, "| **all objects** | " + " | ".join(f"**{cell}**" for cell in totals) + " |"])
+
+
+def markdown_costs(folder: Path) -> str:
+    """Clusters and seconds per frame and stage of every video of one folder of results."""
+    stats = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "stats").glob("*.json"))}
+    if not stats:
+        raise UserError(f"--results {folder}: holds no statistics of eval.py")
+    lines = ["| | frames | clusters | " + " | ".join(f"{stage}, s/frame" for stage in STAGES) + " |"]
+    lines.append("| --- |" + " ---: |" * (2 + len(STAGES)))
+    total = {"frames": 0, "clusters": 0, "seconds": dict.fromkeys(STAGES, 0.0)}
+    for name, entry in stats.items():
+        lines.append(_cost_row(name, entry, entry["clusters"]))
+        total["frames"] += entry["frames"]
+        total["clusters"] += entry["clusters"] / len(stats)
+        for stage in STAGES:
+            total["seconds"][stage] += entry["seconds"].get(stage, 0.0)
+    lines.append(_cost_row("**all**", total, round(total["clusters"], 1)))
+    peak = max(entry["peak_memory_gb"] for entry in stats.values())
+    return "\n".join([*lines, "", f"Peak memory of the process: {peak:.2f} GB."])
+
+
+def _mean(content: dict[str, Any], sequence: str, measure: str) -> float:
+    objects = content["sequences"].get(sequence, {}).get(measure, [])
+    return sum(statistics[0] for statistics in objects) / len(objects) if objects else float("nan")
+
+
+def _cell(j: float, f: float) -> str:
+    return f"{100 * j:.1f} / {100 * f:.1f} / {50 * (j + f):.1f}"
+
+
+def _cost_row(name: str, entry: dict[str, Any], clusters: float) -> str:
+    times = " | ".join(f"{entry['seconds'].get(stage, 0.0) / entry['frames']:.3f}" for stage in STAGES)
+    return f"| {name} | {entry['frames']} | {clusters} | {times} |"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw a training log.")
-    parser.add_argument("--log", type=Path, required=True, help="log.jsonl of a training run")
-    parser.add_argument("--picture", type=Path, required=True, help="where the picture goes (.png)")
+    parser = argparse.ArgumentParser(description="Tables of results, or the picture of a training log.")
+    parser.add_argument("--results", type=Path, nargs="+", help="folders that eval.py wrote, side by side")
+    parser.add_argument("--log", type=Path, help="log.jsonl of a training run")
+    parser.add_argument("--picture", type=Path, help="where the picture of --log goes (.png)")
     args = parser.parse_args()
-    draw_log(args.log, args.picture)
+    if bool(args.log) != bool(args.picture) or not (args.log or args.results):
+        raise UserError("give --results FOLDER..., or --log FILE with --picture FILE")
+    if args.log:
+        draw_log(args.log, args.picture)
+    if args.results:
+        print(markdown_scores(args.results))
+        for folder in args.results:
+            print(f"\n{folder.name}:\n\n{markdown_costs(folder)}")
 
 
 if __name__ == "__main__":

@@ -102,10 +102,6 @@ class ResultsFolder:
         """Record a video's statistics, which marks it as done."""
         _write_json(self._stats_file(video), stats)
 
-    def stats(self, video: str) -> dict[str, Any]:
-        """What `finish` was given for a video."""
-        return _read_json(self._stats_file(video))
-
     def _stats_file(self, video: str) -> Path:
         return self.path / "stats" / f"{video}.json"
 

@@ -12,7 +12,7 @@ if _satisfied python3 2>/dev/null; then
 else
   PYTHON="$_root/.venv/bin/python"
   if ! _satisfied "$PYTHON" 2>/dev/null; then
-    echo "set-up: installing $(basename "$(dirname "$_requirements")")/$(basename "$_requirements") into .venv (once, a few minutes)" >&2
+    echo "set-up: installing the packages of $_requirements into .venv (once, a few minutes)" >&2
     python3 -m venv "$_root/.venv" || { echo "error: python3 -m venv failed; install the venv module of Python 3.10 or newer" >&2; exit 2; }
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$_requirements" \
       || { echo "error: packages could not be installed; see pip's message above" >&2; exit 2; }
