@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data.registry import DATASET_NAMES, OWN_VIDEO, load_videos
 from data.videos import Video, frame_size, frames_at
-from model.network import SpatioTemporalNetwork, build_network, holds_encoder
+from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import rank_clusters, upsample_labels
 from model.segmenter import Segmenter
 from utils import distributed
@@ -50,7 +50,10 @@ def make_parser() -> Parser:
     method = parser.add_argument_group("method").add_argument
     method("--resume_path", help="checkpoint of the trained block, of train.py or of the reference implementation")
     method(
-        "--training_free", action="store_true", help="no trained block: q = k = s LayerNorm(keys), s = --temperature"
+        "--training_free",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="no trained block: q = k = s LayerNorm(keys), s = --temperature",
     )
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method("--tau", type=positive_float, default=1.0, help="distance threshold of the clustering")
@@ -79,7 +82,7 @@ def main() -> None:
     check_resolution(args.resolution, network.backbone.patch_size)
     settings, origin = settings_of(args, network, protocols), {"config": args.config, "checkpoint": args.resume_path}
     results = ResultsFolder(Path(args.save_path), protocols=protocols, settings=settings, origin=origin)
-    distributed.start(device)
+    distributed.start()
     try:
         if distributed.is_main():
             results.prepare(overwrite=args.overwrite)
@@ -165,11 +168,17 @@ def overlays(video: Video, predictions: Path, *, count: int | None = None) -> It
 
 
 def find_videos(args: argparse.Namespace) -> list[Video]:
+    root, flag = root_of(args)
+    return load_videos(args.dataset, root, split=args.split, flag=flag, sequences=args.sequences)
+
+
+def root_of(args: argparse.Namespace) -> tuple[Path, str]:
+    """The root of the dataset and the flag that names it."""
     on_davis = args.dataset.startswith("davis")
     root, flag = (args.davis_path or args.basepath, "--davis_path") if on_davis else (args.basepath, "--basepath")
     if root is None:
         raise UserError(f"{flag} is missing; give the root of --dataset {args.dataset}")
-    return load_videos(args.dataset, Path(root), split=args.split, flag=flag, sequences=args.sequences)
+    return Path(root), flag
 
 
 def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
@@ -188,11 +197,7 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
         return network
     if holds_encoder(checkpoint) and args.dino_path:
         print(f"backbone taken from {args.resume_path}, which holds one; --dino_path is not used", file=sys.stderr)
-    if (heads := checkpoint.get("config", {}).get("num_heads", args.num_heads)) != args.num_heads:
-        raise UserError(f"--num_heads {args.num_heads}: the block of {args.resume_path} has {heads}; give that")
-    if (trained_on := checkpoint.get("backbone")) and trained_on["sha256"] != network.backbone.weights_hash():
-        raise UserError(f"--resume_path {args.resume_path}: its block was trained on other weights of "
-                        f"{trained_on['name']}; give those as --dino_path (and --backbone)")  # fmt: skip
+    check_origin(checkpoint, network, num_heads=args.num_heads, source=args.resume_path)
     return network
 
 
@@ -201,7 +206,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, protoc
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "tau", "amp")
     return {
         "protocols": protocols,
-        "root": str(Path(args.davis_path or args.basepath).resolve()),
+        "root": str(root_of(args)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
         "block": (

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +21,39 @@ from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, index_videos
 from model.losses import attention_entropy, motion_loss, semantic_loss
-from model.network import SpatioTemporalNetwork, build_network
+from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.segmenter import Segmenter
 from utils import distributed
 from utils.checkpoint import load_tensors, save_checkpoint
-from utils.config import Parser, add_network_arguments, check_resolution, positive_float, positive_int
+from utils.config import (
+    Parser,
+    add_network_arguments,
+    check_resolution,
+    not_negative_float,
+    not_negative_int,
+    positive_float,
+    positive_int,
+    share,
+)
 from utils.device import autocast, choose_device
 from utils.errors import UserError, run_main
 from utils.logs import Meter, RunLog
 
 FORMAT = 1  # of the checkpoints
+# What a run stays with when it is resumed, and what may change but is said.
+SAME_WHEN_RESUMED = ("seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames")
+CHANGE_IS_NOTED = (
+    "basepath",
+    "gap",
+    "batch_size",
+    "accumulate",
+    "num_train_steps",
+    "lr",
+    "min_lr",
+    "weight_decay",
+    "amp",
+)
+NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
 # Fixed clips on which clusters are counted while training: fragmentation is the method's known failure.
 WATCH = {"clips": 4, "num_frames": 12, "key_stride": 4}
 
@@ -42,7 +66,7 @@ def make_parser() -> Parser:
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
     data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
-    data("--num_workers", type=int, default=2, help="processes that read frames")
+    data("--num_workers", type=not_negative_int, default=2, help="processes that read frames")
     add_network_arguments(parser)
     parser.add_argument(
         "--with_cls", action=argparse.BooleanOptionalAction, default=True, help="CLS tokens in training"
@@ -57,12 +81,12 @@ def make_parser() -> Parser:
     train("--accumulate", type=positive_int, default=1, help="forward passes per step")
     train("--num_train_steps", type=positive_int, default=5000)
     train("--lr", type=positive_float, default=1e-5, help="peak learning rate, cosine down to --min_lr")
-    train("--min_lr", type=float, default=1e-6)
-    train("--warmup_steps", type=int, default=0)
-    train("--weight_decay", type=float, default=0.1, help="on matrices; none on biases and norms")
+    train("--min_lr", type=not_negative_float, default=1e-6)
+    train("--warmup_steps", type=not_negative_int, default=0)
+    train("--weight_decay", type=not_negative_float, default=0.1, help="on matrices; none on biases and norms")
     train("--clip_grad", type=positive_float, default=1.0, help="largest gradient norm")
-    train("--drop", type=float, default=0.1, help="dropout on projections and MLP of the block")
-    train("--attn_drop", type=float, default=0.4, help="dropout on the block's attention")
+    train("--drop", type=share, default=0.1, help="dropout on projections and MLP of the block")
+    train("--attn_drop", type=share, default=0.4, help="dropout on the block's attention")
     train("--num_queries", type=positive_int, default=8, help="token positions per step that both losses look at")
     train("--log_freq", type=positive_int, default=10)
     train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
@@ -85,7 +109,7 @@ def main() -> None:
     distributed.start(device)
     try:
         if distributed.is_main():
-            prepare_output(Path(args.output_path), first_step=step, overwrite=args.overwrite)
+            prepare_output(Path(args.output_path), resume_path=args.resume_path, overwrite=args.overwrite)
         distributed.copy_from_main(network.blocks.parameters())
         run(args, network, optimizer, scaler, videos, first_step=step)
     finally:
@@ -176,7 +200,7 @@ def train_step(
         loss = semantic + motion
         if not torch.isfinite(loss):
             raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
-                            f"lower --lr or use --amp none, and resume from {args.output_path}/last.pt")  # fmt: skip
+                            f"{NOT_FINITE_MEND}")  # fmt: skip
         scaler.scale(loss / len(batches)).backward()
         totals["loss"] += loss.item() / len(batches)
         totals["loss_semantic"] += semantic.item() / len(batches)
@@ -185,7 +209,11 @@ def train_step(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     distributed.average(p.grad for p in parameters)
     scaler.unscale_(optimizer)
-    totals["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
+    if math.isfinite(norm):
+        totals["grad_norm"] = norm
+    elif not scaler.is_enabled():  # a scaler leaves the step out and lowers its scale
+        raise UserError(f"step {step + 1}: the gradient is not finite; {NOT_FINITE_MEND}")
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
@@ -195,13 +223,16 @@ def train_step(
 def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:
     torch.manual_seed(args.seed)
     path = args.resume_path or args.init_path
+    content = resumed or (load_tensors(path) if path else None)
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
-        image_stats=args.image_stats, checkpoint=resumed or (load_tensors(path) if path else None), source=str(path),
+        image_stats=args.image_stats, checkpoint=content, source=str(path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=args.with_cls, drop=args.drop,
         attn_drop=args.attn_drop,
     )  # fmt: skip
-    if not path:
+    if path:
+        check_origin(content, network, num_heads=args.num_heads, source=path)
+    else:
         network.init_blocks(args.init, temperature=args.temperature)
     return network
 
@@ -226,7 +257,7 @@ def make_loader(args: argparse.Namespace, videos: dict[str, list[Path]], first_s
     )  # fmt: skip
     return DataLoader(
         dataset, batch_size=args.batch_size, sampler=sampler, num_workers=args.num_workers, collate_fn=collate_clips,
-        pin_memory=torch.cuda.is_available(), persistent_workers=args.num_workers > 0,
+        persistent_workers=args.num_workers > 0,
     )  # fmt: skip
 
 
@@ -266,7 +297,7 @@ def save(
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
-        "config": vars(args),
+        "config": plain(vars(args)),
         "backbone": {"name": network.backbone.name, "sha256": backbone_hash},
     }
     if keep:
@@ -281,8 +312,14 @@ def restore(
     if not all(key in content for key in ("optimizer", "scaler", "step", "rng")):
         raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
                         "give it as --init_path to start from its weights")  # fmt: skip
-    if content["rng"]["seed"] != args.seed:
-        raise UserError(f"--seed {args.seed}: the run to resume has seed {content['rng']['seed']}; give that one")
+    held, wanted = content["config"], plain(vars(args))
+    for key in SAME_WHEN_RESUMED:
+        if held.get(key) != wanted[key]:
+            raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "
+                            "from its weights with --init_path")  # fmt: skip
+    changed = [key for key in CHANGE_IS_NOTED if held.get(key) != wanted[key]]
+    if changed:
+        say("resumed with changes: " + ", ".join(f"{key} {held.get(key)} -> {wanted[key]}" for key in changed))
     try:
         optimizer.load_state_dict(content["optimizer"])
         if content["scaler"] and scaler.is_enabled():  # empty where the run had no need of one
@@ -297,9 +334,10 @@ def restore(
     return content["step"]
 
 
-def prepare_output(output: Path, *, first_step: int, overwrite: bool) -> None:
-    """Refuse to write over another run, or clear it away where that is wanted."""
-    if first_step > 0 or not (output / "last.pt").exists():
+def prepare_output(output: Path, *, resume_path: str | None, overwrite: bool) -> None:
+    """Refuse to write over another run, or clear it away where that is wanted; the run resumed goes on in place."""
+    in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
+    if in_place or not (output / "last.pt").exists():
         return
     if not overwrite:
         raise UserError(
@@ -322,18 +360,24 @@ class Watch:
         )  # fmt: skip
         segmenter = Segmenter(network, **self.options)
         frames = [clips[index].frames for index in range(WATCH["clips"])]
-        self.features = [segmenter.encode(clip, num_frames=len(clip)) for clip in frames]
+        self.features = [segmenter.encode(clip, num_frames=len(clip)) for clip in frames if clip is not None]
 
     def count(self, network: SpatioTemporalNetwork) -> float:
         """Mean number of clusters per clip at --tau."""
         segmenter = Segmenter(network, **self.options)
-        return float(np.mean([segmenter.cluster(*encoded).num_clusters for encoded in self.features]))
+        counts = [segmenter.cluster(*encoded).num_clusters for encoded in self.features]
+        return float(np.mean(counts)) if counts else 0.0
 
 
 def require(value: str | None, flag: str) -> str:
     if value is None:
         raise UserError(f"{flag} is missing; give the folder of videos to train on")
     return value
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON and a checkpoint keep them: tuples become lists."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def say(message: str) -> None:

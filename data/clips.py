@@ -19,8 +19,11 @@ from utils.errors import UserError
 CLIPS_PER_EPOCH = 10_000
 MAX_BAD_SHARE = 0.01  # of the image files
 MAX_ATTEMPTS = 20  # clips tried in place of one with an unreadable frame
-# Folders of label images, which look like frames. Compared in lower case, by how a name starts.
-_LABEL_FOLDERS = ("annotation", "mask", "segmentation", "gt", "groundtruth", "ground-truth")
+# Folders of label images, which look like frames, as the datasets name them; in lower case.
+_LABEL_FOLDERS = {
+    "annotations", "annotations_unsupervised", "annotations_semisupervised", "scribbles", "masks", "segmentations",
+    "groundtruth", "ground-truth", "gt",
+}  # fmt: skip
 
 
 def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--basepath") -> dict[str, list[Path]]:
@@ -29,7 +32,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
     Hidden folders and folders of annotations are passed over.
 
     Args:
-        train_list: a text file, relative to `root` or not, naming the videos to keep (a folder's own name), one a line.
+        train_list: a text file, absolute or relative to `root`, naming the folders to keep, one a line.
 
     Raises:
         UserError: no such folder, no frames below it, or a video of the list is missing.
@@ -38,7 +41,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
         raise UserError(f"{flag} {root}: no such folder")
     videos = {}
     for folder, children, _ in os.walk(root, followlinks=True):
-        children[:] = sorted(c for c in children if not c.startswith(".") and not c.lower().startswith(_LABEL_FOLDERS))
+        children[:] = sorted(c for c in children if not c.startswith(".") and c.lower() not in _LABEL_FOLDERS)
         if frames := list_images(Path(folder)):
             videos[os.path.relpath(folder, root)] = frames
     if not videos:
@@ -49,7 +52,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
 def _keep_listed(videos: dict[str, list[Path]], root: Path, train_list: str) -> dict[str, list[Path]]:
     path = root / train_list  # an absolute train_list stays as it is
     if not path.is_file():
-        raise UserError(f"--train_list {train_list}: no such file, here or below {root}")
+        raise UserError(f"--train_list {train_list}: no such file below {root}")
     wanted = set(path.read_text().split())
     kept = {name: frames for name, frames in videos.items() if Path(name).name in wanted}
     missing = wanted - {Path(name).name for name in kept}

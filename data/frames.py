@@ -1,12 +1,13 @@
 """Reading frames: image files, strictly; resizing to the network's resolution."""
 
+import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as VF
 
 from utils.errors import UserError
 
@@ -37,12 +38,23 @@ def read_image(path: Path) -> Tensor:
 
 
 def resize(image: Tensor, resolution: tuple[int, int]) -> Tensor:
-    """(..., 3, H, W) uint8 to `resolution` (height, width), bilinear with antialiasing, uint8."""
+    """(3, H, W) uint8 to `resolution` (height, width), uint8: bilinear, without antialiasing.
+
+    Clusters are sensitive to how frames are resized; this way comes closest to the reference's scores (README).
+    """
     if tuple(image.shape[-2:]) == tuple(resolution):
         return image
-    return VF.resize(image, list(resolution), antialias=True)
+    height, width = resolution
+    resized = cv2.resize(image.permute(1, 2, 0).numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(resized).permute(2, 0, 1)
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder in name order, hidden ones left out."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    """Image files of a folder in the order of their numbers (2.png before 10.png), hidden ones left out."""
+    images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    return sorted(images, key=lambda path: _natural(path.name))
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key that compares runs of digits as numbers."""
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]

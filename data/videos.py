@@ -45,6 +45,10 @@ class FrameFolder:
         self.name = name
         self.paths = paths
         self.annotations = annotations
+        by_stem: dict[str, Path] = {}
+        for path in paths:
+            if by_stem.setdefault(path.stem, path) != path:
+                raise UserError(f"{path}: {by_stem[path.stem].name} has the same name but for its ending; keep one")
 
     @property
     def frame_names(self) -> list[str]:

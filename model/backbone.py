@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,9 +48,6 @@ class Backbone(nn.Module):
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
         self.has_cls = getattr(vit, "cls_token", None) is not None
         self.dim = _key_projection(vit.blocks[-1].attn)[0].shape[0]
-        self.native_grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
-        position = getattr(vit, "pos_embed", None)  # DINOv3 has rotary embeddings only
-        self.register_buffer("position", None if position is None else position.detach().clone(), persistent=False)
         mean, std = IMAGE_STATS[image_stats]
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -66,8 +62,7 @@ class Backbone(nn.Module):
 
     def weights_hash(self) -> str:
         """SHA-256 of the weights, equal for the same weights whatever file they came from."""
-        state = self.vit.state_dict()
-        return tensors_hash(state if self.position is None else {**state, "pos_embed": self.position})
+        return tensors_hash(self.vit.state_dict())
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, with_cls: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -81,12 +76,11 @@ class Backbone(nn.Module):
             keys (B, h*w, C): key vectors of the last layer's self-attention, heads concatenated, before any
             rotary embedding. cls (B, C): CLS entry of the last layer's output before the final norm, or None.
         """
-        self._fit_position_embedding(self.grid_size(*images.shape[-2:]))
         images = (_to_unit_range(images) - self.mean) / self.std
         last = self.vit.blocks[-1]
         if not with_cls:
             hidden = self._run_until(images, block=len(self.vit.blocks) - 2)
-            return self._keys(last.norm1(hidden)), None
+            return self._keys(last.norm1(hidden)), None  # pre-norm, as checked
         attention_input = []
         hook = last.attn.register_forward_pre_hook(lambda _, args: attention_input.append(args[0]))
         try:
@@ -94,18 +88,6 @@ class Backbone(nn.Module):
         finally:
             hook.remove()
         return self._keys(attention_input[0]), output[:, 0]
-
-    def _fit_position_embedding(self, grid: tuple[int, int]) -> None:
-        """Give the ViT its position embedding at a token grid (h, w), in place of the one at the grid before."""
-        embed = self.vit.patch_embed
-        if self.position is None or tuple(embed.grid_size) == grid:
-            return
-        patches = math.prod(self.native_grid)
-        prefix, position = self.position.split([self.position.shape[1] - patches, patches], dim=1)
-        as_trained = getattr(self.vit, "num_reg_tokens", 0) == 0
-        resized = resize_position_embedding(position, self.native_grid, grid, offset=0.1 if as_trained else None)
-        self.vit.pos_embed = nn.Parameter(torch.cat([prefix, resized], dim=1), requires_grad=False)
-        embed.grid_size = grid
 
     def _run_until(self, images: Tensor, *, block: int) -> Tensor:
         """Output (B, prefix + h*w, C) of one block, computing nothing after it."""
@@ -123,27 +105,6 @@ class Backbone(nn.Module):
         matter which fused attention the installed timm calls inside."""
         weight, bias = _key_projection(self.vit.blocks[-1].attn)
         return F.linear(attention_input[:, self.vit.num_prefix_tokens :], weight, bias)
-
-
-def resize_position_embedding(
-    position: Tensor, native_grid: tuple[int, int], grid: tuple[int, int], *, offset: float | None
-) -> Tensor:
-    """Bicubic resampling of a position embedding (1, N, C) from one token grid (h, w) to another (1, N', C).
-
-    DINO and DINOv2 were released with a resampling of their own: no antialiasing, and a scale factor a little too
-    large (`offset` = 0.1 tokens, once a guard against rounding), which shifts where samples are taken. timm smooths
-    instead; that moves the keys enough to change the clusters. DINOv2 with registers was released with antialiasing
-    and no offset (`offset` None).
-    """
-    if grid == native_grid:
-        return position
-    maps = position.view(1, *native_grid, -1).permute(0, 3, 1, 2)
-    if offset is None:
-        maps = F.interpolate(maps, size=grid, mode="bicubic", antialias=True)
-    else:
-        scale = [(new + offset) / old for new, old in zip(grid, native_grid, strict=True)]
-        maps = F.interpolate(maps, scale_factor=scale, mode="bicubic")
-    return maps.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def build_backbone(
@@ -248,7 +209,8 @@ def _weights_address(name: str) -> str:
     if config is None or not config.has_weights:
         return "weights for it (timm publishes none: name a variant such as vit_small_patch8_224.dino)"
     if config.hf_hub_id:
-        repository = config.hf_hub_id if not config.hf_hub_id.endswith("/") else config.hf_hub_id + name
+        full_name = name if "." in name or not config.tag else f"{name}.{config.tag}"
+        repository = config.hf_hub_id if not config.hf_hub_id.endswith("/") else config.hf_hub_id + full_name
         return f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
     return config.url
 
@@ -303,7 +265,7 @@ def _select_model(content: dict[str, Any], checkpoint_key: str | None, source: s
 
 def _strip(state: dict[str, Any], source: str) -> dict[str, Tensor]:
     """Remove wrapper prefixes and projection heads. With a wrapper around the ViT, all outside it must be a head."""
-    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    strangers = [key for key, value in state.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
     if strangers:
         raise UserError(f"{source}: '{strangers[0]}' is no tensor; this is no state dict of a ViT")
     for wrapper in _WRAPPERS:

@@ -108,7 +108,7 @@ class SpatioTemporalNetwork(nn.Module):
         """
         state = blocks_in(content, source=source)
         depth = 1 + max(int(key.split(".")[0]) for key in state)
-        width = state["0.norm1.weight"].shape[0] if "0.norm1.weight" in state else 0
+        width = state["0.norm1.weight"].numel() if "0.norm1.weight" in state else 0
         if depth != len(self.blocks):
             raise UserError(f"{source}: holds {depth} spatio-temporal block(s); give --num_t {depth}")
         if width != self.backbone.dim:
@@ -119,6 +119,8 @@ class SpatioTemporalNetwork(nn.Module):
         except RuntimeError as error:
             detail = " ".join(str(error).split())[:200]
             raise UserError(f"{source}: does not fit the block exactly ({detail})") from error
+        if not all(torch.isfinite(value).all() for value in state.values()):
+            raise UserError(f"{source}: its block holds values that are not finite; give an earlier checkpoint")
 
 
 def build_network(
@@ -156,6 +158,26 @@ def build_network(
     return network
 
 
+def check_origin(content: dict[str, Any], network: SpatioTemporalNetwork, *, num_heads: int, source: str) -> None:
+    """Refuse a checkpoint of train.py whose block was trained with other heads or on another backbone's keys.
+
+    The reference's checkpoints, which do not say, pass.
+
+    Raises:
+        UserError: naming the flag to mend.
+    """
+    config, backbone = content.get("config"), content.get("backbone")
+    if not isinstance(config, dict) or not isinstance(backbone, dict):
+        return
+    if config.get("num_heads") != num_heads:
+        raise UserError(f"--num_heads {num_heads}: the block of {source} has {config.get('num_heads')}; give that")
+    if backbone.get("sha256") != network.backbone.weights_hash():
+        raise UserError(
+            f"{source}: its block was trained on other weights of {backbone.get('name')}; give those as --dino_path "
+            "(and --backbone)"
+        )
+
+
 def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
     """The blocks' state dict, keys `{j}.norm1.weight` and so on, from either checkpoint format."""
     if isinstance(content.get("blocks"), dict):
@@ -163,13 +185,16 @@ def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
     else:
         inner = content.get("model_state_dict", content)
         inner = inner if isinstance(inner, dict) else {}
-        names = {key.removeprefix("module."): key for key in inner}
+        names = {str(key).removeprefix("module."): key for key in inner}
         state = {
             name.removeprefix(REFERENCE_BLOCKS): inner[key]
             for name, key in names.items()
             if name.startswith(REFERENCE_BLOCKS)
         }
-    if not state or not all(isinstance(value, Tensor) and key[0].isdigit() for key, value in state.items()):
+    if not state or not all(
+        isinstance(value, Tensor) and isinstance(key, str) and key.split(".")[0].isdigit()
+        for key, value in state.items()
+    ):
         raise UserError(f"{source}: holds no spatio-temporal block; give a checkpoint made by train.py")
     return state
 
@@ -177,4 +202,4 @@ def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
 def holds_encoder(content: dict[str, Any]) -> bool:
     """Whether a checkpoint is in the reference's format, with the backbone (`encoder.*`) in the same file."""
     inner = content.get("model_state_dict")
-    return isinstance(inner, dict) and any(key.removeprefix("module.").startswith("encoder.") for key in inner)
+    return isinstance(inner, dict) and any(str(key).removeprefix("module.").startswith("encoder.") for key in inner)

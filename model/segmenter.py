@@ -104,20 +104,32 @@ class Segmenter:
         clock = clock or _Clock(self.device)
         num_frames, tokens = features.shape[:2]
         key_frames = key_frame_indices(num_frames, self.key_stride)
-        kept_windows = self._windows_to_keep(features, len(key_frames))
+        spare_windows = self._spare_windows(features.shape, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
             queries, keys = self.network.queries_and_keys(features, key_frames)
         windows = queries.split(WINDOW * tokens, dim=1)
 
+        spare_rows = spare_windows * WINDOW * tokens  # rows that fit the budget: of windows kept, and of centres
         kept, centres = {}, []
         for index, window in enumerate(windows):
             with clock("attention"):
                 rows = self._rows(window, keys)
             with clock("clustering"):
                 centres.append(window_centres(rows, tau=self.tau, chunk=self.chunk))
-            if index < kept_windows:
+            found = sum(map(len, centres))
+            # Stage 2 holds centres, their logarithms and both gathered once more; no window is at work by then.
+            centre_rows = max(found, 5 * (found - WINDOW * tokens))
+            while kept and centre_rows > spare_rows:
+                spare_rows += len(kept.popitem()[1])
+            if centre_rows > spare_rows:
+                raise UserError(
+                    f"--tau {self.tau:g}: {found} clusters in the first {index + 1} of {len(windows)} windows, more "
+                    f"than fit --memory_gb {self.memory_gb:g}; raise either"
+                )
+            if len(rows) <= spare_rows - centre_rows:
                 kept[index] = rows
+                spare_rows -= len(rows)
             del rows
         with clock("clustering"):
             centres = merge_centres(torch.cat(centres), tau=self.tau)
@@ -136,9 +148,12 @@ class Segmenter:
         """Attention distributions of queries (M, L, C/M) over keys (M, S, C/M): (L, S)."""
         return torch.cat([self.network.attention_rows(part, keys) for part in queries.split(self.chunk, dim=1)])
 
-    def _windows_to_keep(self, features: Tensor, num_key_frames: int) -> int:
-        """How many windows' rows fit the budget beside all that must be there at once."""
-        num_frames, tokens, dim = features.shape
+    def _spare_windows(self, shape: tuple[int, int, int], num_key_frames: int) -> int:
+        """How many windows' worth of rows fit the budget beside all that must be there at once.
+
+        shape: (T, N, C) of the features.
+        """
+        num_frames, tokens, dim = shape
         columns, window_rows = num_key_frames * tokens, WINDOW * tokens
         rows_bytes = FLOAT_BYTES * window_rows * columns
         # Features and queries; a window's rows, smoothed rows and their logarithms, once over again while rows still

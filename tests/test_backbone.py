@@ -5,7 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from model.backbone import Backbone, build_backbone, resize_position_embedding
+from model.backbone import Backbone, build_backbone
 from tests.conftest import TINY_BACKBONE
 from utils.errors import UserError
 
@@ -61,34 +61,12 @@ def test_keys_and_cls_are_the_last_layers(name):
     vit.blocks[-1].attn.register_forward_pre_hook(lambda _, args: seen.update(attention_input=args[0]))
     vit.blocks[-1].register_forward_hook(lambda _, args, output: seen.update(output=output))
     with torch.no_grad():
-        vit.forward_features((images - backbone.mean) / backbone.std)  # at the grid of the call before
+        vit.forward_features((images - backbone.mean) / backbone.std)
         qkv = vit.blocks[-1].attn.qkv(seen["attention_input"])
     expected = qkv.chunk(3, dim=-1)[1][:, vit.num_prefix_tokens :]  # the key bias of Eva is zero
     assert keys.shape == (2, 15, backbone.dim)
     torch.testing.assert_close(keys, expected)
     torch.testing.assert_close(cls, seen["output"][:, 0])
-
-
-@pytest.mark.parametrize("offset", [0.1, None])
-def test_position_embedding_at_another_grid(offset):
-    """A smooth embedding keeps its values where the same place of the image is sampled."""
-    rows, columns = torch.meshgrid(torch.arange(37.0), torch.arange(37.0), indexing="ij")
-    position = torch.stack([rows, columns], dim=-1).view(1, -1, 2)
-    resized = resize_position_embedding(position, (37, 37), (20, 35), offset=offset).view(20, 35, 2)
-    scale = 1 if offset is None else (20 / 20.1)
-    expected = (torch.arange(20) + 0.5) * 37 / 20 * scale - 0.5
-    torch.testing.assert_close(resized[2:-2, 5, 0], expected[2:-2], atol=6e-2, rtol=0)  # cubic, not linear
-    assert resize_position_embedding(position, (37, 37), (37, 37), offset=offset) is position
-
-
-def test_grids_may_change_from_call_to_call(tiny_weights):
-    backbone, fresh = (build_backbone(TINY_BACKBONE, weights=tiny_weights) for _ in range(2))
-    before = backbone.weights_hash()
-    images = torch.rand(1, 3, 48, 80)
-    backbone(images)
-    backbone(torch.rand(1, 3, 160, 160))
-    torch.testing.assert_close(backbone(images)[0], fresh(images)[0], rtol=0, atol=0)
-    assert backbone.weights_hash() == before
 
 
 def test_frozen_and_stops_early(tiny_weights):

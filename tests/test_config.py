@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import timm
 
 import eval as eval_program
 import train as train_program
@@ -70,7 +71,12 @@ def test_resolution_names_the_nearest_two():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_recipe_runs(path, davis, tmp_path, run_train, run_eval):
-    """Each recipe, with the tiny backbone in place of its own, on tiny data."""
+    """Each recipe, with the tiny backbone in place of its own, on tiny data; its own must exist and fit its grid."""
+    for parser in (train_program.make_parser(), eval_program.make_parser()):
+        args = parser.parse(["--config", str(path)])
+        patch = timm.create_model(args.backbone).patch_embed.patch_size
+        assert args.backbone in timm.list_pretrained()
+        assert all(side % size == 0 for side, size in zip(args.resolution, patch, strict=True))
     checkpoint = tmp_path / "run/last.pt"
     run_train("--config", path, "--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 1)
     data = ["--davis_path", davis] if "own" not in path.stem else ["--basepath", davis / "JPEGImages/480p"]

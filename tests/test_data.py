@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.clips import BadFrames, Clip, ClipDataset, StepSampler, clip_positions, index_videos
-from data.frames import read_image, resize
+from data.frames import list_images, read_image, resize
 from data.registry import load_videos
 from data.transforms import ClipAugmentation
 from tests.conftest import make_davis, moving_disk
@@ -145,8 +145,17 @@ def test_read_image_is_strict(tmp_path):
         read_image(path)
 
 
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ("10.png", "2.png", "1.png", "frame9.jpg", "frame10.jpg", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_text("")
+    assert [p.name for p in list_images(tmp_path)] == ["1.png", "2.png", "10.png", "frame9.jpg", "frame10.jpg"]
+    (tmp_path / "2.jpg").write_text("")
+    with pytest.raises(UserError, match=r"2\.png: 2\.jpg has the same name but for its ending"):
+        load_videos("video", tmp_path, split="", flag="")
+
+
 def test_resize_keeps_colours():
-    flat = torch.full((2, 3, 30, 50), 77, dtype=torch.uint8)
+    flat = torch.full((3, 30, 50), 77, dtype=torch.uint8)
     assert (resize(flat, (14, 28)) == 77).all()
     assert resize(flat, (30, 50)) is flat
 

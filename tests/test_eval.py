@@ -14,8 +14,8 @@ from PIL import Image
 import eval as eval_program
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils.checkpoint import file_hash
-from utils.errors import UserError
-from utils.png import read_label_png
+from utils.errors import UserError, run_main
+from utils.png import read_label_png, write_label_png
 from utils.report import markdown_costs, markdown_scores
 
 ROOT = Path(__file__).parents[1]
@@ -206,7 +206,51 @@ def test_faults_leave_nothing_half_written(davis, tmp_path, run_eval, break_it, 
     with pytest.raises(UserError, match=message):
         run_eval("--davis_path", davis, "--save_path", out, *arguments)
     assert not (out / "ant").exists()
-    assert not list(out.glob("**/*.partial"))
+    assert not list(out.glob("**/.*"))
+
+
+def test_a_run_that_failed_does_not_stand_in_the_way_of_its_mend(davis, tmp_path, run_eval):
+    arguments = ["--davis_path", davis, "--training_free", "--save_path", tmp_path / "results"]
+    with pytest.raises(UserError, match="--memory_gb"):
+        run_eval(*arguments, "--memory_gb", 0.0001)
+    run_eval(*arguments, "--ratio", 20)
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(davis, tmp_path, run_eval, monkeypatch):
+    written = []
+
+    def full(path, labels):
+        written.append(path)
+        if len(written) > 3:
+            raise OSError(28, "No space left on device")
+        write_label_png(path, labels)
+
+    monkeypatch.setattr("utils.results.write_label_png", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_eval("--davis_path", davis, "--training_free", "--save_path", tmp_path / "results")
+    assert not list((tmp_path / "results").glob("**/*.png"))
+    assert not list((tmp_path / "results").glob("**/.*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            "error: while reading or writing: No space left on device; free space",
+        ),
+        (PermissionError(13, "Permission denied", "out/x"), "error: out/x: Permission denied; free space"),
+        (UserError("two\nlines"), "error: two lines"),
+    ],
+)
+def test_errors_of_user_and_system_are_one_line(error, line, capsys):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_main(fail)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_two_processes_share_out_the_videos(davis, tmp_path, tiny_weights, run_eval):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,21 +125,29 @@ def faults(davis, out):
         (["--basepath", davis, "--resume_path", out / "last.pt"], "already at step 4 of 4"),
         (
             ["--basepath", davis, "--resume_path", out / "last.pt", "--seed", 1],
-            "--seed 1: the run to resume has seed 0",
+            "--seed 1: the run to resume has 0; give that",
         ),
         (["--basepath", davis, "--resume_path", out / "weights.pt"], "give it as --init_path"),
         (["--basepath", davis, "--resume_path", out / "last.pt", "--num_t", 2], "give --num_t 1"),
         (["--basepath", davis, "--resume_path", out / "none.pt"], r"none\.pt: no such file"),
         (["--basepath", davis, "--device", "cuda:99"], "--device cuda:99: not available"),
-    ]
+        (["--basepath", davis, "--resume_path", out / "last.pt", "--resolution", 64, 96, "--num_train_steps", 9],
+         "--resolution .64, 96.: the run to resume has .48, 80."),
+        (["--basepath", davis, "--init_path", out / "last.pt", "--num_heads", 4], "--num_heads 4: .* has 8"),
+        (["--basepath", davis, "--resume_path", out / "step_0000004.pt", "--num_train_steps", 9, "--output_path",
+          out.parent / "third"], "--output_path .*third: holds a run"),
+        (["--basepath", davis, "--num_workers", -1], "--num_workers: -1 is negative"),
+        (["--basepath", davis, "--attn_drop", 1.5], "--attn_drop: 1.5 is not at least 0 and below 1"),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(14))
 def test_faults(davis, tmp_path, run_train, number):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out)
     content = load_tensors(out / "last.pt")
     torch.save({"blocks": content["blocks"]}, out / "weights.pt")
+    shutil.copytree(out, tmp_path / "third")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     arguments, message = faults(davis, out)[number]
     with pytest.raises(UserError, match=message):
@@ -153,9 +162,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(davis, tmp_path, run_train, mon
     assert not (tmp_path / "run/last.pt").exists()
 
 
-def test_too_many_unreadable_frames_stop_the_run(davis, tmp_path, run_train):
-    for path in (davis / "JPEGImages/480p/ant").iterdir():
-        path.write_bytes(path.read_bytes()[:200])
+def test_a_gradient_that_is_not_finite_stops_the_run(davis, tmp_path, run_train, monkeypatch):
+    monkeypatch.setattr(
+        train_program, "motion_loss", lambda attn, *_, **__: (attn * 0).sum().sqrt()
+    )  # 0, slope inf * 0
+    with pytest.raises(UserError, match="step 1: the gradient is not finite; lower --lr"):
+        run_train("--basepath", davis, "--output_path", tmp_path / "run")
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_too_many_unreadable_frames_stop_the_run(davis, tmp_path, run_train, everything):
+    for path in (davis / "JPEGImages/480p").glob("*/*"):
+        if everything or path.parent.name == "ant":
+            path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match="more than 1 %; restore the files"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 50)
 

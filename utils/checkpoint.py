@@ -37,12 +37,15 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
             f"{path}: refused, the file is damaged or holds objects other than tensors and plain values "
             f"({_first_line(error)}); re-save its state dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError) as error:
+    except (
+        RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AssertionError, zipfile.BadZipFile,
+        SafetensorError,
+    ) as error:  # fmt: skip
         raise UserError(
             f"{path}: not a readable checkpoint, probably truncated ({_first_line(error)}); fetch it again"
         ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path}: holds a {type(content).__name__} that is no dictionary of named values")
     return content
 
 
@@ -66,8 +69,11 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def tensors_hash(state: dict[str, torch.Tensor]) -> str:

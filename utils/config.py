@@ -36,6 +36,7 @@ class Parser(argparse.ArgumentParser):
             UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
         """
         recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        recipe.error = self.error
         recipe.add_argument("--config")
         path = recipe.parse_known_args(argv)[0].config
         if path is None:
@@ -102,15 +103,33 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks, one on the other")
     add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
     add("--temperature", type=positive_float, default=3.0, help="s of the identity start, q = k = s LayerNorm(keys)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--device", default="auto", help="auto, cpu, cuda (one GPU per process), cuda:1, ...")
     add("--amp", default="none", choices=("none", "bf16", "fp16"), help="mixed precision")
-    add("--seed", type=int, default=0)
+    add("--seed", type=not_negative_int, default=0)
 
 
 def positive_int(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return int(text)
+
+
+def not_negative_int(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return int(text)
+
+
+def share(text: str) -> float:
+    if not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
+    return float(text)
+
+
+def not_negative_float(text: str) -> float:
+    if not 0 <= float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
+    return float(text)
 
 
 def positive_float(text: str) -> float:

@@ -17,10 +17,14 @@ def choose_device(name: str = "auto") -> torch.device:
     """`auto`: this process's GPU (LOCAL_RANK under torchrun) where there is one, else the CPU.
 
     Raises:
-        UserError: the named device is not there.
+        UserError: the named device is not there, or several processes were given the same one.
     """
+    if name.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(f"--device {name}: several processes cannot share it; give --device cuda, or one process")
     if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

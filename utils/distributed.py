@@ -2,16 +2,24 @@
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
-def start(device: torch.device) -> None:
-    """Join the process group that torchrun announces in the environment: nccl between GPUs, gloo between CPUs."""
+def start(device: torch.device | None = None) -> None:
+    """Join the process group that torchrun announces in the environment.
+
+    Between GPUs by nccl. Where processes only wait for each other (`device` None) or compute on the CPU, by gloo, and
+    for as long as it takes: one may have a long video when the others are done.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device is not None and device.type == "cuda":
+            dist.init_process_group("nccl")
+        else:
+            dist.init_process_group("gloo", timeout=timedelta(days=7))
 
 
 def stop() -> None:

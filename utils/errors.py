@@ -11,17 +11,17 @@ class UserError(Exception):
 def run_main(main: Callable[[], None]) -> None:
     """Run a program's `main`; a `UserError` becomes one line on stderr and exit code 2.
 
-    A full or read-only disk (any `OSError` that names a file) is reported the same way: it too is for the user
-    to mend. Everything else is a bug and keeps its traceback.
+    A full or read-only disk (any `OSError` of the system) is reported the same way: it too is for the user to mend.
+    Everything else is a bug and keeps its traceback.
     """
     try:
         main()
     except UserError as error:
         _exit_with(str(error))
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise
-        _exit_with(f"{error.filename}: {error.strerror}")
+        _exit_with(f"{error.filename or 'while reading or writing'}: {error.strerror}; free space or check permissions")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

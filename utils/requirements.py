@@ -6,6 +6,8 @@ Runs before anything is installed, so it needs nothing but Python itself. Unders
 of `name>=version`, comments, and `-r other.txt`.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -35,8 +37,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 10):  # noqa: UP036 (an older Python can run this file, and must be told)
-        sys.exit("Python 3.10 or newer is needed")
     missing = unsatisfied(Path(sys.argv[1]))
     if missing:
         print("not satisfied: " + ", ".join(missing), file=sys.stderr)

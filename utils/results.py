@@ -61,9 +61,6 @@ class ResultsFolder:
                     f"--save_path {self.path}: holds results of other settings ({_difference(held, self.settings)}); "
                     "choose another folder or give --overwrite"
                 )
-        for protocol in self.protocols:
-            _write_json(self.predictions(protocol) / "settings.json", self.provenance)
-        _write_json(marker, self.provenance)
 
     def predictions(self, protocol: str) -> Path:
         """The folder with one folder of PNGs per video for a protocol."""
@@ -73,8 +70,10 @@ class ResultsFolder:
         """Whether a video is done. A folder appears whole or not at all.
 
         Raises:
-            UserError: it is there but lacks a frame, so somebody removed it.
+            UserError: it is there but lacks a frame, so somebody removed it; or its name is taken by something else.
         """
+        if video in RESERVED or video in self.protocols:
+            raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
         folders = [self.predictions(protocol) / video for protocol in self.protocols]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False
@@ -85,18 +84,24 @@ class ResultsFolder:
         return True
 
     def write_video(self, video: str, *, frame_names: list[str], label_maps: dict[str, Iterable[np.ndarray]]) -> None:
-        """Write the label maps (H, W) of every frame for every protocol."""
-        if video in RESERVED or video in self.protocols:
-            raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
+        """Write the label maps (H, W) of every frame for every protocol.
+
+        The settings are recorded with the first video, so that a run that failed before blocks no other.
+        """
+        for folder in {self.path, *map(self.predictions, self.protocols)}:
+            _write_json(folder / "settings.json", self.provenance)
         for protocol, maps in label_maps.items():
             folder = self.predictions(protocol) / video
             partial = folder.with_name(f".{video}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for name, labels in zip(frame_names, maps, strict=True):
-                write_label_png(partial / f"{name}.png", labels)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
+            try:
+                partial.mkdir(parents=True)
+                for name, labels in zip(frame_names, maps, strict=True):
+                    write_label_png(partial / f"{name}.png", labels)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
 
     def finish(self, video: str, stats: dict[str, Any]) -> None:
         """Record a video's statistics, which marks it as done."""

@@ -5,6 +5,10 @@
 _root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 _requirements="$_root/${1:-requirements.txt}"
 
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+  echo "error: python3 is missing or older than 3.10; put Python 3.10 or newer on the PATH" >&2
+  exit 2
+fi
 _satisfied() { "$1" "$_root/utils/requirements.py" "$_requirements"; }
 
 if _satisfied python3 2>/dev/null; then
@@ -13,10 +17,10 @@ else
   PYTHON="$_root/.venv/bin/python"
   if ! _satisfied "$PYTHON" 2>/dev/null; then
     echo "set-up: installing the packages of $_requirements into .venv (once, a few minutes)" >&2
-    python3 -m venv "$_root/.venv" || { echo "error: python3 -m venv failed; install the venv module of Python 3.10 or newer" >&2; exit 2; }
+    python3 -m venv "$_root/.venv" || { echo "error: python3 -m venv failed; install Python's venv module" >&2; exit 2; }
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$_requirements" \
       || { echo "error: packages could not be installed; see pip's message above" >&2; exit 2; }
-    _satisfied "$PYTHON" || exit 2
+    _satisfied "$PYTHON" || { echo "error: .venv still lacks the packages above; remove .venv and run again" >&2; exit 2; }
   fi
 fi
 

@@ -30,14 +30,17 @@ def write_video(path: Path, frames: Iterable[np.ndarray], *, fps: float = 24.0) 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     writer = None
-    for frame in frames:
-        if writer is None:
-            writer = cv2.VideoWriter(str(partial), cv2.VideoWriter_fourcc(*"mp4v"), fps, frame.shape[1::-1])
-            if not writer.isOpened():
-                raise UserError(f"{path}: OpenCV cannot write this video; check that the folder is writable")
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
-    partial.replace(path)
+    try:
+        for frame in frames:
+            if writer is None:
+                writer = cv2.VideoWriter(str(partial), cv2.VideoWriter_fourcc(*"mp4v"), fps, frame.shape[1::-1])
+                if not writer.isOpened():
+                    raise UserError(f"{path}: OpenCV cannot write this video; check that the folder is writable")
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        writer.release()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:
