@@ -110,7 +110,7 @@ def predict(
     device = segmenter.device
     mine = sorted(videos, key=lambda video: -len(video.frame_names))[distributed.rank() :: distributed.world_size()]
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
-        if results.has(video.name, video.frame_names):
+        if results.has(video.name, video.frame_names, fingerprint=video.fingerprint):
             continue
         size = frame_size(video)
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
@@ -118,7 +118,12 @@ def predict(
         maps = {name: label_maps(found.labels, size, PROPOSAL_LIMITS[name]) for name in results.protocols}
         results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
         found.seconds["write"] = time.perf_counter() - start
-        stats = {"frames": len(video.frame_names), "clusters": found.num_clusters, "seconds": found.seconds}
+        stats = {
+            "video": video.fingerprint,
+            "frames": len(video.frame_names),
+            "clusters": found.num_clusters,
+            "seconds": found.seconds,
+        }
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
 
 
@@ -135,7 +140,8 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
     for protocol in results.protocols if annotations else []:
         scores = score(results.predictions(protocol), annotations, protocols=[protocol], workers=args.workers)[protocol]
         print_table(scores)
-        folder = write_scores(scores, results.predictions(protocol), split=args.split, provenance=results.provenance)
+        split = args.split if args.sequences is None else f"{args.split}-selected"
+        folder = write_scores(scores, results.predictions(protocol), split=split, provenance=results.provenance)
         print(f"written to {folder}\n")
     if annotations:
         frames = sum(len(video.frame_names) for video in videos) * len(results.protocols)

@@ -21,6 +21,11 @@ class Video(Protocol):
     @property
     def frame_names(self) -> list[str]: ...
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the video does, so that results of another version are noticed: frames and bytes."""
+        ...
+
     def read(self) -> Iterator[Tensor]:
         """Frames (3, H, W) uint8 RGB, all of one size."""
         ...
@@ -54,6 +59,10 @@ class FrameFolder:
     def frame_names(self) -> list[str]:
         return [path.stem for path in self.paths]
 
+    @property
+    def fingerprint(self) -> str:
+        return f"{len(self.paths)} frames, {sum(path.stat().st_size for path in self.paths)} bytes"
+
     def read(self) -> Iterator[Tensor]:
         """Frames (3, H, W) uint8 RGB.
 
@@ -82,6 +91,10 @@ class VideoFile:
     @property
     def frame_names(self) -> list[str]:
         return [f"{index:05d}" for index in range(self._length)]
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self._length} frames, {self.path.stat().st_size} bytes"
 
     def read(self) -> Iterator[Tensor]:
         """Frames (3, H, W) uint8 RGB.

@@ -64,8 +64,13 @@ def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
         scores = json.loads((out / protocol / "scores" / protocol / "scores.json").read_text())
         assert scores["protocol"] == protocol
     table = markdown_scores([out]).splitlines()
-    assert table[0] == "| J / F / J&F | results, davis | results, paper |"
-    assert [line.split("|")[1].strip() for line in table[2:]] == ["ant", "bee", "**all objects**"]
+    assert table[0] == f"| J / F / J&F | {out}, davis | {out}, paper |"
+    assert [line.split("|")[1].strip() for line in table[2:]] == [
+        "ant",
+        "bee",
+        "mean of sequences",
+        "**mean of objects**",
+    ]
     assert table[-1].count(f"{100 * scores['global']['J-Mean']:.1f} / {100 * scores['global']['F-Mean']:.1f}") >= 1
     assert f"| ant | 7 | {stats['clusters']} |" in markdown_costs(out)
 
@@ -140,6 +145,15 @@ def test_a_rerun_does_only_what_is_missing(davis, tmp_path, run_eval, monkeypatc
     run_eval(*arguments)
     assert len(done) == 1
     assert snapshot(out) == before
+
+
+def test_results_of_another_version_of_a_video_are_not_reused(davis, tmp_path, run_eval):
+    arguments = ["--davis_path", davis, "--training_free", "--save_path", tmp_path / "results"]
+    run_eval(*arguments)
+    cv2.imwrite(str(davis / "JPEGImages/480p/bee/00003.jpg"), np.zeros((60, 100, 3), np.uint8))
+    with pytest.raises(UserError, match="holds results of another version of bee .7 frames"):
+        run_eval(*arguments)
+    run_eval(*arguments, "--overwrite")
 
 
 def test_results_of_other_settings_are_not_touched(davis, tmp_path, run_eval):

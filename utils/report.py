@@ -40,9 +40,12 @@ def draw_log(log: Path, picture: Path) -> None:
 
 
 def markdown_scores(results: list[Path]) -> str:
-    """J, F and J&F of every sequence for each folder of results and each protocol it was scored by, in percent."""
+    """J, F and J&F of every sequence for each folder of results and each protocol it was scored by, in percent.
+
+    The mean of objects is the benchmark's figure; that of sequences stands beside it because both are in use.
+    """
     scored = {
-        f"{folder.name}, {path.parent.name}": json.loads(path.read_text())
+        f"{folder}, {path.parent.name}": json.loads(path.read_text())
         for folder in results
         for path in sorted(folder.glob("**/scores/*/scores.json"))
     }
@@ -53,8 +56,16 @@ def markdown_scores(results: list[Path]) -> str:
     for name in sequences:
         cells = [_cell(_mean(content, name, "J"), _mean(content, name, "F")) for content in scored.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    means = [
+        [
+            sum(_mean(content, name, measure) for name in content["sequences"]) / len(content["sequences"])
+            for measure in "JF"
+        ]
+        for content in scored.values()
+    ]
+    lines.append("| mean of sequences | " + " | ".join(_cell(*mean) for mean in means) + " |")
     totals = [_cell(content["global"]["J-Mean"], content["global"]["F-Mean"]) for content in scored.values()]
-    return "\n".join([*lines, "| **all objects** | " + " | ".join(f"**{cell}**" for cell in totals) + " |"])
+    return "\n".join([*lines, "| **mean of objects** | " + " | ".join(f"**{cell}**" for cell in totals) + " |"])
 
 
 def markdown_costs(folder: Path) -> str:

@@ -66,17 +66,26 @@ class ResultsFolder:
         """The folder with one folder of PNGs per video for a protocol."""
         return self.path if len(self.protocols) == 1 else self.path / protocol
 
-    def has(self, video: str, frame_names: list[str]) -> bool:
+    def has(self, video: str, frame_names: list[str], *, fingerprint: str) -> bool:
         """Whether a video is done. A folder appears whole or not at all.
 
+        Args:
+            fingerprint: of the video, as `finish` was given it.
+
         Raises:
-            UserError: it is there but lacks a frame, so somebody removed it; or its name is taken by something else.
+            UserError: it is done but lacks a frame, so somebody removed it; the video has changed since; or its name
+                is taken by something else.
         """
         if video in RESERVED or video in self.protocols:
             raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
         folders = [self.predictions(protocol) / video for protocol in self.protocols]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False
+        if (held := _read_json(self._stats_file(video)).get("video")) != fingerprint:
+            raise UserError(
+                f"--save_path {self.path}: holds results of another version of {video} ({held}, now {fingerprint}); "
+                "choose another folder or give --overwrite"
+            )
         for folder in folders:
             for name in frame_names:
                 if not (folder / f"{name}.png").is_file():
