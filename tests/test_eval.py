@@ -276,3 +276,15 @@ def test_two_processes_share_out_the_videos(davis, tmp_path, tiny_weights, run_e
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+
+
+def test_real_video_reaches_the_figures_of_the_readme(shared, tmp_path, run_eval):
+    """car-shadow, training-free: README has 7 clusters and J 76.9; rounding elsewhere move them a little."""
+    run_eval("--config", ROOT / "configs/dev8_dinov2_s14.yaml", "--davis_path", shared / "data/davis17_dev",
+             "--backbone", "vit_small_patch14_dinov2.lvd142m", "--dino_path", shared / "weights/dinov2_vits14_fp16.pth",
+             "--resolution", 280, 490, "--training_free", "--sequences", "car-shadow", "--protocol", "davis",
+             "--save_path", tmp_path / "results")  # fmt: skip
+    found = json.loads((tmp_path / "results/scores/davis/scores.json").read_text())
+    assert 5 <= found["sequences"]["car-shadow"]["proposals"] <= 10
+    assert found["global"]["J-Mean"] == pytest.approx(0.769, abs=0.04)
+    assert found["global"]["F-Mean"] == pytest.approx(0.626, abs=0.04)

@@ -12,6 +12,7 @@ import torch
 import train as train_program
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
 from utils.checkpoint import load_tensors
+from utils.device import choose_device
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,13 @@ def test_training_learns(davis, tmp_path, run_train):
               "--init", "identity", "--num_workers", 1)  # fmt: skip
     losses = [record["loss"] for record in log_of(tmp_path / "run") if "loss" in record]
     assert np.mean(losses[-8:]) < 0.85 * np.mean(losses[:4])
+
+
+def test_several_processes_are_not_put_on_one_gpu(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--device cuda:0: several processes cannot share it"):
+        choose_device("cuda:0")
+    assert choose_device("cpu").type == "cpu"
 
 
 NO_DROPOUT = ["--drop", 0, "--attn_drop", 0]
