@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from tqdm import tqdm
 
@@ -80,7 +81,9 @@ def main() -> None:
     device = choose_device(args.device)
     network = make_network(args).to(device)
     check_resolution(args.resolution, network.backbone.patch_size)
-    settings, origin = settings_of(args, network, protocols), {"config": args.config, "checkpoint": args.resume_path}
+    settings = settings_of(args, network, protocols)
+    origin = {"config": args.config, "checkpoint": args.resume_path}
+    origin |= {"torch": torch.__version__, "timm": timm.__version__}
     results = ResultsFolder(Path(args.save_path), protocols=protocols, settings=settings, origin=origin)
     distributed.start()
     try:

@@ -309,7 +309,8 @@ def restore(
     content: dict, args: argparse.Namespace, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> int:
     """Continue the run of a checkpoint; returns its step."""
-    if not all(key in content for key in ("optimizer", "scaler", "step", "rng")):
+    kinds = {"optimizer": dict, "scaler": dict, "config": dict, "step": int}
+    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
                         "give it as --init_path to start from its weights")  # fmt: skip
     held, wanted = content["config"], plain(vars(args))

@@ -75,6 +75,26 @@ def test_missing_file_and_wrong_content(tmp_path):
         load_tensors(tmp_path / "list.pth")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"blocks": {"0a": torch.ones(1)}},
+        {"blocks": {3: torch.ones(1)}},
+        {"blocks": {"0.norm1.weight": torch.tensor(1.0)}},
+        {"blocks": {"0.norm1.weight": torch.ones(64)}},
+        {"blocks": {}, "config": None, "backbone": "x", "step": "a"},
+        {"model_state_dict": {1: torch.ones(1)}},
+        {"model_state_dict": torch.ones(1)},
+    ],
+)
+@pytest.mark.parametrize("flag", ["--resume_path", "--init_path"])
+def test_odd_checkpoints_are_refused_in_one_line(content, flag, davis, tmp_path, run_train):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd\.pth"):
+        run_train("--basepath", davis, flag, tmp_path / "odd.pth", "--output_path", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_hashes(tmp_path):
     state = {"a": torch.ones(2), "b": torch.zeros(3).half()}
     assert tensors_hash(state) == tensors_hash({"b": torch.zeros(3), "a": torch.ones(2)})

@@ -135,7 +135,8 @@ class ResultsFolder:
 def _difference(held: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first settings that differ, as text."""
     keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
-    return ", ".join(f"{key} {held.get(key)} there, {wanted.get(key)} now" for key in keys[:2])
+    values = ((key, held.get(key), wanted.get(key)) for key in keys[:2])
+    return ", ".join(f"another {k}" if isinstance(v, dict) else f"{k} {h} there, {v} now" for k, h, v in values)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
