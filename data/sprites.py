@@ -1,0 +1,293 @@
+"""Sprites: procedural videos with exact object masks, in the layout of DAVIS-2017-Unsupervised.
+
+    python -m data.sprites --output_path datasets/sprites
+    python -m data.sprites --output_path datasets/sprites --contact_sheet sheet.jpg --color_baseline
+
+Two to five textured, jointed animals and machines move, occlude one another, leave and return before a cluttered,
+moving background. Same arguments, same bytes, however many processes wrote them (with one release of OpenCV and
+Pillow). `sprites_scene` plans a video, `sprites_render` paints it, this file writes it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from data.sprites_render import render_sequence
+from utils.errors import UserError, run_main
+from utils.png import palette, read_label_png, replacing, write_label_png
+
+VERSION = 1  # raise it with every change of the pixels
+MANIFEST = "sprites.json"
+FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "ImageSets/2017"
+UNFINISHED = ".unfinished"
+SPLIT_SEEDS = {"train": 0, "val": 1}
+
+# ------------------------------------------------------------------ writing
+
+
+def write_sprites(
+    root: str | os.PathLike, *, seed: int = 0, height: int = 240, num_train: int = 16, num_val: int = 8,
+    num_frames: int = 32, workers: int | None = None, progress: bool = True,
+) -> Path:  # fmt: skip
+    """Write the dataset under `root` and return it; a complete one is left alone, a half-written one completed.
+
+    `workers`: processes, by default one for each CPU of this process. They are started with "spawn", so a script
+    that calls this needs an `if __name__ == "__main__"` guard, or `workers=1`. Raises `UserError` when `root` holds
+    anything else than this dataset with these parameters, and `OSError` naming the file when it cannot be written.
+    """
+    root = Path(root)
+    _check_parameters(seed, height, num_train, num_val, num_frames, workers)
+    parameters = {"version": VERSION, "seed": seed, "height": height, "num_train": num_train, "num_val": num_val,
+                  "num_frames": num_frames}  # fmt: skip
+    done, lists = _finished(root, parameters), [root / SPLITS / f"{split}.txt" for split in SPLIT_SEEDS]
+    if done is not None and len(done) == num_train + num_val and all(path.is_file() for path in lists):
+        return root
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root):
+        done = _finished(root, parameters) or {}  # another process may have been at it while we waited
+        _write_manifest(root, parameters, done)
+        todo = [name for name in _names(parameters) if name not in done]
+        results = _render_all(root, todo, parameters, workers)
+        for name, size in tqdm(results, "sprites", len(todo), unit="video", disable=not (progress and todo)):
+            done[name] = size
+            _write_manifest(root, parameters, done)
+        for split in SPLIT_SEEDS:
+            lines = [name for name in _names(parameters) if name.startswith(split)]
+            with replacing(root / SPLITS / f"{split}.txt") as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in lines))
+        shutil.rmtree(root / UNFINISHED, ignore_errors=True)
+    return root
+
+
+def _check_parameters(seed: int, height: int, num_train: int, num_val: int, num_frames: int, workers) -> None:
+    for name, value, low in (
+        ("seed", seed, 0), ("height", height, 32), ("num_train", num_train, 0), ("num_val", num_val, 0),
+        ("num_frames", num_frames, 1), ("workers", 1 if workers is None else workers, 1),
+    ):  # fmt: skip
+        if value < low:
+            raise UserError(f"{name} is {value}; give at least {low}")
+
+
+def _names(parameters: dict) -> list[str]:
+    return [f"{split}-{i:02d}" for split in SPLIT_SEEDS for i in range(parameters[f"num_{split}"])]
+
+
+def _sequence_seed(name: str, seed: int) -> list[int]:
+    """The seed of one video: apart for splits and numbers, the same whatever the number of videos."""
+    split, number = name.split("-")
+    return [seed, SPLIT_SEEDS[split], int(number)]
+
+
+def _finished(root: Path, parameters: dict) -> dict[str, int] | None:
+    """Videos that are whole on the disk -> bytes; None where nothing has been started."""
+    if not (root / MANIFEST).is_file():
+        if root.is_dir() and any(p.name != ".lock" for p in root.iterdir()):
+            raise UserError(f"{root}: holds files but no {MANIFEST}, so not Sprites; name a new or empty folder")
+        return None
+    try:
+        manifest = json.loads((root / MANIFEST).read_text())
+        found, videos = manifest["parameters"], dict(manifest["videos"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{root / MANIFEST}: damaged ({error!r}); delete the folder to write it anew") from None
+    if found != parameters:
+        changed = [f"{k} {found.get(k)} there, {v} asked" for k, v in parameters.items() if found.get(k) != v]
+        raise UserError(f"{root}: was written with other settings ({'; '.join(changed)}); "
+                        "delete it or name another folder")  # fmt: skip
+    count = 2 * parameters["num_frames"]
+    return {name: size for name, size in videos.items() if _measure(root, name) == (count, size)}
+
+
+def _measure(root: Path, name: str) -> tuple[int, int]:
+    """Number of files and bytes of a video: enough to notice what is missing or cut short."""
+    sizes = []
+    for kind in (FRAMES, LABELS):
+        if (root / kind / name).is_dir():
+            sizes += [entry.stat().st_size for entry in os.scandir(root / kind / name)]
+    return len(sizes), sum(sizes)
+
+
+def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> None:
+    with replacing(root / MANIFEST) as temporary:
+        content = {"parameters": parameters, "videos": dict(sorted(videos.items()))}
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Let one process at a time write (several ranks may ask at once); where the system has no locks, go on."""
+    with open(root / ".lock", "w") as handle:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield
+
+
+def _render_all(root: Path, names: list[str], parameters: dict, workers: int | None) -> Iterator[tuple[str, int]]:
+    """Write videos in any order; yield (name, bytes) as they are done."""
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers, len(names))
+    if workers <= 1:
+        yield from ((name, _write_video(root, name, parameters)) for name in names)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        jobs = {pool.submit(_write_video, root, name, parameters): name for name in names}
+        try:
+            for job in as_completed(jobs):
+                yield jobs[job], job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_video(root: Path, name: str, parameters: dict) -> int:
+    """Render one video into temporary folders, then move them into place; return its size in bytes."""
+    seed = _sequence_seed(name, parameters["seed"])
+    frames, labels = render_sequence(seed, height=parameters["height"], num_frames=parameters["num_frames"])
+    quality = np.random.default_rng([*seed, 2])
+    base = int(quality.integers(62, 93))
+    for kind in (FRAMES, LABELS):
+        part = root / UNFINISHED / kind / name
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for t in range(len(frames)):
+            if kind == FRAMES:
+                _write_jpeg(part / f"{t:05d}.jpg", frames[t], base + int(quality.integers(-4, 5)))
+            else:
+                write_label_png(part / f"{t:05d}.png", labels[t])
+        target = root / kind / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, target)
+    return _measure(root, name)[1]
+
+
+def _write_jpeg(path: Path, frame: np.ndarray, quality: int) -> None:
+    """Write (H, W, 3) uint8 RGB. `write_bytes` rather than `cv2.imwrite`, which says nothing on a full disk."""
+    _, code = cv2.imencode(".jpg", frame[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
+    path.write_bytes(code.tobytes())
+
+
+# ------------------------------------------------------------------ looking at it
+
+
+def read_video(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3) uint8 RGB and labels (T, H, W) uint8 of a written video."""
+    frames = [cv2.imread(str(p))[..., ::-1] for p in sorted((root / FRAMES / name).glob("*.jpg"))]
+    labels = [read_label_png(p) for p in sorted((root / LABELS / name).glob("*.png"))]
+    return np.stack(frames), np.stack(labels).astype(np.uint8)
+
+
+def outline(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A copy of a frame (H, W, 3) with the objects of labels (H, W) outlined in the palette's colours."""
+    frame = np.ascontiguousarray(frame)
+    for k in np.unique(labels[labels > 0]):
+        lines, _ = cv2.findContours((labels == k).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(frame, lines, -1, [int(c) for c in palette()[k]], 1)
+    return frame
+
+
+def contact_sheet(root: Path, *, split: str = "val", columns: int = 5) -> np.ndarray:
+    """One row a video, `columns` frames spread over it, objects outlined: (h, w, 3) uint8 RGB."""
+    rows = []
+    for name in (root / SPLITS / f"{split}.txt").read_text().split():
+        frames, labels = read_video(root, name)
+        picks = np.linspace(0, len(frames) - 1, columns).round().astype(int)
+        rows.append(np.hstack([outline(frames[t], labels[t]) for t in picks]))
+    return np.vstack(rows)
+
+
+# ------------------------------------------------------------------ how far colour alone goes
+
+
+def color_baseline(
+    frames: np.ndarray, num_clusters: int, *, stride: int = 4, window: int = 17, num_words: int = 16, seed: int = 0
+) -> np.ndarray:
+    """Cluster a video by colour: k-means on CIELAB and the histogram of colour words in a window, all frames at once.
+
+    frames (T, H, W, 3) uint8 RGB -> label maps (T, H, W) uint8 of values 0 to `num_clusters` - 1. Every
+    `stride`-th pixel is clustered, the others take their neighbour's label. What this finds needs no features.
+    """
+    cv2.setRNGSeed(seed)
+    lab = np.stack([cv2.cvtColor(f.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for f in frames])
+    sparse = lab[:, ::stride, ::stride]
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 15, 0.1)
+    sample = np.ascontiguousarray(sparse[:, ::2, ::2].reshape(-1, 3))
+    words = cv2.kmeans(sample, num_words, None, stop, 1, cv2.KMEANS_PP_CENTERS)[2]
+    features = []
+    for small, full in zip(sparse, lab, strict=True):
+        nearest = ((full[:, :, None] - words) ** 2).sum(-1).argmin(-1)
+        near = [cv2.blur((nearest == i).astype(np.float32), (window, window)) for i in range(num_words)]
+        histogram = np.sqrt(np.stack(near, -1)[::stride, ::stride])
+        features.append(np.concatenate([small / 40, histogram], -1))
+    points = np.concatenate([f.reshape(-1, 3 + num_words) for f in features]).astype(np.float32)
+    found = cv2.kmeans(points, num_clusters, None, stop, 2, cv2.KMEANS_PP_CENTERS)[1]
+    maps = found.reshape(sparse.shape[:3]).astype(np.uint8)
+    height, width = frames.shape[1:3]
+    return maps.repeat(stride, 1).repeat(stride, 2)[:, :height, :width]
+
+
+def mean_best_iou(clusters: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over objects of the best IoU any one cluster reaches over the whole video; both (T, H, W) of ints."""
+    ids = [k for k in np.unique(labels) if k not in (0, 255)]
+    table = np.array([[np.sum((clusters == c) & (labels == k)) for c in np.unique(clusters)] for k in ids], float)
+    sizes = np.array([np.sum(clusters == c) for c in np.unique(clusters)])
+    areas = np.array([np.sum(labels == k) for k in ids])
+    return float((table / (sizes[None] + areas[:, None] - table)).max(1).mean())
+
+
+def measure_color_baseline(root: Path, *, split: str = "val", cluster_counts: tuple[int, ...] = (4, 8, 12)) -> dict:
+    """Number of clusters -> `mean_best_iou` of `color_baseline`, averaged over the videos of a split."""
+    scores: dict[int, list[float]] = {count: [] for count in cluster_counts}
+    for name in (root / SPLITS / f"{split}.txt").read_text().split():
+        frames, labels = (a[::4] for a in read_video(root, name))
+        for count in cluster_counts:
+            scores[count].append(mean_best_iou(color_baseline(frames, count), labels))
+    return {count: float(np.mean(values)) for count, values in scores.items()}
+
+
+# ------------------------------------------------------------------ command line
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output_path", type=Path, default=Path("datasets/sprites"), help="folder to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--height", type=int, default=240, help="rows of a frame; columns are 16/9 of it")
+    parser.add_argument("--num_train", type=int, default=16, help="training videos")
+    parser.add_argument("--num_val", type=int, default=8, help="validation videos")
+    parser.add_argument("--num_frames", type=int, default=32, help="frames of a video")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each CPU)")
+    parser.add_argument("--contact_sheet", type=Path, metavar="FILE.jpg", help="also draw the validation videos")
+    parser.add_argument("--color_baseline", action="store_true", help="also measure what colour alone achieves")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    root = write_sprites(
+        args.output_path, seed=args.seed, height=args.height, num_train=args.num_train, num_val=args.num_val,
+        num_frames=args.num_frames, workers=args.workers,
+    )  # fmt: skip
+    print(f"{root}: {args.num_train} training and {args.num_val} validation videos of {args.num_frames} frames")
+    if args.contact_sheet:
+        _write_jpeg(args.contact_sheet, contact_sheet(root), 88)
+    if args.color_baseline:
+        for count, score in measure_color_baseline(root).items():
+            print(f"colour alone, {count:2d} clusters: mean best IoU {score:.3f}")
+
+
+if __name__ == "__main__":
+    run_main(main)
