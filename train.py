@@ -133,7 +133,7 @@ def run(
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
     batches = iter(make_loader(args, videos, first_step))
     bad_frames = BadFrames(num_images)
-    watch = Watch(args, network, videos) if distributed.is_main() else None
+    watch = Watch(args, network, videos, bad_frames) if distributed.is_main() else None
     log = RunLog(output, step=first_step) if distributed.is_main() else None
     meter = Meter(device)
     backbone_hash = network.backbone.weights_hash()
@@ -353,21 +353,29 @@ def prepare_output(output: Path, *, resume_path: str | None, overwrite: bool) ->
 class Watch:
     """Counts clusters on a few fixed training clips. The backbone is frozen: their features are made once."""
 
-    def __init__(self, args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]]):
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        network: SpatioTemporalNetwork,
+        videos: dict[str, list[Path]],
+        bad_frames: BadFrames,
+    ):
         self.options = {"key_stride": WATCH["key_stride"], "tau": args.tau}
         clips = ClipDataset(
             videos, resolution=tuple(args.resolution), num_frames=WATCH["num_frames"], gap=args.gap,
             seed=args.seed, augment=False,
         )  # fmt: skip
         segmenter = Segmenter(network, **self.options)
-        frames = [clips[index].frames for index in range(WATCH["clips"])]
-        self.features = [segmenter.encode(clip, num_frames=len(clip)) for clip in frames if clip is not None]
+        self.features = []
+        for index in range(WATCH["clips"]):
+            clip = clips[index]
+            bad_frames.add(clip)  # stops the run where no clip could be read
+            self.features.append(segmenter.encode(clip.frames, num_frames=len(clip.frames)))
 
     def count(self, network: SpatioTemporalNetwork) -> float:
         """Mean number of clusters per clip at --tau."""
         segmenter = Segmenter(network, **self.options)
-        counts = [segmenter.cluster(*encoded).num_clusters for encoded in self.features]
-        return float(np.mean(counts)) if counts else 0.0
+        return float(np.mean([segmenter.cluster(*encoded).num_clusters for encoded in self.features]))
 
 
 def require(value: str | None, flag: str) -> str:
