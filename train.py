@@ -313,6 +313,9 @@ def restore(
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
                         "give it as --init_path to start from its weights")  # fmt: skip
+    if content.get("format") != FORMAT:
+        raise UserError(f"--resume_path {args.resume_path}: format {content.get('format')}, this program continues "
+                        f"{FORMAT}; give it as --init_path to start from its weights")  # fmt: skip
     held, wanted = content["config"], plain(vars(args))
     for key in SAME_WHEN_RESUMED:
         if held.get(key) != wanted[key]:

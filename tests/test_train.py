@@ -144,17 +144,19 @@ def faults(davis, out):
         (["--basepath", davis, "--init_path", out / "last.pt", "--num_heads", 4], "--num_heads 4: .* has 8"),
         (["--basepath", davis, "--resume_path", out / "step_0000004.pt", "--num_train_steps", 9, "--output_path",
           out.parent / "third"], "--output_path .*third: holds a run"),
+        (["--basepath", davis, "--resume_path", out / "future.pt", "--num_train_steps", 9], "format 2, this program"),
         (["--basepath", davis, "--num_workers", -1], "--num_workers: -1 is negative"),
         (["--basepath", davis, "--attn_drop", 1.5], "--attn_drop: 1.5 is not at least 0 and below 1"),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(14))
+@pytest.mark.parametrize("number", range(15))
 def test_faults(davis, tmp_path, run_train, number):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out)
     content = load_tensors(out / "last.pt")
     torch.save({"blocks": content["blocks"]}, out / "weights.pt")
+    torch.save({**content, "format": 2}, out / "future.pt")
     shutil.copytree(out, tmp_path / "third")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     arguments, message = faults(davis, out)[number]

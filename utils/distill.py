@@ -46,6 +46,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
+from utils.checkpoint import load_tensors
 from utils.device import choose_device
 from utils.errors import UserError, run_main
 
@@ -166,10 +167,7 @@ def encode(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def load_teacher(name: str, path: Path) -> VisionTransformer:
     """A frozen timm ViT filled exactly from a state dict (.pth or .safetensors, any float type)."""
-    if not path.is_file():
-        raise UserError(f"--teacher_path {path}: no such file")
-    read = load_file if path.suffix == ".safetensors" else functools.partial(torch.load, map_location="cpu")
-    state = {key: value.float() for key, value in read(path).items()}
+    state = {key: value.float() for key, value in load_tensors(path).items()}
     try:
         teacher = timm.create_model(name, num_classes=0, dynamic_img_size=True)
         teacher.load_state_dict(state)
