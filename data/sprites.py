@@ -1,7 +1,7 @@
 """Sprites: procedural videos with exact object masks, in the layout of DAVIS-2017-Unsupervised.
 
     python -m data.sprites --output_path datasets/sprites
-    python -m data.sprites --output_path datasets/sprites --contact_sheet sheet.jpg --color_baseline
+    python -m data.sprites --contact_sheet sheet.jpg --color_baseline outputs/color
 
 Two to five textured, jointed animals and machines move, occlude one another, leave and return before a cluttered,
 moving background. Same arguments, same bytes, however many processes wrote them (with one release of OpenCV and
@@ -26,11 +26,12 @@ from data.sprites_render import render_sequence
 from utils.errors import UserError, run_main
 from utils.png import palette, read_label_png, replacing, write_label_png
 
-VERSION = 1  # raise it with every change of the pixels
+VERSION = 2  # raise it with every change of the pixels
 MANIFEST = "sprites.json"
 FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "ImageSets/2017"
 UNFINISHED = ".unfinished"
 SPLIT_SEEDS = {"train": 0, "val": 1}
+PARAMETERS = ("seed", "height", "num_train", "num_val", "num_frames")
 
 # ------------------------------------------------------------------ writing
 
@@ -43,7 +44,7 @@ def write_sprites(
 
     `workers`: processes, by default one for each CPU of this process. They are started with "spawn", so a script
     that calls this needs an `if __name__ == "__main__"` guard, or `workers=1`. Raises `UserError` when `root` holds
-    anything else than this dataset with these parameters, and `OSError` naming the file when it cannot be written.
+    anything else than this dataset with these parameters, or cannot be written.
     """
     root = Path(root)
     _check_parameters(seed, height, num_train, num_val, num_frames, workers)
@@ -52,13 +53,30 @@ def write_sprites(
     done, lists = _finished(root, parameters), [root / SPLITS / f"{split}.txt" for split in SPLIT_SEEDS]
     if done is not None and len(done) == num_train + num_val and all(path.is_file() for path in lists):
         return root
+    try:
+        _complete(root, parameters, workers, progress)
+    except OSError as error:  # a full disk does not say which file it was
+        raise UserError(f"{error.filename or root}: cannot write Sprites ({error.strerror}); free space, allow writing "
+                        "there, or name another folder") from error  # fmt: skip
+    return root
+
+
+def ensure_sprites(root: str | os.PathLike) -> Path:
+    """`write_sprites` with the settings that the dataset at `root` was begun with, the usual ones if there is none."""
+    begun = _read_manifest(Path(root))
+    options = {name: begun["parameters"][name] for name in PARAMETERS} if begun else {}
+    return write_sprites(root, **options)
+
+
+def _complete(root: Path, parameters: dict, workers: int | None, progress: bool) -> None:
+    """Write the videos that are missing, then the split files."""
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
         done = _finished(root, parameters) or {}  # another process may have been at it while we waited
         _write_manifest(root, parameters, done)
         todo = [name for name in _names(parameters) if name not in done]
         results = _render_all(root, todo, parameters, workers)
-        for name, size in tqdm(results, "sprites", len(todo), unit="video", disable=not (progress and todo)):
+        for name, size in tqdm(results, "generating Sprites", len(todo), unit="video", disable=not (progress and todo)):
             done[name] = size
             _write_manifest(root, parameters, done)
         for split in SPLIT_SEEDS:
@@ -66,7 +84,6 @@ def write_sprites(
             with replacing(root / SPLITS / f"{split}.txt") as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in lines))
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
-    return root
 
 
 def _check_parameters(seed: int, height: int, num_train: int, num_val: int, num_frames: int, workers) -> None:
@@ -90,21 +107,32 @@ def _sequence_seed(name: str, seed: int) -> list[int]:
 
 def _finished(root: Path, parameters: dict) -> dict[str, int] | None:
     """Videos that are whole on the disk -> bytes; None where nothing has been started."""
-    if not (root / MANIFEST).is_file():
+    manifest = _read_manifest(root)
+    if manifest is None:
         if root.is_dir() and any(p.name != ".lock" for p in root.iterdir()):
             raise UserError(f"{root}: holds files but no {MANIFEST}, so not Sprites; name a new or empty folder")
         return None
-    try:
-        manifest = json.loads((root / MANIFEST).read_text())
-        found, videos = manifest["parameters"], dict(manifest["videos"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{root / MANIFEST}: damaged ({error!r}); delete the folder to write it anew") from None
+    found, videos = manifest["parameters"], manifest["videos"]
     if found != parameters:
         changed = [f"{k} {found.get(k)} there, {v} asked" for k, v in parameters.items() if found.get(k) != v]
         raise UserError(f"{root}: was written with other settings ({'; '.join(changed)}); "
                         "delete it or name another folder")  # fmt: skip
     count = 2 * parameters["num_frames"]
     return {name: size for name, size in videos.items() if _measure(root, name) == (count, size)}
+
+
+def _read_manifest(root: Path) -> dict | None:
+    """`parameters` (`PARAMETERS` and the version, whole numbers) and `videos`; None where there is no manifest."""
+    if not (root / MANIFEST).is_file():
+        return None
+    try:
+        manifest = json.loads((root / MANIFEST).read_text())
+        parameters, videos = manifest["parameters"], dict(manifest["videos"])
+        if not all(type(parameters[name]) is int for name in ("version", *PARAMETERS)):
+            raise TypeError("a parameter is no whole number")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{root / MANIFEST}: damaged ({error!r}); delete the folder to write it anew") from None
+    return {"parameters": parameters, "videos": videos}
 
 
 def _measure(root: Path, name: str) -> tuple[int, int]:
@@ -248,14 +276,20 @@ def mean_best_iou(clusters: np.ndarray, labels: np.ndarray) -> float:
     return float((table / (sizes[None] + areas[:, None] - table)).max(1).mean())
 
 
-def measure_color_baseline(root: Path, *, split: str = "val", cluster_counts: tuple[int, ...] = (4, 8, 12)) -> dict:
-    """Number of clusters -> `mean_best_iou` of `color_baseline`, averaged over the videos of a split."""
-    scores: dict[int, list[float]] = {count: [] for count in cluster_counts}
+def write_color_baseline(root: Path, output: Path, *, num_clusters: int, split: str = "val") -> float:
+    """Write `color_baseline` of a split's videos as label PNGs `output/<video>/<frame>.png`, every cluster a proposal.
+
+    Returns the mean over videos of `mean_best_iou`.
+    """
+    scores = []
     for name in (root / SPLITS / f"{split}.txt").read_text().split():
-        frames, labels = (a[::4] for a in read_video(root, name))
-        for count in cluster_counts:
-            scores[count].append(mean_best_iou(color_baseline(frames, count), labels))
-    return {count: float(np.mean(values)) for count, values in scores.items()}
+        frames, labels = read_video(root, name)
+        clusters = color_baseline(frames, num_clusters)
+        (output / name).mkdir(parents=True, exist_ok=True)
+        for t, proposals in enumerate(clusters + 1):
+            write_label_png(output / name / f"{t:05d}.png", proposals)
+        scores.append(mean_best_iou(clusters, labels))
+    return float(np.mean(scores))
 
 
 # ------------------------------------------------------------------ command line
@@ -271,7 +305,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num_frames", type=int, default=32, help="frames of a video")
     parser.add_argument("--workers", type=int, help="processes (default: one for each CPU)")
     parser.add_argument("--contact_sheet", type=Path, metavar="FILE.jpg", help="also draw the validation videos")
-    parser.add_argument("--color_baseline", action="store_true", help="also measure what colour alone achieves")
+    parser.add_argument("--color_baseline", type=Path, metavar="DIR", help="also write what colour alone finds in val")
+    parser.add_argument("--num_clusters", type=int, default=8, help="of the colour baseline")
     return parser.parse_args()
 
 
@@ -285,8 +320,8 @@ def main() -> None:
     if args.contact_sheet:
         _write_jpeg(args.contact_sheet, contact_sheet(root), 88)
     if args.color_baseline:
-        for count, score in measure_color_baseline(root).items():
-            print(f"colour alone, {count:2d} clusters: mean best IoU {score:.3f}")
+        found = write_color_baseline(root, args.color_baseline, num_clusters=args.num_clusters)
+        print(f"{args.color_baseline}: colour alone, {args.num_clusters} clusters, mean best IoU {found:.3f}")
 
 
 if __name__ == "__main__":

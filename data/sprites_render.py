@@ -2,8 +2,9 @@
 
     frames, labels = render_sequence(7, height=240, num_frames=32)
 
-All surfaces of a video, the actors' and the background's, draw on variants of one palette, so colour alone tells
-them apart badly; pattern, shading, focus, shape and motion tell more. Colours are linear light until the last step.
+Every actor has colours of its own, but stones, bushes and patches of the background wear them too, and the light
+changes over the video: colour alone does not tell what is one object. Pattern, shading, focus, shape and motion do.
+Colours are linear light until the last step.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from data.sprites_scene import (
 )
 
 ASPECT = 16 / 9
+PATCHED_SHARE = 0.2  # of a background plane, for each actor: patches in the actor's colours
 SHUTTER = 0.6  # open share of the time between two frames
 SUBSAMPLES = 3  # exposures averaged for motion blur; the labels are the middle one's
 MARGIN = 0.42  # of a background layer beyond the resting picture, world units
@@ -36,7 +38,7 @@ GAMMA = 2.2
 SKINS = ("fur", "stripes", "spots", "maze", "cells", "scales")
 GROUNDS = ("clouds", "cracks", "cells", "fur", "spots", "maze")
 
-# Five sRGB colours each, dark to light; every surface of a video uses all five.
+# Five sRGB colours each, dark to light; every surface uses all five.
 PALETTES = np.array([
     [(38, 34, 26), (84, 72, 46), (122, 104, 66), (160, 142, 100), (206, 192, 156)],  # savanna
     [(24, 34, 22), (52, 66, 36), (92, 98, 54), (136, 128, 84), (190, 184, 146)],  # forest
@@ -45,6 +47,10 @@ PALETTES = np.array([
     [(46, 24, 18), (98, 52, 32), (144, 88, 52), (176, 132, 92), (220, 192, 156)],  # autumn
     [(30, 30, 40), (70, 62, 72), (118, 96, 92), (164, 136, 116), (214, 196, 174)],  # dusk
     [(28, 36, 44), (60, 84, 104), (112, 128, 132), (168, 168, 158), (226, 224, 218)],  # winter
+    [(30, 22, 48), (70, 52, 106), (112, 88, 150), (158, 134, 184), (214, 200, 224)],  # heather
+    [(58, 18, 26), (122, 40, 44), (168, 74, 66), (202, 124, 102), (232, 194, 170)],  # clay
+    [(50, 36, 10), (120, 88, 22), (178, 138, 44), (212, 180, 92), (238, 222, 168)],  # ochre
+    [(14, 44, 30), (34, 88, 60), (74, 128, 88), (128, 168, 122), (196, 214, 178)],  # moss
 ], np.float32)  # fmt: skip
 
 
@@ -265,11 +271,13 @@ class Puppet:
     gloss: float
 
 
-def _make_puppet(rng: np.random.Generator, actor: Actor, family: str, palette: np.ndarray, *, height: int) -> Puppet:
+def _make_puppet(
+    rng: np.random.Generator, actor: Actor, family: str, palette: np.ndarray, *, period: float, height: int
+) -> Puppet:
     scale = actor.size * height * 1.15
     tile = (int(1.1 * scale) + 8, int(1.3 * scale) + 8)
-    relief = pattern(rng, family, tile, scale * rng.uniform(0.1, 0.2))
-    skin = paint(rng, relief, palette, skew=float(np.exp(rng.uniform(-0.6, 0.6))), relief=0.1, contrast=0.6)
+    relief = pattern(rng, family, tile, scale * period)
+    skin = paint(rng, relief, palette, skew=float(np.exp(rng.uniform(-0.6, 0.6))), relief=0.1, contrast=0.9)
     hair = float(rng.uniform(0.3, 0.8)) * height / 240 if family in ("fur", "spots", "stripes") else 0.15
     sprites = tuple(_make_sprite(rng, part, skin, relief, scale, hair) for part in actor.parts)
     order = tuple(int(i) for i in np.argsort([p.order for p in actor.parts], kind="stable"))
@@ -387,20 +395,32 @@ def _perspective(texture: np.ndarray, row: float) -> np.ndarray:
     return cv2.remap(texture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
-def _textures(rng: np.random.Generator, names: list[str], palette: np.ndarray, shape: tuple[int, int], height: int):
-    """Painted planes (h, w, 3) of the background's pattern families, of assorted scales."""
-    for name in names:
+def _textures(rng: np.random.Generator, names: list[str], palettes: list, shape: tuple[int, int], height: int):
+    """Painted planes (h, w, 3) of the background's pattern families, of assorted scales, one for each palette."""
+    for name, palette in zip(names, palettes, strict=True):
         period = height * float(np.exp(rng.uniform(np.log(0.08), np.log(0.35))))
-        yield paint(rng, pattern(rng, name, shape, period), palette, skew=rng.uniform(0.75, 1.3), contrast=0.5)
+        yield paint(rng, pattern(rng, name, shape, period), palette, skew=rng.uniform(0.75, 1.3), contrast=0.7)
+
+
+def _patch(rng: np.random.Generator, plane: np.ndarray, decoys: Sequence[np.ndarray]) -> np.ndarray:
+    """Lay every decoy texture over a share of a plane (h, w, 3), in a few large patches with soft edges."""
+    for decoy in decoys:
+        field = _smooth(rng, plane.shape[:2])
+        cover = 1 / (1 + np.exp(-8 * (field - np.quantile(field, 1 - PATCHED_SHARE))))
+        plane = plane + (decoy - plane) * cover[..., None].astype(np.float32)
+    return plane
 
 
 def _make_layers(
-    rng: np.random.Generator, scene: Scene, names: list[str], palette: np.ndarray, light: Light, height: int
-) -> list[Layer]:
-    """Background planes far to near, then one for each occluder."""
+    rng: np.random.Generator, scene: Scene, names: list[str], palette: np.ndarray, worn: list[np.ndarray], light: Light,
+    height: int,
+) -> list[Layer]:  # fmt: skip
+    """Background planes far to near, then one for each occluder. `worn`: the actors' palettes, used here too."""
     shape = (round(height * (1 + 2 * MARGIN)), round(height * (scene.aspect + 2 * MARGIN)))
-    far, ground, *rest = list(_textures(rng, names, palette, shape, height))
-    families = [far, ground, *rest]
+    far, ground = _textures(rng, names[:2], [palette] * 2, shape, height)
+    decoys = list(_textures(rng, [names[i % len(names)] for i in range(2, 2 + len(worn))], worn, shape, height))
+    families = [ground, *decoys]
+    far, ground = _patch(rng, far, decoys), _patch(rng, ground, decoys)
     solid = np.ones(shape, np.float32)
     layers = []
     flat = 0.75 * light.sun + 0.7 * light.sky
@@ -409,15 +429,15 @@ def _make_layers(
         haze = np.linspace(1.3, 0.9, shape[0], dtype=np.float32)[:, None, None]
         far = cv2.GaussianBlur(far, (0, 0), float(rng.uniform(1.5, 3.5)) * height / 240)
         back = np.dstack([far * haze * flat, solid]).astype(np.float32)
-        _clutter(rng, back, families, light, 7, (0.08 * height, 0.22 * height), (0.45 * row, row))
+        _clutter(rng, back, families, light, 8, (0.08 * height, 0.22 * height), (0.45 * row, row))
         layers.append(Layer(back, 0.45))
         mask = _ridge(rng, shape, row, 0.03 * height)
         front = np.dstack([_perspective(ground, row) * flat, solid]).astype(np.float32) * mask[..., None]
-        _clutter(rng, front, families, light, 16, (0.02 * height, 0.1 * height), (row, shape[0]))
+        _clutter(rng, front, families, light, 16, (0.03 * height, 0.1 * height), (row, shape[0]))
     else:
         front = np.dstack([shade(ground, 3 * ground.mean(-1), light), solid]).astype(np.float32)
-        _clutter(rng, front, families, light, 24, (0.02 * height, 0.11 * height), (0, shape[0]))
-    front = cv2.GaussianBlur(front, (0, 0), float(rng.uniform(0.5, 1.3)) * height / 240)  # out of focus
+        _clutter(rng, front, families, light, 24, (0.03 * height, 0.11 * height), (0, shape[0]))
+    front = cv2.GaussianBlur(front, (0, 0), float(rng.uniform(1.2, 2.2)) * height / 240)  # out of focus
     layers.append(Layer(front, 1.0))
     for occluder in scene.occluders:
         outline = (occluder.outline + np.array([scene.aspect / 2 + MARGIN, 0.5 + MARGIN])) * height
@@ -459,24 +479,20 @@ class Stage:
         self.scene = plan_scene(rng, aspect=self.shape[1] / height)
         self.light = _light_curve(rng)
         names = [str(n) for n in rng.permutation(SKINS)][: len(self.scene.actors)]
-        shared = (PALETTES[rng.integers(len(PALETTES))] / 255) ** GAMMA
+        palette, *worn = ((PALETTES[rng.permutation(len(PALETTES))] / 255) ** GAMMA).astype(np.float32)
+        worn = [0.5 * own + 0.5 * palette for own in worn[: len(names)]]
+        periods = rng.permutation(np.geomspace(0.06, 0.25, len(names)))  # of the patterns, in body lengths
         self.puppets = [
-            _make_puppet(rng, actor, name, self._vary(rng, shared), height=height)
-            for actor, name in zip(self.scene.actors, names, strict=False)
+            _make_puppet(rng, actor, name, own, period=period, height=height)
+            for actor, name, own, period in zip(self.scene.actors, names, worn, periods, strict=True)
         ]
         rest = [str(n) for n in rng.permutation(GROUNDS) if n not in names]
-        palette = self._vary(rng, shared)
-        self.layers = _make_layers(rng, self.scene, (["clouds", *rest, "cracks"])[:4], palette, self.light(0.5), height)
+        names = (["clouds", *rest, "cracks"])[:4]
+        self.layers = _make_layers(rng, self.scene, names, palette, worn, self.light(0.5), height)
         tile = tuple(int(s * 1.9) for s in self.shape)
-        self.clouds = np.exp(0.2 * np.clip(fractal(rng, tile, 1.5), -2, 2)).astype(np.float32)
+        self.clouds = np.exp(0.32 * np.clip(fractal(rng, tile, 1.5), -2, 2)).astype(np.float32)
         self.drift = rng.normal(0, 0.1, 2)
         self.haze = float(rng.uniform(0.0, 0.03))
-
-    @staticmethod
-    def _vary(rng: np.random.Generator, shared: np.ndarray) -> np.ndarray:
-        """The video's palette (5, 3), a third of the way towards another one."""
-        other = (PALETTES[rng.integers(len(PALETTES))] / 255) ** GAMMA
-        return (0.67 * shared + 0.33 * other).astype(np.float32)
 
     @staticmethod
     def _over(canvas: np.ndarray, shares: np.ndarray | None, image: np.ndarray, window, owner: int) -> None:
@@ -552,6 +568,15 @@ class Stage:
         return cv2.warpAffine(self.clouds, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
 
 
+def _balance(rng: np.random.Generator, num_frames: int) -> np.ndarray:
+    """Gains (num_frames, 3) of a camera's exposure and white balance that drift over the video."""
+    u = np.linspace(0, 1, num_frames)[:, None]
+    beats, shifts = rng.uniform(0.5, 1.2, (2, 3)), rng.uniform(0, 2 * np.pi, (2, 3))
+    beats[0], shifts[0] = beats[0, 0], shifts[0, 0]  # exposure moves all channels alike
+    exposure, tint = np.sin(2 * np.pi * beats[:, None] * u + shifts[:, None])
+    return np.exp(0.4 * exposure + 0.2 * tint)
+
+
 def _develop(rng: np.random.Generator, light: np.ndarray, *, noise: float, haze: float) -> np.ndarray:
     """Linear light (h, w, 3) -> sRGB uint8: vignette, haze, soft shoulder, sensor noise."""
     height, width = light.shape[:2]
@@ -575,6 +600,7 @@ def render_sequence(
     stage = Stage(seed, height=height)
     sensor = np.random.default_rng([*np.atleast_1d(seed), 1])
     noise = float(sensor.uniform(1.0, 4.0))
+    balance = _balance(sensor, num_frames)
     step = 1 / max(num_frames - 1, 1)
     frames = np.empty((num_frames, *stage.shape, 3), np.uint8)
     labels = np.empty((num_frames, *stage.shape), np.uint8)
@@ -589,5 +615,6 @@ def render_sequence(
             if seen is not None:
                 labels[t] = seen
         light *= posed.sunlight
+        light *= balance[t].astype(np.float32)
         frames[t] = _develop(sensor, light, noise=noise, haze=stage.haze)
     return frames, labels

@@ -15,7 +15,7 @@ from scipy.interpolate import PchipInterpolator
 COARSE_HEIGHT = 48  # of the label maps on which a plan is judged before it is painted
 MAX_PLANS = 40
 MIN_VISIBLE_SHARE = 0.68  # of the coarse frames; leaves a margin over the promised 60 % of all frames
-AREA_RANGE = (0.035, 0.27)  # of the image, the median over an actor's visible frames
+AREA_RANGE = (0.04, 0.3)  # of the image, the median over an actor's visible frames
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ def _camera(rng: np.random.Generator) -> Callable[[float], np.ndarray]:
 def _occluders(rng: np.random.Generator, aspect: float, num_actors: int) -> tuple[Occluder, ...]:
     """None to two trunks (as high as the picture) or bushes."""
     found = []
-    for _ in range(int(rng.choice(3, p=(0.15, 0.5, 0.35)))):
+    for _ in range(int(rng.choice(3, p=(0.35, 0.45, 0.2)))):
         x = rng.uniform(-0.4, 0.4) * aspect
         after = int(rng.integers(1, num_actors + 1))
         if rng.random() < 0.65:
@@ -341,10 +341,10 @@ def _occluders(rng: np.random.Generator, aspect: float, num_actors: int) -> tupl
 
 
 def _draw_scene(rng: np.random.Generator, aspect: float) -> Scene:
-    num = int(rng.choice([2, 3, 4, 5], p=(0.35, 0.35, 0.2, 0.1)))
+    num = int(rng.choice([2, 3, 4, 5], p=(0.5, 0.3, 0.12, 0.08)))
     horizon = float(rng.uniform(-0.25, 0.1)) if rng.random() < 0.6 else None
     names = UPRIGHT if horizon is not None else tuple(n for n in BODIES if n != "digger")
-    low, high = {2: (0.1, 0.19), 3: (0.08, 0.15), 4: (0.07, 0.11), 5: (0.06, 0.09)}[num]
+    low, high = {2: (0.15, 0.24), 3: (0.11, 0.18), 4: (0.08, 0.13), 5: (0.07, 0.1)}[num]
     columns = rng.permutation(np.linspace(-0.34, 0.34, num)) * aspect
     kinds = rng.choice(["wander", "cross", "leave", "enter", "exit"], size=num, p=(0.4, 0.24, 0.14, 0.08, 0.14))
     rows = np.sort(rng.uniform(-0.16, 0.2, num))

@@ -9,10 +9,12 @@ from typing import Any
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.checkpoint import load_tensors, tensors_hash
+from model.embedded import BACKBONE_FILE, EMBEDDED
+from utils.checkpoint import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
 from utils.errors import UserError
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
@@ -117,7 +119,7 @@ def build_backbone(
     """A frozen backbone with every parameter filled.
 
     Args:
-        name: any timm ViT.
+        name: any timm ViT, or `embedded`: a student of `utils.distill`, by default the one in `assets/`.
         weights: a checkpoint file (see `load_vit_weights`) or its content; None lets timm download the weights.
         checkpoint_key: which model of a training checkpoint, such as `teacher` or `student`.
         image_stats: a key of `IMAGE_STATS`.
@@ -125,10 +127,12 @@ def build_backbone(
     Raises:
         UserError: unknown name, not a ViT, download failed, or the file does not fill the model exactly.
     """
+    if name == EMBEDDED:
+        return Backbone(_load_student(weights or BACKBONE_FILE), name=name, image_stats=image_stats)
     known = {*timm.list_models(), *timm.list_pretrained()}
     if name not in known:
         close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "none by a similar name"
-        raise UserError(f"--backbone {name}: timm knows no such model; close: {close}")
+        raise UserError(f"--backbone {name}: neither '{EMBEDDED}' nor known to timm; close: {close}")
     if weights is None:
         return Backbone(_download(name), name=name, image_stats=image_stats)
     vit = _create(name, pretrained=False)
@@ -179,6 +183,18 @@ def load_vit_weights(
     vit.load_state_dict(state, strict=True)
 
 
+def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:
+    """A ViT written by `utils.distill`, whose file says how it is built; or one of the embedded shape from a
+    checkpoint that holds a backbone."""
+    path = BACKBONE_FILE if isinstance(weights, dict) else weights
+    try:
+        vit = VisionTransformer(**load_metadata(path, STUDENT_KEY))
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"{path}: '{STUDENT_KEY}' in its header builds no ViT ({error}); fetch it again") from error
+    load_vit_weights(vit, weights, name=EMBEDDED)
+    return vit
+
+
 def _create(name: str, *, pretrained: bool) -> nn.Module:
     try:
         vit = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
@@ -200,7 +216,8 @@ def _download(name: str) -> nn.Module:
     except Exception as error:  # each download library has its own errors; all mean the same to the user
         raise UserError(
             f"--backbone {name}: its weights could not be downloaded ({type(error).__name__}); "
-            f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE"
+            f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE, "
+            f"or use the small one that ships with this repository: --backbone {EMBEDDED}"
         ) from error
 
 

@@ -154,7 +154,7 @@ def test_unexplained_keys_beside_a_wrapper_are_named(tmp_path, state):
 
 
 def test_names_that_are_no_vit(tiny_weights):
-    with pytest.raises(UserError, match="timm knows no such model; close: vit_small"):
+    with pytest.raises(UserError, match="nor known to timm; close: vit_small"):
         build_backbone("vit_small_patch8_225")
     for name in ("resnet18", "vit_tiny_r_s16_p8_224"):
         with pytest.raises(UserError, match=f"{name}: not a plain ViT"):

@@ -2,15 +2,17 @@
 
 import argparse
 import hashlib
+import json
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from utils.errors import UserError
 
@@ -49,21 +51,67 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     return content
 
 
+# Under which name a .safetensors file says in its header how its ViT is built, or how its block was trained.
+STUDENT_KEY, BLOCK_KEY = "vision_transformer", "checkpoint"
+
+
+def load_metadata(path: str | Path, key: str) -> dict[str, Any]:
+    """The JSON mapping that a `.safetensors` file carries in its header under `key`.
+
+    Raises:
+        UserError: no such file, not safetensors, or nothing of that kind in its header.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; check the path given for the weights or checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})[key])
+    except (SafetensorError, OSError, ValueError, LookupError) as error:
+        raise UserError(f"{path}: no .safetensors file with '{key}' in its header ({_first_line(error)}); "
+                        "give one made by this repository") from error  # fmt: skip
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: '{key}' in its header is no mapping; give a file made by this repository")
+    return content
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of train.py, of utils.export (`.safetensors`: `blocks` without a run to continue) or the
+    reference's, see `load_tensors`."""
+    content = load_tensors(path)
+    if Path(path).suffix != ".safetensors":
+        return content
+    return {"blocks": content, **load_metadata(path, BLOCK_KEY)}
+
+
+def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], *, key: str, metadata: dict[str, Any]) -> None:
+    """Write float16 copies of `tensors` as `.safetensors`, with `metadata` as JSON under `key` in its header."""
+    path = Path(path)
+    state = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
+    write_whole(path, lambda partial: save_file(state, partial, {key: json.dumps(metadata)}))
+
+
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write `content` with `torch.save` under a temporary name, flush it to the disk, then rename it into place."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(Path(path), lambda partial: torch.save(content, partial))
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to the disk, rename it to `path`.
+
+    Raises:
+        UserError: no space or no permission; nothing half-written is left behind.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot write the checkpoint ({_first_line(error)}); free space or choose "
-                        "another --output_path") from error  # fmt: skip
+        detail = _first_line(error)
+        raise UserError(f"{path}: cannot be written ({detail}); free space or choose another folder") from error
     _flush_folder(path.parent)
 
 

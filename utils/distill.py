@@ -46,7 +46,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from utils.checkpoint import load_tensors
+from utils.checkpoint import STUDENT_KEY, load_tensors, save_checkpoint, save_tensors, write_whole
 from utils.device import choose_device
 from utils.errors import UserError, run_main
 
@@ -294,7 +294,7 @@ def fill_cache(args: argparse.Namespace, device: torch.device) -> None:
             first = 0 if held_out else int(name) * count
             pairs = [pick_pair(sources, number, f"{args.seed}/{size}") for number in range(first, first + count)]
             shard |= teach(teacher, pairs, size, args, seed=f"{args.seed}/{size}/{name}", device=device)
-        write_atomically(lambda path, shard=shard: save_file(shard, path), args.cache / f"{name}.safetensors")
+        write_whole(args.cache / f"{name}.safetensors", lambda path, shard=shard: save_file(shard, path))
         print(f"cache: shard {name} of {args.cache_shards}, {time.monotonic() - start:.1f} s", flush=True)
 
 
@@ -318,15 +318,6 @@ def teach(teacher, pairs, size: str, args: argparse.Namespace, *, seed: str, dev
     keys, tokens, cls = (torch.cat(column).unflatten(0, (-1, 2)).contiguous() for column in zip(*columns, strict=True))
     images = torch.stack([view[0] for view in views]).unflatten(0, (-1, 2))
     return {f"{size}_images": images, f"{size}_keys": keys, f"{size}_tokens": tokens, f"{size}_cls": cls}
-
-
-def write_atomically(write, path: Path) -> None:
-    """`write(temporary)`, fsync, rename to `path`."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 class Cache:
@@ -564,7 +555,7 @@ def schedule(step: int, progress: float, args: argparse.Namespace) -> float:
     return min(1.0, (step + 1) / args.warmup, (1 - progress) / (1 - LEVEL_SHARE))
 
 
-def save_checkpoint(path: Path, student: Student, optimizers, args, *, step: int, elapsed: float) -> None:
+def save(path: Path, student: Student, optimizers, args, *, step: int, elapsed: float) -> None:
     state = {
         "student": student.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
@@ -573,16 +564,14 @@ def save_checkpoint(path: Path, student: Student, optimizers, args, *, step: int
         "student_kwargs": student_kwargs(args),
         "args": {key: str(value) for key, value in vars(args).items()},
     }
-    write_atomically(lambda temporary: torch.save(state, temporary), path)
+    save_checkpoint(path, state)
 
 
 def resume(path: Path, student: Student, optimizers, args: argparse.Namespace) -> tuple[int, float]:
     """Fill student and optimizer from a checkpoint; returns its step and the seconds trained so far."""
-    if not path.is_file():
-        raise UserError(f"--resume_path {path}: no such file")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["student_kwargs"] != student_kwargs(args):
-        raise UserError(f"--resume_path {path}: holds another student: {state['student_kwargs']}")
+    state = load_tensors(path)
+    if state.get("student_kwargs") != student_kwargs(args):
+        raise UserError(f"--resume_path {path}: holds another student: {state.get('student_kwargs')}")
     student.load_state_dict(state["student"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
@@ -654,19 +643,18 @@ def train(args: argparse.Namespace, device: torch.device) -> Student:
         if step % args.eval_every == 0:
             log(args, step=step, **evaluate(student, cache.held_out, device))
         if now - saved > 60 * args.save_minutes:
-            save_checkpoint(args.output_path / "last.pt", student, optimizers, args, step=step, elapsed=elapsed)
+            save(args.output_path / "last.pt", student, optimizers, args, step=step, elapsed=elapsed)
             saved = now
-    save_checkpoint(args.output_path / "last.pt", student, optimizers, args, step=step, elapsed=elapsed)
+    save(args.output_path / "last.pt", student, optimizers, args, step=step, elapsed=elapsed)
     log(args, step=step, final=True, **evaluate(student, cache.held_out, device))
     return student
 
 
 def export(student: Student, args: argparse.Namespace) -> None:
     """Write the ViT alone, float16, timm names; the creation kwargs stand in the file's metadata."""
-    state = {name: value.half().contiguous().cpu() for name, value in student.vit.state_dict().items()}
-    kwargs = json.dumps(student_kwargs(args))
+    kwargs = student_kwargs(args)
     path = args.output_path / "student.safetensors"
-    write_atomically(lambda temporary: save_file(state, temporary, {"vision_transformer": kwargs}), path)
+    save_tensors(path, student.vit.state_dict(), key=STUDENT_KEY, metadata=kwargs)
     whole, keys = (2e-9 * count for count in macs(student.vit, math.prod(args.large_grid)))
     print(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB, for VisionTransformer(**{kwargs})")
     print(f"{whole:.2f} GFLOP a frame at {args.large_grid} tokens, {keys:.2f} to the last keys")

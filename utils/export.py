@@ -1,0 +1,40 @@
+"""Reduce a checkpoint of train.py to its block: half precision, `.safetensors`, with its origin in the header.
+
+    python -m utils.export --checkpoint outputs/train/last.pt --output_path block.safetensors
+
+eval.py takes the result as --resume_path, train.py as --init_path.
+"""
+
+import argparse
+from pathlib import Path
+
+from utils.checkpoint import BLOCK_KEY, load_tensors, save_tensors
+from utils.errors import UserError, run_main
+
+
+def export_block(checkpoint: str | Path, output: str | Path) -> None:
+    """Write the blocks of a checkpoint of train.py; the header keeps its step, configuration and backbone.
+
+    Raises:
+        UserError: not such a checkpoint, or the file cannot be written.
+    """
+    content = load_tensors(checkpoint)
+    origin = {key: content.get(key) for key in ("step", "config", "backbone")}
+    if not isinstance(content.get("blocks"), dict) or None in origin.values():
+        raise UserError(f"--checkpoint {checkpoint}: not made by train.py; give its last.pt")
+    if Path(output).suffix != ".safetensors":
+        raise UserError(f"--output_path {output}: must end in .safetensors")
+    save_tensors(output, content["blocks"], key=BLOCK_KEY, metadata=origin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="last.pt or step_*.pt of train.py")
+    parser.add_argument("--output_path", type=Path, required=True, help="the file to write")
+    args = parser.parse_args()
+    export_block(args.checkpoint, args.output_path)
+    print(f"{args.output_path}: {args.output_path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    run_main(main)
