@@ -1,5 +1,6 @@
 """Segment whole videos without labels, then score them where there is an annotation (METHOD.md 4 to 6).
 
+python eval.py                                                            # embedded backbone on generated videos
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --training_free --protocol both
 python eval.py --dataset video --basepath clip.mp4 --dino_path dino_deitsmall8_pretrain.pth --training_free
@@ -18,13 +19,14 @@ import timm
 import torch
 from tqdm import tqdm
 
-from data.registry import DATASET_NAMES, OWN_VIDEO, load_videos
+from data.registry import DATASET_NAMES, OWN_VIDEO, load_videos, root_of
 from data.videos import Video, frame_size, frames_at
+from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import rank_clusters, upsample_labels
 from model.segmenter import Segmenter
 from utils import distributed
-from utils.checkpoint import file_hash, load_tensors
+from utils.checkpoint import file_hash, load_checkpoint
 from utils.config import Parser, add_network_arguments, check_resolution, positive_float, positive_int
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
@@ -39,7 +41,10 @@ PROPOSAL_LIMITS = {"davis": MAX_PROPOSALS, "paper": None}
 
 
 def make_parser() -> Parser:
-    parser = Parser(program="eval", description="Segment whole videos without labels and score them.")
+    parser = Parser(
+        program="eval", description="Segment whole videos without labels and score them.",
+        alternatives=(("resume_path", "training_free"),),
+    )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data("--dataset", default="davis17u", choices=DATASET_NAMES, help="video: anybody's own, without annotation")
     data("--davis_path", help="root of DAVIS")
@@ -49,7 +54,10 @@ def make_parser() -> Parser:
     data("--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"))
     add_network_arguments(parser)
     method = parser.add_argument_group("method").add_argument
-    method("--resume_path", help="checkpoint of the trained block, of train.py or of the reference implementation")
+    method(
+        "--resume_path",
+        help="checkpoint of the trained block, of train.py or of the reference; embedded: the one in assets/",
+    )
     method(
         "--training_free",
         action=argparse.BooleanOptionalAction,
@@ -76,6 +84,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
+    args.resume_path = checkpoint_path(args.resume_path)
     protocols = list(PROTOCOLS) if args.protocol == "both" else [args.protocol]
     videos = find_videos(args)
     device = choose_device(args.device)
@@ -141,6 +150,7 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
     annotations = {video.name: video.annotations for video in videos if video.annotations is not None}
     start = time.perf_counter()
     for protocol in results.protocols if annotations else []:
+        print(f"scoring {len(annotations)} videos under {protocol}", file=sys.stderr, flush=True)
         scores = score(results.predictions(protocol), annotations, protocols=[protocol], workers=args.workers)[protocol]
         print_table(scores)
         split = args.split if args.sequences is None else f"{args.split}-selected"
@@ -177,17 +187,8 @@ def overlays(video: Video, predictions: Path, *, count: int | None = None) -> It
 
 
 def find_videos(args: argparse.Namespace) -> list[Video]:
-    root, flag = root_of(args)
+    root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     return load_videos(args.dataset, root, split=args.split, flag=flag, sequences=args.sequences)
-
-
-def root_of(args: argparse.Namespace) -> tuple[Path, str]:
-    """The root of the dataset and the flag that names it."""
-    on_davis = args.dataset.startswith("davis")
-    root, flag = (args.davis_path or args.basepath, "--davis_path") if on_davis else (args.basepath, "--basepath")
-    if root is None:
-        raise UserError(f"{flag} is missing; give the root of --dataset {args.dataset}")
-    return Path(root), flag
 
 
 def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
@@ -195,7 +196,7 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
     if bool(args.resume_path) == args.training_free:
         raise UserError("give either --resume_path CHECKPOINT (a trained block) or --training_free")
     torch.manual_seed(args.seed)
-    checkpoint = load_tensors(args.resume_path) if args.resume_path else None
+    checkpoint = load_checkpoint(args.resume_path) if args.resume_path else None
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
         image_stats=args.image_stats, checkpoint=checkpoint, source=str(args.resume_path),
@@ -215,7 +216,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, protoc
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "tau", "amp")
     return {
         "protocols": protocols,
-        "root": str(root_of(args)[0].resolve()),
+        "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
         "block": (

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train the spatio-temporal block on video, without labels.
+# Train the spatio-temporal block on video, without labels. Without flags: generated videos, the backbone in assets/.
+#   bash start_rgb.sh
 #   bash start_rgb.sh --basepath VIDEOS --dino_path dino_deitsmall8_pretrain.pth
 # Edit the flags below or give them on the command line, which wins. All flags: bash start_rgb.sh --help
 set -euo pipefail

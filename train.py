@@ -1,11 +1,13 @@
 """Train the spatio-temporal block on video without labels (METHOD.md 3).
 
+python train.py                                                           # embedded backbone on generated videos
 python train.py --basepath VIDEOS --dino_path dino_deitsmall8_pretrain.pth --output_path outputs/run
 torchrun --nproc_per_node 8 train.py --config configs/davis17_dino_s8.yaml --basepath VIDEOS ...
 python train.py --config ... --output_path outputs/run --resume_path outputs/run/last.pt      # continue a run
 """
 
 import argparse
+import copy
 import math
 import shutil
 import sys
@@ -15,16 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, index_videos
-from model.losses import attention_entropy, motion_loss, semantic_loss
+from data.registry import OWN_VIDEO, root_of, training_list
+from model.embedded import checkpoint_path
+from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.segmenter import Segmenter
 from utils import distributed
-from utils.checkpoint import load_tensors, save_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import (
     Parser,
     add_network_arguments,
@@ -52,16 +57,25 @@ CHANGE_IS_NOTED = (
     "min_lr",
     "weight_decay",
     "amp",
+    "semantic_weight",
+    "motion_weight",
+    "anchor_weight",
 )
 NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
-# Fixed clips on which clusters are counted while training: fragmentation is the method's known failure.
-WATCH = {"clips": 4, "num_frames": 12, "key_stride": 4}
+# Fixed clips that are segmented while training: fragmentation is the method's known failure.
+WATCH = {"num_frames": 12, "key_stride": 4}
 
 
 def make_parser() -> Parser:
     parser = Parser(program="train", description="Train the spatio-temporal block on video without labels.")
     data = parser.add_argument_group("data").add_argument
-    data("--basepath", help="folder with folders of frames in any depth below it")
+    data(
+        "--dataset",
+        default=OWN_VIDEO,
+        choices=(OWN_VIDEO, "sprites"),
+        help="video: whatever frames lie below --basepath; sprites: generated, its training split",
+    )
+    data("--basepath", help="folder with folders of frames in any depth below it; for sprites where to write them")
     data("--train_list", help="file, relative to --basepath, that names the videos to use")
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
@@ -73,7 +87,7 @@ def make_parser() -> Parser:
     )
     train = parser.add_argument_group("training").add_argument
     train("--init", default="random", choices=("random", "identity"), help="start of the block")
-    train("--init_path", help="checkpoint to take the block's weights from")
+    train("--init_path", help="checkpoint to take the block's weights from; embedded: the one in assets/")
     train("--resume_path", help="checkpoint of the run to continue: weights, optimizer, schedule, step, RNG")
     train("--output_path", default="outputs/train", help="where checkpoints and logs go")
     train("--overwrite", action="store_true", help="start anew over the run in --output_path")
@@ -87,20 +101,33 @@ def make_parser() -> Parser:
     train("--clip_grad", type=positive_float, default=1.0, help="largest gradient norm")
     train("--drop", type=share, default=0.1, help="dropout on projections and MLP of the block")
     train("--attn_drop", type=share, default=0.4, help="dropout on the block's attention")
+    train("--semantic_weight", type=not_negative_float, default=1.0, help="of the semantic loss")
+    train("--motion_weight", type=not_negative_float, default=1.0, help="of the motion loss")
+    train(
+        "--anchor_weight", type=not_negative_float, default=0.0,
+        help="of the divergence of the attention from that of the start; 0 as in the paper",
+    )  # fmt: skip
     train("--num_queries", type=positive_int, default=8, help="token positions per step that both losses look at")
     train("--log_freq", type=positive_int, default=10)
     train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
     train("--last_freq", type=positive_int, default=100, help="steps between checkpoints that replace last.pt")
-    train("--eval_freq", type=positive_int, default=500, help="steps between counts of clusters on fixed clips")
-    train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those counts")
+    train(
+        "--eval_freq",
+        type=positive_int,
+        default=500,
+        help="steps between looks at fixed clips: clusters, agreement with the mirror image",
+    )
+    train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
+    train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
     return parser
 
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     device = choose_device(args.device)
-    videos = index_videos(Path(require(args.basepath, "--basepath")), train_list=args.train_list)
-    resumed = load_tensors(args.resume_path) if args.resume_path else None
+    args.init_path = checkpoint_path(args.init_path)
+    videos = find_videos(args)
+    resumed = load_checkpoint(args.resume_path) if args.resume_path else None
     network = make_network(args, resumed).to(device)
     check_resolution(args.resolution, network.backbone.patch_size)
     optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
@@ -111,7 +138,8 @@ def main() -> None:
         if distributed.is_main():
             prepare_output(Path(args.output_path), resume_path=args.resume_path, overwrite=args.overwrite)
         distributed.copy_from_main(network.blocks.parameters())
-        run(args, network, optimizer, scaler, videos, first_step=step)
+        start = starting_blocks(args, network, resumed)
+        run(args, network, optimizer, scaler, videos, first_step=step, start=start)
     finally:
         distributed.stop()
 
@@ -124,6 +152,7 @@ def run(
     videos: dict[str, list[Path]],
     *,
     first_step: int,
+    start: torch.nn.ModuleList | None,
 ) -> None:
     """The training loop."""
     device = next(network.parameters()).device
@@ -139,7 +168,7 @@ def run(
     backbone_hash = network.backbone.weights_hash()
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
     if watch and first_step == 0:
-        log.write(0, {"clusters_per_clip": watch.count(network)})
+        log.write(0, watch.measure(network))
     for step in range(first_step, args.num_train_steps):
         lr = learning_rate(step, args)
         for group in optimizer.param_groups:
@@ -150,7 +179,9 @@ def run(
                 batch = next(batches)
                 bad_frames.add(batch)
                 clips.append(batch.frames)
-        meter.add(train_step(args, network, optimizer, scaler, clips, step=step), clips=sum(map(len, clips)))
+        meter.add(
+            train_step(args, network, optimizer, scaler, clips, step=step, start=start), clips=sum(map(len, clips))
+        )
         done = step + 1
         scalars = {}
         if done % args.log_freq == 0 or done == args.num_train_steps:
@@ -158,12 +189,12 @@ def run(
             scalars["bad_frames"] = len(bad_frames.files)
             bar.set_postfix(semantic=f"{scalars['loss_semantic']:.3f}", motion=f"{scalars['loss_motion']:.3f}")
         if watch and (done % args.eval_freq == 0 or done == args.num_train_steps):
-            scalars["clusters_per_clip"] = watch.count(network)
+            scalars |= watch.measure(network)
         if log and scalars:
             log.write(done, scalars)
         keep = done % args.save_freq == 0 or done == args.num_train_steps
         if log and (keep or done % args.last_freq == 0):
-            save(output, args, network, optimizer, scaler, done, backbone_hash=backbone_hash, keep=keep)
+            save(output, args, network, optimizer, scaler, done, start=start, backbone_hash=backbone_hash, keep=keep)
         bar.update()
     bar.close()
     if log:
@@ -179,8 +210,11 @@ def train_step(
     batches: list[Tensor],
     *,
     step: int,
+    start: torch.nn.ModuleList | None = None,
 ) -> dict[str, float]:
     """One optimizer step over the forward passes of `batches`, each (B, T, 3, H, W) uint8. Returns what to log.
+
+    `start`: the blocks as training began, to which --anchor_weight ties the attention.
 
     Everything random is drawn from (seed, step, rank), so that a resumed run repeats what a run never stopped does.
     """
@@ -193,11 +227,18 @@ def train_step(
     totals: dict[str, float] = defaultdict(float)
     for frames in batches:
         with autocast(device, args.amp):
-            tokens, attn = network(frames.to(device, non_blocking=True))
+            embedded = network.embed(frames.to(device, non_blocking=True))
+            tokens, attn = network.link(embedded, network.blocks)
         tokens, attn = tokens.float(), attn.float()
         semantic = semantic_loss(attn, tokens, sample)
         motion = motion_loss(attn, sample, num_frames=args.num_frames)
-        loss = semantic + motion
+        loss = args.semantic_weight * semantic + args.motion_weight * motion
+        if start is not None:
+            with torch.no_grad(), autocast(device, args.amp):
+                before = network.link(embedded, start)[1].float()
+            anchor = anchor_loss(attn, before, sample, num_frames=args.num_frames)
+            totals["loss_anchor"] += anchor.item() / len(batches)
+            loss = loss + args.anchor_weight * anchor
         if not torch.isfinite(loss):
             raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
                             f"{NOT_FINITE_MEND}")  # fmt: skip
@@ -220,10 +261,21 @@ def train_step(
     return totals
 
 
+def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
+    """Frames of every training video; `args.basepath` and `args.train_list` then say where they are."""
+    if args.dataset == "sprites":
+        args.basepath = str(root_of(args.dataset, davis_path=None, basepath=args.basepath)[0])
+        split = training_list(args.dataset, Path(args.basepath))
+        args.train_list = args.train_list or split
+    elif args.basepath is None:
+        raise UserError("--basepath is missing; give the folder of videos to train on")
+    return index_videos(Path(args.basepath), train_list=args.train_list)
+
+
 def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:
     torch.manual_seed(args.seed)
     path = args.resume_path or args.init_path
-    content = resumed or (load_tensors(path) if path else None)
+    content = resumed or (load_checkpoint(path) if path else None)
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
         image_stats=args.image_stats, checkpoint=content, source=str(path),
@@ -235,6 +287,20 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     else:
         network.init_blocks(args.init, temperature=args.temperature)
     return network
+
+
+def starting_blocks(
+    args: argparse.Namespace, network: SpatioTemporalNetwork, resumed: dict | None
+) -> torch.nn.ModuleList | None:
+    """A frozen copy of the blocks as training began; None where --anchor_weight ties nothing to them."""
+    if not args.anchor_weight:
+        return None
+    start = copy.deepcopy(network.blocks).eval().requires_grad_(False)
+    if resumed:
+        if not isinstance(resumed.get("start"), dict):
+            raise UserError("--anchor_weight: the run to resume has none; start anew from its weights with --init_path")
+        start.load_state_dict(resumed["start"])
+    return start
 
 
 def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
@@ -286,6 +352,7 @@ def save(
     scaler: torch.amp.GradScaler,
     step: int,
     *,
+    start: torch.nn.ModuleList | None,
     backbone_hash: str,
     keep: bool,
 ) -> None:
@@ -294,6 +361,7 @@ def save(
         "format": FORMAT,
         "step": step,
         "blocks": network.blocks.state_dict(),
+        "start": start.state_dict() if start is not None else None,
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
@@ -354,7 +422,10 @@ def prepare_output(output: Path, *, resume_path: str | None, overwrite: bool) ->
 
 
 class Watch:
-    """Counts clusters on a few fixed training clips. The backbone is frozen: their features are made once."""
+    """Segments a few fixed training clips and their mirror images: what can be known of the masks without labels.
+
+    The backbone is frozen, so the clips' features are made once.
+    """
 
     def __init__(
         self,
@@ -370,21 +441,22 @@ class Watch:
         )  # fmt: skip
         segmenter = Segmenter(network, **self.options)
         self.features = []
-        for index in range(WATCH["clips"]):
+        for index in range(args.watch_clips):
             clip = clips[index]
             bad_frames.add(clip)  # stops the run where no clip could be read
-            self.features.append(segmenter.encode(clip.frames, num_frames=len(clip.frames)))
+            pair = (clip.frames, clip.frames.flip(-1))
+            self.features.append([segmenter.encode(frames, num_frames=len(frames)) for frames in pair])
 
-    def count(self, network: SpatioTemporalNetwork) -> float:
-        """Mean number of clusters per clip at --tau."""
+    def measure(self, network: SpatioTemporalNetwork) -> dict[str, float]:
+        """`clusters_per_clip` at --tau, and `mirror_agreement`, the adjusted Rand index between the clusters of a clip
+        and of its mirror image (1 too where both are one single cluster), as means over the clips."""
         segmenter = Segmenter(network, **self.options)
-        return float(np.mean([segmenter.cluster(*encoded).num_clusters for encoded in self.features]))
-
-
-def require(value: str | None, flag: str) -> str:
-    if value is None:
-        raise UserError(f"{flag} is missing; give the folder of videos to train on")
-    return value
+        counts, agreements = [], []
+        for encoded, mirrored in self.features:
+            found, other = segmenter.cluster(*encoded), segmenter.cluster(*mirrored)
+            counts.append(found.num_clusters)
+            agreements.append(adjusted_rand_score(found.labels.ravel(), other.labels[..., ::-1].ravel()))
+        return {"clusters_per_clip": float(np.mean(counts)), "mirror_agreement": float(np.mean(agreements))}
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,28 @@
 """The datasets known by name: where in its download each keeps what (METHOD.md 6)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.frames import list_images
+from data.sprites import FRAMES, LABELS, SPLITS, ensure_sprites
 from data.videos import FrameFolder, Video, VideoFile
 from utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Layout of a dataset, all paths relative to its root. Void pixels of every annotation carry 255."""
+    """Layout of a dataset, all paths relative to its root. Void pixels of every annotation carry 255.
+
+    default_root: where it lies if nothing is said. generate: writes what is missing of it below its root.
+    """
 
     title: str
     frames: str
     annotations: str
     split_file: str
+    default_root: str | None = None
+    generate: Callable[[Path], object] | None = None
 
 
 DATASETS = {
@@ -25,10 +32,42 @@ DATASETS = {
         annotations="Annotations_unsupervised/480p",
         split_file="ImageSets/2017/{split}.txt",
     ),
+    "sprites": DatasetSpec(
+        title="Sprites",
+        frames=FRAMES,
+        annotations=LABELS,
+        split_file=f"{SPLITS}/{{split}}.txt",
+        default_root="datasets/sprites",
+        generate=ensure_sprites,
+    ),
 }
 # Anybody's own: a video file, a folder of frames, or a folder of such; no annotation.
 OWN_VIDEO = "video"
 DATASET_NAMES = (*DATASETS, OWN_VIDEO)
+
+
+def root_of(dataset: str, *, davis_path: str | None, basepath: str | None) -> tuple[Path, str]:
+    """The root of a dataset and the flag that names it.
+
+    Raises:
+        UserError: the flag was not given and the dataset has no place of its own.
+    """
+    given, flag = basepath, "--basepath"
+    if dataset.startswith("davis"):
+        given, flag = davis_path or basepath, "--davis_path"
+    if given is None and dataset in DATASETS:
+        given = DATASETS[dataset].default_root
+    if given is None:
+        raise UserError(f"{flag} is missing; give the root of --dataset {dataset}")
+    return Path(given), flag
+
+
+def training_list(dataset: str, root: Path) -> str:
+    """The file, relative to `root`, that names the training videos of a dataset; a generated one is written first."""
+    spec = DATASETS[dataset]
+    if spec.generate:
+        spec.generate(root)
+    return spec.split_file.format(split="train")
 
 
 def load_videos(dataset: str, root: Path, *, split: str, flag: str, sequences: list[str] | None = None) -> list[Video]:
@@ -57,6 +96,8 @@ def load_videos(dataset: str, root: Path, *, split: str, flag: str, sequences: l
 
 
 def _annotated_videos(spec: DatasetSpec, root: Path, *, split: str, flag: str) -> list[Video]:
+    if spec.generate:
+        spec.generate(root)
     split_file = root / spec.split_file.format(split=split)
     if not split_file.is_file():
         raise UserError(f"{flag} {root}: lacks {split_file.relative_to(root)}; give the root of {spec.title}")

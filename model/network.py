@@ -48,12 +48,19 @@ class SpatioTemporalNetwork(nn.Module):
             tokens (B, T, N, C): output tokens of the last block, CLS rows dropped. attn (B, T*N, T*N): its
             attention averaged over heads, CLS rows and columns dropped and not renormalised: rows sum to <= 1.
         """
-        batch, clip_length = frames.shape[:2]
+        return self.link(self.embed(frames), self.blocks)
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """Clips (B, T, 3, H, W) -> what the blocks see: (B, T, N, C), or (B, T, 1 + N, C) with CLS tokens."""
         keys, cls = self.backbone(frames.flatten(0, 1), with_cls=self.with_cls)
         x = keys if cls is None else torch.cat([cls[:, None], keys], dim=1)
-        first = x.shape[1] - keys.shape[1]  # index of the first patch token of a frame
-        x = rearrange(x, "(b t) n c -> b (t n) c", b=batch)
-        for block in self.blocks:
+        return x.unflatten(0, frames.shape[:2])
+
+    def link(self, x: Tensor, blocks: nn.ModuleList) -> tuple[Tensor, Tensor]:
+        """Carry embedded clips through `blocks`; returns what `forward` does."""
+        clip_length, first = x.shape[1], int(self.with_cls)  # index of the first patch token of a frame
+        x = x.flatten(1, 2)
+        for block in blocks:
             x, attn = block(x)
         tokens = rearrange(x, "b (t n) c -> b t n c", t=clip_length)[:, :, first:]
         attn = rearrange(attn.mean(1), "b (t n) (s m) -> b t n s m", t=clip_length, s=clip_length)

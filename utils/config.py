@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import os
+import sys
 from pathlib import Path
 
 import yaml
@@ -9,21 +11,34 @@ import yaml
 from utils.errors import UserError
 
 PROGRAMS = ("train", "eval")
+# The recipe of the embedded default, and the options of which any one means that something else is wanted.
+EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
+NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
+EMBEDDED_NOTICE = (
+    "no data and no weights given: using the backbone embedded in this repository and generated videos (Sprites), see "
+    "configs/embedded.yaml; for DINO and DAVIS give {flags}"
+)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line, and which takes `--config FILE`.
 
     The file is a mapping of option names to values, without dashes. Keys at the top are for both programs; those
-    under `train:` or `eval:` for that program alone.
+    under `train:` or `eval:` for that program alone. Where the command line names neither data nor weights nor a
+    file, it is `EMBEDDED_RECIPE`, and a line on stderr says so.
+
+    Args:
+        alternatives: groups of options of which one rules out the others; given on the command line, it also rules
+            out those of the file.
     """
 
-    def __init__(self, *, program: str, description: str):
+    def __init__(self, *, program: str, description: str, alternatives: tuple[tuple[str, ...], ...] = ()):
         super().__init__(
             prog=f"{program}.py", description=description, allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )  # fmt: skip
         self.program = program
+        self.alternatives = alternatives
         self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
 
     def error(self, message: str):
@@ -35,16 +50,39 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
         """
-        recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        recipe.error = self.error
-        recipe.add_argument("--config")
-        path = recipe.parse_known_args(argv)[0].config
+        given = self._given(argv)
+        path = self._recipe_path(given, argv)
         if path is None:
             return self.parse_args(argv)
+        replaced = {name for group in self.alternatives if given & set(group) for name in group}
         # The recipe becomes the start of the command line: same types, same checks, and what comes later wins.
-        return self.parse_args([*self._recipe_arguments(path), *argv])
+        args = self.parse_args([*self._recipe_arguments(path, without=replaced), *argv])
+        args.config = path
+        if "config" not in given:
+            self._say_embedded()
+        return args
 
-    def _recipe_arguments(self, path: str) -> list[str]:
+    def _recipe_path(self, given: set[str], argv: list[str]) -> str | None:
+        if "config" in given:
+            chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            chosen.error = self.error
+            chosen.add_argument("--config")
+            return chosen.parse_known_args(argv)[0].config
+        if given & {*NOT_EMBEDDED, "help"}:
+            return None
+        return str(EMBEDDED_RECIPE)
+
+    def _say_embedded(self) -> None:
+        if os.environ.get("RANK", "0") == "0":
+            flags = {"train": "--basepath VIDEOS", "eval": "--davis_path DAVIS"}[self.program] + " --dino_path FILE"
+            print(EMBEDDED_NOTICE.format(flags=flags), file=sys.stderr, flush=True)
+
+    def _given(self, argv: list[str]) -> set[str]:
+        """The options that a command line names, by `dest`."""
+        flags = {flag: action.dest for action in self._actions for flag in action.option_strings}
+        return {flags[word.split("=")[0]] for word in argv if word.split("=")[0] in flags}
+
+    def _recipe_arguments(self, path: str, *, without: set[str]) -> list[str]:
         options = {action.dest: action for action in self._actions}
         arguments = []
         for key, value in load_recipe(path, self.program).items():
@@ -52,7 +90,8 @@ class Parser(argparse.ArgumentParser):
                 close = difflib.get_close_matches(key, options, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else ""
                 raise UserError(f"{path}: unknown key '{key}' for {self.prog}{hint}")
-            arguments += _as_arguments(options[key], value, path)
+            if key not in without:
+                arguments += _as_arguments(options[key], value, path)
         try:
             self.parse_args(arguments)
         except UserError as error:
@@ -96,7 +135,11 @@ def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """What backbone and block are made of: the same options for training and evaluation."""
     add = parser.add_argument_group("network").add_argument
-    add("--backbone", default="vit_small_patch8_224.dino", help="any timm ViT")
+    add(
+        "--backbone",
+        default="vit_small_patch8_224.dino",
+        help="any timm ViT, or embedded: the small one in assets/, or a student of utils.distill as --dino_path",
+    )
     add("--dino_path", help="weights of the backbone (.pth or .safetensors); without it timm downloads them")
     add("--checkpoint_key", help="which model of a training checkpoint given as --dino_path: teacher, student, ...")
     add("--image_stats", default="imagenet", choices=("imagenet", "reference"), help="image normalisation")
