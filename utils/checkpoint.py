@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from utils.errors import UserError
 
+# Under which name a .safetensors file says in its header how its ViT is built, or how its block was trained.
+STUDENT_KEY, BLOCK_KEY = "vision_transformer", "checkpoint"
+
 
 def load_tensors(path: str | Path) -> dict[str, Any]:
     """Read a `.safetensors`, `.pth` or `.pt` file onto the CPU without running any code that it may hold.
@@ -49,10 +52,6 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path}: holds a {type(content).__name__} that is no dictionary of named values")
     return content
-
-
-# Under which name a .safetensors file says in its header how its ViT is built, or how its block was trained.
-STUDENT_KEY, BLOCK_KEY = "vision_transformer", "checkpoint"
 
 
 def load_metadata(path: str | Path, key: str) -> dict[str, Any]:

@@ -624,7 +624,8 @@ def train(args: argparse.Namespace, device: torch.device) -> Student:
     pairs = {"small": max(1, args.batch_size // 2), "large": max(1, args.batch_size // 4)}
     streams = {size: cache.stream(size, count, args.seed + step) for size, count in pairs.items()}
     saved = before = time.monotonic()
-    sums: dict[str, float] = {}  # the losses, to be logged as means over --log_every steps
+    sums: dict[str, float] = {}  # the losses since the last line of the log; fewer than --log_every after a resume
+    summed = 0
     while (progress := max(step / args.num_train_steps, elapsed / (60 * args.minutes))) < 1:
         share = schedule(step, progress, args)
         for optimizer, rate in zip(optimizers, (args.muon_lr, args.lr), strict=True):
@@ -634,12 +635,14 @@ def train(args: argparse.Namespace, device: torch.device) -> Student:
         batch = {k: v.to(device) for k, v in next(streams["large" if large else "small"]).items()}
         losses = train_step(student, optimizers, batch, args)
         step += 1
-        sums = {name: sums.get(name, 0.0) + value / args.log_every for name, value in losses.items()}
+        sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
+        summed += 1
         now = time.monotonic()
         elapsed, before = elapsed + min(now - before, LONGEST_STEP), now
         if step % args.log_every == 0:
-            log(args, step=step, seconds=round(elapsed), progress=progress, lr=args.lr * share, **sums)
-            sums = {}
+            means = {name: value / summed for name, value in sums.items()}
+            log(args, step=step, seconds=round(elapsed), progress=progress, lr=args.lr * share, **means)
+            sums, summed = {}, 0
         if step % args.eval_every == 0:
             log(args, step=step, **evaluate(student, cache.held_out, device))
         if now - saved > 60 * args.save_minutes:
