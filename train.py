@@ -9,15 +9,12 @@ python train.py --config ... --output_path outputs/run --resume_path outputs/run
 import argparse
 import copy
 import math
-import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -27,9 +24,9 @@ from data.registry import OWN_VIDEO, root_of, training_list
 from model.embedded import checkpoint_path
 from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.segmenter import Segmenter
+from model.watch import Watch
 from utils import distributed
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import load_checkpoint
 from utils.config import (
     Parser,
     add_network_arguments,
@@ -43,27 +40,10 @@ from utils.config import (
 from utils.device import autocast, choose_device
 from utils.errors import UserError, run_main
 from utils.logs import Meter, RunLog
+from utils.runs import prepare_output, restore_run, save_run, say
 
-FORMAT = 1  # of the checkpoints
-# What a run stays with when it is resumed, and what may change but is said.
-SAME_WHEN_RESUMED = ("seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames")
-CHANGE_IS_NOTED = (
-    "basepath",
-    "gap",
-    "batch_size",
-    "accumulate",
-    "num_train_steps",
-    "lr",
-    "min_lr",
-    "weight_decay",
-    "amp",
-    "semantic_weight",
-    "motion_weight",
-    "anchor_weight",
-)
+WATCH = {"num_frames": 12, "key_stride": 4}  # of the clips that are segmented while training
 NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
-# Fixed clips that are segmented while training: fragmentation is the method's known failure.
-WATCH = {"num_frames": 12, "key_stride": 4}
 
 
 def make_parser() -> Parser:
@@ -132,7 +112,7 @@ def main() -> None:
     check_resolution(args.resolution, network.backbone.patch_size)
     optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
-    step = restore(resumed, args, optimizer, scaler) if resumed else 0
+    step = restore_run(resumed, args, optimizer, scaler) if resumed else 0
     distributed.start(device)
     try:
         if distributed.is_main():
@@ -162,7 +142,7 @@ def run(
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
     batches = iter(make_loader(args, videos, first_step))
     bad_frames = BadFrames(num_images)
-    watch = Watch(args, network, videos, bad_frames) if distributed.is_main() else None
+    watch = make_watch(args, network, videos, bad_frames) if distributed.is_main() else None
     log = RunLog(output, step=first_step) if distributed.is_main() else None
     meter = Meter(device)
     backbone_hash = network.backbone.weights_hash()
@@ -194,7 +174,9 @@ def run(
             log.write(done, scalars)
         keep = done % args.save_freq == 0 or done == args.num_train_steps
         if log and (keep or done % args.last_freq == 0):
-            save(output, args, network, optimizer, scaler, done, start=start, backbone_hash=backbone_hash, keep=keep)
+            save_run(
+                output, args, network, optimizer, scaler, done, start=start, backbone_hash=backbone_hash, keep=keep
+            )
         bar.update()
     bar.close()
     if log:
@@ -344,129 +326,18 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def save(
-    output: Path,
-    args: argparse.Namespace,
-    network: SpatioTemporalNetwork,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    step: int,
-    *,
-    start: torch.nn.ModuleList | None,
-    backbone_hash: str,
-    keep: bool,
-) -> None:
-    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept. The frozen backbone is never in it."""
-    content = {
-        "format": FORMAT,
-        "step": step,
-        "blocks": network.blocks.state_dict(),
-        "start": start.state_dict() if start is not None else None,
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
-        "config": plain(vars(args)),
-        "backbone": {"name": network.backbone.name, "sha256": backbone_hash},
-    }
-    if keep:
-        save_checkpoint(output / f"step_{step:07d}.pt", content)
-    save_checkpoint(output / "last.pt", content)
-
-
-def restore(
-    content: dict, args: argparse.Namespace, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> int:
-    """Continue the run of a checkpoint; returns its step."""
-    kinds = {"optimizer": dict, "scaler": dict, "config": dict, "step": int}
-    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
-                        "give it as --init_path to start from its weights")  # fmt: skip
-    if content.get("format") != FORMAT:
-        raise UserError(f"--resume_path {args.resume_path}: format {content.get('format')}, this program continues "
-                        f"{FORMAT}; give it as --init_path to start from its weights")  # fmt: skip
-    held, wanted = content["config"], plain(vars(args))
-    for key in SAME_WHEN_RESUMED:
-        if held.get(key) != wanted[key]:
-            raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "
-                            "from its weights with --init_path")  # fmt: skip
-    changed = [key for key in CHANGE_IS_NOTED if held.get(key) != wanted[key]]
-    if changed:
-        say("resumed with changes: " + ", ".join(f"{key} {held.get(key)} -> {wanted[key]}" for key in changed))
-    try:
-        optimizer.load_state_dict(content["optimizer"])
-        if content["scaler"] and scaler.is_enabled():  # empty where the run had no need of one
-            scaler.load_state_dict(content["scaler"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"--resume_path {args.resume_path}: its optimizer state does not fit ({error}); give it as --init_path"
-        ) from error
-    if content["step"] >= args.num_train_steps:
-        raise UserError(f"--resume_path {args.resume_path}: already at step {content['step']} of "
-                        f"{args.num_train_steps}; raise --num_train_steps to go on")  # fmt: skip
-    return content["step"]
-
-
-def prepare_output(output: Path, *, resume_path: str | None, overwrite: bool) -> None:
-    """Refuse to write over another run, or clear it away where that is wanted; the run resumed goes on in place."""
-    in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
-    if in_place or not (output / "last.pt").exists():
-        return
-    if not overwrite:
-        raise UserError(
-            f"--output_path {output}: holds a run; continue it with --resume_path {output / 'last.pt'}, "
-            "choose another folder, or give --overwrite"
-        )
-    for path in [*output.glob("step_*.pt"), output / "last.pt", output / "log.jsonl"]:
-        path.unlink(missing_ok=True)
-    shutil.rmtree(output / "tensorboard", ignore_errors=True)
-
-
-class Watch:
-    """Segments a few fixed training clips and their mirror images: what can be known of the masks without labels.
-
-    The backbone is frozen, so the clips' features are made once.
-    """
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        network: SpatioTemporalNetwork,
-        videos: dict[str, list[Path]],
-        bad_frames: BadFrames,
-    ):
-        self.options = {"key_stride": WATCH["key_stride"], "tau": args.tau}
-        clips = ClipDataset(
-            videos, resolution=tuple(args.resolution), num_frames=WATCH["num_frames"], gap=args.gap,
-            seed=args.seed, augment=False,
-        )  # fmt: skip
-        segmenter = Segmenter(network, **self.options)
-        self.features = []
-        for index in range(args.watch_clips):
-            clip = clips[index]
-            bad_frames.add(clip)  # stops the run where no clip could be read
-            pair = (clip.frames, clip.frames.flip(-1))
-            self.features.append([segmenter.encode(frames, num_frames=len(frames)) for frames in pair])
-
-    def measure(self, network: SpatioTemporalNetwork) -> dict[str, float]:
-        """`clusters_per_clip` at --tau, and `mirror_agreement`, the adjusted Rand index between the clusters of a clip
-        and of its mirror image (1 too where both are one single cluster), as means over the clips."""
-        segmenter = Segmenter(network, **self.options)
-        counts, agreements = [], []
-        for encoded, mirrored in self.features:
-            found, other = segmenter.cluster(*encoded), segmenter.cluster(*mirrored)
-            counts.append(found.num_clusters)
-            agreements.append(adjusted_rand_score(found.labels.ravel(), other.labels[..., ::-1].ravel()))
-        return {"clusters_per_clip": float(np.mean(counts)), "mirror_agreement": float(np.mean(agreements))}
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON and a checkpoint keep them: tuples become lists."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def say(message: str) -> None:
-    if distributed.is_main():
-        tqdm.write(message, file=sys.stderr)
+def make_watch(
+    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], bad_frames: BadFrames
+) -> Watch:
+    """Looks at --watch_clips fixed training clips; stops the run where one cannot be read."""
+    dataset = ClipDataset(
+        videos, resolution=tuple(args.resolution), num_frames=WATCH["num_frames"], gap=args.gap, seed=args.seed,
+        augment=False,
+    )  # fmt: skip
+    clips = [dataset[index] for index in range(args.watch_clips)]
+    for clip in clips:
+        bad_frames.add(clip)
+    return Watch(network, [clip.frames for clip in clips], key_stride=WATCH["key_stride"], tau=args.tau)
 
 
 if __name__ == "__main__":
