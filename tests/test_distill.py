@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from model.backbone import build_backbone
 from tests.conftest import TINY_BACKBONE, moving_disk
-from utils import distill
+from utils import distill, distill_data
 from utils.errors import UserError
+from utils.muon import Muon
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,9 @@ def images(tmp_path_factory):
 @pytest.fixture
 def run(images, tiny_weights, tmp_path, monkeypatch):
     """Run the program with a tiny teacher and student; the last of a flag wins."""
-    monkeypatch.setattr(distill, "SHARD_PAIRS", {"small": 2, "large": 2})
-    monkeypatch.setattr(distill, "HELD_OUT_PAIRS", 2)
+    for module in (distill, distill_data):
+        monkeypatch.setattr(module, "SHARD_PAIRS", {"small": 2, "large": 2})
+    monkeypatch.setattr(distill_data, "HELD_OUT_PAIRS", 2)
     monkeypatch.setattr(distill, "TOP_K", 3)
 
     def start(*arguments):
@@ -113,7 +115,7 @@ def test_agreement_of_keys_with_themselves_and_with_noise():
 
 def test_pairs_alternate_between_sources_and_exhaust_them():
     sources = [[["a"], ["b"], ["c"]], [["d", "e"], ["f", "g"]]]
-    picks = [distill.pick_pair(sources, number, "seed") for number in range(12)]
+    picks = [distill_data.pick_pair(sources, number, "seed") for number in range(12)]
     assert {first for first, _ in picks[0:6:2]} == {"a", "b", "c"}
     assert all({*pair} <= {"d", "e"} or {*pair} <= {"f", "g"} for pair in picks[1::2])
 
@@ -121,7 +123,7 @@ def test_pairs_alternate_between_sources_and_exhaust_them():
 def test_muon_takes_steps_of_one_size():
     """The update is nearly orthogonal: all singular values alike, its size set by the learning rate alone."""
     weight = torch.nn.Parameter(torch.zeros(8, 12))
-    optimizer = distill.Muon([weight], lr=0.1, weight_decay=0.0)
+    optimizer = Muon([weight], lr=0.1, weight_decay=0.0)
     weight.grad = torch.randn(8, 12, generator=torch.Generator().manual_seed(0)) * 1e-3
     optimizer.step()
     singular = np.linalg.svd(weight.detach().numpy(), compute_uv=False)

@@ -26,154 +26,30 @@ Train on the shards that are there, for an hour at most, whatever the machine's 
 """
 
 import argparse
-import functools
 import json
 import math
-import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import timm
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as TF
 
-from utils.checkpoint import STUDENT_KEY, load_tensors, save_checkpoint, save_tensors, write_whole
+from utils.checkpoint import STUDENT_KEY, load_tensors, save_checkpoint, save_tensors
 from utils.device import choose_device
+from utils.distill_data import SHARD_PAIRS, Cache, encode, fill_cache, jitter, load_teacher, mirror, normalise
 from utils.errors import UserError, run_main
+from utils.muon import Muon
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
-HELD_OUT_EVERY = 20
-HELD_OUT_PAIRS = 24
-SHARD_PAIRS = {"small": 32, "large": 8}  # pairs of views in one shard, by grid
-CROP_AREA = {"small": (0.2, 0.9), "large": (0.5, 1.0)}  # share of the image's area
-PAIR_GAP = 30  # frames, at most, between the two views of a clip
 SHARPNESS = (10.0, 60.0)  # of the relation softmax; sqrt(48) = 6.9 is q = k = LayerNorm(key) at head dim 48
 LEVEL_SHARE = 0.6  # of the run at the full learning rate, then linear to zero
 LONGEST_STEP = 60.0  # seconds; what exceeds it is a suspended process and not counted in --minutes
 TOP_K = 30  # neighbours compared in the held-out measure; the paper's number of positives
 
-# -------------------------------------------------------------------------------- images
-
-
-def list_groups(root: Path) -> list[list[Path]]:
-    """Images below `root`: one group per sub-folder (a clip, frames in order), one group per loose image."""
-    if not root.is_dir():
-        raise UserError(f"--images {root}: no such folder")
-    clips: dict[Path, list[Path]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            clips.setdefault(path if path.parent == root else path.parent, []).append(path)
-    if len(clips) < 2:
-        raise UserError(f"--images {root}: holds {len(clips)} photos or clips, at least 2 are needed")
-    return list(clips.values())
-
-
-def split_groups(groups: list[list[Path]], held_out: bool) -> list[list[Path]]:
-    return [group for i, group in enumerate(groups) if (i % HELD_OUT_EVERY == 0) == held_out]
-
-
-@functools.lru_cache(maxsize=16)
-def shuffled(count: int, seed: str) -> list[int]:
-    return random.Random(seed).sample(range(count), count)
-
-
-def pick_pair(sources: list[list[list[Path]]], number: int, seed: str) -> tuple[Path, Path]:
-    """The `number`-th pair of an endless stream that alternates between sources and exhausts each in turn."""
-    groups = sources[number % len(sources)]
-    epoch, position = divmod(number // len(sources), len(groups))
-    group = groups[shuffled(len(groups), f"{seed}/{number % len(sources)}/{epoch}")[position]]
-    rng = random.Random(f"{seed}/{number}")
-    first = rng.randrange(len(group))
-    second = min(max(first + rng.randint(-PAIR_GAP, PAIR_GAP), 0), len(group) - 1)
-    return group[first], group[second]
-
-
-def random_box(width: int, height: int, *, aspect: float, area: tuple[float, float], rng: random.Random):
-    """A crop (left, top, right, bottom): its share of the image in `area`, its aspect near `aspect`."""
-    for _ in range(20):
-        size, ratio = width * height * rng.uniform(*area), aspect * math.exp(rng.uniform(-0.3, 0.3))
-        w, h = math.sqrt(size * ratio), math.sqrt(size / ratio)
-        if w <= width and h <= height:
-            break
-    else:  # the image is much narrower or wider than the grid: the largest crop of the right aspect
-        w, h = min(width, height * aspect), min(height, width / aspect)
-    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return left, top, left + w, top + h
-
-
-def read_views(path: Path, *, grid: tuple[int, int], patches: tuple[int, int], area: tuple[float, float], rng):
-    """One random crop of the image at `path`, uint8 (3, h*p, w*p) for each patch size p in `patches`."""
-    try:
-        image = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error
-    box = random_box(*image.size, aspect=grid[1] / grid[0], area=area, rng=rng)
-    flip = rng.random() < 0.5
-    views = []
-    for patch in patches:
-        view = image.resize((grid[1] * patch, grid[0] * patch), Image.Resampling.BICUBIC, box=box)
-        view = TF.pil_to_tensor(view)
-        views.append(view.flip(-1) if flip else view)
-    return views
-
-
-def normalise(images: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] -> ImageNet statistics."""
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
-    return (images - mean) / std
-
-
-def jitter(images: Tensor, p: float = 0.5, strength: float = 0.25) -> Tensor:
-    """Brightness, contrast and saturation of each image (B, 3, H, W) in [0, 1], with probability p."""
-    amount = (torch.rand(3, len(images), 1, 1, 1, device=images.device) * 2 - 1) * strength
-    brightness, contrast, saturation = 1 + amount * (torch.rand_like(amount[:1]) < p)
-    images = images * brightness
-    grey = images.mean(dim=1, keepdim=True)
-    images = grey + (images - grey) * saturation
-    average = grey.mean(dim=(2, 3), keepdim=True)
-    return (average + (images - average) * contrast).clamp(0, 1)
-
-
-def mirror(batch: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-    """Flip images and token grids of `rows` rows left to right; a teacher is nearly equivariant to that."""
-    flipped = {name: batch[name].unflatten(2, (rows, -1)).flip(3).flatten(2, 3) for name in ("keys", "tokens")}
-    return batch | flipped | {"images": batch["images"].flip(-1)}
-
-
 # -------------------------------------------------------------------------------- models
-
-
-def encode(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (B, 3, H, W) -> last-layer keys (B, N, C), final patch tokens (B, N, C), CLS (B, C)."""
-    captured: list[Tensor] = []
-    hook = vit.blocks[-1].attn.qkv.register_forward_hook(lambda module, args, output: captured.append(output))
-    try:
-        tokens = vit.forward_features(images)
-    finally:
-        hook.remove()
-    keys = captured[0].chunk(3, dim=-1)[1]
-    return keys[:, vit.num_prefix_tokens :], tokens[:, vit.num_prefix_tokens :], tokens[:, 0]
-
-
-def load_teacher(name: str, path: Path) -> VisionTransformer:
-    """A frozen timm ViT filled exactly from a state dict (.pth or .safetensors, any float type)."""
-    state = {key: value.float() for key, value in load_tensors(path).items()}
-    try:
-        teacher = timm.create_model(name, num_classes=0, dynamic_img_size=True)
-        teacher.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"--teacher_path {path}: does not fit --teacher {name}: {error}") from error
-    return teacher.eval().requires_grad_(False)
 
 
 def student_kwargs(args: argparse.Namespace) -> dict:
@@ -255,109 +131,6 @@ def macs(student: VisionTransformer, tokens: int) -> tuple[int, int]:
     patch = tokens * student.patch_embed.proj.weight.numel()
     blocks = [count * (12 * dim * dim + 2 * count * dim)] * len(student.blocks)
     return patch + sum(blocks), patch + sum(blocks[:-1]) + count * dim * dim
-
-
-# -------------------------------------------------------------------------------- the cache
-
-
-def check_cache_settings(args: argparse.Namespace) -> None:
-    """A cache belongs to one teacher, patch size, grids and seed; say so instead of mixing two."""
-    settings = {k: getattr(args, k) for k in ("teacher", "patch_size", "small_grid", "large_grid", "seed")}
-    settings["images"] = [str(root) for root in args.images]
-    path = args.cache / "settings.json"
-    if not path.exists():
-        args.cache.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=1))
-    elif (found := json.loads(path.read_text())) != settings:
-        differing = [key for key in settings if found.get(key) != settings[key]]
-        raise UserError(f"--cache {args.cache}: was made with another {', '.join(differing)}; name another folder")
-
-
-def fill_cache(args: argparse.Namespace, device: torch.device) -> None:
-    """Write the shards that are missing, in random order, so that several processes can share the work."""
-    check_cache_settings(args)
-    names = ["held_out", *(f"{number:04d}" for number in range(args.cache_shards))]
-    missing = [name for name in names if not (args.cache / f"{name}.safetensors").exists()]
-    if not missing or args.skip_cache:
-        return
-    random.Random(os.getpid()).shuffle(missing)
-    teacher = load_teacher(args.teacher, args.teacher_path).to(device)
-    groups = [list_groups(root) for root in args.images]
-    for name in missing:
-        if (args.cache / f"{name}.safetensors").exists():
-            continue
-        start, held_out = time.monotonic(), name == "held_out"
-        sources = [split_groups(of_root, held_out) for of_root in groups]
-        shard: dict[str, Tensor] = {}
-        for size in ("large",) if held_out else ("small", "large"):
-            count = HELD_OUT_PAIRS if held_out else SHARD_PAIRS[size]
-            first = 0 if held_out else int(name) * count
-            pairs = [pick_pair(sources, number, f"{args.seed}/{size}") for number in range(first, first + count)]
-            shard |= teach(teacher, pairs, size, args, seed=f"{args.seed}/{size}/{name}", device=device)
-        write_whole(args.cache / f"{name}.safetensors", lambda path, shard=shard: save_file(shard, path))
-        print(f"cache: shard {name} of {args.cache_shards}, {time.monotonic() - start:.1f} s", flush=True)
-
-
-@torch.inference_mode()
-def teach(teacher, pairs, size: str, args: argparse.Namespace, *, seed: str, device) -> dict[str, Tensor]:
-    """Crops of I pairs of images and what the teacher makes of them.
-
-    Returns `{size}_images` (I, 2, 3, H, W) uint8 for the student, and float16 `{size}_keys` and
-    `{size}_tokens` (I, 2, N, C) and `{size}_cls` (I, 2, C) of the teacher.
-    """
-    rng = random.Random(seed)
-    grid = tuple(getattr(args, f"{size}_grid"))
-    patches = (args.patch_size, teacher.patch_embed.patch_size[0])
-    views = [
-        read_views(path, grid=grid, patches=patches, area=CROP_AREA[size], rng=rng) for pair in pairs for path in pair
-    ]
-    columns: list[tuple[Tensor, ...]] = []
-    for chunk in torch.stack([view[1] for view in views]).split(max(1, 2000 // (grid[0] * grid[1]))):
-        images = normalise(chunk.to(device).float() / 255)
-        columns.append(tuple(out.half().cpu() for out in encode(teacher, images)))
-    keys, tokens, cls = (torch.cat(column).unflatten(0, (-1, 2)).contiguous() for column in zip(*columns, strict=True))
-    images = torch.stack([view[0] for view in views]).unflatten(0, (-1, 2))
-    return {f"{size}_images": images, f"{size}_keys": keys, f"{size}_tokens": tokens, f"{size}_cls": cls}
-
-
-class Cache:
-    """Random access to the pairs in the training shards of a folder; files stay memory-mapped."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.shards: dict[Path, safe_open] = {}
-        self.open_new_shards()
-        if not self.shards or not (folder / "held_out.safetensors").exists():
-            raise UserError(f"--cache {folder}: holds no complete shards; run without --skip_cache")
-        self.held_out = load_file(folder / "held_out.safetensors")
-
-    def open_new_shards(self) -> None:
-        """Another process may still be filling the folder."""
-        for path in sorted(self.folder.glob("[0-9]*.safetensors")):
-            if path not in self.shards:
-                self.shards[path] = safe_open(path, framework="pt")
-
-    def pair_count(self, size: str) -> int:
-        return len(self.shards) * SHARD_PAIRS[size]
-
-    def batch(self, size: str, numbers: list[int]) -> dict[str, Tensor]:
-        """`images`, `keys`, `tokens`, `cls` of the numbered pairs, shapes as in `teach`."""
-        shards = list(self.shards.values())
-        where = [divmod(number, SHARD_PAIRS[size]) for number in numbers]
-        return {
-            name: torch.stack([shards[shard].get_slice(f"{size}_{name}")[row] for shard, row in where])
-            for name in ("images", "keys", "tokens", "cls")
-        }
-
-    def stream(self, size: str, pairs: int, seed: int) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of `pairs` pairs, every pair once per epoch; shards that came since join the next."""
-        rng, numbers = random.Random(f"{seed}/{size}"), []
-        while True:
-            while len(numbers) < pairs:
-                self.open_new_shards()
-                numbers += rng.sample(range(self.pair_count(size)), self.pair_count(size))
-            chosen, numbers = numbers[:pairs], numbers[pairs:]
-            yield self.batch(size, chosen)
 
 
 # -------------------------------------------------------------------------------- targets and losses
@@ -491,46 +264,6 @@ def evaluate(student: Student, held_out: dict[str, Tensor], device, ceiling: boo
 
 
 # -------------------------------------------------------------------------------- training
-
-
-def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices to (n, r, c), roughly: Newton-Schulz iterations in float32."""
-    if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalised(matrices.transpose(1, 2), steps).transpose(1, 2)
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.transpose(1, 2)
-        x = 3.4445 * x + torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315) @ x
-    return x
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised (Jordan et al. 2024), for the matrices inside the blocks.
-
-    Updates are scaled to the size of AdamW's (0.2 rms times the learning rate); q, k and v count as three
-    matrices. torch.optim.Muon works in bfloat16, which is very slow on most CPUs.
-    """
-
-    def __init__(self, params, *, lr: float, weight_decay: float, momentum: float = 0.95):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-            for p in group["params"]:
-                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(buffer, group["momentum"])
-                square = p.shape[0] == 3 * p.shape[1]
-                parts = zip(p.chunk(3), update.chunk(3), strict=True) if square else [(p, update)]
-                for part, of_part in parts:
-                    by_shape.setdefault(tuple(part.shape), []).append((part, of_part))
-            for (rows, columns), pairs in by_shape.items():
-                updates = orthogonalised(torch.stack([update for _, update in pairs]))
-                size = 0.2 * math.sqrt(max(rows, columns)) * group["lr"]
-                for (part, _), update in zip(pairs, updates, strict=True):
-                    part.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=size)
 
 
 def make_optimizers(student: Student, args: argparse.Namespace) -> list[torch.optim.Optimizer]:
