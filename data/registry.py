@@ -7,6 +7,7 @@ from pathlib import Path
 from data.frames import list_images
 from data.sprites import FRAMES, LABELS, SPLITS, ensure_sprites
 from data.videos import FrameFolder, Video, VideoFile
+from utils.annotations import LabelFolder
 from utils.errors import UserError
 
 
@@ -118,7 +119,7 @@ def _annotated_video(spec: DatasetSpec, root: Path, name: str) -> Video:
     if stray:
         raise UserError(f"{annotations}: {len(masks)} annotations for {len(frames)} frames in {folder}; "
                         f"first without a partner: {stray[0]}")  # fmt: skip
-    return FrameFolder(name, frames, annotations)
+    return FrameFolder(name, frames, LabelFolder(annotations))
 
 
 def _own_videos(path: Path, *, flag: str) -> list[Video]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data.frames import read_image, resize
+from utils.annotations import Annotations
 from utils.errors import UserError
 
 
@@ -16,7 +17,7 @@ class Video(Protocol):
     """A video: its name, the stems of its frames, its annotations if there are any, and its frames in order."""
 
     name: str
-    annotations: Path | None
+    annotations: Annotations | None
 
     @property
     def frame_names(self) -> list[str]: ...
@@ -46,7 +47,7 @@ def frame_size(video: Video) -> tuple[int, int]:
 class FrameFolder:
     """A video kept as image files."""
 
-    def __init__(self, name: str, paths: list[Path], annotations: Path | None = None):
+    def __init__(self, name: str, paths: list[Path], annotations: Annotations | None = None):
         self.name = name
         self.paths = paths
         self.annotations = annotations

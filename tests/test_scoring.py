@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests import reference_scoring as reference
 from utils import scoring
+from utils.annotations import LabelFolder
 from utils.errors import UserError
 from utils.metrics import VOID, statistics
 from utils.png import write_label_png
@@ -55,8 +56,12 @@ def davis(tmp_path):
     return root, results
 
 
-def folders(root: Path) -> dict[str, Path]:
-    return {name: root / "Annotations_unsupervised" / "480p" / name for name in ("dogs", "cat")}
+def folders(root: Path) -> dict[str, LabelFolder]:
+    return {name: LabelFolder(root / "Annotations_unsupervised" / "480p" / name) for name in ("dogs", "cat")}
+
+
+def score_sequence(annotations: Path, results: Path, protocols=("davis",)) -> dict[str, scoring.SequenceScores]:
+    return scoring.score_sequence(LabelFolder(annotations), results, protocols)
 
 
 def run_cli(root: Path, results: Path, *extra: str) -> subprocess.CompletedProcess:
@@ -71,7 +76,7 @@ def run_cli(root: Path, results: Path, *extra: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize("sequence", ["blackswan", "bmx-trees", "car-shadow", "dog"])
 def test_goldens(sequence):
     golden = json.loads(GOLDENS.read_text())[sequence]
-    scored = scoring.score_sequence(ANNOTATIONS / sequence, GOLDENS.parent / "rvos" / sequence, BOTH)
+    scored = score_sequence(ANNOTATIONS / sequence, GOLDENS.parent / "rvos" / sequence, BOTH)
     for protocol in BOTH:
         np.testing.assert_allclose(scored[protocol].j, golden[protocol]["J"], atol=1e-6)
         np.testing.assert_allclose(scored[protocol].f, golden[protocol]["F"], atol=1e-6)
@@ -87,7 +92,7 @@ def test_both_protocols_agree_with_the_slow_reference(tmp_path, proposals, seed)
     num = max(3, *proposals, 0)
     tables = [reference.frame_scores(a, b, [1, 2, 3], num) for a, b in zip(gt, result, strict=True)]
     j, f = (np.stack(parts) for parts in zip(*tables, strict=True))
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result), BOTH)
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result), BOTH)
     for protocol in BOTH:
         expected = reference.matched_scores(j, f, protocol)
         ours = np.array(scored[protocol].j)[:, 0] + np.array(scored[protocol].f)[:, 0]
@@ -99,7 +104,7 @@ def test_an_assignment_without_ties_gives_the_reference_statistics(tmp_path):
     gt, result = moving_squares(9, (1, 2)), moving_squares(9, (2, 1), seed=3)
     tables = [reference.frame_scores(a, b, [1, 2], 2) for a, b in zip(gt, result, strict=True)]
     j, f = reference.matched_scores(*(np.stack(parts) for parts in zip(*tables, strict=True)), "davis")
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result))["davis"]
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result))["davis"]
     assert scored.assignment == (1, 0)
     np.testing.assert_allclose(scored.j, [statistics(values) for values in j.T])
     np.testing.assert_allclose(scored.f, [statistics(values) for values in f.T])
@@ -108,7 +113,7 @@ def test_an_assignment_without_ties_gives_the_reference_statistics(tmp_path):
 def test_a_perfect_result_scores_one_whatever_its_labels(tmp_path):
     gt = moving_squares(6, (1, 2, 3))
     renamed = np.array([0, 3, 1, 2])[gt]
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", renamed), BOTH)
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", renamed), BOTH)
     assert scored["davis"].assignment == (2, 0, 1)
     for protocol in BOTH:
         assert scored[protocol].j == scored[protocol].f == ((1.0, 1.0, 0.0),) * 3
@@ -118,8 +123,8 @@ def test_permuting_labels_changes_only_the_assignment(tmp_path):
     gt, result = moving_squares(6, (1, 2)), moving_squares(6, (1, 2, 3, 4), seed=9)
     order = np.array([0, 4, 3, 1, 2])
     write_video(tmp_path / "gt", gt)
-    before = scoring.score_sequence(tmp_path / "gt", write_video(tmp_path / "r", result), BOTH)
-    after = scoring.score_sequence(tmp_path / "gt", write_video(tmp_path / "p", order[result]), BOTH)
+    before = score_sequence(tmp_path / "gt", write_video(tmp_path / "r", result), BOTH)
+    after = score_sequence(tmp_path / "gt", write_video(tmp_path / "p", order[result]), BOTH)
     for protocol in BOTH:
         np.testing.assert_allclose(before[protocol].j, after[protocol].j)
         np.testing.assert_allclose(before[protocol].f, after[protocol].f)
@@ -130,7 +135,7 @@ def test_identity_over_time_counts_under_davis_only(tmp_path):
     gt = moving_squares(8, (1, 2))
     swapped = gt.copy()
     swapped[4:] = np.array([0, 2, 1])[gt[4:]]
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", swapped), BOTH)
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", swapped), BOTH)
     assert scored["paper"].j_mean == 1.0
     assert scored["davis"].j_mean < 0.6
     assert scored["paper"].assignment[0] != scored["paper"].assignment[-1]
@@ -139,32 +144,32 @@ def test_identity_over_time_counts_under_davis_only(tmp_path):
 def test_an_object_that_is_absent_is_matched_to_an_absent_proposal(tmp_path):
     gt = moving_squares(4, (1, 2))
     gt[:2][gt[:2] == 2] = 0
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", gt), BOTH)
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", gt), BOTH)
     assert scored["paper"].j_mean == scored["davis"].j_mean == 1.0
     full = gt.copy()
     full[:, 30:] = 2
-    scored = scoring.score_sequence(tmp_path / "gt", write_video(tmp_path / "f", full), ("paper",))
+    scored = score_sequence(tmp_path / "gt", write_video(tmp_path / "f", full), ("paper",))
     assert scored["paper"].j[1].mean < 0.6
 
 
 def test_absent_proposals_are_offered_beside_any_number_of_present_ones(tmp_path):
     gt, result = moving_squares(4, (1,)), moving_squares(4, (1, 2, 3, 4), seed=5)
     gt[1], result[1][result[1] == 4] = 0, 0
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result), BOTH)
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result), BOTH)
     assert scored["paper"].assignment[1] == (3,)
 
 
 def test_objects_that_appear_late_or_never_count_in_every_frame(tmp_path):
     gt = moving_squares(4, (1,))
     gt[3, 30:, 30:] = 3
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", gt))["davis"]
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", gt))["davis"]
     assert len(scored.j) == 3
     assert scored.j_mean == 1.0
 
 
 def test_fewer_proposals_than_objects_are_padded_with_empty_ones(tmp_path):
     gt = moving_squares(4, (1, 2))
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", (gt == 2) * 1))
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", (gt == 2) * 1))
     assert scored["davis"].assignment == (None, 0)
     assert [values.mean for values in scored["davis"].j] == [0.0, 1.0]
 
@@ -174,7 +179,7 @@ def test_hundreds_of_proposals_under_paper(tmp_path):
     result = np.kron(rng.integers(0, 1500, (3, 9, 12)), np.ones((1, 4, 4), dtype=int))
     result[:, 10:20, 10:20] = 40000
     gt = (result == 40000) * 1
-    scored = scoring.score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result), ["paper"])
+    scored = score_sequence(write_video(tmp_path / "gt", gt), write_video(tmp_path / "r", result), ["paper"])
     assert scored["paper"].assignment == ((39999,),) * 3
     assert scored["paper"].j_mean == 1.0
     assert scored["paper"].proposals > 250
@@ -186,7 +191,7 @@ def test_sparse_annotations_choose_the_frames(tmp_path):
     write_video(tmp_path / "gt", gt)
     for k in (1, 2, 3, 5, 6, 7):
         (tmp_path / "gt" / f"{k:05d}.png").unlink()
-    assert scoring.score_sequence(tmp_path / "gt", tmp_path / "r")["davis"].frames == 3
+    assert score_sequence(tmp_path / "gt", tmp_path / "r")["davis"].frames == 3
 
 
 # The whole run
@@ -289,15 +294,15 @@ def spoil_count(root, results):
 
 
 def spoil_annotation(root, results):
-    (folders(root)["cat"] / "00002.png").write_bytes(b"\x89PNG")
+    (folders(root)["cat"].folder / "00002.png").write_bytes(b"\x89PNG")
 
 
 def spoil_objects(root, results):
-    write_video(folders(root)["cat"], np.where(np.arange(5 * 36 * 48).reshape(5, 36, 48) % 2, 0, VOID))
+    write_video(folders(root)["cat"].folder, np.where(np.arange(5 * 36 * 48).reshape(5, 36, 48) % 2, 0, VOID))
 
 
 def spoil_empty(root, results):
-    for path in folders(root)["cat"].iterdir():
+    for path in folders(root)["cat"].folder.iterdir():
         path.unlink()
 
 
@@ -308,7 +313,7 @@ FAULTS = [
     (spoil_colours, r"00002\.png: an image of mode RGB"),
     (spoil_count, r"sequence cat has proposal ids up to 21, davis allows 20; .*--protocol paper"),
     (spoil_annotation, r"480p/cat/00002\.png: not a whole"),
-    (spoil_objects, r"480p/cat: only 0 and void"),
+    (spoil_objects, r"480p/cat/00000\.png: only 0 and void"),
     (spoil_empty, r"480p/cat: no PNG annotations"),
 ]
 
@@ -331,6 +336,11 @@ def test_a_fault_in_a_worker_reaches_the_caller(davis):
         scoring.score(results, folders(root), workers=2, progress=False)
 
 
+def test_a_missing_annotation_folder_is_named():
+    with pytest.raises(UserError, match="nowhere: no such annotation folder; check --annotations"):
+        LabelFolder(Path("nowhere"))
+
+
 def test_too_many_proposals_for_davis_are_fine_for_paper(davis):
     root, results = davis
     spoil_count(root, results)
@@ -341,7 +351,6 @@ def test_too_many_proposals_for_davis_are_fine_for_paper(davis):
     ("change", "message"),
     [
         ({"results": "nowhere"}, "nowhere: no such folder of results; check --results"),
-        ({"annotations": {"cat": "nowhere"}}, "nowhere: no such annotation folder; check --davis_path"),
         ({"annotations": {}}, "no sequences to score"),
         ({"protocols": ["vos"]}, "'vos' is unknown; choose from davis, paper"),
         ({"workers": 0}, "--workers is 0"),

@@ -34,6 +34,7 @@ import scipy
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
+from utils.annotations import Annotations, LabelFolder
 from utils.errors import UserError, run_main
 from utils.metrics import VOID, Statistics, frame_scores, statistics
 from utils.png import read_label_png, replacing
@@ -139,13 +140,13 @@ class _Table:
 
 def score(
     results: str | os.PathLike,
-    annotations: dict[str, str | os.PathLike],
+    annotations: dict[str, Annotations],
     *,
     protocols: Sequence[str] = ("davis",),
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Scores]:
-    """Score `<results>/<sequence>/*.png` of every sequence of `annotations` (sequence -> folder of PNGs).
+    """Score `<results>/<sequence>/*.png` of every sequence of `annotations`.
 
     The PNGs are read once for all `protocols` (keys of `PROTOCOLS`). Sequences are spread over at most
     `workers` processes (default: one per core), as many as the frames are worth; when one is enough, that is
@@ -155,9 +156,9 @@ def score(
     _check_request(results, annotations, protocols, workers)
     done: dict[str, dict[str, SequenceScores]] = {}
     # Long sequences first, so that none is left to run alone at the end.
-    lengths = {name: len(_annotated_frames(folder)) for name, folder in annotations.items()}
+    lengths = {name: len(annotated.frame_names) for name, annotated in annotations.items()}
     order = sorted(annotations, key=lambda name: -lengths[name])
-    jobs = [(str(annotations[name]), str(Path(results) / name), tuple(protocols)) for name in order]
+    jobs = [(annotations[name], str(Path(results) / name), tuple(protocols)) for name in order]
     useful = -(-sum(lengths.values()) // FRAMES_PER_PROCESS)
     workers = min(workers or os.cpu_count() or 1, len(jobs), useful)
     with tqdm(total=len(jobs), desc="scoring", unit="seq", disable=None if progress else True) as bar:
@@ -168,16 +169,16 @@ def score(
 
 
 def score_sequence(
-    annotation_dir: str | os.PathLike, result_dir: str | os.PathLike, protocols: Sequence[str] = ("davis",)
+    annotations: Annotations, result_dir: str | os.PathLike, protocols: Sequence[str] = ("davis",)
 ) -> dict[str, SequenceScores]:
-    """Score one sequence: `protocols` -> its scores, from one pass over both folders of PNGs.
+    """Score one sequence: `protocols` -> its scores, from one pass over its frames.
 
-    The frames are those with a PNG in `annotation_dir`, however sparse; each needs one of the same name and
+    The frames are those of `annotations`, however sparse; each needs one of the same name and
     size in `result_dir`. Raises `UserError` when one is missing or unfit, when nothing is annotated, and,
     under `davis`, when there are more than 20 proposals.
     """
     limit = MAX_PROPOSALS if "davis" in protocols else None
-    table = _read_table(Path(annotation_dir), Path(result_dir), limit)
+    table = _read_table(annotations, Path(result_dir), limit)
     matched = {"davis": _match_sequence, "paper": _match_frames}
     return {name: _summarise(Path(result_dir).name, table, matched[name](table)) for name in protocols}
 
@@ -251,42 +252,35 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[tuple[int, dict[str, Seque
         pool.shutdown(cancel_futures=True)
 
 
-def _annotated_frames(annotation_dir: str | os.PathLike) -> list[Path]:
-    if not Path(annotation_dir).is_dir():
-        raise UserError(f"{annotation_dir}: no such annotation folder; check --davis_path and --annotations")
-    paths = sorted(Path(annotation_dir).glob("*.png"))
-    if not paths:
-        raise UserError(f"{annotation_dir}: no PNG annotations in this folder; check --annotations")
-    return paths
-
-
-def _read_table(annotation_dir: Path, result_dir: Path, limit: int | None) -> _Table:
+def _read_table(annotations: Annotations, result_dir: Path, limit: int | None) -> _Table:
     """Score every annotated frame; more than `limit` proposals are a `UserError` once they are seen."""
-    paths = _annotated_frames(annotation_dir)
     num_objects, used, frames = 0, set(), []
-    for path in paths:
-        gt, labels = _read_pair(path, result_dir / path.name)
+    for name in annotations.frame_names:
+        result = result_dir / f"{name}.png"
+        gt, labels = _read_pair(annotations, name, result)
         ids = _ids(labels)
         if limit is not None and len(ids) and ids[-1] > limit:
             raise UserError(
-                f"{result_dir / path.name}: sequence {result_dir.name} has proposal ids up to {ids[-1]}, "
+                f"{result}: sequence {result_dir.name} has proposal ids up to {ids[-1]}, "
                 f"davis allows {limit}; write fewer proposals, numbered from 1, or score with --protocol paper"
             )
         used.update(ids.tolist())
         frames.append(_score_frame(gt, labels, ids))
         num_objects = max(num_objects, frames[-1].objects.max(initial=0))
     if not num_objects:
-        raise UserError(f"{annotation_dir}: only 0 and void ({VOID}) in any frame; number objects from 1")
+        raise UserError(
+            f"{annotations.source(annotations.frame_names[0])}: only 0 and void ({VOID}) in any frame of the sequence; number objects from 1"
+        )
     return _Table(tuple(frames), int(num_objects), max(used, default=0), len(used))
 
 
-def _read_pair(annotation: Path, result: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_pair(annotations: Annotations, frame: str, result: Path) -> tuple[np.ndarray, np.ndarray]:
     if not result.is_file():
         raise UserError(f"{result}: no such file; every annotated frame needs a result, predict this one")
-    gt, labels = read_label_png(annotation), read_label_png(result)
+    gt, labels = annotations.read(frame), read_label_png(result)
     if gt.shape != labels.shape:
         sizes = " but ".join("{1}x{0}".format(*array.shape) for array in (labels, gt))
-        raise UserError(f"{result}: is {sizes} in {annotation}; write results at the annotation's size")
+        raise UserError(f"{result}: is {sizes} in {annotations.source(frame)}; write results at the annotation's size")
     return gt, labels
 
 
@@ -457,7 +451,7 @@ def main() -> None:
     split_file = args.davis_path / args.split_file
     sequences = _read_split(split_file)
     provenance = _read_provenance(args.results / "settings.json")
-    annotations = {name: args.davis_path / args.annotations / name for name in sequences}
+    annotations = {name: LabelFolder(args.davis_path / args.annotations / name) for name in sequences}
     protocols = list(PROTOCOLS) if args.protocol == "both" else [args.protocol]
     for scores in score(args.results, annotations, protocols=protocols, workers=args.workers).values():
         print_table(scores)
