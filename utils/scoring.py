@@ -268,9 +268,8 @@ def _read_table(annotations: Annotations, result_dir: Path, limit: int | None) -
         frames.append(_score_frame(gt, labels, ids))
         num_objects = max(num_objects, frames[-1].objects.max(initial=0))
     if not num_objects:
-        raise UserError(
-            f"{annotations.source(annotations.frame_names[0])}: only 0 and void ({VOID}) in any frame of the sequence; number objects from 1"
-        )
+        first = annotations.source(annotations.frame_names[0])
+        raise UserError(f"{first}: only 0 and void ({VOID}) in any frame; number objects from 1")
     return _Table(tuple(frames), int(num_objects), max(used, default=0), len(used))
 
 
