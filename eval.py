@@ -4,10 +4,12 @@ python eval.py                                                            # embe
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --training_free --protocol both
 python eval.py --dataset video --basepath clip.mp4 --dino_path dino_deitsmall8_pretrain.pth --training_free
+python eval.py --dataset fbms59 --basepath FBMS --predictions PNGS        # score anybody's label PNGs
 torchrun --nproc_per_node 8 eval.py ...                                   # videos are shared out over processes
 """
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from data.registry import DATASET_NAMES, OWN_VIDEO, load_videos, root_of
 from data.videos import Video, frame_size, frames_at
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
-from model.proposals import rank_clusters, upsample_labels
+from model.proposals import foreground_clusters, rank_clusters, upsample_labels
 from model.segmenter import Segmenter
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint
@@ -31,13 +33,19 @@ from utils.config import Parser, add_network_arguments, check_resolution, positi
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.png import read_label_png
+from utils.protocols import MAX_PROPOSALS, PROTOCOLS
 from utils.report import markdown_costs
-from utils.results import ResultsFolder
-from utils.scoring import MAX_PROPOSALS, PROTOCOLS, print_table, score, write_scores
+from utils.results import ResultsFolder, write_archive
+from utils.score_files import Scores, print_side_by_side, print_table, write_scores
+from utils.scoring import expand, read_provenance, score
 from utils.visual import contact_sheet, overlay, write_picture, write_video
 
-# How many proposals a protocol allows; None: every cluster is one.
-PROPOSAL_LIMITS = {"davis": MAX_PROPOSALS, "paper": None}
+# What is made of the clusters (T, h, w) for each kind of predictions that protocols ask for: proposals, 0 background.
+PREDICTIONS = {
+    "davis": functools.partial(rank_clusters, max_proposals=MAX_PROPOSALS),
+    "paper": functools.partial(rank_clusters, max_proposals=None),
+    "foreground": foreground_clusters,
+}
 
 
 def make_parser() -> Parser:
@@ -73,10 +81,14 @@ def make_parser() -> Parser:
     output("--overwrite", action="store_true", help="replace results of other settings in --save_path")
     output(
         "--protocol",
-        default="davis",
-        choices=(*PROTOCOLS, "both"),
-        help="; ".join(f"{k}: {v}" for k, v in PROTOCOLS.items()),
+        nargs="+",
+        default=["davis"],
+        choices=(*PROTOCOLS, "both", "all"),
+        help="; ".join(f"{name}: {protocol.meaning}" for name, protocol in PROTOCOLS.items())
+        + "; both: davis and paper",
     )
+    output("--toolkit_exact", action="store_true", help="decay with the DAVIS toolkit's 8-bit frame indices")
+    output("--predictions", help="score the label PNGs of this folder, <video>/<frame>.png; nothing is segmented")
     output("--overlay", action=argparse.BooleanOptionalAction, help="an overlay .mp4 per video; on for --dataset video")
     output("--workers", type=positive_int, help="processes for scoring; all cores if not given")
     return parser
@@ -84,16 +96,20 @@ def make_parser() -> Parser:
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
-    args.resume_path = checkpoint_path(args.resume_path)
-    protocols = list(PROTOCOLS) if args.protocol == "both" else [args.protocol]
+    protocols = expand(args.protocol, tuple(PROTOCOLS))
     videos = find_videos(args)
+    if args.predictions:
+        score_predictions(args, videos, protocols)
+        return
+    args.resume_path = checkpoint_path(args.resume_path)
     device = choose_device(args.device)
     network = make_network(args).to(device)
     check_resolution(args.resolution, network.backbone.patch_size)
-    settings = settings_of(args, network, protocols)
+    kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in protocols))
+    settings = settings_of(args, network, kinds)
     origin = {"config": args.config, "checkpoint": args.resume_path}
     origin |= {"torch": torch.__version__, "timm": timm.__version__}
-    results = ResultsFolder(Path(args.save_path), protocols=protocols, settings=settings, origin=origin)
+    results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
     distributed.start()
     try:
         if distributed.is_main():
@@ -101,8 +117,7 @@ def main() -> None:
         distributed.barrier()
         predict(args, network, videos, results)
         distributed.barrier()
-        if distributed.is_main():
-            report(args, videos, results)
+        report(args, videos, results, protocols)
     finally:
         distributed.stop()
 
@@ -127,7 +142,7 @@ def predict(
         size = frame_size(video)
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
         start = time.perf_counter()
-        maps = {name: label_maps(found.labels, size, PROPOSAL_LIMITS[name]) for name in results.protocols}
+        maps = {kind: label_maps(PREDICTIONS[kind](found.labels), size) for kind in results.kinds}
         results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
         found.seconds["write"] = time.perf_counter() - start
         stats = {
@@ -139,33 +154,71 @@ def predict(
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
 
 
-def label_maps(labels: np.ndarray, size: tuple[int, int], max_proposals: int | None) -> Iterator[np.ndarray]:
-    """Label map (T, h, w) of clusters to one map (H, W) of proposals per frame."""
-    for frame in rank_clusters(labels, max_proposals=max_proposals):
+def label_maps(proposals: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Proposals (T, h, w) on the token grid to one map (H, W) per frame."""
+    for frame in proposals:
         yield upsample_labels(frame, height=size[0], width=size[1])
 
 
-def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) -> None:
-    """Score, print what it took, draw a contact sheet and overlays."""
-    annotations = {video.name: video.annotations for video in videos if video.annotations is not None}
+def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder, protocols: list[str]) -> None:
+    """Score, print what it took, draw a contact sheet and overlays. All processes score, the main one does the rest."""
+    folders = {name: results.predictions(PROTOCOLS[name].predictions) for name in protocols}
+    annotated = sum(video.annotations is not None for video in videos)
     start = time.perf_counter()
-    for protocol in results.protocols if annotations else []:
-        print(f"scoring {len(annotations)} videos under {protocol}", file=sys.stderr, flush=True)
-        scores = score(results.predictions(protocol), annotations, protocols=[protocol], workers=args.workers)[protocol]
-        print_table(scores)
-        split = args.split if args.sequences is None else f"{args.split}-selected"
-        folder = write_scores(scores, results.predictions(protocol), split=split, provenance=results.provenance)
-        print(f"written to {folder}\n")
-    if annotations:
-        frames = sum(len(video.frame_names) for video in videos) * len(results.protocols)
+    if annotated:
+        score_folders(args, videos, folders, provenance=results.provenance)
+    if not distributed.is_main():
+        return
+    if annotated:
+        frames = sum(len(video.frame_names) for video in videos) * len(set(folders.values()))
         print(f"scoring: {(time.perf_counter() - start) / frames:.3f} s/frame\n")
+    elif args.dataset != OWN_VIDEO:
+        for kind in results.kinds:
+            path = results.path / f"{args.dataset}-{args.split}-{kind}.zip"
+            write_archive(path, results.predictions(kind), [video.name for video in videos])
+            print(f"no annotation to score against; for the evaluation server: {path}")
     print(markdown_costs(results.path))
     draw(args, videos, results)
 
 
+def score_predictions(args: argparse.Namespace, videos: list[Video], protocols: list[str]) -> None:
+    """Score a folder of label PNGs that is there already."""
+    folder = Path(args.predictions)
+    if not any(video.annotations is not None for video in videos):
+        raise UserError(f"--predictions {folder}: --split {args.split} of {args.dataset} has no annotation to score by")
+    distributed.start()
+    try:
+        provenance = read_provenance(folder)
+        score_folders(args, videos, dict.fromkeys(protocols, folder), provenance=provenance)
+    finally:
+        distributed.stop()
+
+
+def score_folders(
+    args: argparse.Namespace, videos: list[Video], folders: dict[str, Path], *, provenance: dict[str, Any]
+) -> None:
+    """Score and print by each protocol the label PNGs of its folder."""
+    annotations = {video.name: video.annotations for video in videos if video.annotations is not None}
+    scored: dict[str, Scores] = {}
+    for folder in dict.fromkeys(folders.values()):
+        names = [name for name, its in folders.items() if its == folder]
+        if distributed.is_main():
+            print(f"scoring {len(annotations)} videos under {', '.join(names)}", file=sys.stderr, flush=True)
+        scored |= score(
+            folder, annotations, protocols=names, toolkit_exact=args.toolkit_exact, keep=True, workers=args.workers
+        )
+    if not distributed.is_main():
+        return
+    split = args.split if args.sequences is None else f"{args.split}-selected"
+    for name, folder in folders.items():
+        print_table(scored[name])
+        print(f"written to {write_scores(scored[name], folder, split=split, provenance=provenance)}\n")
+    print_side_by_side([scored[name] for name in folders])
+
+
 def draw(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) -> None:
     """Overlay videos where asked for, and one contact sheet of all videos."""
-    predictions = results.predictions(results.protocols[0])
+    predictions = results.predictions(results.kinds[0])
     with_overlay = args.overlay if args.overlay is not None else args.dataset == OWN_VIDEO
     for video in videos if with_overlay else []:
         write_video(path := results.path / "overlays" / f"{video.name}.mp4", overlays(video, predictions))
@@ -211,11 +264,11 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
     return network
 
 
-def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, protocols: list[str]) -> dict[str, Any]:
+def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "tau", "amp")
     return {
-        "protocols": protocols,
+        "predictions": kinds,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from tests import reference_scoring as reference
-from utils import scoring
+from utils import score_files, scoring
 from utils.annotations import LabelFolder
 from utils.errors import UserError
 from utils.metrics import VOID, statistics
 from utils.png import write_label_png
+from utils.protocols import SequenceScores
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -60,8 +61,8 @@ def folders(root: Path) -> dict[str, LabelFolder]:
     return {name: LabelFolder(root / "Annotations_unsupervised" / "480p" / name) for name in ("dogs", "cat")}
 
 
-def score_sequence(annotations: Path, results: Path, protocols=("davis",)) -> dict[str, scoring.SequenceScores]:
-    return scoring.score_sequence(LabelFolder(annotations), results, protocols)
+def score_sequence(annotations: Path, results: Path, protocols=("davis",)) -> dict[str, SequenceScores]:
+    return scoring.score_sequence(scoring.Job(results.name, LabelFolder(annotations), results.parent, tuple(protocols)))
 
 
 def run_cli(root: Path, results: Path, *extra: str) -> subprocess.CompletedProcess:
@@ -225,14 +226,14 @@ def test_global_row_weighs_every_object_alike(davis):
 def test_cli_writes_what_the_toolkit_writes(davis):
     root, results = davis
     (results / "settings.json").write_text('{"config": "a.yaml", "checkpoint": "sha256:0"}')
-    done = run_cli(root, results, "--protocol", "both", "--workers", "1")
+    done = run_cli(root, results, "--protocol", "davis", "paper", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "protocol davis: one assignment per sequence" in done.stdout
     assert "protocol paper: a new assignment in every frame" in done.stdout
     for protocol in BOTH:
         folder = results / "scores" / protocol
         names = sorted(path.name for path in folder.iterdir())
-        assert names == ["global_results-val.csv", "per-sequence_results-val.csv", "scores.json"]
+        assert names == ["global_results-val.csv", "per-sequence_results-val.csv", "scores.json", "sequences"]
         header, row = (folder / "global_results-val.csv").read_text().splitlines()
         assert header == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
         assert re.fullmatch(r"(-?\d\.\d{3},?){7}", row)
@@ -251,10 +252,10 @@ def test_cli_writes_what_the_toolkit_writes(davis):
 def test_scores_are_never_reused(davis):
     root, results = davis
     old = scoring.score(results, folders(root), workers=1)["davis"]
-    scoring.write_scores(old, results, split="val")
+    score_files.write_scores(old, results, split="val")
     write_video(results / "cat", moving_squares(5, (1, 2), seed=0))
     new = scoring.score(results, folders(root), workers=1)["davis"]
-    folder = scoring.write_scores(new, results, split="val", provenance={"config": "b"})
+    folder = score_files.write_scores(new, results, split="val", provenance={"config": "b"})
     content = json.loads((folder / "scores.json").read_text())
     assert new.summary()["J-Mean"] > old.summary()["J-Mean"]
     assert content["global"] == new.summary()
@@ -264,8 +265,8 @@ def test_scores_are_never_reused(davis):
 def test_table_shows_sequences_and_the_global_row(davis):
     root, results = davis
     lines = []
-    scoring.print_table(scoring.score(results, folders(root), workers=1)["davis"], out=lines.append)
-    assert [line.split()[0] for line in lines] == ["protocol", "sequence", "dogs", "cat", "all", "J&F-Mean"]
+    score_files.print_table(scoring.score(results, folders(root), workers=1)["davis"], out=lines.append)
+    assert [line.split()[0] for line in lines] == ["protocol", "sequence", "dogs", "cat", "all", "J&F-Mean", "J&F-Mean"]
 
 
 # What the user can mend
@@ -311,9 +312,9 @@ FAULTS = [
     (spoil_missing_sequence, r"results/cat: no such folder; the results lack 1 of 2 sequences"),
     (spoil_size, r"00002\.png: is 47x36 but 48x36 in .*cat/00002\.png; write"),
     (spoil_colours, r"00002\.png: an image of mode RGB"),
-    (spoil_count, r"sequence cat has proposal ids up to 21, davis allows 20; .*--protocol paper"),
+    (spoil_count, r"cat/00002.png: has proposal ids up to 21, davis allows 20; .*--protocol paper"),
     (spoil_annotation, r"480p/cat/00002\.png: not a whole"),
-    (spoil_objects, r"480p/cat/00000\.png: only 0 and void"),
+    (spoil_objects, r"cat: its annotations hold only 0 and void"),
     (spoil_empty, r"480p/cat: no PNG annotations"),
 ]
 
@@ -352,7 +353,7 @@ def test_too_many_proposals_for_davis_are_fine_for_paper(davis):
     [
         ({"results": "nowhere"}, "nowhere: no such folder of results; check --results"),
         ({"annotations": {}}, "no sequences to score"),
-        ({"protocols": ["vos"]}, "'vos' is unknown; choose from davis, paper"),
+        ({"protocols": ["vos"]}, "'vos' is unknown; choose from davis, paper, foreground"),
         ({"workers": 0}, "--workers is 0"),
     ],
 )

@@ -96,18 +96,21 @@ class Statistics(NamedTuple):
     decay: float
 
 
-def statistics(values: np.ndarray) -> Statistics:
+def statistics(values: np.ndarray, *, eight_bit: bool = False) -> Statistics:
     """Mean, recall (share of frames above 0.5) and decay of per-frame `values`, (frames,) float in [0, 1].
 
     Decay is the mean of the first quarter of the frames minus that of the last; neighbouring quarters share
-    their border frame, as in the official toolkit. (The toolkit keeps the borders as 8-bit integers, which is
-    wrong past 256 frames; here they are plain ones.) Frames that are NaN are left out. Raises `ValueError`
+    their border frame, as in the official toolkit. The toolkit keeps the borders as 8-bit integers, which is
+    wrong past 256 frames; `eight_bit` repeats that, to compare with its tables (a quarter may then be empty, and the
+    decay NaN). Frames that are NaN are left out. Raises `ValueError`
     when there is no frame.
     """
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise ValueError("statistics need at least one frame")
     borders = (np.round(np.linspace(1, len(values), 5) + 1e-10) - 1).astype(int)
+    if eight_bit:
+        borders %= 256
     first, last = values[borders[0] : borders[1] + 1], values[borders[3] : borders[4] + 1]
     recall = np.where(np.isnan(values), np.nan, values > 0.5)
     return Statistics(_mean(values), _mean(recall), _mean(first) - _mean(last))

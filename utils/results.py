@@ -1,7 +1,7 @@
 """A folder of results: label PNGs of every video, what they were made with, and nothing stale or half-written.
 
 <save_path>/settings.json              what the predictions depend on
-<save_path>/<video>/<frame>.png        label maps; with several protocols <save_path>/<protocol>/<video>/...
+<save_path>/<video>/<frame>.png        label maps; with several kinds of them <save_path>/<kind>/<video>/...
 <save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
 <save_path>/overlays/<video>.mp4       the masks over the frames, where asked for
 <save_path>/scores/<protocol>/         written by utils.scoring
@@ -10,6 +10,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.png import write_label_png
+from utils.png import replacing, write_label_png
 
 RESERVED = {"stats", "overlays", "scores"}
 
@@ -27,14 +28,14 @@ class ResultsFolder:
 
     Args:
         path: the folder; made where it is missing.
-        protocols: those predicted for; with more than one each gets a folder of its own.
+        kinds: of predictions, such as `davis` (at most 20 proposals); with more than one each gets a folder of its own.
         settings: everything that the predictions depend on, as plain values.
         origin: where the settings came from, such as names of files; recorded, but free to differ between reruns.
     """
 
-    def __init__(self, path: Path, *, protocols: list[str], settings: dict[str, Any], origin: dict[str, Any]):
+    def __init__(self, path: Path, *, kinds: list[str], settings: dict[str, Any], origin: dict[str, Any]):
         self.path = path
-        self.protocols = protocols
+        self.kinds = kinds
         self.settings = json.loads(json.dumps(settings))
         self.provenance = {**self.settings, "origin": origin}
 
@@ -62,9 +63,9 @@ class ResultsFolder:
                     "choose another folder or give --overwrite"
                 )
 
-    def predictions(self, protocol: str) -> Path:
-        """The folder with one folder of PNGs per video for a protocol."""
-        return self.path if len(self.protocols) == 1 else self.path / protocol
+    def predictions(self, kind: str) -> Path:
+        """The folder with one folder of PNGs per video for a kind of predictions."""
+        return self.path if len(self.kinds) == 1 else self.path / kind
 
     def has(self, video: str, frame_names: list[str], *, fingerprint: str) -> bool:
         """Whether a video is done. A folder appears whole or not at all.
@@ -76,9 +77,9 @@ class ResultsFolder:
             UserError: it is done but lacks a frame, so somebody removed it; the video has changed since; or its name
                 is taken by something else.
         """
-        if video in RESERVED or video in self.protocols:
+        if video in RESERVED or video in self.kinds:
             raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
-        folders = [self.predictions(protocol) / video for protocol in self.protocols]
+        folders = [self.predictions(kind) / video for kind in self.kinds]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False
         if (held := _read_json(self._stats_file(video)).get("video")) != fingerprint:
@@ -93,14 +94,14 @@ class ResultsFolder:
         return True
 
     def write_video(self, video: str, *, frame_names: list[str], label_maps: dict[str, Iterable[np.ndarray]]) -> None:
-        """Write the label maps (H, W) of every frame for every protocol.
+        """Write the label maps (H, W) of every frame for every kind.
 
         The settings are recorded with the first video, so that a run that failed before blocks no other.
         """
-        for folder in {self.path, *map(self.predictions, self.protocols)}:
+        for folder in {self.path, *map(self.predictions, self.kinds)}:
             _write_json(folder / "settings.json", self.provenance)
-        for protocol, maps in label_maps.items():
-            folder = self.predictions(protocol) / video
+        for kind, maps in label_maps.items():
+            folder = self.predictions(kind) / video
             partial = folder.with_name(f".{video}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             try:
@@ -121,8 +122,8 @@ class ResultsFolder:
 
     def _remove(self, held: dict[str, Any]) -> None:
         """Remove what eval.py wrote here before: the videos with statistics, their scores and overlays."""
-        protocols = held.get("protocols", [])
-        roots = [self.path] if len(protocols) == 1 else [self.path / protocol for protocol in protocols]
+        kinds = held.get("predictions", held.get("protocols", []))  # their name until 2026-11
+        roots = [self.path] if len(kinds) == 1 else [self.path / kind for kind in kinds]
         for stats in (self.path / "stats").glob("*.json"):
             for root in roots:
                 shutil.rmtree(root / stats.stem, ignore_errors=True)
@@ -130,6 +131,14 @@ class ResultsFolder:
             shutil.rmtree(root / "scores", ignore_errors=True)
         for name in ("stats", "overlays"):
             shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def write_archive(path: Path, folder: Path, videos: list[str]) -> None:
+    """Zip the label PNGs of `videos`, `<video>/<frame>.png` below `folder`, as evaluation servers take them."""
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for video in videos:
+            for png in sorted((folder / video).glob("*.png")):
+                archive.write(png, f"{video}/{png.name}")
 
 
 def _difference(held: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -1,28 +1,30 @@
-"""Score a folder of label PNGs against a folder of annotation PNGs, whoever wrote them.
+"""Score label PNGs against ground truth, whoever wrote them.
 
-    python -m utils.scoring --results results/ours --davis_path /data/DAVIS --protocol both
+    python -m utils.scoring --results results/ours --davis_path /data/DAVIS --protocol davis paper
 
-`<results>/<sequence>/<frame>.png` is scored against `<annotations>/<sequence>/<frame>.png` under one or both
-of two named protocols (METHOD.md, section 6), which differ in how proposals are matched to objects:
+`<results>/<sequence>/<frame>.png` is scored against `<annotations>/<sequence>/<frame>.png` under one or more named
+protocols (METHOD.md, section 6; `utils.protocols`):
 
 - `davis`: one Hungarian assignment per sequence, at most 20 proposals: the official DAVIS-2017-Unsupervised
   protocol. Its numbers can be compared with other methods'.
 - `paper`: a new Hungarian assignment in every frame, any number of proposals: how the paper's released
   numbers were scored. Identity over time is not scored: on the same PNGs, J&F is never below `davis`.
+- `foreground`: every proposal together against all objects together. `oracle`: the same with the best union of
+  proposals, chosen with the ground truth.
 
-Everything is computed anew from the PNGs on every call. Of a sequence only one frame is in memory at a time,
-beside a table of its J and F.
+Other data sets than those in the layout of DAVIS: `python eval.py --predictions results/ours --dataset NAME`.
+
+A sequence's scores are kept in `<results>/scores/<protocol>/sequences/`, with a hash of every PNG and of the ground
+truth they came from: an interrupted scoring goes on where it was, and scores of other files are never taken. Of a
+sequence only one frame is in memory at a time, beside a table of its J and F. Under torchrun every process scores its
+share and the first one puts them together.
 """
 
 import argparse
-import csv
-import io
 import json
 import multiprocessing
 import os
-import platform
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,112 +32,29 @@ from typing import Any
 
 import cv2
 import numpy as np
-import scipy
-from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from utils.annotations import Annotations, LabelFolder
+from utils import distributed
+from utils.annotations import Annotations, LabelFolder, digest_files
 from utils.errors import UserError, run_main
-from utils.metrics import VOID, Statistics, frame_scores, statistics
 from utils.png import read_label_png, replacing
+from utils.protocols import PROTOCOLS, SequenceScores, judges
+from utils.score_files import Scores, print_side_by_side, print_table, write_scores
 
-MAX_PROPOSALS = 20
+VERSION = 1  # raise it with every change of what is computed: kept scores of older versions are then done anew
 FRAMES_PER_PROCESS = 200  # starting a process costs about as much as scoring half of these
-PROTOCOLS = {
-    "davis": f"one assignment per sequence, at most {MAX_PROPOSALS} proposals (official DAVIS-2017)",
-    "paper": "a new assignment in every frame, any number of proposals (identity over time is not scored)",
-}
-GLOBAL_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-SEQUENCE_COLUMNS = ("Sequence", "J-Mean", "F-Mean")
 
 
 @dataclass(frozen=True)
-class SequenceScores:
-    """One sequence under one protocol. Object `k` is id `k + 1` of the ground truth.
-
-    `assignment` holds the proposal (0-based: id minus one) matched to each object, None where the object got
-    no proposal because there were fewer proposals than objects; under `paper` it is one such tuple per frame.
-    `proposals` counts the ids that occur in the results.
-    """
+class Job:
+    """One sequence to score: picklable, it goes to other processes."""
 
     sequence: str
-    frames: int
-    proposals: int
-    j: tuple[Statistics, ...]
-    f: tuple[Statistics, ...]
-    assignment: tuple
-
-    @property
-    def j_mean(self) -> float:
-        """J-Mean averaged over the objects."""
-        return float(np.mean([object_.mean for object_ in self.j]))
-
-    @property
-    def f_mean(self) -> float:
-        """F-Mean averaged over the objects."""
-        return float(np.mean([object_.mean for object_ in self.f]))
-
-
-@dataclass(frozen=True)
-class Scores:
-    """All sequences under one protocol, in the order they were asked for."""
-
-    protocol: str
-    sequences: tuple[SequenceScores, ...]
-
-    def summary(self) -> dict[str, float]:
-        """The global row under `GLOBAL_COLUMNS`: every object of every sequence has the same weight."""
-        j = np.mean([object_ for sequence in self.sequences for object_ in sequence.j], axis=0)
-        f = np.mean([object_ for sequence in self.sequences for object_ in sequence.f], axis=0)
-        return dict(zip(GLOBAL_COLUMNS, map(float, ((j[0] + f[0]) / 2, *j, *f)), strict=True))
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """J and F of one frame, (objects + 1, proposals + 1): those that occur in it, and last an empty mask.
-
-    So a frame need not know which other objects and proposals its sequence has: there, they are empty masks.
-    """
-
-    objects: np.ndarray
-    proposals: np.ndarray
-    j: np.ndarray
-    f: np.ndarray
-
-    def table(self, num_objects: int, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """J and F of objects 1..`num_objects` with `proposals` (n,), each (objects, n), all given by id."""
-        rows = _positions(self.objects, np.arange(1, num_objects + 1))
-        columns = _positions(self.proposals, proposals)
-        return self.j[rows[:, None], columns], self.f[rows[:, None], columns]
-
-
-def _positions(present: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Where each of `ids` stands among the sorted `present`; `len(present)` for those that do not."""
-    at = np.searchsorted(present, ids)
-    return np.where(np.append(present, -1)[at] == ids, at, len(present))
-
-
-@dataclass(frozen=True)
-class _Table:
-    """What a sequence's PNGs say, before any protocol: its frames' scores and how many ids there are.
-
-    As in the DAVIS toolkit, the objects are ids 1 to the highest in the ground truth, void aside, and the
-    proposals ids 1 to the highest in the results; an id that never occurs is an empty mask.
-    """
-
-    frames: tuple[_Frame, ...]
-    num_objects: int
-    highest_id: int
-    used_ids: int
-
-    @property
-    def num_candidates(self) -> int:
-        """Number of proposals to match: padded with empty ones where there are fewer than objects."""
-        return max(self.highest_id, self.num_objects)
-
-    def name(self, proposal: int) -> int | None:
-        """0-based index of a proposal, None for one that was only added to have enough."""
-        return int(proposal) if proposal < self.highest_id else None
+    annotations: Annotations
+    results: Path
+    protocols: tuple[str, ...]
+    toolkit_exact: bool = False
+    keep: bool = False
 
 
 def score(
@@ -143,6 +62,8 @@ def score(
     annotations: dict[str, Annotations],
     *,
     protocols: Sequence[str] = ("davis",),
+    toolkit_exact: bool = False,
+    keep: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Scores]:
@@ -150,70 +71,56 @@ def score(
 
     The PNGs are read once for all `protocols` (keys of `PROTOCOLS`). Sequences are spread over at most
     `workers` processes (default: one per core), as many as the frames are worth; when one is enough, that is
-    this process. Others are spawned, so a calling script needs its `if __name__ == "__main__"`. Returns one
-    `Scores` per protocol. Raises `UserError` on the first missing or unfit file.
+    this process. Others are spawned, so a calling script needs its `if __name__ == "__main__"`.
+
+    Under torchrun each process scores its share; `keep` must be set then.
+
+    Args:
+        toolkit_exact: decay with the 8-bit frame indices of the official toolkit, wrong past 256 frames.
+        keep: keep each sequence's scores below `<results>/scores` and take those that are there for the same files.
+
+    Returns:
+        One `Scores` per protocol, in the order of `annotations`; the same in every process.
+
+    Raises:
+        UserError: the first missing or unfit file.
     """
     _check_request(results, annotations, protocols, workers)
-    done: dict[str, dict[str, SequenceScores]] = {}
     # Long sequences first, so that none is left to run alone at the end.
-    lengths = {name: len(annotated.frame_names) for name, annotated in annotations.items()}
-    order = sorted(annotations, key=lambda name: -lengths[name])
-    jobs = [(annotations[name], str(Path(results) / name), tuple(protocols)) for name in order]
-    useful = -(-sum(lengths.values()) // FRAMES_PER_PROCESS)
-    workers = min(workers or os.cpu_count() or 1, len(jobs), useful)
-    with tqdm(total=len(jobs), desc="scoring", unit="seq", disable=None if progress else True) as bar:
-        for index, scored in _run(jobs, workers):
-            done[order[index]] = scored
-            bar.update()
+    order = sorted(annotations, key=lambda name: -len(annotations[name].frame_names))
+    jobs = {name: Job(name, annotations[name], Path(results), tuple(protocols), toolkit_exact, keep) for name in order}
+    mine = [jobs[name] for name in order[distributed.rank() :: distributed.world_size()]]
+    done = _run_all(mine, workers, progress)
+    if distributed.world_size() > 1:
+        done = _share(done, jobs)
     return {name: Scores(name, tuple(done[sequence][name] for sequence in annotations)) for name in protocols}
 
 
-def score_sequence(
-    annotations: Annotations, result_dir: str | os.PathLike, protocols: Sequence[str] = ("davis",)
-) -> dict[str, SequenceScores]:
-    """Score one sequence: `protocols` -> its scores, from one pass over its frames.
+def score_sequence(job: Job) -> dict[str, SequenceScores]:
+    """Score one sequence: its protocols -> scores, from one or two passes over its frames.
 
-    The frames are those of `annotations`, however sparse; each needs one of the same name and
-    size in `result_dir`. Raises `UserError` when one is missing or unfit, when nothing is annotated, and,
+    The frames are those of `job.annotations`, however sparse; each needs a PNG of the same name and
+    size in `<results>/<sequence>`. Raises `UserError` when one is missing or unfit, when nothing is annotated, and,
     under `davis`, when there are more than 20 proposals.
     """
-    limit = MAX_PROPOSALS if "davis" in protocols else None
-    table = _read_table(annotations, Path(result_dir), limit)
-    matched = {"davis": _match_sequence, "paper": _match_frames}
-    return {name: _summarise(Path(result_dir).name, table, matched[name](table)) for name in protocols}
-
-
-def write_scores(
-    scores: Scores, results: str | os.PathLike, *, split: str, provenance: dict[str, Any] | None = None
-) -> Path:
-    """Write `scores` to `<results>/scores/<protocol>/` and return that folder.
-
-    `global_results-<split>.csv` and `per-sequence_results-<split>.csv` have the DAVIS toolkit's names,
-    columns and three decimals; `scores.json` has everything in full precision, with `provenance` (where the
-    results came from: config, checkpoint hash) and the versions of the libraries that computed it.
-    """
-    folder = Path(results) / "scores" / scores.protocol
-    summary = scores.summary()
-    _write_text(folder / f"global_results-{split}.csv", _csv(GLOBAL_COLUMNS, [tuple(summary.values())]))
-    _write_text(folder / f"per-sequence_results-{split}.csv", _csv(SEQUENCE_COLUMNS, _object_rows(scores)))
-    _write_text(folder / "scores.json", _json(_as_dict(scores, split, provenance)))
-    return folder
-
-
-def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
-    """Print a line per sequence and the global row, in percent, headed by the protocol and what it means."""
-    width = max(len("sequence"), *(len(sequence.sequence) for sequence in scores.sequences))
-    out(f"protocol {scores.protocol}: {PROTOCOLS[scores.protocol]}")
-    out(f"{'sequence':<{width}}  objects  proposals      J      F    J&F")
-    for sequence in scores.sequences:
-        j, f = 100 * sequence.j_mean, 100 * sequence.f_mean
-        counts = f"{len(sequence.j):>7}  {sequence.proposals:>9}"
-        out(f"{sequence.sequence:<{width}}  {counts}  {j:5.1f}  {f:5.1f}  {(j + f) / 2:5.1f}")
-    summary = {name: 100 * value for name, value in scores.summary().items()}
-    objects = sum(len(sequence.j) for sequence in scores.sequences)
-    means = "  ".join(f"{summary[name]:5.1f}" for name in ("J-Mean", "F-Mean", "J&F-Mean"))
-    out(f"{'all objects':<{width}}  {objects:>7}  {'':>9}  {means}")
-    out("  ".join(f"{name} {summary[name]:.1f}" for name in GLOBAL_COLUMNS))
+    digest = _digest(job) if job.keep else ""
+    kept = {name: _read_kept(_kept_file(job, name), digest, job.sequence) for name in job.protocols if job.keep}
+    kept = {name: scores for name, scores in kept.items() if scores is not None}
+    missing = [name for name in job.protocols if name not in kept]
+    found: dict[str, SequenceScores] = {}
+    at_work = judges(missing, toolkit_exact=job.toolkit_exact)
+    for number in range(max((judge.passes for judge in at_work), default=0)):
+        looking = [judge for judge in at_work if number < judge.passes]
+        for frame in job.annotations.frame_names:
+            result = job.results / job.sequence / f"{frame}.png"
+            gt, labels = _read_pair(job.annotations, frame, result)
+            for judge in looking:
+                judge.add(gt, labels, source=str(result), number=number)
+    for judge in at_work:
+        found |= judge.results(job.sequence)
+    for name in missing if job.keep else []:
+        _write_kept(_kept_file(job, name), digest, found[name])
+    return kept | found
 
 
 def _check_request(
@@ -236,41 +143,91 @@ def _check_request(
         )
 
 
-def _run(jobs: list[tuple], workers: int) -> Iterator[tuple[int, dict[str, SequenceScores]]]:
+# ------------------------------------------------------------------ processes
+
+
+def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, dict[str, SequenceScores]]:
+    """Sequence -> protocol -> scores."""
+    useful = -(-sum(len(job.annotations.frame_names) for job in jobs) // FRAMES_PER_PROCESS)
+    workers = min(workers or _cores(), len(jobs), useful)
+    done: dict[str, dict[str, SequenceScores]] = {}
+    with tqdm(total=len(jobs), desc="scoring", unit="seq", disable=None if progress else True) as bar:
+        for index, scored in _run(jobs, workers):
+            done[jobs[index].sequence] = scored
+            bar.update()
+    return done
+
+
+def _cores() -> int:
+    """Cores for each process of this machine."""
+    return max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
+
+
+def _run(jobs: list[Job], workers: int) -> Iterator[tuple[int, dict[str, SequenceScores]]]:
     """Yield (index, answer) of `score_sequence` for every job, as they are done."""
-    if workers == 1:
-        yield from ((index, score_sequence(*job)) for index, job in enumerate(jobs))
+    if workers <= 1:
+        yield from ((index, score_sequence(job)) for index, job in enumerate(jobs))
         return
     # Spawned, not forked: the caller may hold threads or a GPU. One OpenCV thread each: the cores are taken.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     try:
-        futures = {pool.submit(score_sequence, *job): index for index, job in enumerate(jobs)}
+        futures = {pool.submit(score_sequence, job): index for index, job in enumerate(jobs)}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_table(annotations: Annotations, result_dir: Path, limit: int | None) -> _Table:
-    """Score every annotated frame; more than `limit` proposals are a `UserError` once they are seen."""
-    num_objects, used, frames = 0, set(), []
-    for name in annotations.frame_names:
-        result = result_dir / f"{name}.png"
-        gt, labels = _read_pair(annotations, name, result)
-        ids = _ids(labels)
-        if limit is not None and len(ids) and ids[-1] > limit:
-            raise UserError(
-                f"{result}: sequence {result_dir.name} has proposal ids up to {ids[-1]}, "
-                f"davis allows {limit}; write fewer proposals, numbered from 1, or score with --protocol paper"
-            )
-        used.update(ids.tolist())
-        frames.append(_score_frame(gt, labels, ids))
-        num_objects = max(num_objects, frames[-1].objects.max(initial=0))
-    if not num_objects:
-        first = annotations.source(annotations.frame_names[0])
-        raise UserError(f"{first}: only 0 and void ({VOID}) in any frame; number objects from 1")
-    return _Table(tuple(frames), int(num_objects), max(used, default=0), len(used))
+def _share(done: dict[str, dict[str, SequenceScores]], jobs: dict[str, Job]) -> dict[str, dict[str, SequenceScores]]:
+    """The scores of all processes, by way of the files that each has kept."""
+    if not all(job.keep for job in jobs.values()):
+        raise ValueError("processes share their scores through files; keep=True is needed")
+    distributed.barrier()
+    shared = {name: done.get(name) or _read_shared(job) for name, job in jobs.items()}
+    distributed.barrier()
+    return shared
+
+
+def _read_shared(job: Job) -> dict[str, SequenceScores]:
+    found = {}
+    for name in job.protocols:
+        content = json.loads(_kept_file(job, name).read_text(encoding="utf-8"))
+        found[name] = PROTOCOLS[name].scores.from_json(job.sequence, content["scores"])
+    return found
+
+
+# ------------------------------------------------------------------ kept scores
+
+
+def _kept_file(job: Job, protocol: str) -> Path:
+    return job.results / "scores" / protocol / "sequences" / f"{job.sequence}.json"
+
+
+def _digest(job: Job) -> str:
+    """Of everything that a sequence's scores depend on."""
+    paths = [job.results / job.sequence / f"{name}.png" for name in job.annotations.frame_names]
+    return digest_files(paths, VERSION, job.toolkit_exact, job.annotations.digest())
+
+
+def _read_kept(path: Path, digest: str, sequence: str) -> Any | None:
+    """Scores that were kept for exactly these files; None where there are none, or of others, or damaged ones."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["digest"] != digest:
+            return None
+        return PROTOCOLS[content["protocol"]].scores.from_json(sequence, content["scores"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_kept(path: Path, digest: str, scores: SequenceScores) -> None:
+    content = {"digest": digest, "protocol": path.parents[1].name, "scores": scores.to_json()}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+# ------------------------------------------------------------------ files
 
 
 def _read_pair(annotations: Annotations, frame: str, result: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -283,134 +240,6 @@ def _read_pair(annotations: Annotations, frame: str, result: Path) -> tuple[np.n
     return gt, labels
 
 
-def _ids(labels: np.ndarray) -> np.ndarray:
-    """Ids above 0 that occur in a label map, sorted."""
-    return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
-
-
-def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
-    """Score what occurs in the frame; `ids` are those of `labels`. High ids cost no more than low ones."""
-    compact = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.uint16)
-    compact[ids] = np.arange(1, len(ids) + 1)
-    objects = _ids(gt)
-    absent = int(objects.max(initial=0)) + 1
-    objects = objects[objects != VOID]
-    j, f = frame_scores(gt, compact.take(labels), [*objects, absent], len(ids) + 1)
-    return _Frame(objects, ids, j, f)
-
-
-_Matched = tuple[np.ndarray, np.ndarray, tuple]
-
-
-def _match_sequence(table: _Table) -> _Matched:
-    """`davis`: J and F (frames, objects) of proposals matched once, on (J + F) / 2 averaged over frames."""
-    ids = np.arange(1, table.num_candidates + 1)
-    tables = [frame.table(table.num_objects, ids) for frame in table.frames]
-    j, f = (np.stack(parts) for parts in zip(*tables, strict=True))
-    chosen = _assign((j.mean(axis=0) + f.mean(axis=0)) / 2)
-    rows = np.arange(table.num_objects)
-    return j[:, rows, chosen], f[:, rows, chosen], tuple(table.name(p) for p in chosen)
-
-
-def _match_frames(table: _Table) -> _Matched:
-    """`paper`: J and F (frames, objects) of the proposals matched anew in every frame.
-
-    Proposals that do not occur in a frame are all the same empty mask there, so no more of them are looked at
-    than there are objects.
-    """
-    rows, matched_j, matched_f, assignment = np.arange(table.num_objects), [], [], []
-    for frame in table.frames:
-        ids = _candidates(frame, table)
-        j, f = frame.table(table.num_objects, ids)
-        chosen = _assign((j + f) / 2)
-        matched_j.append(j[rows, chosen])
-        matched_f.append(f[rows, chosen])
-        assignment.append(tuple(table.name(p) for p in ids[chosen] - 1))
-    return np.stack(matched_j), np.stack(matched_f), tuple(assignment)
-
-
-def _candidates(frame: _Frame, table: _Table) -> np.ndarray:
-    """Ids present in `frame` and the first few absent ones, sorted."""
-    first = np.arange(1, min(table.num_candidates, len(frame.proposals) + table.num_objects) + 1)
-    absent = np.setdiff1d(first, frame.proposals, assume_unique=True)[: table.num_objects]
-    return np.union1d(frame.proposals, absent)
-
-
-def _assign(quality: np.ndarray) -> np.ndarray:
-    """Proposal of each object, (objects,), maximising the summed `quality` (objects, proposals)."""
-    proposals, objects = linear_sum_assignment(-quality.T)
-    return proposals[np.argsort(objects)]
-
-
-def _summarise(sequence: str, table: _Table, matched: _Matched) -> SequenceScores:
-    j, f, assignment = matched
-    return SequenceScores(
-        sequence=sequence,
-        frames=len(table.frames),
-        proposals=table.used_ids,
-        j=tuple(statistics(values) for values in j.T),
-        f=tuple(statistics(values) for values in f.T),
-        assignment=assignment,
-    )
-
-
-def _object_rows(scores: Scores) -> Iterator[tuple]:
-    for sequence in scores.sequences:
-        for k, (j, f) in enumerate(zip(sequence.j, sequence.f, strict=True), start=1):
-            yield f"{sequence.sequence}_{k}", j.mean, f.mean
-
-
-def _csv(columns: Sequence[str], rows: Iterable[tuple]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([f"{v:.3f}" if isinstance(v, float) else v for v in row] for row in rows)
-    return text.getvalue()
-
-
-def _json(content: dict[str, Any]) -> str:
-    """Indented JSON with the innermost lists, three numbers or so, on one line each."""
-    text = json.dumps(content, indent=1)
-    return re.sub(r"\[\n[^][{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
-
-
-def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "protocol": scores.protocol,
-        "meaning": PROTOCOLS[scores.protocol],
-        "split": split,
-        "global": scores.summary(),
-        "sequences": {sequence.sequence: _sequence_dict(sequence) for sequence in scores.sequences},
-        "provenance": provenance or {},
-        "versions": versions(),
-    }
-
-
-def _sequence_dict(sequence: SequenceScores) -> dict[str, Any]:
-    return {
-        "frames": sequence.frames,
-        "proposals": sequence.proposals,
-        "J": sequence.j,
-        "F": sequence.f,
-        "assignment": sequence.assignment,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the scores."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _read_split(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path}: no such split file; check --davis_path and --split_file")
@@ -420,7 +249,9 @@ def _read_split(path: Path) -> list[str]:
     return names
 
 
-def _read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(results: Path) -> dict[str, Any]:
+    """What eval.py noted of how it made the `results`; empty for anybody else's."""
+    path = results / "settings.json"
     if not path.is_file():
         return {}
     try:
@@ -433,14 +264,18 @@ def _parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="one folder of PNGs per sequence")
     parser.add_argument("--davis_path", type=Path, required=True, help="root of the DAVIS dataset")
-    parser.add_argument("--protocol", choices=[*PROTOCOLS, "both"], default="davis", help="how proposals are matched")
+    parser.add_argument(
+        "--protocol", nargs="+", choices=[*PROTOCOLS, "both", "all"], default=["davis"],
+        help="both: davis and paper; a table for each",
+    )  # fmt: skip
     parser.add_argument(
         "--annotations", default="Annotations_unsupervised/480p", help="annotations, relative to --davis_path"
     )
     parser.add_argument(
         "--split_file", default="ImageSets/2017/val.txt", help="sequences to score, relative to --davis_path"
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at most")
+    parser.add_argument("--toolkit_exact", action="store_true", help="decay with the toolkit's 8-bit frame indices")
+    parser.add_argument("--workers", type=int, help="processes at most; all cores if not given")
     return parser.parse_args()
 
 
@@ -449,13 +284,29 @@ def main() -> None:
     args = _parse_args()
     split_file = args.davis_path / args.split_file
     sequences = _read_split(split_file)
-    provenance = _read_provenance(args.results / "settings.json")
+    provenance = read_provenance(args.results)
     annotations = {name: LabelFolder(args.davis_path / args.annotations / name) for name in sequences}
-    protocols = list(PROTOCOLS) if args.protocol == "both" else [args.protocol]
-    for scores in score(args.results, annotations, protocols=protocols, workers=args.workers).values():
-        print_table(scores)
-        folder = write_scores(scores, args.results, split=split_file.stem, provenance=provenance)
-        print(f"written to {folder}\n")
+    protocols = expand(args.protocol, tuple(PROTOCOLS))
+    distributed.start()
+    try:
+        scored = score(
+            args.results, annotations, protocols=protocols, toolkit_exact=args.toolkit_exact, keep=True,
+            workers=args.workers,
+        )  # fmt: skip
+        if distributed.is_main():
+            for scores in scored.values():
+                print_table(scores)
+                folder = write_scores(scores, args.results, split=split_file.stem, provenance=provenance)
+                print(f"written to {folder}\n")
+            print_side_by_side(list(scored.values()))
+    finally:
+        distributed.stop()
+
+
+def expand(names: Sequence[str], everything: Sequence[str]) -> list[str]:
+    """Protocols by the names that --protocol takes: `both` is davis and paper, `all` is `everything`."""
+    groups = {"both": ("davis", "paper"), "all": tuple(everything)}
+    return list(dict.fromkeys(protocol for name in names for protocol in groups.get(name, (name,))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,173 @@
+"""Scores of a data set under one protocol: summed up, printed, written as CSV and JSON, read again."""
+
+import csv
+import io
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import scipy
+
+from utils.bootstrap import LEVEL, Interval, interval
+from utils.errors import UserError
+from utils.png import replacing
+from utils.protocols import PROTOCOLS, SequenceScores
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All sequences under one protocol, in the order they were asked for."""
+
+    protocol: str
+    sequences: tuple[SequenceScores, ...]
+
+    @property
+    def headline(self) -> str:
+        """The one measure that stands for the protocol."""
+        return PROTOCOLS[self.protocol].scores.HEADLINE
+
+    def summary(self) -> dict[str, float]:
+        """Every measure over the whole data set, in [0, 1]; what weighs alike is the protocol's affair."""
+        return {name: float(sums.sum() / weights.sum()) for name, (sums, weights) in self.measures().items()}
+
+    def measures(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Measure -> (sums, weights), (sequences,) each: what a sequence adds to the numerator and denominator."""
+        each = [sequence.measures() for sequence in self.sequences]
+        return {name: tuple(np.array([values[name] for values in each], dtype=float).T) for name in each[0]}
+
+    def interval(self, measure: str) -> Interval:
+        """A measure with its bootstrap interval over sequences."""
+        return interval(*self.measures()[measure])
+
+
+def write_scores(
+    scores: Scores, results: str | os.PathLike, *, split: str, provenance: dict[str, Any] | None = None
+) -> Path:
+    """Write `scores` to `<results>/scores/<protocol>/` and return that folder.
+
+    `global_results-<split>.csv` and `per-sequence_results-<split>.csv` have the DAVIS toolkit's names,
+    columns and three decimals; `scores.json` has everything in full precision, with `provenance` (where the
+    results came from: config, checkpoint hash) and the versions of the libraries that computed it.
+    """
+    folder = Path(results) / "scores" / scores.protocol
+    summary, family = scores.summary(), PROTOCOLS[scores.protocol].scores
+    rows = [row for sequence in scores.sequences for row in sequence.csv_rows()]
+    _write_text(folder / f"global_results-{split}.csv", _csv(tuple(summary), [tuple(summary.values())]))
+    _write_text(folder / f"per-sequence_results-{split}.csv", _csv(family.CSV_COLUMNS, rows))
+    _write_text(folder / "scores.json", _json(_as_dict(scores, split, provenance)))
+    return folder
+
+
+def read_scores(folder: Path) -> Scores:
+    """The scores that `write_scores` put into `<results>/scores/<protocol>/`.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    path = folder / "scores.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; score these results first (eval.py, or python -m utils.scoring)")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        read = PROTOCOLS[content["protocol"]].scores.from_json
+        sequences = tuple(read(name, values) for name, values in content["sequences"].items())
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not scores of this program ({error!r}); score the results again") from error
+    return Scores(content["protocol"], sequences)
+
+
+def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
+    """Print a line per sequence and the global row, in percent, headed by the protocol and what it means."""
+    out(f"protocol {scores.protocol}: {PROTOCOLS[scores.protocol].meaning}")
+    rows = {sequence.sequence: sequence.table_row() for sequence in scores.sequences}
+    rows[PROTOCOLS[scores.protocol].scores.TOTAL] = PROTOCOLS[scores.protocol].scores.total_row(scores)
+    for line in _columns(rows):
+        out(line)
+    out("  ".join(f"{name} {100 * value:.1f}" for name, value in scores.summary().items()))
+    value, low, high = (100 * x for x in scores.interval(scores.headline))
+    out(f"{scores.headline} {value:.1f}, {LEVEL:.0%} bootstrap interval over {len(scores.sequences)} sequences: "
+        f"{low:.1f} to {high:.1f}")  # fmt: skip
+
+
+def print_side_by_side(scored: Sequence[Scores], out: Callable[[str], None] = print) -> None:
+    """Print the headline measure of every sequence under several protocols, a column each, in percent."""
+    if len(scored) < 2:
+        return
+    out("side by side (" + ", ".join(f"{scores.protocol}: {scores.headline}" for scores in scored) + ")")
+    rows: dict[str, dict[str, Any]] = {}
+    for scores in scored:
+        sums, weights = scores.measures()[scores.headline]
+        for sequence, value in zip(scores.sequences, sums / weights, strict=True):
+            rows.setdefault(sequence.sequence, {})[scores.protocol] = float(value)
+        rows.setdefault("all", {})
+        rows["all"][scores.protocol] = scores.summary()[scores.headline]
+    rows["all"] = rows.pop("all")  # last
+    for line in _columns(rows):
+        out(line)
+
+
+def _columns(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """A text table: a row for each name; floats in percent, other values as they are, None as nothing."""
+    names = list(dict.fromkeys(column for row in rows.values() for column in row))
+    cells = [["sequence", *names]]
+    cells += [[name, *(_cell(row.get(column)) for column in names)] for name, row in rows.items()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    )
+    return [line.rstrip() for line in lines]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[tuple]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([f"{v:.3f}" if isinstance(v, float) else v for v in row] for row in rows)
+    return text.getvalue()
+
+
+def _json(content: dict[str, Any]) -> str:
+    """Indented JSON with the innermost lists, three numbers or so, on one line each."""
+    text = json.dumps(content, indent=1)
+    return re.sub(r"\[\n[^][{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
+
+
+def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "protocol": scores.protocol,
+        "meaning": PROTOCOLS[scores.protocol].meaning,
+        "split": split,
+        "global": scores.summary(),
+        "sequences": {sequence.sequence: sequence.to_json() for sequence in scores.sequences},
+        "provenance": provenance or {},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the scores."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
