@@ -1,0 +1,91 @@
+"""Bootstrap intervals and the comparison of two folders of results."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from tests.test_scoring import davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
+from utils import compare, scoring
+from utils.bootstrap import interval, paired_interval
+from utils.errors import UserError
+from utils.score_files import write_scores
+
+
+def test_interval_of_a_constant_has_no_width():
+    assert interval(np.full(5, 0.6), np.full(5, 2.0)) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_interval_is_near_the_normal_one():
+    rng = np.random.default_rng(1)
+    values = rng.normal(0.5, 0.1, 400)
+    value, low, high = interval(values, np.ones(400))
+    half = 1.96 * values.std() / 20
+    assert (value, low, high) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=1e-3)
+
+
+def test_interval_draws_sequences_not_objects():
+    """Two sequences, of 9 objects at 1 and of 1 at 0: half of the samples draw one sequence twice."""
+    value, low, high = interval(np.array([9.0, 0.0]), np.array([9.0, 1.0]))
+    assert (value, low, high) == pytest.approx((0.9, 0.0, 1.0))
+
+
+def test_pairing_removes_what_both_share():
+    rng = np.random.default_rng(0)
+    base = rng.random(30)
+    value, low, high = paired_interval(base, base + 0.05, np.ones(30))
+    assert (value, low, high) == pytest.approx((0.05, 0.05, 0.05))
+    assert paired_interval(base, base, np.ones(30)) == pytest.approx((0, 0, 0))
+
+
+@pytest.fixture
+def scored(davis, tmp_path):  # noqa: F811
+    """Two scored folders; the second is right about `cat`."""
+    root, first = davis
+    second = tmp_path / "second"
+    write_video(second / "dogs", moving_squares(5, ids=(2, 1, 3), seed=11))
+    write_video(second / "cat", moving_squares(5, seed=0))
+    for results in (first, second):
+        scores = scoring.score(results, folders(root), workers=1, progress=False)["davis"]
+        write_scores(scores, results, split="val")
+    return first, second
+
+
+def run(monkeypatch, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
+    compare.main()
+
+
+def test_two_folders_side_by_side(scored, tmp_path, capsys, monkeypatch):
+    run(monkeypatch, *scored, "--picture", tmp_path / "p" / "a.png")
+    out = capsys.readouterr().out
+    assert "J&F-Mean under protocol davis" in out
+    assert "B is better on 1, worse on 0 of 2 sequences" in out
+    assert (tmp_path / "p" / "a.png").stat().st_size > 5000
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    compared = compare.compare(first, second, measure="J-Mean")
+    assert compared.sequences == ["dogs", "cat"]
+    assert compared.difference.value == pytest.approx(second.summary()["J-Mean"] - first.summary()["J-Mean"])
+    assert compared.difference.low == 0 < compared.difference.high
+
+
+def test_order_of_sequences_does_not_matter(scored):
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    turned = type(second)("davis", second.sequences[::-1])
+    a, b = (compare.compare(first, scores, measure="F-Mean") for scores in (second, turned))
+    assert (a.second == b.second).all()
+    assert a.difference == b.difference
+
+
+def test_what_cannot_be_compared_is_said(scored, monkeypatch):
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    fewer = type(second)("davis", second.sequences[:1])
+    with pytest.raises(UserError, match="cat: scored in one of the two only"):
+        compare.compare(first, fewer, measure="J-Mean")
+    with pytest.raises(UserError, match="--measure K: choose from J&F-Mean"):
+        compare.compare(first, second, measure="K")
+    with pytest.raises(UserError, match="no scores under paper; score it first"):
+        run(monkeypatch, *scored, "--protocol", "paper")
+    (scored[0] / "scores" / "davis" / "scores.json").write_text("{}")
+    with pytest.raises(UserError, match=r"scores\.json: not scores of this program"):
+        run(monkeypatch, *scored)

@@ -1,0 +1,180 @@
+"""Protocols with one foreground, kept scores, the toolkit's 8-bit decay, archives."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.proposals import foreground_clusters
+from tests.test_scoring import ROOT, davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
+from utils import scoring
+from utils.errors import UserError
+from utils.metrics import VOID, statistics
+from utils.png import write_label_png
+from utils.protocols import PROTOCOLS, SequenceScores, judges
+from utils.results import write_archive
+
+
+def judge(protocol: str, gt: np.ndarray, labels: np.ndarray, **options) -> SequenceScores:
+    """Scores of a sequence given as arrays (frames, H, W)."""
+    (one,) = judges([protocol], **options)
+    for number in range(one.passes):
+        for a, b in zip(gt, labels, strict=True):
+            one.add(a.astype(np.int32), b.astype(np.int32), source="x.png", number=number)
+    return one.results("x")[protocol]
+
+
+def union_iou(gt: np.ndarray, labels: np.ndarray, ids: tuple[int, ...]) -> float:
+    """IoU over all pixels of a sequence of the union of `ids` with all objects, void left out; by definition."""
+    truth, mask, valid = (gt > 0) & (gt != VOID), np.isin(labels, ids), gt != VOID
+    union = ((truth | mask) & valid).sum()
+    return float((truth & mask & valid).sum() / union) if union else 1.0
+
+
+def test_foreground_merges_ids_and_objects_and_leaves_void_out():
+    gt, labels = np.zeros((2, 8, 8), dtype=int), np.zeros((2, 8, 8), dtype=int)
+    gt[:, 2:4, 2:4], gt[:, 4:6, 2:4], gt[:, 0] = 1, 2, VOID  # 8 pixels of objects
+    labels[0, 2:4, 2:4], labels[0, 4:6, 2:4], labels[0, 0] = 7, 3, 1  # exactly these, and void
+    labels[1, 2:4, 2:6] = 5  # 4 of the 8, and 4 beside them
+    scores = judge("foreground", gt, labels)
+    assert len(scores.j) == 1
+    assert scores.j[0].mean == pytest.approx((1 + 4 / 12) / 2)
+    assert scores.f[0].mean <= 1
+    assert scores.proposals == 4
+
+
+def test_single_object_data_sets_have_both_means():
+    gt = np.zeros((3, 8, 8), dtype=int)
+    gt[:, 2:4, 2:4] = 1
+    good, bad = judge("foreground", gt, gt), judge("foreground", gt[:1], 0 * gt[:1])
+    from utils.score_files import Scores
+
+    summary = Scores("foreground", (good, bad)).summary()
+    assert summary["J-Mean"] == pytest.approx(0.5)  # of two sequences
+    assert summary["J-Mean of frames"] == pytest.approx(0.75)  # of four frames
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_oracle_finds_the_best_union(seed):
+    rng = np.random.default_rng(seed)
+    gt = np.where(rng.random((3, 6, 7)) < 0.1, VOID, rng.integers(0, 3, (3, 6, 7)))
+    labels = rng.integers(0, 5, (3, 6, 7))
+    chosen = judge("oracle", gt, labels).assignment
+    subsets = itertools.chain.from_iterable(itertools.combinations(range(1, 5), n) for n in range(5))
+    best = max(union_iou(gt, labels, ids) for ids in subsets)
+    assert union_iou(gt, labels, chosen) == pytest.approx(best)
+
+
+def test_oracle_scores_what_it_chose():
+    gt, labels = np.zeros((2, 6, 6), dtype=int), np.zeros((2, 6, 6), dtype=int)
+    gt[:, 1:5, 1:5] = 1
+    labels[:, 1:3, 1:5], labels[:, 3:5, 1:5], labels[:, 5] = 4, 2, 3
+    scores = judge("oracle", gt, labels)
+    assert scores.assignment == (2, 4)
+    assert scores.j[0].mean == scores.f[0].mean == 1
+
+
+def test_eight_bit_decay_is_the_toolkits():
+    values = np.random.default_rng(0).random(400)
+    # Quarters of 400 frames begin at 0, 100, 200, 299 and end at 399; 299 and 399 are 43 and 143 in 8 bits.
+    with_bug, plain = statistics(values, eight_bit=True), statistics(values)
+    assert plain.decay == pytest.approx(values[:101].mean() - values[299:400].mean())
+    assert with_bug.decay == pytest.approx(values[:101].mean() - values[43:144].mean())
+    assert with_bug[:2] == plain[:2]
+    assert np.isnan(statistics(values[:300], eight_bit=True).decay)  # an empty quarter there
+    assert statistics(values[:256], eight_bit=True) == statistics(values[:256])
+
+
+def test_foreground_rule_takes_what_keeps_off_the_border():
+    labels = np.zeros((2, 9, 9), dtype=int)
+    labels[:, 3:6, 3:6], labels[:, 6:, 4:6] = 4, 2  # one in the middle, one that stands on the lower edge
+    expected = (labels == 4).astype(int)
+    assert (foreground_clusters(labels)[:, :3] == expected[:, :3]).all()
+    assert (foreground_clusters(labels)[:, 3:6] == expected[:, 3:6]).all()
+    assert (foreground_clusters(np.zeros((1, 4, 4), dtype=int)) == 1).all()  # something always is
+
+
+def test_scores_are_kept_for_the_same_files_only(davis, monkeypatch):  # noqa: F811
+    root, results = davis
+    first = scoring.score(results, folders(root), protocols=["davis", "paper"], keep=True, workers=1)
+    seen = []
+    read = scoring._read_pair
+    monkeypatch.setattr(scoring, "_read_pair", lambda *args: seen.append(args[2]) or read(*args))
+    assert scoring.score(results, folders(root), protocols=["davis", "paper"], keep=True, workers=1) == first
+    assert not seen
+    write_label_png(results / "cat" / "00002.png", moving_squares(3)[2])
+    assert scoring.score(results, folders(root), protocols=["davis"], keep=True, workers=1) != first
+    assert {path.parent.name for path in seen} == {"cat"}
+    seen.clear()
+    gt = root / "Annotations_unsupervised" / "480p" / "dogs" / "00000.png"
+    write_label_png(gt, moving_squares(1, seed=9)[0])
+    scoring.score(results, folders(root), protocols=["davis"], keep=True, workers=1)
+    assert {path.parent.name for path in seen} == {"dogs"}
+    seen.clear()
+    scoring.score(results, folders(root), protocols=["davis"], keep=True, toolkit_exact=True, workers=1)
+    assert {path.parent.name for path in seen} == {"dogs", "cat"}
+
+
+def test_damaged_kept_scores_are_done_anew(davis):  # noqa: F811
+    root, results = davis
+    first = scoring.score(results, folders(root), keep=True, workers=1)
+    for path in (results / "scores" / "davis" / "sequences").iterdir():
+        path.write_text(path.read_text()[:-9])
+    assert scoring.score(results, folders(root), keep=True, workers=1) == first
+
+
+def test_two_processes_of_torchrun_score_what_one_does(davis):  # noqa: F811
+    root, results = davis
+    alone = scoring.score(results, folders(root), protocols=list(PROTOCOLS), workers=1)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+                "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]  # fmt: skip
+    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results, "--protocol", "all"]
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for protocol, scores in alone.items():
+        content = json.loads((results / "scores" / protocol / "scores.json").read_text())
+        assert content["global"] == scores.summary()
+        assert done.stdout.count(f"protocol {protocol}:") == 1
+
+
+def test_protocols_side_by_side(davis, capsys):  # noqa: F811
+    root, results = davis
+    scored = scoring.score(results, folders(root), protocols=["davis", "paper"], workers=1)
+    from utils.score_files import print_side_by_side
+
+    print_side_by_side(list(scored.values()))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["sequence", "davis", "paper"]
+    assert [line.split()[0] for line in lines[2:]] == ["dogs", "cat", "all"]
+    assert lines[-1].split()[1] == f"{100 * scored['davis'].summary()['J&F-Mean']:.1f}"
+
+
+def test_names_of_groups_of_protocols():
+    assert scoring.expand(["both"], ()) == ["davis", "paper"]
+    assert scoring.expand(["paper", "all"], ("davis", "paper", "oracle")) == ["paper", "davis", "oracle"]
+
+
+def test_archive_has_the_layout_of_the_server(tmp_path):
+    write_video(tmp_path / "r" / "cat", moving_squares(2))
+    write_video(tmp_path / "r" / "scores", moving_squares(1))
+    write_archive(tmp_path / "a.zip", tmp_path / "r", ["cat"])
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.namelist() == ["cat/00000.png", "cat/00001.png"]
+
+
+def test_nothing_to_score_is_said(tmp_path):
+    with pytest.raises(UserError, match="x: its annotations hold only 0 and void"):
+        judge("davis", np.full((1, 4, 4), VOID), np.zeros((1, 4, 4)))
+    assert Path(tmp_path).is_dir()

@@ -1,0 +1,129 @@
+"""Compare two folders of results, scored by the same protocol, sequence by sequence.
+
+    python -m utils.compare outputs/a outputs/b --protocol davis --picture outputs/a_or_b.png
+
+A and B are folders that eval.py or utils.scoring has scored. Differences are B minus A. The interval is a paired
+bootstrap over sequences: one that leaves out zero says that the difference is unlikely to come from the choice of
+sequences; it says nothing of other seeds or data sets.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.bootstrap import LEVEL, SAMPLES, Interval, interval, paired_interval
+from utils.errors import UserError, run_main
+from utils.protocols import PROTOCOLS
+from utils.score_files import Scores, read_scores
+
+
+class Comparison(NamedTuple):
+    """first, second: (sequences,) float, a measure of each sequence in [0, 1]; the intervals are of the data set."""
+
+    sequences: list[str]
+    first: np.ndarray
+    second: np.ndarray
+    first_interval: Interval
+    second_interval: Interval
+    difference: Interval
+
+
+def find_scores(results: Path, protocol: str) -> Scores:
+    """The scores of a results folder, or of its folder for the protocol's kind of predictions."""
+    places = [results, results / PROTOCOLS[protocol].predictions]
+    folders = [place / "scores" / protocol for place in places]
+    found = next((folder for folder in folders if (folder / "scores.json").is_file()), None)
+    if found is None:
+        raise UserError(f"{results}: no scores under {protocol}; score it first (eval.py, or python -m utils.scoring)")
+    return read_scores(found)
+
+
+def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
+    """Compare one measure of two sets of scores.
+
+    Raises:
+        UserError: other sequences, other objects, or a measure that they do not have.
+    """
+    names = [sequence.sequence for sequence in first.sequences]
+    order = {sequence.sequence: k for k, sequence in enumerate(second.sequences)}
+    if unlike := sorted(set(names) ^ set(order)):
+        raise UserError(f"{unlike[0]}: scored in one of the two only; score both on the same sequences")
+    if measure not in first.measures():
+        raise UserError(f"--measure {measure}: choose from {', '.join(first.measures())}")
+    (a, weights), (b, weights_b) = (scores.measures()[measure] for scores in (first, second))
+    b, weights_b = (values[[order[name] for name in names]] for values in (b, weights_b))
+    if (weights != weights_b).any():
+        raise UserError(
+            f"{names[int(np.argmax(weights != weights_b))]}: another ground truth in either; score both anew"
+        )
+    options = {"samples": samples, "seed": seed}
+    return Comparison(
+        names, a / weights, b / weights,
+        interval(a, weights, **options), interval(b, weights, **options), paired_interval(a, b, weights, **options),
+    )  # fmt: skip
+
+
+def print_comparison(compared: Comparison, labels: tuple[str, str]) -> None:
+    """Print a line per sequence, in percent, and the means with their intervals."""
+    width = max(map(len, [*compared.sequences, "sequence"]))
+    print(f"A = {labels[0]}\nB = {labels[1]}\n{'sequence':<{width}}      A      B    B-A")
+    for name, a, b in zip(compared.sequences, compared.first, compared.second, strict=True):
+        print(f"{name:<{width}}  {100 * a:5.1f}  {100 * b:5.1f}  {100 * (b - a):+5.1f}")
+    better = int((compared.second > compared.first).sum())
+    worse = int((compared.second < compared.first).sum())
+    print(f"B is better on {better}, worse on {worse} of {len(compared.sequences)} sequences")
+    named = {"A": compared.first_interval, "B": compared.second_interval, "B-A": compared.difference}
+    for name, (value, low, high) in named.items():
+        sign = "+" if name == "B-A" else ""
+        print(f"{name:<3}  {100 * value:{sign}.1f}, {LEVEL:.0%} bootstrap interval over sequences: "
+              f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}")  # fmt: skip
+
+
+def draw(compared: Comparison, labels: tuple[str, str], measure: str, picture: Path) -> None:
+    """A picture: each sequence's two values joined by a line, sorted by their difference."""
+    from matplotlib.figure import Figure  # slow to import
+
+    order = np.argsort(compared.second - compared.first)
+    figure = Figure(figsize=(7, 1.5 + 0.25 * len(order)), layout="constrained")
+    axis = figure.subplots()
+    rows = np.arange(len(order))
+    a, b = 100 * compared.first[order], 100 * compared.second[order]
+    axis.hlines(rows, np.minimum(a, b), np.maximum(a, b), color=np.where(b >= a, "tab:green", "tab:red"), linewidth=2)
+    axis.plot(a, rows, "o", color="0.6", label=f"A: {labels[0]}")
+    axis.plot(b, rows, "o", color="k", markersize=5, label=f"B: {labels[1]}")
+    axis.set_yticks(rows, [compared.sequences[k] for k in order])
+    axis.set_xlabel(f"{measure}, %")
+    value, low, high = (100 * x for x in compared.difference)
+    axis.set_title(f"B - A = {value:+.1f} [{low:+.1f}, {high:+.1f}]", fontsize=10)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=8)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("a", type=Path, help="folder of results")
+    parser.add_argument("b", type=Path, help="another, scored on the same sequences")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="davis")
+    parser.add_argument("--measure", help="which of the protocol's measures; its main one if not given")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", type=Path, help="where a picture of the sequences goes (.png)")
+    args = parser.parse_args()
+    if args.samples < 1:
+        raise UserError(f"--samples is {args.samples}; give at least 1")
+    first, second = (find_scores(path, args.protocol) for path in (args.a, args.b))
+    measure = args.measure or first.headline
+    compared = compare(first, second, measure=measure, samples=args.samples, seed=args.seed)
+    print(f"{measure} under protocol {args.protocol}: {PROTOCOLS[args.protocol].meaning}")
+    print_comparison(compared, (str(args.a), str(args.b)))
+    if args.picture:
+        draw(compared, (str(args.a), str(args.b)), measure, args.picture)
+        print(f"picture: {args.picture}")
+
+
+if __name__ == "__main__":
+    run_main(main)
