@@ -81,9 +81,11 @@ def contingency(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
     objects, segments = np.arange(rows), np.arange(columns)
     if rows * columns > _DENSE_CELLS:  # a few high ids: count only those that occur
         (objects, gt), (segments, prediction) = _numbered(gt), _numbered(prediction)
-    joint = np.multiply(gt, len(segments), dtype=np.intp)
-    joint += prediction
-    counts = np.bincount(joint.ravel(), minlength=len(objects) * len(segments)).reshape(len(objects), -1)
+    cells = len(objects) * len(segments)
+    joint = gt.astype(np.int32 if cells < 2**31 else np.int64)
+    joint *= len(segments)
+    joint += prediction.astype(joint.dtype, copy=False)
+    counts = np.bincount(joint.ravel(), minlength=cells).reshape(len(objects), -1)
     counts[objects == VOID] = 0
     present, used = counts.any(axis=1), counts.any(axis=0)
     return Contingency(objects[present], segments[used], counts[present][:, used])
