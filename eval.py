@@ -37,7 +37,7 @@ from utils.protocols import MAX_PROPOSALS, PROTOCOLS
 from utils.report import markdown_costs
 from utils.results import ResultsFolder, write_archive
 from utils.score_files import Scores, print_side_by_side, print_table, write_scores
-from utils.scoring import expand, read_provenance, score
+from utils.scoring import add_score_options, expand, read_provenance, score, score_options
 from utils.visual import contact_sheet, overlay, write_picture, write_video
 
 # What is made of the clusters (T, h, w) for each kind of predictions that protocols ask for: proposals, 0 background.
@@ -87,7 +87,7 @@ def make_parser() -> Parser:
         help="; ".join(f"{name}: {protocol.meaning}" for name, protocol in PROTOCOLS.items())
         + "; both: davis and paper",
     )
-    output("--toolkit_exact", action="store_true", help="decay with the DAVIS toolkit's 8-bit frame indices")
+    add_score_options(output)
     output("--predictions", help="score the label PNGs of this folder, <video>/<frame>.png; nothing is segmented")
     output("--overlay", action=argparse.BooleanOptionalAction, help="an overlay .mp4 per video; on for --dataset video")
     output("--workers", type=positive_int, help="processes for scoring; all cores if not given")
@@ -205,7 +205,7 @@ def score_folders(
         if distributed.is_main():
             print(f"scoring {len(annotations)} videos under {', '.join(names)}", file=sys.stderr, flush=True)
         scored |= score(
-            folder, annotations, protocols=names, toolkit_exact=args.toolkit_exact, keep=True, workers=args.workers
+            folder, annotations, protocols=names, options=score_options(args), keep=True, workers=args.workers
         )
     if not distributed.is_main():
         return

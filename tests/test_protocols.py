@@ -17,15 +17,18 @@ from model.proposals import foreground_clusters
 from tests.test_scoring import ROOT, davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
 from utils import scoring
 from utils.errors import UserError
+from utils.judges import Options, judges
 from utils.metrics import VOID, statistics
 from utils.png import write_label_png
-from utils.protocols import PROTOCOLS, SequenceScores, judges
+from utils.protocols import PROTOCOLS
 from utils.results import write_archive
+from utils.score_files import Scores, print_side_by_side, print_table, read_scores, write_scores
+from utils.sequence_scores import SequenceScores
 
 
 def judge(protocol: str, gt: np.ndarray, labels: np.ndarray, **options) -> SequenceScores:
     """Scores of a sequence given as arrays (frames, H, W)."""
-    (one,) = judges([protocol], **options)
+    (one,) = judges([protocol], Options(**options))
     for number in range(one.passes):
         for a, b in zip(gt, labels, strict=True):
             one.add(a.astype(np.int32), b.astype(np.int32), source="x.png", number=number)
@@ -55,8 +58,6 @@ def test_single_object_data_sets_have_both_means():
     gt = np.zeros((3, 8, 8), dtype=int)
     gt[:, 2:4, 2:4] = 1
     good, bad = judge("foreground", gt, gt), judge("foreground", gt[:1], 0 * gt[:1])
-    from utils.score_files import Scores
-
     summary = Scores("foreground", (good, bad)).summary()
     assert summary["J-Mean"] == pytest.approx(0.5)  # of two sequences
     assert summary["J-Mean of frames"] == pytest.approx(0.75)  # of four frames
@@ -120,7 +121,9 @@ def test_scores_are_kept_for_the_same_files_only(davis, monkeypatch):  # noqa: F
     scoring.score(results, folders(root), protocols=["davis"], keep=True, workers=1)
     assert {path.parent.name for path in seen} == {"dogs"}
     seen.clear()
-    scoring.score(results, folders(root), protocols=["davis"], keep=True, toolkit_exact=True, workers=1)
+    scoring.score(
+        results, folders(root), protocols=["davis"], keep=True, options=Options(toolkit_exact=True), workers=1
+    )
     assert {path.parent.name for path in seen} == {"dogs", "cat"}
 
 
@@ -145,20 +148,49 @@ def test_two_processes_of_torchrun_score_what_one_does(davis):  # noqa: F811
     assert done.returncode == 0, done.stderr
     for protocol, scores in alone.items():
         content = json.loads((results / "scores" / protocol / "scores.json").read_text())
-        assert content["global"] == scores.summary()
+        assert content["global"] == pytest.approx(scores.summary() | unknown(content["global"]))
         assert done.stdout.count(f"protocol {protocol}:") == 1
+
+
+def unknown(summary: dict) -> dict:
+    """What JSON has no number for: five frames hold no clip of six."""
+    missing = {name: value for name, value in summary.items() if value is None}
+    assert set(missing) <= {"fg_ari_clip", "mbo_clip", "miou_clip", "AP_small", "AP_medium", "AP_large"}
+    return missing
 
 
 def test_protocols_side_by_side(davis, capsys):  # noqa: F811
     root, results = davis
     scored = scoring.score(results, folders(root), protocols=["davis", "paper"], workers=1)
-    from utils.score_files import print_side_by_side
-
     print_side_by_side(list(scored.values()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["sequence", "davis", "paper"]
     assert [line.split()[0] for line in lines[2:]] == ["dogs", "cat", "all"]
     assert lines[-1].split()[1] == f"{100 * scored['davis'].summary()['J&F-Mean']:.1f}"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_scores_survive_their_file(davis, tmp_path, protocol):  # noqa: F811
+    root, results = davis
+    scores = scoring.score(results, folders(root), protocols=[protocol], workers=1)[protocol]
+    again = read_scores(write_scores(scores, tmp_path, split="val"))
+    assert [sequence.to_json() for sequence in again.sequences] == [s.to_json() for s in scores.sequences]
+    assert again.summary() == pytest.approx(scores.summary(), nan_ok=True)
+    lines = []
+    print_table(again, out=lines.append)
+    assert lines[0].startswith(f"protocol {protocol}: ")
+    assert lines[2].split()[0] == "dogs"
+
+
+def test_identity_is_counted_under_davis():
+    """One object, two proposals that swap half way: J&F of 1 in every frame, matched once half of it is lost."""
+    gt, labels = np.zeros((4, 12, 12), dtype=int), np.zeros((4, 12, 12), dtype=int)
+    gt[:, 3:7, 3:7] = 1
+    labels[:2, 3:7, 3:7], labels[2:, 3:7, 3:7] = 1, 2
+    identity = judge("davis", gt, labels).identity
+    assert identity.gap == pytest.approx(0.5)
+    assert (identity.switches, identity.visible) == (1, 4)
+    assert judge("paper", gt, labels).identity is None
 
 
 def test_names_of_groups_of_protocols():

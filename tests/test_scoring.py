@@ -16,7 +16,7 @@ from utils.annotations import LabelFolder
 from utils.errors import UserError
 from utils.metrics import VOID, statistics
 from utils.png import write_label_png
-from utils.protocols import SequenceScores
+from utils.sequence_scores import SequenceScores
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

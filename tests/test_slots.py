@@ -13,6 +13,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import adjusted_rand_score
 
 from utils.metrics import VOID
+from utils.score_files import Scores
+from utils.sequence_scores import SlotSequence
 from utils.slots import (
     NOTHING,
     SlotScores,
@@ -21,7 +23,6 @@ from utils.slots import (
     agreement,
     contingency,
     matched_mean,
-    mean_scores,
     merged,
 )
 
@@ -386,18 +387,20 @@ def test_memory_hardly_grows_with_the_video():
 # Means over sequences
 
 
-def test_means_over_sequences_and_pooled():
+def test_means_weigh_what_their_source_weighs():
     one = score([row(1, 1, 2)], [row(1, 1, 2)], clip_frames=1)
     other = score([row(1, 1), row(0, 1), row(0, 0)], [row(3, 4), row(3, 3), row(3, 3)], clip_frames=1)
     empty = score([row(0, 0)], [row(1, 1)], clip_frames=1)
     assert other.mbo_frame == other.mbo_clip == 1 / 2
-    means = mean_scores([one, other, empty])
-    assert list(means) == list(NAMES)
-    assert means["mbo_frame"] == pytest.approx((1 + 1 / 2) / 2)
-    assert means["ari_frame"] == pytest.approx((one.ari_frame + other.ari_frame + 1) / 3)
-    pooled = mean_scores([one, other, empty], pooled=True)
-    # One frame, and two, have objects; one sequence has two objects, the other one.
-    assert pooled["mbo_frame"] == pooled["mbo_clip"] == pytest.approx((1 + 2 * 1 / 2) / 3)
-    assert pooled["miou_video"] == pytest.approx((2 * 1 + other.miou_video) / 3)
-    assert pooled["mbo_video"] == means["mbo_video"]
-    assert np.isnan(mean_scores([empty])["mbo_frame"])
+
+    def means(*sequences):
+        return Scores("slots", tuple(SlotSequence(str(k), 1, 1, s) for k, s in enumerate(sequences))).summary()
+
+    found = means(one, other, empty)
+    assert list(found) == list(NAMES)
+    # One frame, and two, have objects; one sequence has two objects, the other one; all four sequences' frames count.
+    assert found["mbo_frame"] == found["mbo_clip"] == pytest.approx((1 + 2 * 1 / 2) / 3)
+    assert found["miou_video"] == pytest.approx((2 * 1 + other.miou_video) / 3)
+    assert found["mbo_video"] == pytest.approx((one.mbo_video + other.mbo_video) / 2)
+    assert found["ari_frame"] == pytest.approx((one.ari_frame + 3 * other.ari_frame + 1) / 5)
+    assert np.isnan(means(empty)["mbo_frame"])

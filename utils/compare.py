@@ -50,6 +50,8 @@ def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPL
     order = {sequence.sequence: k for k, sequence in enumerate(second.sequences)}
     if unlike := sorted(set(names) ^ set(order)):
         raise UserError(f"{unlike[0]}: scored in one of the two only; score both on the same sequences")
+    if not first.measures():
+        raise UserError(f"--protocol {first.protocol}: its measures are no means over sequences; compare by another")
     if measure not in first.measures():
         raise UserError(f"--measure {measure}: choose from {', '.join(first.measures())}")
     (a, weights), (b, weights_b) = (scores.measures()[measure] for scores in (first, second))

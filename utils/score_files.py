@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -18,7 +19,7 @@ import scipy
 from utils.bootstrap import LEVEL, Interval, interval
 from utils.errors import UserError
 from utils.png import replacing
-from utils.protocols import PROTOCOLS, SequenceScores
+from utils.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Scores:
     """All sequences under one protocol, in the order they were asked for."""
 
     protocol: str
-    sequences: tuple[SequenceScores, ...]
+    sequences: tuple
 
     @property
     def headline(self) -> str:
@@ -35,10 +36,21 @@ class Scores:
 
     def summary(self) -> dict[str, float]:
         """Every measure over the whole data set, in [0, 1]; what weighs alike is the protocol's affair."""
-        return {name: float(sums.sum() / weights.sum()) for name, (sums, weights) in self.measures().items()}
+        family = PROTOCOLS[self.protocol].scores
+        if hasattr(family, "pooled"):
+            return family.pooled(self.sequences)
+        return {
+            name: float(sums.sum() / weights.sum()) if weights.any() else math.nan
+            for name, (sums, weights) in self.measures().items()
+        }
 
     def measures(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Measure -> (sums, weights), (sequences,) each: what a sequence adds to the numerator and denominator."""
+        """Measure -> (sums, weights), (sequences,) each: what a sequence adds to the numerator and denominator.
+
+        Empty for protocols whose measures are no means over sequences.
+        """
+        if hasattr(PROTOCOLS[self.protocol].scores, "pooled"):
+            return {}
         each = [sequence.measures() for sequence in self.sequences]
         return {name: tuple(np.array([values[name] for values in each], dtype=float).T) for name in each[0]}
 
@@ -91,6 +103,8 @@ def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
     for line in _columns(rows):
         out(line)
     out("  ".join(f"{name} {100 * value:.1f}" for name, value in scores.summary().items()))
+    if scores.headline not in scores.measures():
+        return
     value, low, high = (100 * x for x in scores.interval(scores.headline))
     out(f"{scores.headline} {value:.1f}, {LEVEL:.0%} bootstrap interval over {len(scores.sequences)} sequences: "
         f"{low:.1f} to {high:.1f}")  # fmt: skip
@@ -103,9 +117,9 @@ def print_side_by_side(scored: Sequence[Scores], out: Callable[[str], None] = pr
     out("side by side (" + ", ".join(f"{scores.protocol}: {scores.headline}" for scores in scored) + ")")
     rows: dict[str, dict[str, Any]] = {}
     for scores in scored:
-        sums, weights = scores.measures()[scores.headline]
-        for sequence, value in zip(scores.sequences, sums / weights, strict=True):
-            rows.setdefault(sequence.sequence, {})[scores.protocol] = float(value)
+        each = scores.measures().get(scores.headline, ())
+        for sequence, total, weight in zip(scores.sequences, *each, strict=True) if each else ():
+            rows.setdefault(sequence.sequence, {})[scores.protocol] = float(total / weight) if weight else math.nan
         rows.setdefault("all", {})
         rows["all"][scores.protocol] = scores.summary()[scores.headline]
     rows["all"] = rows.pop("all")  # last
@@ -151,7 +165,7 @@ def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> d
         "protocol": scores.protocol,
         "meaning": PROTOCOLS[scores.protocol].meaning,
         "split": split,
-        "global": scores.summary(),
+        "global": {name: None if math.isnan(value) else value for name, value in scores.summary().items()},
         "sequences": {sequence.sequence: sequence.to_json() for sequence in scores.sequences},
         "provenance": provenance or {},
         "versions": versions(),

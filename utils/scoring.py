@@ -11,6 +11,7 @@ protocols (METHOD.md, section 6; `utils.protocols`):
   numbers were scored. Identity over time is not scored: on the same PNGs, J&F is never below `davis`.
 - `foreground`: every proposal together against all objects together. `oracle`: the same with the best union of
   proposals, chosen with the ground truth.
+- `slots`: FG-ARI, ARI, mBO and mIoU (`utils.slots`). `tracks`: class-agnostic AP and AR (`utils.tracks`).
 
 Other data sets than those in the layout of DAVIS: `python eval.py --predictions results/ours --dataset NAME`.
 
@@ -24,7 +25,7 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,12 @@ from tqdm import tqdm
 from utils import distributed
 from utils.annotations import Annotations, LabelFolder, digest_files
 from utils.errors import UserError, run_main
+from utils.judges import DEFAULT_OPTIONS, Options, judges
 from utils.png import read_label_png, replacing
-from utils.protocols import PROTOCOLS, SequenceScores, judges
+from utils.protocols import PROTOCOLS
 from utils.score_files import Scores, print_side_by_side, print_table, write_scores
+from utils.sequence_scores import SequenceScores
+from utils.slots import CLIP_FRAMES
 
 VERSION = 1  # raise it with every change of what is computed: kept scores of older versions are then done anew
 FRAMES_PER_PROCESS = 200  # starting a process costs about as much as scoring half of these
@@ -53,7 +57,7 @@ class Job:
     annotations: Annotations
     results: Path
     protocols: tuple[str, ...]
-    toolkit_exact: bool = False
+    options: Options = DEFAULT_OPTIONS
     keep: bool = False
 
 
@@ -62,7 +66,7 @@ def score(
     annotations: dict[str, Annotations],
     *,
     protocols: Sequence[str] = ("davis",),
-    toolkit_exact: bool = False,
+    options: Options = DEFAULT_OPTIONS,
     keep: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -76,7 +80,6 @@ def score(
     Under torchrun each process scores its share; `keep` must be set then.
 
     Args:
-        toolkit_exact: decay with the 8-bit frame indices of the official toolkit, wrong past 256 frames.
         keep: keep each sequence's scores below `<results>/scores` and take those that are there for the same files.
 
     Returns:
@@ -88,7 +91,7 @@ def score(
     _check_request(results, annotations, protocols, workers)
     # Long sequences first, so that none is left to run alone at the end.
     order = sorted(annotations, key=lambda name: -len(annotations[name].frame_names))
-    jobs = {name: Job(name, annotations[name], Path(results), tuple(protocols), toolkit_exact, keep) for name in order}
+    jobs = {name: Job(name, annotations[name], Path(results), tuple(protocols), options, keep) for name in order}
     mine = [jobs[name] for name in order[distributed.rank() :: distributed.world_size()]]
     done = _run_all(mine, workers, progress)
     if distributed.world_size() > 1:
@@ -108,7 +111,7 @@ def score_sequence(job: Job) -> dict[str, SequenceScores]:
     kept = {name: scores for name, scores in kept.items() if scores is not None}
     missing = [name for name in job.protocols if name not in kept]
     found: dict[str, SequenceScores] = {}
-    at_work = judges(missing, toolkit_exact=job.toolkit_exact)
+    at_work = judges(missing, job.options)
     for number in range(max((judge.passes for judge in at_work), default=0)):
         looking = [judge for judge in at_work if number < judge.passes]
         for frame in job.annotations.frame_names:
@@ -207,7 +210,7 @@ def _kept_file(job: Job, protocol: str) -> Path:
 def _digest(job: Job) -> str:
     """Of everything that a sequence's scores depend on."""
     paths = [job.results / job.sequence / f"{name}.png" for name in job.annotations.frame_names]
-    return digest_files(paths, VERSION, job.toolkit_exact, job.annotations.digest())
+    return digest_files(paths, VERSION, job.options, job.annotations.digest())
 
 
 def _read_kept(path: Path, digest: str, sequence: str) -> Any | None:
@@ -274,7 +277,7 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--split_file", default="ImageSets/2017/val.txt", help="sequences to score, relative to --davis_path"
     )
-    parser.add_argument("--toolkit_exact", action="store_true", help="decay with the toolkit's 8-bit frame indices")
+    add_score_options(parser.add_argument)
     parser.add_argument("--workers", type=int, help="processes at most; all cores if not given")
     return parser.parse_args()
 
@@ -290,7 +293,7 @@ def main() -> None:
     distributed.start()
     try:
         scored = score(
-            args.results, annotations, protocols=protocols, toolkit_exact=args.toolkit_exact, keep=True,
+            args.results, annotations, protocols=protocols, options=score_options(args), keep=True,
             workers=args.workers,
         )  # fmt: skip
         if distributed.is_main():
@@ -301,6 +304,19 @@ def main() -> None:
             print_side_by_side(list(scored.values()))
     finally:
         distributed.stop()
+
+
+def add_score_options(add: Callable[..., Any]) -> None:
+    """The flags of `Options`."""
+    add("--toolkit_exact", action="store_true", help="decay with the DAVIS toolkit's 8-bit frame indices")
+    add("--clip_frames", type=int, default=CLIP_FRAMES, help="clip length of slots (VideoSAUR's 6); 0: whole videos")
+    add("--first_frame_objects", action="store_true", help="slots: only the first frame's objects count (SOLV)")
+
+
+def score_options(args: argparse.Namespace) -> Options:
+    if args.clip_frames < 0:
+        raise UserError(f"--clip_frames is {args.clip_frames}; give at least 1, or 0 for whole videos")
+    return Options(args.toolkit_exact, args.clip_frames or None, args.first_frame_objects)
 
 
 def expand(names: Sequence[str], everything: Sequence[str]) -> list[str]:

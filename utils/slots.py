@@ -24,13 +24,12 @@ Definitions and what differs between the papers:
   6 consecutive frames for YouTube-VIS, incomplete last clips dropped. IoU is that of the masks through the clip. Its
   released configurations report ARI and mBO; its metric can match by the Hungarian method too: `miou_clip` here.
 - SOLV (Aydemir et al., NeurIPS 2023) averages IoU over the frames in which object or segment occur, matches once per
-  video on that (`miou_video`), averages over the objects of all videos (`mean_scores(..., pooled=True)`), and takes
+  video on that (`miou_video`), averages over the objects of all videos (`POOLS`), and takes
   FG-ARI per frame after all unmatched segments became one (`fg_ari_matched`). It knows only the objects of the first
   frame (`first_frame_objects=True`).
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -174,8 +173,9 @@ class SlotScores(NamedTuple):
     objects: int
 
 
-# What a score is a mean of, where that is not the sequence.
-_POOLS = {
+# What a score is a mean of, where that is not the sequence: VideoSAUR's and SOLV's code weigh each of these alike over
+# a data set.
+POOLS = {
     "ari_frame": "frames",
     "fg_ari_frame": "object_frames",
     "mbo_frame": "object_frames",
@@ -185,21 +185,6 @@ _POOLS = {
     "miou_clip": "clips",
     "miou_video": "objects",
 }
-
-
-def mean_scores(sequences: Sequence[SlotScores], *, pooled: bool = False) -> dict[str, float]:
-    """Means over sequences; those where a score is NaN are left out of its mean, which is NaN if none remain.
-
-    With `pooled` every frame, clip or object of the data set has the same weight, whichever the score is a mean of:
-    VideoSAUR's and SOLV's code average so. (SOLV averages `fg_ari_matched` over sequences, and so does `pooled`.)
-    """
-    means = {}
-    for name in SlotScores._fields[:-4]:
-        values = np.array([getattr(scores, name) for scores in sequences], dtype=np.float64)
-        weights = np.array([getattr(s, _POOLS[name]) if pooled and name in _POOLS else 1 for s in sequences])
-        known = ~np.isnan(values)
-        means[name] = float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
-    return means
 
 
 class SlotTable:
