@@ -1,20 +1,29 @@
-"""Videos for evaluation: a folder of frames or a video file, read in order, strictly."""
+"""Videos for evaluation: a folder of frames, a video file or a TFRecord, read in order, strictly."""
 
+import io
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import cv2
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from data.annotations import RECORD_KEYS
 from data.frames import read_image, resize
+from data.tfrecord import Record, count_values, read_bytes_features
 from utils.annotations import Annotations
 from utils.errors import UserError
 
 
 class Video(Protocol):
-    """A video: its name, the stems of its frames, its annotations if there are any, and its frames in order."""
+    """A video: its name, the stems of its frames, its annotations if there are any, and its frames in order.
+
+    Annotations may be sparse: their frames are some of the video's, never others.
+    """
 
     name: str
     annotations: Annotations | None
@@ -28,7 +37,11 @@ class Video(Protocol):
         ...
 
     def read(self) -> Iterator[Tensor]:
-        """Frames (3, H, W) uint8 RGB, all of one size."""
+        """Frames (3, H, W) uint8 RGB, all of one size; raises `UserError` at the first that cannot be had."""
+        ...
+
+    def attempt(self) -> Iterator[Tensor | UserError]:
+        """As `read`, but in place of a frame that cannot be had comes its error, and those after it follow."""
         ...
 
 
@@ -42,6 +55,25 @@ def frame_size(video: Video) -> tuple[int, int]:
     """(height, width) of a video's frames in pixels."""
     height, width = next(iter(video.read())).shape[-2:]
     return height, width
+
+
+def _strictly(attempts: Iterator[Tensor | UserError]) -> Iterator[Tensor]:
+    for frame in attempts:
+        if isinstance(frame, UserError):
+            raise frame
+        yield frame
+
+
+def _of_one_size(sources: Iterator[tuple[str, Tensor | UserError]]) -> Iterator[Tensor | UserError]:
+    """Frames with where they come from -> the frames, an error in place of each of another size than the first."""
+    size = None
+    for source, frame in sources:
+        if isinstance(frame, Tensor):
+            size = size or frame.shape
+            if frame.shape != size:
+                frame = UserError(f"{source}: {frame.shape[2]}x{frame.shape[1]} pixels, but the frames before it have "
+                                  f"{size[2]}x{size[1]}; a video has frames of one size")  # fmt: skip
+        yield frame
 
 
 class FrameFolder:
@@ -70,14 +102,17 @@ class FrameFolder:
         Raises:
             UserError: an unreadable frame, or one of another size than the first; it names the frame.
         """
-        size = None
-        for path in self.paths:
-            frame = read_image(path)
-            size = size or frame.shape
-            if frame.shape != size:
-                raise UserError(f"{path}: {frame.shape[1]}x{frame.shape[2]} pixels, but the frames before it have "
-                                f"{size[1]}x{size[2]}; a video has frames of one size")  # fmt: skip
-            yield frame
+        return _strictly(self.attempt())
+
+    def attempt(self) -> Iterator[Tensor | UserError]:
+        return _of_one_size((str(path), _attempt_image(path)) for path in self.paths)
+
+
+def _attempt_image(path: Path) -> Tensor | UserError:
+    try:
+        return read_image(path)
+    except UserError as error:
+        return error
 
 
 class VideoFile:
@@ -103,12 +138,17 @@ class VideoFile:
         Raises:
             UserError: the file ends earlier than when it was first looked at.
         """
+        return _strictly(self.attempt())
+
+    def attempt(self) -> Iterator[Tensor | UserError]:
+        """As `read`; after a frame that cannot be decoded there are no more."""
         capture = cv2.VideoCapture(str(self.path))
         try:
             for index in range(self._length):
                 decoded, frame = capture.read()
                 if not decoded:
-                    raise UserError(f"{self.path}: frame {index} cannot be decoded; convert the video again")
+                    yield UserError(f"{self.path}: frame {index} cannot be decoded; convert the video again")
+                    return
                 yield torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
         finally:
             capture.release()
@@ -123,3 +163,45 @@ class VideoFile:
         if not count:
             raise UserError(f"{self.path}: not a video that OpenCV can decode; convert it, or give a folder of frames")
         return count
+
+
+class RecordVideo:
+    """A video kept as PNGs within one record of a TFRecord file, as TFDS stores MOVi. Frames are 00000, 00001, ..."""
+
+    KEY = "video"
+
+    def __init__(self, name: str, record: Record):
+        self.name = name
+        self.record = record
+        self.annotations: Annotations | None = None
+
+    @cached_property
+    def frame_names(self) -> list[str]:
+        return [f"{index:05d}" for index in range(count_values(self.record, self.KEY))]
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{len(self.frame_names)} frames, {self.record.length} bytes, checksum {self.record.checksum:08x}"
+
+    def read(self) -> Iterator[Tensor]:
+        """Frames (3, H, W) uint8 RGB. Raises `UserError`: a damaged record or frame, or frames of several sizes."""
+        return _strictly(self.attempt())
+
+    def attempt(self) -> Iterator[Tensor | UserError]:
+        try:
+            images = read_bytes_features(self.record, RECORD_KEYS)[self.KEY]
+        except UserError as error:
+            yield error
+            return
+        sources = (f"{self.record}, frame {name}" for name in self.frame_names)
+        yield from _of_one_size(
+            (source, _attempt_png(source, png)) for source, png in zip(sources, images, strict=True)
+        )
+
+
+def _attempt_png(source: str, content: bytes) -> Tensor | UserError:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return UserError(f"{source}: not a readable PNG ({error}); download this file again")

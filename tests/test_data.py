@@ -176,6 +176,10 @@ def test_own_videos(tmp_path):
     assert video.frame_names == ["00000", "00001", "00002", "00003", "00004"]
     assert frames[4].shape == (3, 48, 64)
     assert frames[4][0].float().mean() > 140 > 20 > frames[4][2].float().mean()  # red stays red
+    video._length += 2  # as if the file had been cut since
+    assert [isinstance(frame, UserError) for frame in video.attempt()] == [False] * 5 + [True]
+    with pytest.raises(UserError, match="clip.mp4: frame 5 cannot be decoded"):
+        list(video.read())
 
 
 def test_video_faults(tmp_path, davis):
@@ -190,7 +194,7 @@ def test_video_faults(tmp_path, davis):
         load_videos("davis17u", davis, split="val", flag="--davis_path", sequences=["cow"])
     cv2.imwrite(str(davis / "JPEGImages/480p/bee/00003.jpg"), np.zeros((10, 10, 3), np.uint8))
     bee = load_videos("davis17u", davis, split="val", flag="")[1]
-    with pytest.raises(UserError, match=r"bee/00003\.jpg: 10x10 pixels, but the frames before it have 60x100"):
+    with pytest.raises(UserError, match=r"bee/00003\.jpg: 10x10 pixels, but the frames before it have 100x60"):
         list(bee.read())
     (davis / "Annotations_unsupervised/480p/ant/00006.png").unlink()
     with pytest.raises(UserError, match="6 annotations for 7 frames .* first without a partner: 00006"):
