@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, index_videos
-from data.registry import OWN_VIDEO, root_of, training_list
+from data.registry import OWN_VIDEO, TRAINING_NAMES, root_of, training_videos
 from model.embedded import checkpoint_path
 from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
 from model.network import SpatioTemporalNetwork, build_network, check_origin
@@ -52,10 +52,10 @@ def make_parser() -> Parser:
     data(
         "--dataset",
         default=OWN_VIDEO,
-        choices=(OWN_VIDEO, "sprites"),
-        help="video: whatever frames lie below --basepath; sprites: generated, its training split",
+        choices=TRAINING_NAMES,
+        help="video: whatever frames lie below --basepath; others: their training split below it",
     )
-    data("--basepath", help="folder with folders of frames in any depth below it; for sprites where to write them")
+    data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
     data("--train_list", help="file, relative to --basepath, that names the videos to use")
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
@@ -244,14 +244,14 @@ def train_step(
 
 
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
-    """Frames of every training video; `args.basepath` and `args.train_list` then say where they are."""
-    if args.dataset == "sprites":
-        args.basepath = str(root_of(args.dataset, davis_path=None, basepath=args.basepath)[0])
-        split = training_list(args.dataset, Path(args.basepath))
-        args.train_list = args.train_list or split
-    elif args.basepath is None:
-        raise UserError("--basepath is missing; give the folder of videos to train on")
-    return index_videos(Path(args.basepath), train_list=args.train_list)
+    """Frames of every training video; `args.basepath` then says where they are."""
+    if args.dataset == OWN_VIDEO:
+        if args.basepath is None:
+            raise UserError("--basepath is missing; give the folder of videos to train on")
+        return index_videos(Path(args.basepath), train_list=args.train_list)
+    root, _ = root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
+    args.basepath = str(root)
+    return training_videos(args.dataset, root, train_list=args.train_list)
 
 
 def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:

@@ -1,0 +1,1 @@
+"""Layouts: the objects that know how the tree of a dataset looks."""
