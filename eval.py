@@ -21,7 +21,7 @@ import timm
 import torch
 from tqdm import tqdm
 
-from data.registry import DATASET_NAMES, OWN_VIDEO, load_videos, root_of
+from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, load_videos, root_of
 from data.videos import Video, frame_size, frames_at
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
@@ -57,8 +57,10 @@ def make_parser() -> Parser:
     data("--dataset", default="davis17u", choices=DATASET_NAMES, help="video: anybody's own, without annotation")
     data("--davis_path", help="root of DAVIS")
     data("--basepath", help="root of any other dataset; for --dataset video a video file or folder of frames")
-    data("--split", default="val", help="which split file of the dataset")
+    data("--split", help="which split of the dataset; if not given, the one that is scored")
+    data("--videos", metavar="A:B", help="only videos A to B - 1 of the split, counted from 0, such as 600:900")
     data("--sequences", nargs="+", help="only these")
+    data("--annotations", type=Path, help="for --dataset pairs: the folder of label PNGs; --basepath is that of frames")
     data("--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"))
     add_network_arguments(parser)
     method = parser.add_argument_group("method").add_argument
@@ -82,10 +84,9 @@ def make_parser() -> Parser:
     output(
         "--protocol",
         nargs="+",
-        default=["davis"],
         choices=(*PROTOCOLS, "both", "all"),
         help="; ".join(f"{name}: {protocol.meaning}" for name, protocol in PROTOCOLS.items())
-        + "; both: davis and paper",
+        + "; both: davis and paper; all: those of the dataset; if not given, its first",
     )
     add_score_options(output)
     output("--predictions", help="score the label PNGs of this folder, <video>/<frame>.png; nothing is segmented")
@@ -96,7 +97,9 @@ def make_parser() -> Parser:
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
-    protocols = expand(args.protocol, tuple(PROTOCOLS))
+    spec = DATASETS[args.dataset]
+    args.split = args.split or spec.default_split
+    protocols = expand(args.protocol or spec.protocols[:1] or ["davis"], spec.protocols)
     videos = find_videos(args)
     if args.predictions:
         score_predictions(args, videos, protocols)
@@ -174,7 +177,7 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
         print(f"scoring: {(time.perf_counter() - start) / frames:.3f} s/frame\n")
     elif args.dataset != OWN_VIDEO:
         for kind in results.kinds:
-            path = results.path / f"{args.dataset}-{args.split}-{kind}.zip"
+            path = results.path / f"{args.dataset}-{split_name(args)}-{kind}.zip"
             write_archive(path, results.predictions(kind), [video.name for video in videos])
             print(f"no annotation to score against; for the evaluation server: {path}")
     print(markdown_costs(results.path))
@@ -194,6 +197,12 @@ def score_predictions(args: argparse.Namespace, videos: list[Video], protocols: 
         distributed.stop()
 
 
+def split_name(args: argparse.Namespace) -> str:
+    """The split as files of scores are named by it: what is only a part of it says so."""
+    part = f"-{args.videos.replace(':', '-')}" if args.videos else ""
+    return f"{args.split}{part}{'-selected' if args.sequences else ''}"
+
+
 def score_folders(
     args: argparse.Namespace, videos: list[Video], folders: dict[str, Path], *, provenance: dict[str, Any]
 ) -> None:
@@ -209,7 +218,7 @@ def score_folders(
         )
     if not distributed.is_main():
         return
-    split = args.split if args.sequences is None else f"{args.split}-selected"
+    split = split_name(args)
     for name, folder in folders.items():
         print_table(scored[name])
         print(f"written to {write_scores(scored[name], folder, split=split, provenance=provenance)}\n")
@@ -241,7 +250,10 @@ def overlays(video: Video, predictions: Path, *, count: int | None = None) -> It
 
 def find_videos(args: argparse.Namespace) -> list[Video]:
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
-    return load_videos(args.dataset, root, split=args.split, flag=flag, sequences=args.sequences)
+    return load_videos(
+        args.dataset, root, split=args.split, flag=flag, sequences=args.sequences, videos=args.videos,
+        annotations=args.annotations,
+    )  # fmt: skip
 
 
 def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:

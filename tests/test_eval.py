@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -288,3 +289,41 @@ def test_real_video_reaches_the_figures_of_the_readme(shared, tmp_path, run_eval
     assert 5 <= found["sequences"]["car-shadow"]["proposals"] <= 10
     assert found["global"]["J-Mean"] == pytest.approx(0.769, abs=0.04)
     assert found["global"]["F-Mean"] == pytest.approx(0.626, abs=0.04)
+
+
+# Other data sets and protocols
+
+
+def test_all_protocols_of_a_dataset_side_by_side(davis, tmp_path, run_eval, capsys):
+    out = tmp_path / "results"
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "all", "foreground", "oracle")
+    printed = capsys.readouterr().out
+    assert printed.count("written to ") == 6
+    assert "side by side (davis: J&F-Mean, paper: J&F-Mean, slots: fg_ari_video, tracks: AP" in printed
+    assert sorted(path.name for path in (out / "paper/scores").iterdir()) == ["oracle", "paper", "slots", "tracks"]
+    masks = read_label_png(out / "foreground/ant/00003.png")
+    assert set(np.unique(masks)) <= {0, 1}
+
+
+def test_a_split_without_annotation_gives_an_archive_for_the_server(davis, tmp_path, run_eval, capsys):
+    shutil.rmtree(davis / "Annotations_unsupervised")
+    (davis / "ImageSets/2019").mkdir()
+    (davis / "ImageSets/2019/test-dev.txt").write_text("bee\n")
+    out = tmp_path / "results"
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--split", "test-dev")
+    assert "for the evaluation server" in capsys.readouterr().out
+    with zipfile.ZipFile(out / "davis17u-test-dev-davis.zip") as archive:
+        assert archive.namelist() == [f"bee/{index:05d}.png" for index in range(7)]
+
+
+def test_anybodys_predictions_are_scored_without_a_backbone(davis, tmp_path, monkeypatch, capsys):
+    """DAVIS-16 from the same tree, two of its videos by number, no network and no weights."""
+    shutil.move(davis / "Annotations_unsupervised", davis / "Annotations")
+    (davis / "ImageSets/2016").mkdir()
+    (davis / "ImageSets/2016/val.txt").write_text("nothing\nant\nbee\n")
+    predictions = shutil.copytree(davis / "Annotations/480p", tmp_path / "predictions")
+    command = ["--dataset", "davis16", "--davis_path", davis, "--predictions", predictions, "--videos", "1:"]
+    monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, command), "--workers", "1"])
+    eval_program.main()
+    assert "J-Mean of frames 100.0" in capsys.readouterr().out
+    assert (predictions / "scores/foreground/global_results-val-1-.csv").is_file()
