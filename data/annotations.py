@@ -16,56 +16,16 @@ from pycocotools import mask as coco_masks
 
 from data.frames import list_images, read_image
 from data.tfrecord import Record, read_bytes_features
-from utils.annotations import digest_files
+from utils.annotations import MAX_OBJECTS, VOID, LabelFiles, digest_files
 from utils.errors import UserError
+from utils.names import plain_name
 from utils.png import read_label_png
 
-VOID = 255
-MAX_OBJECTS = VOID - 1
 _COLOUR_MODES = ("RGB", "RGBA", "LA")
 _LOSSLESS = (".png", ".bmp")  # what a mask is stored as
 
 
-def plain_name(name: object, source: object) -> str:
-    """`name` if it is that of one file or folder; names come from files of others and must not lead out of a dataset.
-
-    Raises:
-        UserError: naming `source`, where the name was found.
-    """
-    if not isinstance(name, str) or name in ("", ".", "..") or any(character in name for character in "/\\\0"):
-        raise UserError(f"{source}: names {name!r}, which is no plain file or folder name; restore this file")
-    return name
-
-
 # ------------------------------------------------------------------ image files
-
-
-class LabelFiles:
-    """An image of object ids for each annotated frame; 255 is void.
-
-    Args:
-        files: frame name -> PNG, in order.
-    """
-
-    def __init__(self, files: dict[str, Path]):
-        self.files = files
-
-    @property
-    def frame_names(self) -> list[str]:
-        return list(self.files)
-
-    def read(self, frame: str) -> np.ndarray:
-        labels = read_label_png(self.files[frame])
-        if labels.max(initial=0) > VOID:
-            raise UserError(f"{self.files[frame]}: holds id {labels.max()}; number objects 1 to {MAX_OBJECTS} "
-                            f"({VOID} is void)")  # fmt: skip
-        return labels
-
-    def source(self, frame: str) -> str:
-        return str(self.files[frame])
-
-    def digest(self) -> str:
-        return digest_files(list(self.files.values()), False)
 
 
 class MergedMasks:
@@ -94,7 +54,7 @@ class MergedMasks:
         return str(self.files[frame][0])
 
     def digest(self) -> str:
-        return digest_files([path for paths in self.files.values() for path in paths], True)
+        return digest_files([path for paths in self.files.values() for path in paths], "merged")
 
 
 def _read_mask(path: Path) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Reading frames: image files, strictly; resizing to the network's resolution."""
 
-import re
 from pathlib import Path
 
 import cv2
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.names import natural_key
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
@@ -52,9 +52,4 @@ def resize(image: Tensor, resolution: tuple[int, int]) -> Tensor:
 def list_images(folder: Path) -> list[Path]:
     """Image files of a folder in the order of their numbers (2.png before 10.png), hidden ones left out."""
     images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    return sorted(images, key=lambda path: _natural(path.name))
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sort key that compares runs of digits as numbers."""
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+    return sorted(images, key=lambda path: natural_key(path.name))

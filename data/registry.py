@@ -11,10 +11,11 @@ from data.layouts.base import AnyOf, Layout
 from data.layouts.folders import FolderLayout, OwnVideos
 from data.layouts.instances import InstanceLayout
 from data.layouts.records import RecordLayout
-from data.layouts.splits import Listed, MetaKeys, SplitFile, Subfolders, names_in
+from data.layouts.splits import Listed, MetaKeys, SplitFile, Subfolders
 from data.sprites import FRAMES, LABELS, SPLITS, ensure_sprites
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
+from utils.names import names_in
 
 OBJECTS = ("davis", "paper", "slots", "tracks")  # protocols for several objects in a video
 FOREGROUND = ("foreground", "oracle")  # and for one

@@ -23,11 +23,12 @@ import cv2
 import numpy as np
 
 from tests import reference_scoring as reference
-from utils.annotations import LabelFolder
+from utils.annotations import label_folder
 from utils.errors import UserError, run_main
 from utils.metrics import frame_scores
 from utils.png import read_label_png, write_label_png
-from utils.scoring import score, versions
+from utils.score_files import versions
+from utils.scoring import score
 
 Frame = tuple[Path, Path, int, int]  # annotation, result, objects and proposals of the sequence
 
@@ -119,7 +120,7 @@ def measure(annotations: dict[str, Path], results: Path, frames: list[Frame], wo
             slow = seconds(lambda n=count: in_processes(score_per_pair, frames, n))
         fast = seconds(
             lambda n=count: score(
-                results, {k: LabelFolder(v) for k, v in annotations.items()}, workers=n, progress=False
+                results, {k: label_folder(v) for k, v in annotations.items()}, workers=n, progress=False
             )
         )
         for clock, a, b in zip(("wall", "processor"), slow / len(frames), fast / len(frames), strict=True):

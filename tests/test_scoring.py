@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests import reference_scoring as reference
 from utils import score_files, scoring
-from utils.annotations import LabelFolder
+from utils.annotations import LabelFiles, label_folder
 from utils.errors import UserError
 from utils.metrics import VOID, statistics
 from utils.png import write_label_png
@@ -57,12 +57,14 @@ def davis(tmp_path):
     return root, results
 
 
-def folders(root: Path) -> dict[str, LabelFolder]:
-    return {name: LabelFolder(root / "Annotations_unsupervised" / "480p" / name) for name in ("dogs", "cat")}
+def folders(root: Path) -> dict[str, LabelFiles]:
+    return {name: label_folder(root / "Annotations_unsupervised" / "480p" / name) for name in ("dogs", "cat")}
 
 
 def score_sequence(annotations: Path, results: Path, protocols=("davis",)) -> dict[str, SequenceScores]:
-    return scoring.score_sequence(scoring.Job(results.name, LabelFolder(annotations), results.parent, tuple(protocols)))
+    return scoring.score_sequence(
+        scoring.Job(results.name, label_folder(annotations), results.parent, tuple(protocols))
+    )
 
 
 def run_cli(root: Path, results: Path, *extra: str) -> subprocess.CompletedProcess:
@@ -295,15 +297,17 @@ def spoil_count(root, results):
 
 
 def spoil_annotation(root, results):
-    (folders(root)["cat"].folder / "00002.png").write_bytes(b"\x89PNG")
+    ((root / "Annotations_unsupervised/480p/cat") / "00002.png").write_bytes(b"\x89PNG")
 
 
 def spoil_objects(root, results):
-    write_video(folders(root)["cat"].folder, np.where(np.arange(5 * 36 * 48).reshape(5, 36, 48) % 2, 0, VOID))
+    write_video(
+        (root / "Annotations_unsupervised/480p/cat"), np.where(np.arange(5 * 36 * 48).reshape(5, 36, 48) % 2, 0, VOID)
+    )
 
 
 def spoil_empty(root, results):
-    for path in folders(root)["cat"].folder.iterdir():
+    for path in (root / "Annotations_unsupervised/480p/cat").iterdir():
         path.unlink()
 
 
@@ -339,7 +343,7 @@ def test_a_fault_in_a_worker_reaches_the_caller(davis):
 
 def test_a_missing_annotation_folder_is_named():
     with pytest.raises(UserError, match="nowhere: no such annotation folder; check --annotations"):
-        LabelFolder(Path("nowhere"))
+        label_folder(Path("nowhere"))
 
 
 def test_too_many_proposals_for_davis_are_fine_for_paper(davis):

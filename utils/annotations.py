@@ -7,7 +7,11 @@ from typing import Protocol
 import numpy as np
 
 from utils.errors import UserError
+from utils.names import natural_key
 from utils.png import read_label_png
+
+VOID = 255
+MAX_OBJECTS = VOID - 1
 
 
 class Annotations(Protocol):
@@ -31,40 +35,46 @@ class Annotations(Protocol):
         ...
 
 
-class LabelFolder:
-    """A folder of label PNGs, one for each annotated frame.
+class LabelFiles:
+    """An image of object ids for each annotated frame; 255 is void.
 
     Args:
-        folder: holds `<frame>.png`.
-        merged: every id above 0 is the one foreground object; then 255 is foreground too, not void.
-        flag: the option to check when the folder is missing, for messages.
-
-    Raises:
-        UserError: no such folder, or no PNG in it.
+        files: frame name -> PNG, in order.
     """
 
-    def __init__(self, folder: Path, *, merged: bool = False, flag: str = "--annotations"):
-        self.folder = Path(folder)
-        self.merged = merged
-        if not self.folder.is_dir():
-            raise UserError(f"{folder}: no such annotation folder; check {flag}")
-        self._names = sorted(path.stem for path in self.folder.glob("*.png") if not path.name.startswith("."))
-        if not self._names:
-            raise UserError(f"{folder}: no PNG annotations in this folder; check {flag}")
+    def __init__(self, files: dict[str, Path]):
+        self.files = files
 
     @property
     def frame_names(self) -> list[str]:
-        return self._names
+        return list(self.files)
 
     def read(self, frame: str) -> np.ndarray:
-        labels = read_label_png(self.folder / f"{frame}.png")
-        return (labels > 0).astype(np.int32) if self.merged else labels
+        labels = read_label_png(self.files[frame])
+        if labels.max(initial=0) > VOID:
+            raise UserError(f"{self.files[frame]}: holds id {labels.max()}; number objects 1 to {MAX_OBJECTS} "
+                            f"({VOID} is void)")  # fmt: skip
+        return labels
 
     def source(self, frame: str) -> str:
-        return str(self.folder / f"{frame}.png")
+        return str(self.files[frame])
 
     def digest(self) -> str:
-        return digest_files([self.folder / f"{name}.png" for name in self._names], self.merged)
+        return digest_files(list(self.files.values()), "labels")
+
+
+def label_folder(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
+    """The label PNGs of a folder, each of a frame of the same name; 2.png comes before 10.png.
+
+    Raises:
+        UserError: no such folder, or no PNG in it; it names the `flag` to check.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such annotation folder; check {flag}")
+    paths = [path for path in folder.glob("*.png") if not path.name.startswith(".")]
+    if not paths:
+        raise UserError(f"{folder}: no PNG annotations in this folder; check {flag}")
+    return LabelFiles({path.stem: path for path in sorted(paths, key=lambda path: natural_key(path.name))})
 
 
 def digest_files(paths: list[Path], *settings: object) -> str:

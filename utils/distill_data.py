@@ -105,14 +105,35 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def jitter(images: Tensor, p: float = 0.5, strength: float = 0.25) -> Tensor:
-    """Brightness, contrast and saturation of each image (B, 3, H, W) in [0, 1], with probability p."""
+    """Brightness, contrast, saturation and hue of each image (B, 3, H, W) in [0, 1], each with probability p.
+
+    Every fifth image loses its colours and as many their sharpness, so that the student cannot get by on colour.
+    """
+    pick = functools.partial(_coins, images)
     amount = (torch.rand(3, len(images), 1, 1, 1, device=images.device) * 2 - 1) * strength
     brightness, contrast, saturation = 1 + amount * (torch.rand_like(amount[:1]) < p)
     images = images * brightness
     grey = images.mean(dim=1, keepdim=True)
-    images = grey + (images - grey) * saturation
+    images = grey + (images - grey) * saturation.where(~pick(0.2), torch.zeros_like(saturation))
+    images = _turn_hue(images, strength * math.pi * pick(p))
     average = grey.mean(dim=(2, 3), keepdim=True)
-    return (average + (images - average) * contrast).clamp(0, 1)
+    images = average + (images - average) * contrast
+    images = torch.where(pick(0.2), TF.gaussian_blur(images, kernel_size=[7, 7], sigma=[1.2]), images)
+    return images.clamp(0, 1)
+
+
+def _coins(images: Tensor, p: float) -> Tensor:
+    """True with probability p for each of `images`: (B, 1, 1, 1)."""
+    return torch.rand(len(images), 1, 1, 1, device=images.device) < p
+
+
+def _turn_hue(images: Tensor, largest: Tensor) -> Tensor:
+    """Turn the colours of images (B, 3, H, W) about the grey axis by up to `largest` (B, 1, 1, 1) radians."""
+    angle = (torch.rand_like(images[:, :1, :1, :1]) * 2 - 1) * largest
+    grey = images.mean(dim=1, keepdim=True)
+    # Rodrigues' formula for the axis (1, 1, 1) / sqrt(3): the cross product is a difference of channels.
+    cross = (images.roll(1, dims=1) - images.roll(2, dims=1)) / math.sqrt(3)
+    return grey + (images - grey) * angle.cos() + cross * angle.sin()
 
 
 def mirror(batch: dict[str, Tensor], rows: int) -> dict[str, Tensor]:

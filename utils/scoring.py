@@ -36,9 +36,10 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import distributed
-from utils.annotations import Annotations, LabelFolder, digest_files
+from utils.annotations import Annotations, digest_files, label_folder
 from utils.errors import UserError, run_main
 from utils.judges import DEFAULT_OPTIONS, Options, judges
+from utils.names import names_in
 from utils.png import read_label_png, replacing
 from utils.protocols import PROTOCOLS
 from utils.score_files import Scores, print_side_by_side, print_table, write_scores
@@ -243,15 +244,6 @@ def _read_pair(annotations: Annotations, frame: str, result: Path) -> tuple[np.n
     return gt, labels
 
 
-def _read_split(path: Path) -> list[str]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such split file; check --davis_path and --split_file")
-    names = list(dict.fromkeys(path.read_text(encoding="utf-8").split()))
-    if not names:
-        raise UserError(f"{path}: the split file names no sequence; put one name on each line")
-    return names
-
-
 def read_provenance(results: Path) -> dict[str, Any]:
     """What eval.py noted of how it made the `results`; empty for anybody else's."""
     path = results / "settings.json"
@@ -286,9 +278,11 @@ def main() -> None:
     """Score, print and write, as the module's docstring says."""
     args = _parse_args()
     split_file = args.davis_path / args.split_file
-    sequences = _read_split(split_file)
+    if not split_file.is_file():
+        raise UserError(f"{split_file}: no such split file; check --davis_path and --split_file")
+    sequences = names_in(split_file)
     provenance = read_provenance(args.results)
-    annotations = {name: LabelFolder(args.davis_path / args.annotations / name) for name in sequences}
+    annotations = {name: label_folder(args.davis_path / args.annotations / name) for name in sequences}
     protocols = expand(args.protocol, tuple(PROTOCOLS))
     distributed.start()
     try:

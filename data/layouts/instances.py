@@ -6,10 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from data.annotations import MAX_OBJECTS, RleVideo, Track, plain_name
+from data.annotations import MAX_OBJECTS, RleVideo, Track
 from data.layouts.splits import read_json
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
+from utils.names import plain_name
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from data.annotations import RecordSegmentations, plain_name
+from data.annotations import RecordSegmentations
 from data.tfrecord import Record, list_records
 from data.videos import RecordVideo, Video
 from utils.errors import UserError
+from utils.names import plain_name
 
 _SHARD = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<number>\d+)-of-(?P<total>\d+)")
 

@@ -1,13 +1,13 @@
 """Where the names of the videos of a split come from: a text file, keys of a JSON, folders, or a list known here."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from data.annotations import plain_name
 from utils.errors import UserError
+from utils.names import checked_names, names_in, plain_name, read_text
 
 
 class SplitSource(Protocol):
@@ -43,9 +43,9 @@ class SplitFile:
         if not path.is_file():
             raise UserError(f"{root}: lacks {path.relative_to(root)}; check the root of the data set and --split")
         if self.frames:
-            lines = _read_text(path).splitlines()
+            lines = read_text(path).splitlines()
             folders = (PurePosixPath(line.split()[0]).parent.name for line in lines if line.strip())
-            return _checked(dict.fromkeys(folders), path)
+            return checked_names(dict.fromkeys(folders), path)
         return names_in(path)
 
 
@@ -80,7 +80,7 @@ class Subfolders:
         if not folder.is_dir():
             raise UserError(f"{root}: lacks the folder {folder.relative_to(root)}; check the root and --split")
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        return _checked(names, folder)
+        return checked_names(names, folder)
 
 
 @dataclass(frozen=True)
@@ -100,19 +100,7 @@ class MetaKeys:
         videos = read_json(path).get("videos")
         if not isinstance(videos, dict):
             raise UserError(f"{path}: has no 'videos' by name; download it again")
-        return _checked(videos, path)
-
-
-def names_in(path: Path) -> list[str]:
-    """The names in a text file, divided by white space. Raises `UserError`: not text, none, one twice, or a path."""
-    return _checked(_read_text(path).split(), path)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file ({error.reason}); restore it") from error
+        return checked_names(videos, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -124,14 +112,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object; download it again")
     return content
-
-
-def _checked(names: Iterable[str], source: Path) -> list[str]:
-    """Names that are each one plain folder name, and none twice; `source` is where they were found."""
-    found = [plain_name(name, source) for name in names]
-    if not found:
-        raise UserError(f"{source}: names no sequence; restore it")
-    if len(set(found)) < len(found):
-        twice = next(name for name in found if found.count(name) > 1)
-        raise UserError(f"{source}: names {twice} twice; restore it")
-    return found

@@ -1,0 +1,46 @@
+"""Names of files and sequences: their order, and those that must not be trusted."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key that compares runs of digits as numbers."""
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def plain_name(name: object, source: object) -> str:
+    """`name` if it is that of one file or folder; names come from files of others and must not lead out of a dataset.
+
+    Raises:
+        UserError: naming `source`, where the name was found.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+        raise UserError(f"{source}: names {name!r}, which is no plain file or folder name; restore this file")
+    return name
+
+
+def names_in(path: Path) -> list[str]:
+    """The names in a text file, divided by white space. Raises `UserError`: not text, none, one twice, or a path."""
+    return checked_names(read_text(path).split(), path)
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file ({error.reason}); restore it") from error
+
+
+def checked_names(names: Iterable[str], source: Path) -> list[str]:
+    """Names that are each one plain folder name, and none twice; `source` is where they were found."""
+    found = [plain_name(name, source) for name in names]
+    if not found:
+        raise UserError(f"{source}: names no sequence; restore it")
+    if len(set(found)) < len(found):
+        twice = next(name for name in found if found.count(name) > 1)
+        raise UserError(f"{source}: names {twice} twice; restore it")
+    return found
