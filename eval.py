@@ -97,9 +97,8 @@ def make_parser() -> Parser:
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
-    spec = DATASETS[args.dataset]
-    args.split = args.split or spec.default_split
-    protocols = expand(args.protocol or spec.protocols[:1] or ["davis"], spec.protocols)
+    args.split = args.split or DATASETS[args.dataset].default_split
+    protocols = choose_protocols(args)
     videos = find_videos(args)
     if args.predictions:
         score_predictions(args, videos, protocols)
@@ -123,6 +122,20 @@ def main() -> None:
         report(args, videos, results, protocols)
     finally:
         distributed.stop()
+
+
+def choose_protocols(args: argparse.Namespace) -> list[str]:
+    """The protocols asked for, or the data set's usual one.
+
+    Raises:
+        UserError: one that the data set is not scored by. Of one merged object, for one, `davis` would choose the best
+            cluster with the ground truth.
+    """
+    known = DATASETS[args.dataset].protocols
+    chosen = expand(args.protocol or known[:1], known) or ["davis"]  # one's own video has none: the usual proposals
+    if unfit := [name for name in chosen if known and name not in known]:
+        raise UserError(f"--protocol {unfit[0]}: --dataset {args.dataset} is scored by {', '.join(known)}")
+    return chosen
 
 
 def predict(
@@ -175,11 +188,10 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
     if annotated:
         frames = sum(len(video.frame_names) for video in videos) * len(set(folders.values()))
         print(f"scoring: {(time.perf_counter() - start) / frames:.3f} s/frame\n")
-    elif args.dataset != OWN_VIDEO:
-        for kind in results.kinds:
-            path = results.path / f"{args.dataset}-{split_name(args)}-{kind}.zip"
-            write_archive(path, results.predictions(kind), [video.name for video in videos])
-            print(f"no annotation to score against; for the evaluation server: {path}")
+    elif args.dataset.startswith("davis17") and "davis" in results.kinds:
+        path = results.path / f"{args.dataset}-{split_name(args)}.zip"
+        write_archive(path, results.predictions("davis"), [video.name for video in videos])
+        print(f"no annotation to score against; for the evaluation server: {path}")
     print(markdown_costs(results.path))
     draw(args, videos, results)
 
@@ -187,6 +199,8 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
 def score_predictions(args: argparse.Namespace, videos: list[Video], protocols: list[str]) -> None:
     """Score a folder of label PNGs that is there already."""
     folder = Path(args.predictions)
+    if not folder.is_dir():
+        raise UserError(f"--predictions {folder}: no such folder")
     if not any(video.annotations is not None for video in videos):
         raise UserError(f"--predictions {folder}: --split {args.split} of {args.dataset} has no annotation to score by")
     distributed.start()

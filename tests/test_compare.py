@@ -1,6 +1,7 @@
 """Bootstrap intervals and the comparison of two folders of results."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_two_folders_side_by_side(scored, tmp_path, capsys, monkeypatch):
 
 def test_order_of_sequences_does_not_matter(scored):
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
-    turned = type(second)("davis", second.sequences[::-1])
+    turned = replace(second, sequences=second.sequences[::-1])
     a, b = (compare.compare(first, scores, measure="F-Mean") for scores in (second, turned))
     assert (a.second == b.second).all()
     assert a.difference == b.difference
@@ -79,13 +80,28 @@ def test_order_of_sequences_does_not_matter(scored):
 
 def test_what_cannot_be_compared_is_said(scored, monkeypatch):
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
-    fewer = type(second)("davis", second.sequences[:1])
+    fewer = replace(second, sequences=second.sequences[:1])
     with pytest.raises(UserError, match="cat: scored in one of the two only"):
         compare.compare(first, fewer, measure="J-Mean")
     with pytest.raises(UserError, match="--measure K: choose from J&F-Mean"):
         compare.compare(first, second, measure="K")
     with pytest.raises(UserError, match="no scores under paper; score it first"):
         run(monkeypatch, *scored, "--protocol", "paper")
-    (scored[0] / "scores" / "davis" / "scores.json").write_text("{}")
-    with pytest.raises(UserError, match=r"scores\.json: not scores of this program"):
+    other = replace(second, options={"toolkit_exact": True})
+    with pytest.raises(UserError, match="scored with other options"):
+        compare.compare(first, other, measure="J-Mean")
+    other = replace(second, ground_truth={"cat": "another"})
+    with pytest.raises(UserError, match="cat: scored against another ground truth"):
+        compare.compare(first, other, measure="J-Mean")
+    path = scored[0] / "scores" / "davis" / "scores-val.json"
+    for damaged in ("[]", '{"protocol": "davis", "options": {}, "ground_truth": {}, "sequences": {"cat": []}}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"scores-val\.json: not scores of this program"):
+            run(monkeypatch, *scored)
+    path.with_name("scores-train.json").write_text("{}")
+    with pytest.raises(UserError, match=r"scores of several splits \(train, val\); name one"):
+        run(monkeypatch, *scored)
+    path.with_name("scores-train.json").unlink()
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"scores-val\.json: not scores of this program"):
         run(monkeypatch, *scored)

@@ -33,7 +33,7 @@ def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsy
         assert sorted(path.name for path in (out / name).iterdir()) == [f"{index:05d}.png" for index in range(7)]
         with Image.open(out / name / "00006.png") as image:
             assert (image.mode, image.size) == ("P", (100, 60))
-    scores = json.loads((out / "scores/davis/scores.json").read_text())
+    scores = json.loads((out / "scores/davis/scores-val.json").read_text())
     assert scores["protocol"] == "davis"
     assert scores["provenance"]["block"] == {"training_free": True, "temperature": 3.0}
     assert len(scores["provenance"]["backbone"]["sha256"]) == 64
@@ -62,10 +62,10 @@ def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
     assert every.min() == 1
     np.testing.assert_array_equal(official, np.where(every <= 20, every, 0))
     for protocol in ("davis", "paper"):
-        scores = json.loads((out / protocol / "scores" / protocol / "scores.json").read_text())
+        scores = json.loads((out / protocol / "scores" / protocol / "scores-val.json").read_text())
         assert scores["protocol"] == protocol
     table = markdown_scores([out]).splitlines()
-    assert table[0] == f"| J / F / J&F | {out}, davis | {out}, paper |"
+    assert table[0] == f"| J / F / J&F | {out}, davis, val | {out}, paper, val |"
     assert [line.split("|")[1].strip() for line in table[2:]] == [
         "ant",
         "bee",
@@ -91,7 +91,7 @@ def test_more_than_255_clusters(davis, tmp_path, run_eval):
              "--save_path", out, "--protocol", "paper")  # fmt: skip
     assert json.loads((out / "stats/ant.json").read_text())["clusters"] > 255
     assert max(read_label_png(path).max() for path in (out / "ant").iterdir()) > 255
-    assert json.loads((out / "scores/paper/scores.json").read_text())["sequences"]["ant"]["proposals"] > 255
+    assert json.loads((out / "scores/paper/scores-val-selected.json").read_text())["sequences"]["ant"]["proposals"] > 255
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -285,7 +285,7 @@ def test_real_video_reaches_the_figures_of_the_readme(shared, tmp_path, run_eval
              "--backbone", "vit_small_patch14_dinov2.lvd142m", "--dino_path", shared / "weights/dinov2_vits14_fp16.pth",
              "--resolution", 280, 490, "--training_free", "--sequences", "car-shadow", "--protocol", "davis",
              "--save_path", tmp_path / "results")  # fmt: skip
-    found = json.loads((tmp_path / "results/scores/davis/scores.json").read_text())
+    found = json.loads((tmp_path / "results/scores/davis/scores-val-selected.json").read_text())
     assert 5 <= found["sequences"]["car-shadow"]["proposals"] <= 10
     assert found["global"]["J-Mean"] == pytest.approx(0.769, abs=0.04)
     assert found["global"]["F-Mean"] == pytest.approx(0.626, abs=0.04)
@@ -312,7 +312,7 @@ def test_a_split_without_annotation_gives_an_archive_for_the_server(davis, tmp_p
     out = tmp_path / "results"
     run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--split", "test-dev")
     assert "for the evaluation server" in capsys.readouterr().out
-    with zipfile.ZipFile(out / "davis17u-test-dev-davis.zip") as archive:
+    with zipfile.ZipFile(out / "davis17u-test-dev.zip") as archive:
         assert archive.namelist() == [f"bee/{index:05d}.png" for index in range(7)]
 
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from model.proposals import foreground_clusters
 from tests.test_scoring import ROOT, davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
 from utils import scoring
+from utils.annotations import label_folder
 from utils.errors import UserError
 from utils.judges import Options, judges
 from utils.metrics import VOID, statistics
@@ -147,7 +147,7 @@ def test_two_processes_of_torchrun_score_what_one_does(davis):  # noqa: F811
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for protocol, scores in alone.items():
-        content = json.loads((results / "scores" / protocol / "scores.json").read_text())
+        content = json.loads((results / "scores" / protocol / "scores-val.json").read_text())
         assert content["global"] == pytest.approx(scores.summary() | unknown(content["global"]))
         assert done.stdout.count(f"protocol {protocol}:") == 1
 
@@ -173,7 +173,7 @@ def test_protocols_side_by_side(davis, capsys):  # noqa: F811
 def test_scores_survive_their_file(davis, tmp_path, protocol):  # noqa: F811
     root, results = davis
     scores = scoring.score(results, folders(root), protocols=[protocol], workers=1)[protocol]
-    again = read_scores(write_scores(scores, tmp_path, split="val"))
+    again = read_scores(write_scores(scores, tmp_path, split="val") / "scores-val.json")
     assert [sequence.to_json() for sequence in again.sequences] == [s.to_json() for s in scores.sequences]
     assert again.summary() == pytest.approx(scores.summary(), nan_ok=True)
     lines = []
@@ -206,7 +206,69 @@ def test_archive_has_the_layout_of_the_server(tmp_path):
         assert archive.namelist() == ["cat/00000.png", "cat/00001.png"]
 
 
-def test_nothing_to_score_is_said(tmp_path):
-    with pytest.raises(UserError, match="x: its annotations hold only 0 and void"):
-        judge("davis", np.full((1, 4, 4), VOID), np.zeros((1, 4, 4)))
-    assert Path(tmp_path).is_dir()
+def test_sequences_without_objects_are_left_out_and_named(davis):  # noqa: F811
+    root, results = davis
+    empty = np.zeros((5, 36, 48), dtype=int)
+    write_video(root / "Annotations_unsupervised/480p/cat", empty)
+    for protocol, scores in scoring.score(results, folders(root), protocols=list(PROTOCOLS), workers=1).items():
+        alone = scoring.score(results, {"dogs": folders(root)["dogs"]}, protocols=[protocol], workers=1)[protocol]
+        if protocol != "tracks":  # where proposals in a video without objects are false positives
+            assert scores.without_objects == ["cat"]
+            counted = {k: v for k, v in scores.summary().items() if not k.startswith("ari")}
+            expected = {k: v for k, v in alone.summary().items() if not k.startswith("ari")}
+            assert counted == pytest.approx(expected, nan_ok=True)
+        lines = []
+        print_table(scores, out=lines.append)
+        assert any("left out of the means: cat" in line for line in lines) == (protocol != "tracks")
+    write_video(root / "Annotations_unsupervised/480p/dogs", empty)
+    with pytest.raises(UserError, match="only 0 and void in any frame, as in all sequences"):
+        scoring.score(results, folders(root), workers=1)
+
+
+def test_the_first_frames_objects_may_be_none(davis):  # noqa: F811
+    root, results = davis
+    gt = moving_squares(5)
+    gt[0] = 0
+    write_video(root / "Annotations_unsupervised/480p/cat", gt)
+    options = Options(first_frame_objects=True)
+    scores = scoring.score(results, folders(root), protocols=["slots"], options=options, workers=1)["slots"]
+    assert scores.without_objects == ["cat"]
+
+
+def test_davis_2016s_toolkit_leaves_out_first_and_last_frame():
+    gt, labels = np.zeros((4, 8, 8), dtype=int), np.zeros((4, 8, 8), dtype=int)
+    gt[:, 2:4, 2:4] = 1
+    labels[1:3] = gt[1:3]
+    assert judge("foreground", gt, labels).j[0].mean == pytest.approx(0.5)
+    assert judge("foreground", gt, labels, toolkit_exact=True).j[0].mean == 1
+
+
+def test_frames_are_in_the_order_of_their_numbers(davis):  # noqa: F811
+    root, _ = davis
+    folder = root / "unpadded"
+    for index in range(12):
+        write_label_png(folder / f"{index}.png", moving_squares(1)[0])
+    assert label_folder(folder).frame_names == [str(index) for index in range(12)]
+
+
+def test_options_that_a_protocol_does_not_have_change_nothing_kept(davis, monkeypatch):  # noqa: F811
+    root, results = davis
+    first = scoring.score(results, folders(root), keep=True, workers=1)
+    monkeypatch.setattr(scoring, "_read_pair", lambda *args: pytest.fail("scored again"))
+    assert scoring.score(results, folders(root), keep=True, options=Options(clip_frames=2), workers=1) == first
+
+
+def test_a_fault_of_one_process_is_that_of_all(davis):  # noqa: F811
+    root, results = davis
+    (results / "cat" / "00002.png").unlink()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
+                "--rdzv_endpoint", "localhost:0"]  # fmt: skip
+    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results]
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode != 0
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("error: ") and "00002.png: no such file" in line for line in lines) == 2
+    assert not (results / "scores" / "davis" / "scores-val.json").exists()

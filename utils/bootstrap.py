@@ -20,9 +20,9 @@ def interval(sums: np.ndarray, weights: np.ndarray, *, samples: int = SAMPLES, s
     """Interval of sum(sums) / sum(weights), sequences drawn with replacement.
 
     Args:
-        sums, weights: (sequences,) float: what each sequence adds to the numerator and the denominator of the mean,
-            such as the J of its objects summed, and their number. Sequences are drawn, not objects: those of one
-            sequence are not independent.
+        sums, weights: (sequences,) float, weights above 0: what each sequence adds to the numerator and the
+            denominator of the mean, such as the J of its objects summed, and their number. Sequences are drawn, not
+            objects: those of one sequence are not independent.
     """
     drawn = _draw(len(sums), samples, seed)
     return _interval(_ratio(sums, weights), _ratio(sums[drawn], weights[drawn]))

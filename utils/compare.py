@@ -30,14 +30,20 @@ class Comparison(NamedTuple):
     difference: Interval
 
 
-def find_scores(results: Path, protocol: str) -> Scores:
-    """The scores of a results folder, or of its folder for the protocol's kind of predictions."""
+def find_scores(results: Path, protocol: str, split: str = "*") -> Scores:
+    """The scores of a results folder, or of its folder for the protocol's kind of predictions.
+
+    Raises:
+        UserError: none, or of several splits.
+    """
     places = [results, results / PROTOCOLS[protocol].predictions]
-    folders = [place / "scores" / protocol for place in places]
-    found = next((folder for folder in folders if (folder / "scores.json").is_file()), None)
-    if found is None:
+    found = [path for place in places for path in sorted((place / "scores" / protocol).glob(f"scores-{split}.json"))]
+    if not found:
         raise UserError(f"{results}: no scores under {protocol}; score it first (eval.py, or python -m utils.scoring)")
-    return read_scores(found)
+    if len(found) > 1:
+        names = ", ".join(path.stem.removeprefix("scores-") for path in found)
+        raise UserError(f"{results}: scores of several splits ({names}); name one with --split")
+    return read_scores(found[0])
 
 
 def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
@@ -50,16 +56,21 @@ def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPL
     order = {sequence.sequence: k for k, sequence in enumerate(second.sequences)}
     if unlike := sorted(set(names) ^ set(order)):
         raise UserError(f"{unlike[0]}: scored in one of the two only; score both on the same sequences")
+    if first.options != second.options:
+        raise UserError(f"scored with other options ({first.options}, {second.options}); score both alike")
+    if changed := sorted(k for k, v in first.ground_truth.items() if second.ground_truth.get(k, v) != v):
+        raise UserError(f"{changed[0]}: scored against another ground truth in either; score both against one")
     if not first.measures():
         raise UserError(f"--protocol {first.protocol}: its measures are no means over sequences; compare by another")
     if measure not in first.measures():
         raise UserError(f"--measure {measure}: choose from {', '.join(first.measures())}")
     (a, weights), (b, weights_b) = (scores.measures()[measure] for scores in (first, second))
     b, weights_b = (values[[order[name] for name in names]] for values in (b, weights_b))
-    if (weights != weights_b).any():
-        raise UserError(
-            f"{names[int(np.argmax(weights != weights_b))]}: another ground truth in either; score both anew"
-        )
+    known = (weights > 0) & (weights_b > 0)
+    if known.sum() < 2:
+        raise UserError(f"--measure {measure}: known of {known.sum()} sequences; at least 2 are needed")
+    names = [name for name, keep in zip(names, known, strict=True) if keep]
+    a, b, weights = a[known], b[known], weights[known]
     options = {"samples": samples, "seed": seed}
     return Comparison(
         names, a / weights, b / weights,
@@ -110,6 +121,7 @@ def main() -> None:
     parser.add_argument("a", type=Path, help="folder of results")
     parser.add_argument("b", type=Path, help="another, scored on the same sequences")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="davis")
+    parser.add_argument("--split", default="*", help="which of the splits that were scored, if several were")
     parser.add_argument("--measure", help="which of the protocol's measures; its main one if not given")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0)
@@ -117,7 +129,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.samples < 1:
         raise UserError(f"--samples is {args.samples}; give at least 1")
-    first, second = (find_scores(path, args.protocol) for path in (args.a, args.b))
+    first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
     measure = args.measure or first.headline
     compared = compare(first, second, measure=measure, samples=args.samples, seed=args.seed)
     print(f"{measure} under protocol {args.protocol}: {PROTOCOLS[args.protocol].meaning}")

@@ -1,21 +1,32 @@
 """Several processes with the same command line: everything is a no-op without torchrun."""
 
 import os
+import sys
 from collections.abc import Iterable
 from datetime import timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:  # slow to import, and scoring does without
+    import torch
+    from torch import Tensor
 
 
-def start(device: torch.device | None = None) -> None:
+def _group() -> ModuleType | None:
+    """torch.distributed where this process has joined others."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
+
+
+def start(device: "torch.device | None" = None) -> None:
     """Join the process group that torchrun announces in the environment.
 
     Between GPUs by nccl. Where processes only wait for each other (`device` None) or compute on the CPU, by gloo, and
     for as long as it takes: one may have a long video when the others are done.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        import torch.distributed as dist
+
         if device is not None and device.type == "cuda":
             dist.init_process_group("nccl")
         else:
@@ -23,16 +34,16 @@ def start(device: torch.device | None = None) -> None:
 
 
 def stop() -> None:
-    if dist.is_initialized():
+    if dist := _group():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if (dist := _group()) else 0
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if (dist := _group()) else 1
 
 
 def is_main() -> bool:
@@ -40,15 +51,26 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    if dist.is_initialized():
+    if dist := _group():
         dist.barrier()
 
 
-def average(values: Iterable[Tensor]) -> None:
+def gather(value: Any) -> list[Any]:
+    """The value of every process, in the order of their ranks; a plain picklable value."""
+    if not (dist := _group()):
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def average(values: "Iterable[Tensor]") -> None:
     """Replace tensors in place by their mean over processes, in one message: gradients, or values to log."""
     values = list(values)
-    if not dist.is_initialized() or not values:
+    if not (dist := _group()) or not values:
         return
+    import torch
+
     flat = torch.cat([value.detach().flatten().float() for value in values])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
@@ -56,8 +78,8 @@ def average(values: Iterable[Tensor]) -> None:
         value.copy_(mean.view_as(value))
 
 
-def copy_from_main(values: Iterable[Tensor]) -> None:
+def copy_from_main(values: "Iterable[Tensor]") -> None:
     """Give every process the main one's values, in place."""
-    if dist.is_initialized():
+    if dist := _group():
         for value in values:
             dist.broadcast(value.detach(), src=0)

@@ -1,5 +1,6 @@
 """One kind of error for whatever a user can mend, and the wrapper that turns it into one line and exit code 2."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,9 @@ def run_main(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _exit_with(str(error))
+    except BrokenPipeError:  # whoever reads our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         if error.errno is None:
             raise

@@ -39,7 +39,8 @@ class Judge(Protocol):
 class Options(NamedTuple):
     """How protocols vary in the literature.
 
-    toolkit_exact: decay with the DAVIS toolkit's 8-bit frame indices, wrong past 256 frames.
+    toolkit_exact: decay with the DAVIS toolkit's 8-bit frame indices, wrong past 256 frames; under `foreground` and
+        `oracle` without the first and last frame, as the toolkit of DAVIS-2016.
     clip_frames: length of the clips of `slots`; VideoSAUR's is 6 on YouTube-VIS, None makes the sequence one clip.
     first_frame_objects: under `slots`, objects that are not in the first frame are background, as in SOLV.
     """
@@ -107,8 +108,9 @@ class _Matched(NamedTuple):
 class MatchingJudge:
     """`davis` and `paper`: every proposal against every object, then Hungarian assignments.
 
-    As in the DAVIS toolkit, the objects are ids 1 to the highest in the ground truth, void aside, and the
-    proposals ids 1 to the highest in the results; an id that never occurs is an empty mask.
+    The objects are ids 1 to the highest in the ground truth, void aside, and the proposals ids 1 to the highest in the
+    results; an id that never occurs is an empty mask. (The DAVIS toolkit looks for the highest id in the first frame
+    only; in DAVIS that is the same.)
     """
 
     passes = 1
@@ -133,7 +135,9 @@ class MatchingJudge:
         self.num_objects = max(self.num_objects, int(self.frames[-1].objects.max(initial=0)))
 
     def results(self, sequence: str) -> dict[str, SequenceScores]:
-        _check_objects(self.num_objects, sequence)
+        if not self.num_objects:
+            nothing = SequenceScores(sequence, len(self.frames), len(self.used), (), (), ())
+            return dict.fromkeys(self.protocols, nothing)
         match = {"davis": self._match_sequence, "paper": self._match_frames}
         matched = {name: match[name]() for name in self.protocols}
         scores = {
@@ -151,7 +155,7 @@ class MatchingJudge:
             row[frame.objects - 1] = True
         switches = identity_switches(per_frame.assignment, visible, overlap=per_frame.j)
         gap = (per_frame.j.mean() + per_frame.f.mean() - once.j.mean() - once.f.mean()) / 2
-        return Identity(float(gap), switches.switches, switches.visible)
+        return Identity(max(float(gap), 0.0), switches.switches, switches.visible)
 
     @property
     def _highest_id(self) -> int:
@@ -201,11 +205,6 @@ class MatchingJudge:
 def ids_of(labels: np.ndarray) -> np.ndarray:
     """Ids above 0 that occur in a label map, sorted."""
     return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
-
-
-def _check_objects(count: int, sequence: str) -> None:
-    if not count:
-        raise UserError(f"{sequence}: its annotations hold only 0 and void ({VOID}); number objects from 1")
 
 
 def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
@@ -263,12 +262,14 @@ class ForegroundJudge:
         self.j: list[float] = []
         self.f: list[float] = []
         self.used: set[int] = set()
+        self.any_object = False
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         self.used.update(ids_of(labels).tolist())
         self._add_mask(merge_objects(gt), labels > 0)
 
     def _add_mask(self, merged: np.ndarray, mask: np.ndarray) -> None:
+        self.any_object |= bool((merged == 1).any())
         j, f = frame_scores(merged, mask.astype(np.int32), [1], 1)
         self.j.append(j.item())
         self.f.append(f.item())
@@ -277,7 +278,11 @@ class ForegroundJudge:
         return {"foreground": self._summary(sequence, ())}
 
     def _summary(self, sequence: str, assignment: tuple) -> SequenceScores:
-        j, f = np.array(self.j)[:, None], np.array(self.f)[:, None]
+        if not self.any_object:
+            return ForegroundScores(sequence, len(self.j), len(self.used), (), (), ())
+        # The toolkit of DAVIS-2016 leaves out the first and the last frame.
+        part = slice(1, -1) if self.toolkit_exact and len(self.j) > 2 else slice(None)
+        j, f = np.array(self.j)[part, None], np.array(self.f)[part, None]
         exact = self.toolkit_exact
         return _summarise(sequence, self.used, j, f, assignment, toolkit_exact=exact, kind=ForegroundScores)
 
@@ -285,7 +290,8 @@ class ForegroundJudge:
 class OracleJudge(ForegroundJudge):
     """`oracle`: the best union of whole-sequence proposals, chosen with the ground truth.
 
-    Best by intersection over union with all pixels of the sequence pooled. A union's IoU is (sum of intersections) /
+    Best by intersection over union with all pixels of the sequence pooled, so that long and large appearances weigh
+    more than in the mean over frames that is shown; no bound of that. A union's IoU is (sum of intersections) /
     (ground truth + sum of pixels outside it), so the best one is made of the proposals with the largest ratio of
     inside to outside: of a sorted list, a head.
     """
@@ -343,7 +349,6 @@ class SlotsJudge:
 
     def results(self, sequence: str) -> dict[str, SlotSequence]:
         scores = self.table.scores()
-        _check_objects(scores.objects, sequence)
         return {"slots": SlotSequence(sequence, self.frames, len(self.used), scores)}
 
 

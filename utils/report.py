@@ -6,11 +6,13 @@ python -m utils.report --results outputs/training_free outputs/trained          
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError, run_main
 from utils.logs import read_log
+from utils.protocols import PROTOCOLS
 
 STAGES = ("decode", "backbone", "attention", "clustering", "write")
 
@@ -45,9 +47,9 @@ def markdown_scores(results: list[Path]) -> str:
     The mean of objects is the benchmark's figure; that of sequences stands beside it because both are in use.
     """
     scored = {
-        f"{folder}, {path.parent.name}": json.loads(path.read_text())
+        f"{folder}, {path.parent.name}, {path.stem.removeprefix('scores-')}": json.loads(path.read_text())
         for folder in results
-        for path in sorted(folder.glob("**/scores/*/scores.json"))
+        for path in _with_objects(folder.glob("**/scores/*/scores-*.json"))
     }
     if not scored:
         raise UserError(f"--results {results[0]}: holds no scores; run eval.py or python -m utils.scoring first")
@@ -66,6 +68,11 @@ def markdown_scores(results: list[Path]) -> str:
     lines.append("| mean of sequences | " + " | ".join(_cell(*mean) for mean in means) + " |")
     totals = [_cell(content["global"]["J-Mean"], content["global"]["F-Mean"]) for content in scored.values()]
     return "\n".join([*lines, "| **mean of objects** | " + " | ".join(f"**{cell}**" for cell in totals) + " |"])
+
+
+def _with_objects(paths: Iterable[Path]) -> list[Path]:
+    """Scores that have J and F of objects."""
+    return [path for path in sorted(paths) if PROTOCOLS[path.parent.name].scores.HEADLINE == "J&F-Mean"]
 
 
 def markdown_costs(folder: Path) -> str:

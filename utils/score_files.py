@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,21 @@ from utils.protocols import PROTOCOLS
 
 @dataclass(frozen=True)
 class Scores:
-    """All sequences under one protocol, in the order they were asked for."""
+    """All sequences under one protocol, in the order they were asked for.
+
+    options: those of `utils.judges.Options` that the protocol depends on. ground_truth: sequence -> its digest.
+    """
 
     protocol: str
     sequences: tuple
+    options: dict[str, Any] = field(default_factory=dict)
+    ground_truth: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def without_objects(self) -> list[str]:
+        """Sequences that have no part in the means, for want of objects."""
+        each = self.measures().get(self.headline, ((), ()))[1]
+        return [sequence.sequence for sequence, weight in zip(self.sequences, each, strict=False) if not weight]
 
     @property
     def headline(self) -> str:
@@ -54,9 +65,11 @@ class Scores:
         each = [sequence.measures() for sequence in self.sequences]
         return {name: tuple(np.array([values[name] for values in each], dtype=float).T) for name in each[0]}
 
-    def interval(self, measure: str) -> Interval:
-        """A measure with its bootstrap interval over sequences."""
-        return interval(*self.measures()[measure])
+    def interval(self, measure: str) -> Interval | None:
+        """A measure with its bootstrap interval over sequences; None of fewer than two, or where it is no mean."""
+        sums, weights = self.measures().get(measure, (np.empty(0), np.empty(0)))
+        known = weights > 0
+        return interval(sums[known], weights[known]) if known.sum() > 1 else None
 
 
 def write_scores(
@@ -65,34 +78,31 @@ def write_scores(
     """Write `scores` to `<results>/scores/<protocol>/` and return that folder.
 
     `global_results-<split>.csv` and `per-sequence_results-<split>.csv` have the DAVIS toolkit's names,
-    columns and three decimals; `scores.json` has everything in full precision, with `provenance` (where the
-    results came from: config, checkpoint hash) and the versions of the libraries that computed it.
+    columns and three decimals; `scores-<split>.json` has everything in full precision, with options, hashes of the
+    ground truth, `provenance` (where the results came from: config, checkpoint hash) and the versions of the libraries
+    that computed it.
     """
     folder = Path(results) / "scores" / scores.protocol
     summary, family = scores.summary(), PROTOCOLS[scores.protocol].scores
     rows = [row for sequence in scores.sequences for row in sequence.csv_rows()]
     _write_text(folder / f"global_results-{split}.csv", _csv(tuple(summary), [tuple(summary.values())]))
     _write_text(folder / f"per-sequence_results-{split}.csv", _csv(family.CSV_COLUMNS, rows))
-    _write_text(folder / "scores.json", _json(_as_dict(scores, split, provenance)))
+    _write_text(folder / f"scores-{split}.json", _json(_as_dict(scores, split, provenance)))
     return folder
 
 
-def read_scores(folder: Path) -> Scores:
-    """The scores that `write_scores` put into `<results>/scores/<protocol>/`.
-
-    Raises:
-        UserError: there are none, or they are damaged.
-    """
-    path = folder / "scores.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; score these results first (eval.py, or python -m utils.scoring)")
+def read_scores(path: Path) -> Scores:
+    """The scores in a `scores-<split>.json` of `write_scores`. Raises `UserError`: damaged, or none in it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         read = PROTOCOLS[content["protocol"]].scores.from_json
         sequences = tuple(read(name, values) for name, values in content["sequences"].items())
-    except (ValueError, KeyError, TypeError) as error:
+        scores = Scores(content["protocol"], sequences, dict(content["options"]), dict(content["ground_truth"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not scores of this program ({error!r}); score the results again") from error
-    return Scores(content["protocol"], sequences)
+    if not sequences:
+        raise UserError(f"{path}: holds no sequence; score the results again")
+    return scores
 
 
 def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
@@ -103,9 +113,11 @@ def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
     for line in _columns(rows):
         out(line)
     out("  ".join(f"{name} {100 * value:.1f}" for name, value in scores.summary().items()))
-    if scores.headline not in scores.measures():
+    if scores.without_objects:
+        out(f"without objects, left out of the means: {', '.join(scores.without_objects)}")
+    if not (found := scores.interval(scores.headline)):
         return
-    value, low, high = (100 * x for x in scores.interval(scores.headline))
+    value, low, high = (100 * x for x in found)
     out(f"{scores.headline} {value:.1f}, {LEVEL:.0%} bootstrap interval over {len(scores.sequences)} sequences: "
         f"{low:.1f} to {high:.1f}")  # fmt: skip
 
@@ -165,8 +177,10 @@ def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> d
         "protocol": scores.protocol,
         "meaning": PROTOCOLS[scores.protocol].meaning,
         "split": split,
+        "options": scores.options,
         "global": {name: None if math.isnan(value) else value for name, value in scores.summary().items()},
         "sequences": {sequence.sequence: sequence.to_json() for sequence in scores.sequences},
+        "ground_truth": scores.ground_truth,
         "provenance": provenance or {},
         "versions": versions(),
     }

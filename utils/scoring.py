@@ -22,12 +22,13 @@ share and the first one puts them together.
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,23 @@ from utils.score_files import Scores, print_side_by_side, print_table, write_sco
 from utils.sequence_scores import SequenceScores
 from utils.slots import CLIP_FRAMES
 
-VERSION = 1  # raise it with every change of what is computed: kept scores of older versions are then done anew
+VERSION = 2  # raise it with every change of what is computed: kept scores of older versions are then done anew
 FRAMES_PER_PROCESS = 200  # starting a process costs about as much as scoring half of these
 
 
 @dataclass(frozen=True)
 class Job:
-    """One sequence to score: picklable, it goes to other processes."""
+    """One sequence to score: picklable, it goes to other processes.
+
+    keep: protocol -> digest of all that its scores depend on; they are then kept below the results with it.
+    """
 
     sequence: str
     annotations: Annotations
     results: Path
     protocols: tuple[str, ...]
     options: Options = DEFAULT_OPTIONS
-    keep: bool = False
+    keep: dict[str, str] = field(default_factory=dict)
 
 
 def score(
@@ -78,7 +82,7 @@ def score(
     `workers` processes (default: one per core), as many as the frames are worth; when one is enough, that is
     this process. Others are spawned, so a calling script needs its `if __name__ == "__main__"`.
 
-    Under torchrun each process scores its share; `keep` must be set then.
+    Under torchrun each process scores its share.
 
     Args:
         keep: keep each sequence's scores below `<results>/scores` and take those that are there for the same files.
@@ -90,41 +94,43 @@ def score(
         UserError: the first missing or unfit file.
     """
     _check_request(results, annotations, protocols, workers)
+    truth = {name: annotated.digest() for name, annotated in annotations.items()}
+    jobs = [Job(name, annotations[name], Path(results), tuple(protocols), options) for name in annotations]
+    if keep:
+        jobs = [replace(job, keep=_digests(job, truth[job.sequence])) for job in jobs]
     # Long sequences first, so that none is left to run alone at the end.
-    order = sorted(annotations, key=lambda name: -len(annotations[name].frame_names))
-    jobs = {name: Job(name, annotations[name], Path(results), tuple(protocols), options, keep) for name in order}
-    mine = [jobs[name] for name in order[distributed.rank() :: distributed.world_size()]]
-    done = _run_all(mine, workers, progress)
-    if distributed.world_size() > 1:
-        done = _share(done, jobs)
-    return {name: Scores(name, tuple(done[sequence][name] for sequence in annotations)) for name in protocols}
+    jobs.sort(key=lambda job: -len(job.annotations.frame_names))
+    done = _in_all_processes(jobs[distributed.rank() :: distributed.world_size()], workers, progress)
+    scored = {}
+    for name in protocols:
+        used = {option: getattr(options, option) for option in PROTOCOLS[name].options}
+        scored[name] = Scores(name, tuple(done[sequence][name] for sequence in annotations), used, truth)
+        if len(scored[name].without_objects) == len(annotations):
+            raise UserError(f"{next(iter(annotations))}: only 0 and void in any frame, as in all sequences; "
+                            "number objects from 1")  # fmt: skip
+    return scored
 
 
 def score_sequence(job: Job) -> dict[str, SequenceScores]:
     """Score one sequence: its protocols -> scores, from one or two passes over its frames.
 
     The frames are those of `job.annotations`, however sparse; each needs a PNG of the same name and
-    size in `<results>/<sequence>`. Raises `UserError` when one is missing or unfit, when nothing is annotated, and,
+    size in `<results>/<sequence>`. Raises `UserError` when one is missing or unfit, and,
     under `davis`, when there are more than 20 proposals.
     """
-    digest = _digest(job) if job.keep else ""
-    kept = {name: _read_kept(_kept_file(job, name), digest, job.sequence) for name in job.protocols if job.keep}
-    kept = {name: scores for name, scores in kept.items() if scores is not None}
-    missing = [name for name in job.protocols if name not in kept]
-    found: dict[str, SequenceScores] = {}
-    at_work = judges(missing, job.options)
-    for number in range(max((judge.passes for judge in at_work), default=0)):
+    at_work = judges(job.protocols, job.options)
+    for number in range(max(judge.passes for judge in at_work)):
         looking = [judge for judge in at_work if number < judge.passes]
         for frame in job.annotations.frame_names:
             result = job.results / job.sequence / f"{frame}.png"
             gt, labels = _read_pair(job.annotations, frame, result)
             for judge in looking:
                 judge.add(gt, labels, source=str(result), number=number)
-    for judge in at_work:
-        found |= judge.results(job.sequence)
-    for name in missing if job.keep else []:
-        _write_kept(_kept_file(job, name), digest, found[name])
-    return kept | found
+    found = {name: scores for judge in at_work for name, scores in judge.results(job.sequence).items()}
+    for name, digest in job.keep.items():
+        if name in found:
+            _write_kept(_kept_file(job, name), digest, found[name])
+    return found
 
 
 def _check_request(
@@ -138,7 +144,7 @@ def _check_request(
     if not annotations:
         raise UserError("there are no sequences to score; name at least one in the split file")
     if not Path(results).is_dir():
-        raise UserError(f"{results}: no such folder of results; check --results")
+        raise UserError(f"{results}: no such folder of results")
     missing = [name for name in annotations if not (Path(results) / name).is_dir()]
     if missing:
         raise UserError(
@@ -150,14 +156,29 @@ def _check_request(
 # ------------------------------------------------------------------ processes
 
 
+def _in_all_processes(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, dict[str, SequenceScores]]:
+    """Sequence -> protocol -> scores of the jobs of all processes; a fault in one is raised in all."""
+    try:
+        mine, fault = _run_all(jobs, workers, progress), None
+    except UserError as error:
+        mine, fault = {}, str(error)
+    gathered = distributed.gather((mine, fault))
+    if faults := [fault for _, fault in gathered if fault]:
+        raise UserError(faults[0])
+    return {sequence: scores for part, _ in gathered for sequence, scores in part.items()}
+
+
 def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, dict[str, SequenceScores]]:
-    """Sequence -> protocol -> scores."""
-    useful = -(-sum(len(job.annotations.frame_names) for job in jobs) // FRAMES_PER_PROCESS)
-    workers = min(workers or _cores(), len(jobs), useful)
-    done: dict[str, dict[str, SequenceScores]] = {}
-    with tqdm(total=len(jobs), desc="scoring", unit="seq", disable=None if progress else True) as bar:
-        for index, scored in _run(jobs, workers):
-            done[jobs[index].sequence] = scored
+    """Sequence -> protocol -> scores, those that were kept among them."""
+    done = {job.sequence: _read_kept(job) for job in jobs}
+    todo = [replace(job, protocols=tuple(p for p in job.protocols if p not in done[job.sequence])) for job in jobs]
+    todo = [job for job in todo if job.protocols]
+    useful = -(-sum(len(job.annotations.frame_names) for job in todo) // FRAMES_PER_PROCESS)
+    workers = min(workers or _cores(), len(todo), useful)
+    disable = None if progress else True
+    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable) as bar:
+        for index, scored in _run(todo, workers):
+            done[todo[index].sequence] |= scored
             bar.update()
     return done
 
@@ -183,24 +204,6 @@ def _run(jobs: list[Job], workers: int) -> Iterator[tuple[int, dict[str, Sequenc
         pool.shutdown(cancel_futures=True)
 
 
-def _share(done: dict[str, dict[str, SequenceScores]], jobs: dict[str, Job]) -> dict[str, dict[str, SequenceScores]]:
-    """The scores of all processes, by way of the files that each has kept."""
-    if not all(job.keep for job in jobs.values()):
-        raise ValueError("processes share their scores through files; keep=True is needed")
-    distributed.barrier()
-    shared = {name: done.get(name) or _read_shared(job) for name, job in jobs.items()}
-    distributed.barrier()
-    return shared
-
-
-def _read_shared(job: Job) -> dict[str, SequenceScores]:
-    found = {}
-    for name in job.protocols:
-        content = json.loads(_kept_file(job, name).read_text(encoding="utf-8"))
-        found[name] = PROTOCOLS[name].scores.from_json(job.sequence, content["scores"])
-    return found
-
-
 # ------------------------------------------------------------------ kept scores
 
 
@@ -208,27 +211,33 @@ def _kept_file(job: Job, protocol: str) -> Path:
     return job.results / "scores" / protocol / "sequences" / f"{job.sequence}.json"
 
 
-def _digest(job: Job) -> str:
-    """Of everything that a sequence's scores depend on."""
+def _digests(job: Job, truth: str) -> dict[str, str]:
+    """Protocol -> hash of everything that its scores of a sequence depend on; `truth`: of the ground truth."""
     paths = [job.results / job.sequence / f"{name}.png" for name in job.annotations.frame_names]
-    return digest_files(paths, VERSION, job.options, job.annotations.digest())
+    predicted = digest_files(paths)
+    digests = {}
+    for name in job.protocols:
+        options = [getattr(job.options, option) for option in PROTOCOLS[name].options]
+        digests[name] = hashlib.blake2b(repr((VERSION, name, predicted, truth, options)).encode()).hexdigest()[:32]
+    return digests
 
 
-def _read_kept(path: Path, digest: str, sequence: str) -> Any | None:
-    """Scores that were kept for exactly these files; None where there are none, or of others, or damaged ones."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["digest"] != digest:
-            return None
-        return PROTOCOLS[content["protocol"]].scores.from_json(sequence, content["scores"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _read_kept(job: Job) -> dict[str, SequenceScores]:
+    """Protocol -> scores that were kept for exactly these files; none of others, nor damaged ones."""
+    found = {}
+    for name, digest in job.keep.items():
+        try:
+            content = json.loads(_kept_file(job, name).read_text(encoding="utf-8"))
+            if content["digest"] == digest:
+                found[name] = PROTOCOLS[name].scores.from_json(job.sequence, content["scores"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
 
 
 def _write_kept(path: Path, digest: str, scores: SequenceScores) -> None:
-    content = {"digest": digest, "protocol": path.parents[1].name, "scores": scores.to_json()}
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.write_text(json.dumps({"digest": digest, "scores": scores.to_json()}), encoding="utf-8")
 
 
 # ------------------------------------------------------------------ files
@@ -261,7 +270,7 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument("--davis_path", type=Path, required=True, help="root of the DAVIS dataset")
     parser.add_argument(
         "--protocol", nargs="+", choices=[*PROTOCOLS, "both", "all"], default=["davis"],
-        help="both: davis and paper; a table for each",
+        help="a table for each; both: davis and paper, all: every one",
     )  # fmt: skip
     parser.add_argument(
         "--annotations", default="Annotations_unsupervised/480p", help="annotations, relative to --davis_path"
@@ -302,7 +311,12 @@ def main() -> None:
 
 def add_score_options(add: Callable[..., Any]) -> None:
     """The flags of `Options`."""
-    add("--toolkit_exact", action="store_true", help="decay with the DAVIS toolkit's 8-bit frame indices")
+    add(
+        "--toolkit_exact",
+        action="store_true",
+        help="as the DAVIS toolkits: 8-bit frame indices in decay; under "
+        "foreground and oracle without the first and last frame",
+    )
     add("--clip_frames", type=int, default=CLIP_FRAMES, help="clip length of slots (VideoSAUR's 6); 0: whole videos")
     add("--first_frame_objects", action="store_true", help="slots: only the first frame's objects count (SOLV)")
 

@@ -55,17 +55,17 @@ class SequenceScores:
     @property
     def j_mean(self) -> float:
         """J-Mean averaged over the objects."""
-        return float(np.mean([object_.mean for object_ in self.j]))
+        return _mean([object_.mean for object_ in self.j])
 
     @property
     def f_mean(self) -> float:
         """F-Mean averaged over the objects."""
-        return float(np.mean([object_.mean for object_ in self.f]))
+        return _mean([object_.mean for object_ in self.f])
 
     def measures(self) -> dict[str, tuple[float, float]]:
         """Measure -> (sum over the objects, number of objects): every object of every sequence has the same weight."""
         count = len(self.j)
-        j, f = np.sum(self.j, axis=0), np.sum(self.f, axis=0)
+        j, f = (np.sum(np.reshape(values, (count, 3)), axis=0) for values in (self.j, self.f))
         sums = dict(zip(GLOBAL_COLUMNS, map(float, ((j[0] + f[0]) / 2, *j, *f)), strict=True))
         return {name: (value, count) for name, value in sums.items()}
 
@@ -83,8 +83,9 @@ class SequenceScores:
         means = {"J": summary["J-Mean"], "F": summary["F-Mean"], "J&F": summary["J&F-Mean"]}
         row = {"objects": objects, "proposals": None, **means}
         if scores.protocol == "davis":
-            row["gap"] = sum(sequence.identity.gap * len(sequence.j) for sequence in scores.sequences) / objects
-            row["switches"] = sum(sequence.identity.switches for sequence in scores.sequences)
+            known = [sequence for sequence in scores.sequences if sequence.identity]
+            row["gap"] = sum(sequence.identity.gap * len(sequence.j) for sequence in known) / objects
+            row["switches"] = sum(sequence.identity.switches for sequence in known)
         return row
 
     def csv_rows(self) -> list[tuple]:
@@ -109,14 +110,15 @@ class SequenceScores:
 @dataclass(frozen=True)
 class ForegroundScores(SequenceScores):
     """One sequence with one foreground object. Both means of J over a data set are in use: the mean of sequences
-    (J-Mean, as the DAVIS-2016 toolkit averages) and the mean of all frames (J-Mean of frames)."""
+    (J-Mean) and the mean of all frames (J-Mean of frames)."""
 
     TOTAL: ClassVar = "mean of sequences"
 
     def measures(self) -> dict[str, tuple[float, float]]:
+        count = self.frames if self.j else 0
         frames = {
-            "J-Mean of frames": (self.j_mean * self.frames, self.frames),
-            "F-Mean of frames": (self.f_mean * self.frames, self.frames),
+            "J-Mean of frames": (self.j_mean * count if count else 0.0, count),
+            "F-Mean of frames": (self.f_mean * count if count else 0.0, count),
         }
         return super().measures() | frames
 
@@ -220,6 +222,11 @@ class TrackSequence:
         tracks = {name: np.array(values, dtype=float) for name, values in content["tracks"].items()}
         shape = len(tracks["object_areas"]), len(tracks["proposal_areas"])  # lost where one of them is 0
         return cls(sequence, content["frames"], Tracks(**tracks | {"iou": tracks["iou"].reshape(shape)}))
+
+
+def _mean(values: list[float]) -> float:
+    """NaN of nothing."""
+    return float(np.mean(values)) if values else math.nan
 
 
 def _tuples(values: Any) -> Any:
