@@ -150,6 +150,14 @@ def fbms_annotations(folder: Path, frames: list[str]) -> FbmsOriginal | MergedMa
     return _fbms_original(definitions[0], frames)
 
 
+def fbms_unread(folder: Path, annotations: FbmsOriginal | MergedMasks) -> list[Path]:
+    """The PGM and PPM images below one sequence of FBMS-59 that its definition does not name."""
+    if isinstance(annotations, MergedMasks):
+        return []
+    known = set(annotations.files.values())
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".pgm", ".ppm") and path not in known)
+
+
 def _fbms_original(definition: Path, frames: list[str]) -> FbmsOriginal:
     values, entries = _parse_definition(definition)
     files = {}

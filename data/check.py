@@ -2,21 +2,36 @@
 
     python -m data.check --dataset davis17u --basepath DAVIS
     python -m data.check --dataset ytvis19 --basepath YTVIS --split train --videos 600:900 --quick
+    python -m data.check --list
 
 Exit code 0 where everything is whole, 1 where something is not, 2 for bad flags. Nothing is written or generated.
+`--list` prints the data sets that are known as a table in Markdown.
 """
 
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 from tqdm import tqdm
 
 from data.annotations import VOID
-from data.registry import DATASET_NAMES, DATASETS, PAIRS, DatasetSpec, layout_of, root_of, select, split_names
+from data.registry import (
+    DATASET_NAMES,
+    DATASETS,
+    PAIRS,
+    DatasetSpec,
+    known_split,
+    layout_of,
+    root_of,
+    select,
+    split_names,
+)
 from data.videos import Video
 from utils.errors import UserError, run_main
 
@@ -24,17 +39,18 @@ from utils.errors import UserError, run_main
 @dataclass
 class Report:
     """What was found. sizes: (height, width) in pixels -> sequences; objects and sizes stay empty where only names
-    were looked at. A problem that several frames share is in `problems` once."""
+    were looked at. A problem that several frames share is in `problems` once. notes: what is no fault of the files."""
 
     problems: dict[str, None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     sequences: int = 0
     frames: int = 0
     annotated: int = 0
     objects: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
-    def add(self, problem: object) -> None:
-        self.problems[" ".join(str(problem).split())] = None
+    def add(self, *problems: object) -> None:
+        self.problems |= dict.fromkeys(" ".join(str(problem).split()) for problem in problems)
 
 
 def check(
@@ -45,9 +61,10 @@ def check(
 
     Args: as `load_videos`. Raises `UserError` for arguments that fit nothing; all else is in the report.
     """
-    report, layout = Report(), layout_of(spec, annotations)
+    split, report, layout = known_split(spec, split), Report(), layout_of(spec, annotations)
     try:
         names = split_names(layout, root, split, flag="--basepath")
+        report.add(*layout.orphans(root, split))
     except UserError as error:
         report.add(error)
         return report
@@ -57,12 +74,17 @@ def check(
         except UserError as error:
             report.add(error)
             continue
+        try:
+            report.add(*layout.mismatches(root, split, video))
+        except UserError as error:  # in what is only compared with; the video can be read
+            report.add(error)
         report.sequences += 1
         report.frames += len(video.frame_names)
         report.annotated += len(video.annotations.frame_names) if video.annotations else 0
         if not quick:
             sizes = _check_frames(video, report)
-            _check_annotations(video, sizes, report)
+            objects = _check_annotations(video, sizes, report)
+            _check_ids(spec, video, objects, report)
     return report
 
 
@@ -79,10 +101,14 @@ def _check_frames(video: Video, report: Report) -> dict[str, tuple[int, int]]:
     return sizes
 
 
-def _check_annotations(video: Video, sizes: dict[str, tuple[int, int]], report: Report) -> None:
-    """Read every annotation: of the size of its frame, and at least one object in the video."""
+def _check_annotations(video: Video, sizes: dict[str, tuple[int, int]], report: Report) -> set[int]:
+    """Read every annotation: of the size of its frame, and at least one object in the video.
+
+    Returns:
+        The ids of its objects; none where some of them may not have been seen.
+    """
     if video.annotations is None:
-        return
+        return set()
     objects, whole = set(), True
     for frame in video.annotations.frame_names:
         try:
@@ -101,11 +127,39 @@ def _check_annotations(video: Video, sizes: dict[str, tuple[int, int]], report: 
     if whole and not objects:
         first = video.annotations.frame_names[0]
         report.add(f"{video.annotations.source(first)}: neither here nor later an object; number objects from 1")
+    return objects if whole else set()
+
+
+def _check_ids(spec: DatasetSpec, video: Video, objects: set[int], report: Report) -> None:
+    """Ids without gaps, for `davis`: DAVIS counts an object for each id up to the highest, found or not.
+
+    That is a fault of a dataset that is usually scored so. Others number what is never seen too, as MOVi does.
+    """
+    absent = sorted(set(range(1, max(objects, default=0))) - objects)
+    if not absent or "davis" not in spec.protocols:
+        return
+    line = (f"video {video.name}: has object ids {_ranges(sorted(objects))} but not {_ranges(absent)}, which the "
+            "protocol davis would count as objects")  # fmt: skip
+    if spec.protocols[0] == "davis":
+        report.add(f"{line}; number its objects from 1 without gaps")
+    else:
+        report.notes.append(f"{line}; score it by {spec.protocols[0]}, or number its objects from 1 without gaps")
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Numbers in rising order, those in a row as first-last: 1-3, 7."""
+    rows = [[number for _, number in row] for _, row in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
+    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)
+
+
+# ------------------------------------------------------------------ printing
 
 
 def print_report(report: Report, title: str, *, quick: bool) -> None:
     for problem in report.problems:
         print(problem)
+    for note in report.notes:
+        print(f"note: {note}")
     sizes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in report.sizes.most_common())
     print(f"{title}: {len(report.problems) or 'no'} problem{'s' * (len(report.problems) != 1)}")
     print(f"{'sequences':>9}  {'frames':>7}  {'annotated':>9}  {'objects':>7}  sizes (sequences)")
@@ -113,9 +167,57 @@ def print_report(report: Report, title: str, *, quick: bool) -> None:
     print(f"{counts}  {'-' if quick else report.objects:>7}  {sizes or '-'}")
 
 
+def table() -> str:
+    """The registry in Markdown."""
+    columns = {
+        "--dataset": lambda spec: f"`{spec.name}`",
+        "what": lambda spec: _plain(spec.title),
+        "splits": lambda spec: ", ".join(spec.splits),
+        "names from": lambda spec: _plain(spec.split_source),
+        "objects, void label": _objects,
+        "annotated": lambda spec: ("some frames" if spec.sparse else "every frame") if spec.protocols else "no",
+        "protocols": lambda spec: ", ".join(spec.protocols) or "none",
+        "licence": lambda spec: _plain(spec.licence),
+        "citation": lambda spec: _plain(spec.citation),
+        "download": lambda spec: _link(spec.download),
+    }
+    rows = [list(columns), ["---"] * len(columns)]
+    rows += [[cell(spec) for cell in columns.values()] for spec in DATASETS.values()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _objects(spec: DatasetSpec) -> str:
+    if not spec.protocols:
+        return "none"
+    return f"{'merged' if spec.single_object else 'several'}, {'no void' if spec.void is None else spec.void}"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{character}" if character in "<>*|_" else character for character in text)
+
+
+def _link(download: str) -> str:
+    """The address under its host's name, or the words that stand in place of an address."""
+    host = urlsplit(download).netloc
+    return f"[{host}]({download})" if host else download
+
+
+class _List(argparse.Action):
+    """A flag that prints the table and ends the program, whatever other flags are required."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: object):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(table())
+        parser.exit()
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--dataset", required=True, choices=DATASET_NAMES)
+    parser.add_argument("--list", action=_List, help="print the data sets that are known as a table in Markdown")
     parser.add_argument("--basepath", help="root of the dataset")
     parser.add_argument("--split", help="the usual one of the dataset if not given")
     parser.add_argument("--videos", metavar="A:B", help="only videos A to B - 1 of the split, counted from 0")

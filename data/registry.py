@@ -6,19 +6,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from data.annotations import VOID, fbms_annotations, label_files, merged_masks
+from data.annotations import VOID, fbms_annotations, fbms_unread, label_files, merged_masks
 from data.layouts.base import AnyOf, Layout
 from data.layouts.folders import FolderLayout, OwnVideos
 from data.layouts.instances import InstanceLayout
 from data.layouts.records import RecordLayout
-from data.layouts.splits import Listed, MetaKeys, SplitFile, Subfolders
+from data.layouts.splits import (
+    FrameList,
+    Listed,
+    MetaKeys,
+    SplitFile,
+    Subfolders,
+    frames_in_bmf,
+    frames_in_meta,
+    frames_in_pairs,
+)
 from data.sprites import FRAMES, LABELS, SPLITS, ensure_sprites
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
-from utils.names import names_in
+from utils.names import names_in, plain_name
 
-OBJECTS = ("davis", "paper", "slots", "tracks")  # protocols for several objects in a video
-FOREGROUND = ("foreground", "oracle")  # and for one
+FOREGROUND = ("foreground", "oracle")  # protocols for one object: matching it by `davis` would choose with the truth
+OBJECTS = ("davis", "paper", "slots", "tracks", *FOREGROUND)  # for several, which may be scored as one too
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,11 @@ class DatasetSpec:
         return self.layout.split_source
 
 
+def _objects(*usual: str) -> tuple[str, ...]:
+    """The protocols for several objects, with these first."""
+    return (*usual, *(protocol for protocol in OBJECTS if protocol not in usual))
+
+
 # ------------------------------------------------------------------ what the literature fixes
 
 FBMS_TEST = (
@@ -101,7 +115,14 @@ _DAVIS17_UNSUPERVISED = replace(
         special={"test-dev": "ImageSets/2019/test-dev.txt", "test-challenge": "ImageSets/2019/test-challenge.txt"},
     ),
 )
-_DAVIS16 = replace(_DAVIS17, labels=merged_masks, merged=True, unannotated=())
+_DAVIS16_IN_17 = replace(
+    _DAVIS17, labels=merged_masks, merged=True, unannotated=(), source=SplitFile("ImageSets/2016/{split}.txt"),
+    marker="ImageSets/2016",
+)  # fmt: skip
+_DAVIS16 = replace(
+    _DAVIS16_IN_17, source=SplitFile("ImageSets/480p/{split}.txt", frames=True), marker="ImageSets/480p",
+    frame_list=FrameList("ImageSets/480p/{split}.txt", frames_in_pairs),
+)  # fmt: skip
 _FBMS_SPLITS = Listed({"test": FBMS_TEST, "train": FBMS_TRAIN})
 _FBMS = FolderLayout(
     frames="{split}/{name}",
@@ -112,6 +133,9 @@ _FBMS = FolderLayout(
     sparse=True,
     folders={"test": "Testset", "train": "Trainingset"},
     marker="T*set",
+    marker_in_words="a folder Testset or Trainingset",
+    frame_list=FrameList("{split}/{name}/{name}.bmf", frames_in_bmf),
+    unread=fbms_unread,
 )
 _SEGTRACK = FolderLayout(
     frames="JPEGImages/{name}",
@@ -127,12 +151,19 @@ _YTVOS = FolderLayout(
     source=MetaKeys("{split}/meta.json"),
     sparse=True,
     unannotated=("valid", "test"),  # only the first frame of each object is public
+    frame_list=FrameList("{split}/meta.json", frames_in_meta, annotated=True),
+    own_annotations=True,
 )
 _YTVIS = InstanceLayout(
     frames="{split}/JPEGImages", json=("{split}/instances.json", "{split}/{split}.json", "{split}.json")
 )
 _PAIRS = FolderLayout(
-    frames="frames/{name}", annotations="annotations/{name}", source=Subfolders("frames"), sparse=True, marker="frames"
+    frames="frames/{name}",
+    annotations="annotations/{name}",
+    source=Subfolders("frames"),
+    sparse=True,
+    marker="frames",
+    own_annotations=True,
 )
 
 
@@ -143,10 +174,11 @@ def _movi(variant: str) -> AnyOf:
         annotations="{split}/{name}/masks",
         source=Subfolders("{split}"),
         marker="*/*/frames",
+        marker_in_words="folders <split>/<video>/frames",
     )
     beside = replace(
         plain, frames="{split}/{name}", annotations="{split}/{name}", labels=partial(label_files, ending="_mask"),
-        mask_ending="_mask", marker="*/*/*_mask.png",
+        mask_ending="_mask", marker="*/*/*_mask.png", marker_in_words="masks <split>/<video>/<frame>_mask.png",
     )  # fmt: skip
     return AnyOf((RecordLayout(f"movi_{variant}", folders), plain, beside))
 
@@ -159,14 +191,14 @@ OWN_VIDEO = "video"
 PAIRS = "pairs"
 
 _DAVIS_LICENCE = "CC BY-NC 4.0"
-_YOUTUBE_LICENCE = "annotations CC BY 4.0; terms of the download page: non-commercial research"
-_YTVOS_CITATION = "Xu et al., YouTube-VOS, ECCV and arXiv 1809.03327, 2018"
-_YTVIS_CITATION = "Yang, Fan, Xu, Video Instance Segmentation, ICCV 2019"
+_YOUTUBE_LICENCE = "annotations CC BY 4.0; non-commercial research only"
+_YTVOS_CITATION = "Xu et al., arXiv 1809.03327, 2018"
+_YTVIS_CITATION = "Yang et al., ICCV 2019"
 _MOVI = {
     "splits": ("validation", "train", "test"),
-    "protocols": ("slots",),
-    "licence": "Apache 2.0 (Kubric); see the download page for its assets",
-    "citation": "Greff et al., Kubric: a scalable dataset generator, CVPR 2022",
+    "protocols": _objects("slots"),
+    "licence": "Apache 2.0 (Kubric); see the download page",
+    "citation": "Greff et al., CVPR 2022",
     "download": "https://github.com/google-research/kubric/tree/main/challenges/movi",
 }
 
@@ -178,7 +210,7 @@ _SPECS = (
         splits=("val", "train", "test-dev", "test-challenge"),
         protocols=OBJECTS,
         licence=_DAVIS_LICENCE,
-        citation="Caelles et al., The 2019 DAVIS Challenge on VOS, arXiv 1905.00737, 2019",
+        citation="Caelles et al., arXiv 1905.00737, 2019",
         download="https://davischallenge.org/davis2017/code.html",
     ),
     DatasetSpec(
@@ -188,22 +220,17 @@ _SPECS = (
         splits=("val", "train", "test-dev", "test-challenge"),
         protocols=OBJECTS,
         licence=_DAVIS_LICENCE,
-        citation="Pont-Tuset et al., The 2017 DAVIS Challenge on VOS, arXiv 1704.00675, 2017",
+        citation="Pont-Tuset et al., arXiv 1704.00675, 2017",
         download="https://davischallenge.org/davis2017/code.html",
     ),
     DatasetSpec(
         name="davis16",
         title="DAVIS-16",
-        layout=AnyOf(
-            (
-                replace(_DAVIS16, source=SplitFile("ImageSets/480p/{split}.txt", frames=True), marker="ImageSets/480p"),
-                replace(_DAVIS16, source=SplitFile("ImageSets/2016/{split}.txt"), marker="ImageSets/2016"),
-            )
-        ),
+        layout=AnyOf((_DAVIS16, _DAVIS16_IN_17)),
         splits=("val", "train"),
         protocols=FOREGROUND,
         licence=_DAVIS_LICENCE,
-        citation="Perazzi et al., A Benchmark Dataset and Evaluation Methodology for VOS, CVPR 2016",
+        citation="Perazzi et al., CVPR 2016",
         download="https://davischallenge.org/davis2016/code.html",
     ),
     DatasetSpec(
@@ -212,9 +239,8 @@ _SPECS = (
         layout=replace(_DAVIS17, annotations="Annotations_unsupervised_motion/480p/{name}"),
         splits=("val", "train"),
         protocols=OBJECTS,
-        licence=f"{_DAVIS_LICENCE} (DAVIS); see the download page for its annotations",
-        citation="Xie, Xie, Zisserman, Segmenting Moving Objects via an Object-Centric Layered Representation, "
-        "NeurIPS 2022",
+        licence=f"{_DAVIS_LICENCE} (DAVIS); see the download page",
+        citation="Xie et al., NeurIPS 2022",
         download="https://github.com/Jyxarthur/OCLR_model",
     ),
     DatasetSpec(
@@ -223,13 +249,20 @@ _SPECS = (
         layout=AnyOf(
             (
                 _FBMS,
-                replace(_FBMS, frames="JPEGImages/{name}", annotations="Annotations/{name}", marker="JPEGImages"),
+                replace(
+                    _FBMS,
+                    frames="JPEGImages/{name}",
+                    annotations="Annotations/{name}",
+                    marker="JPEGImages",
+                    marker_in_words="",
+                    frame_list=None,
+                ),
             )
         ),
         splits=("test", "train"),
         protocols=FOREGROUND,
-        licence="none stated with the files; see the download page",
-        citation="Ochs, Malik, Brox, Segmentation of Moving Objects by Long Term Video Analysis, TPAMI 2014",
+        licence="none stated; see the download page",
+        citation="Ochs et al., TPAMI 2014",
         download="https://lmb.informatik.uni-freiburg.de/resources/datasets/moseg.en.html",
     ),
     DatasetSpec(
@@ -238,8 +271,8 @@ _SPECS = (
         layout=AnyOf((_SEGTRACK, replace(_SEGTRACK, annotations="Annotations/{name}", marker="Annotations"))),
         splits=("all",),
         protocols=FOREGROUND,
-        licence="none stated with the files; see the download page",
-        citation="Li et al., Video Segmentation by Tracking Many Figure-Ground Segments, ICCV 2013",
+        licence="none stated; see the download page",
+        citation="Li et al., ICCV 2013",
         download="https://web.engr.oregonstate.edu/~lif/SegTrack2/dataset.html",
     ),
     *(
@@ -261,7 +294,7 @@ _SPECS = (
             title=f"YouTube-VIS {year}",
             layout=_YTVIS,
             splits=("train", "valid", "test"),
-            protocols=("slots", "tracks", "davis", "paper"),
+            protocols=_objects("slots", "tracks"),
             licence=_YOUTUBE_LICENCE,
             citation=_YTVIS_CITATION,
             download="https://youtube-vos.org/dataset/vis/",
@@ -300,7 +333,7 @@ _SPECS = (
             )
         ),
         splits=("all",),
-        protocols=(*OBJECTS, *FOREGROUND),
+        protocols=OBJECTS,
         licence="your own",
         citation="none",
         download="none: your own",
@@ -366,7 +399,7 @@ def load_videos(
     if spec.generate:
         spec.generate(root)
     layout = layout_of(spec, annotations)
-    split = split or spec.default_split
+    split = known_split(spec, split)
     names = select(split_names(layout, root, split, flag=flag), videos)
     if sequences:
         if unknown := sorted(set(sequences) - set(names)):
@@ -421,6 +454,23 @@ def layout_of(spec: DatasetSpec, annotations: Path | None) -> Layout:
     # An absolute path takes the place of the root; its braces are no fields.
     below = str(annotations.resolve()).replace("{", "{{").replace("}", "}}")
     return replace(_PAIRS, frames="{name}", annotations=f"{below}/{{name}}", source=Subfolders(""))
+
+
+def known_split(spec: DatasetSpec, split: str | None) -> str:
+    """A split of a dataset, its default one if none is given.
+
+    Raises:
+        UserError: not the name of one. That its files are there is for the layout to say.
+    """
+    split = split or spec.default_split
+    choices = ", ".join(spec.splits)
+    try:
+        plain_name(split, "")
+    except UserError:
+        raise UserError(f"--split {split!r}: not the name of a split; choose from {choices}") from None
+    if spec.layout.fixed_splits and split not in spec.splits:
+        raise UserError(f"--split {split}: --dataset {spec.name} has no such split; choose from {choices}")
+    return split
 
 
 def split_names(layout: Layout, root: Path, split: str, *, flag: str) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ class Tree:
 
     videos: some videos of the split with their frames, in order. annotated: frames with an annotation, of each video;
     none where there are only frames. void: the annotation has one pixel of 255. more: how many videos beside these.
+    part: the videos of the split that are built, as --videos takes them; all if not given.
     """
 
     dataset: str
@@ -34,6 +36,7 @@ class Tree:
     annotated: dict[str, list[str]] | None = None
     void: bool = False
     more: int = 0
+    part: str | None = None
 
 
 def labels_of(index: int, *, void: bool = False) -> np.ndarray:
@@ -52,10 +55,18 @@ def frame_of(index: int) -> np.ndarray:
     return colours[labels_of(index)]
 
 
+@cache
+def picture(index: int, ending: str) -> bytes:
+    """Frame `index` as a file with this ending holds it."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame_of(index)).save(buffer, Image.registered_extensions()[ending])
+    return buffer.getvalue()
+
+
 def write_frames(folder: Path, names: list[str], ending: str = ".jpg") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for index, name in enumerate(names):
-        Image.fromarray(frame_of(index)).save(folder / f"{name}{ending}")
+        (folder / f"{name}{ending}").write_bytes(picture(index, ending))
 
 
 def write_labels(folder: Path, names: list[str], *, of: list[str] | None = None, void: bool = False, ending="") -> None:
@@ -126,14 +137,18 @@ def sprites(root: Path) -> None:
 # ------------------------------------------------------------------ FBMS-59, SegTrack-v2
 
 
-def fbms(root: Path) -> None:
+def fbms(**folders: tuple[str, ...]) -> Callable[[Path], None]:
     """As released: marple* with PGM ground truth on black, the others with PPM on white."""
-    for folder, names in (("Testset", FBMS_TEST), ("Trainingset", FBMS_TRAIN)):
-        for name in names:
-            frames = [f"{name}_{number:04d}" for number in range(1, 4)]
-            write_frames(root / folder / name, frames)
-            write_list(root / folder / name / f"{name}.bmf", ["3 1", *(f"{frame}.ppm" for frame in frames)])
-            fbms_truth(root / folder / name / "GroundTruth", name, frames, grey=name.startswith("marple"))
+
+    def build(root: Path) -> None:
+        for folder, names in folders.items():
+            for name in names:
+                frames = [f"{name}_{number:04d}" for number in range(1, 4)]
+                write_frames(root / folder / name, frames)
+                write_list(root / folder / name / f"{name}.bmf", ["3 1", *(f"{frame}.ppm" for frame in frames)])
+                fbms_truth(root / folder / name / "GroundTruth", name, frames, grey=name.startswith("marple"))
+
+    return build
 
 
 def fbms_truth(folder: Path, name: str, frames: list[str], *, grey: bool) -> None:
@@ -154,27 +169,25 @@ def fbms_truth(folder: Path, name: str, frames: list[str], *, grey: bool) -> Non
     write_list(folder / f"{name}Def.dat", lines)
 
 
-def fbms_png(root: Path) -> None:
+def fbms_png(root: Path, name: str = "camel01") -> None:
     """As passed on with binary images in place of the originals."""
-    for name in FBMS_TEST:
-        frames = [f"{name}_{number:04d}" for number in range(1, 4)]
-        write_frames(root / "Testset" / name, frames)
-        write_masks(root / "Testset" / name / "GroundTruth", frames[:1], (1, 2), "_gt.png")
+    frames = [f"{name}_{number:04d}" for number in range(1, 4)]
+    write_frames(root / "Testset" / name, frames)
+    write_masks(root / "Testset" / name / "GroundTruth", frames[:1], (1, 2), "_gt.png")
 
 
-def fbms_clean(root: Path) -> None:
+def fbms_clean(root: Path, name: str = "camel01") -> None:
     """As the tools of Motion Grouping rewrite it."""
-    for name in FBMS_TEST:
-        write_frames(root / "JPEGImages" / name, FRAMES)
-        write_masks(root / "Annotations" / name, FRAMES[:2], (1, 2))
+    write_frames(root / "JPEGImages" / name, FRAMES)
+    write_masks(root / "Annotations" / name, FRAMES[:2], (1, 2))
 
 
-def segtrack(annotations: str) -> Callable[[Path], None]:
+def segtrack(annotations: str, names: tuple[str, ...] = SEGTRACK) -> Callable[[Path], None]:
     """Frames in PNG, JPEG or BMP; a folder for each object where there are several, masks stored as RGB."""
     several = {"bmx": 2, "cheetah": 2, "drift": 2, "hummingbird": 2, "monkeydog": 2, "penguin": 6}
 
     def build(root: Path) -> None:
-        for number, name in enumerate(SEGTRACK):
+        for number, name in enumerate(names):
             frames = [f"{name}_{index:05d}" for index in range(3)]
             write_frames(root / "JPEGImages" / name, frames, (".png", ".jpg", ".bmp")[number % 3])
             folder = root / annotations / name
@@ -194,15 +207,16 @@ YTVOS_FRAMES = ["00000", "00005", "00010"]
 
 
 def ytvos(root: Path) -> None:
-    """Training videos with an unannotated frame; videos of valid and test with the first annotation only."""
+    """The JSON names the frames with an object, here not the last; of valid and test only the first is annotated."""
     for split in ("train", "valid", "test"):
         names = [f"{split}0a", f"{split}1b"]
-        objects = {"1": {"category": "ant", "frames": YTVOS_FRAMES}, "2": {"category": "bee", "frames": YTVOS_FRAMES}}
+        seen = YTVOS_FRAMES[:2] if split == "train" else YTVOS_FRAMES
+        objects = {"1": {"category": "ant", "frames": seen}, "2": {"category": "bee", "frames": seen[1:]}}
         write_list(root / split / "meta.json", [json.dumps({"videos": {name: {"objects": objects} for name in names}})])
         for name in names:
             write_frames(root / split / "JPEGImages" / name, YTVOS_FRAMES)
-            annotated = YTVOS_FRAMES[::2] if split == "train" else YTVOS_FRAMES[:1]
-            write_labels(root / split / "Annotations" / name, annotated, of=YTVOS_FRAMES)
+            annotated = YTVOS_FRAMES if split == "train" else YTVOS_FRAMES[:1]
+            write_labels(root / split / "Annotations" / name, annotated)
 
 
 def compressed(mask: np.ndarray) -> dict:
@@ -339,8 +353,8 @@ def _two(split: str, frames: list[str]) -> dict[str, list[str]]:
     return {f"{split}-ant": frames, f"{split}-bee": frames}
 
 
-def _full(dataset: str, split: str, build: Callable, videos: dict, *, void: bool = False, more: int = 0) -> Tree:
-    return Tree(dataset, split, build, videos, videos, void, more)
+def _full(dataset: str, split: str, build: Callable, videos: dict, **options) -> Tree:
+    return Tree(dataset, split, build, videos, videos, **options)
 
 
 _UNSUPERVISED = davis(
@@ -348,6 +362,7 @@ _UNSUPERVISED = davis(
     years={"train": "2017", "val": "2017", "test-dev": "2019", "test-challenge": "2019"},
 )  # fmt: skip
 _FBMS = {name: [f"{name}_{number:04d}" for number in (1, 2, 3)] for name in ("camel01", "marple12")}
+_CAMEL = {"camel01": _FBMS["camel01"]}
 _SEGTRACK = {name: [f"{name}_{i:05d}" for i in range(3)] for name in ("birdfall", "bmx", "cheetah", "penguin")}
 _MOVI = dict.fromkeys(("00000000", "00000001"), FRAMES)
 _RECORDS = dict.fromkeys(("00000", "00001", "00002"), FRAMES)
@@ -369,17 +384,35 @@ TREES = {
         _two("val", FRAMES),
         void=True,
     ),
-    "fbms59": Tree("fbms59", "test", fbms, _FBMS, {n: [f[0], f[2]] for n, f in _FBMS.items()}, more=28),
-    "fbms59-png": Tree("fbms59", "test", fbms_png, _FBMS, {n: f[:1] for n, f in _FBMS.items()}, more=28),
-    "fbms59-clean": Tree("fbms59", "test", fbms_clean, {"camel01": FRAMES}, {"camel01": FRAMES[:2]}, more=29),
+    "fbms59": Tree(
+        "fbms59",
+        "test",
+        fbms(Testset=FBMS_TEST, Trainingset=FBMS_TRAIN),
+        _FBMS,
+        {name: [frames[0], frames[2]] for name, frames in _FBMS.items()},
+        more=28,
+    ),
+    "fbms59-one": Tree(
+        "fbms59", "test", fbms(Testset=("camel01",)), _CAMEL, {"camel01": _CAMEL["camel01"][::2]}, part=":1"
+    ),
+    "fbms59-png": Tree("fbms59", "test", fbms_png, _CAMEL, {"camel01": _CAMEL["camel01"][:1]}, part=":1"),
+    "fbms59-clean": Tree("fbms59", "test", fbms_clean, {"camel01": FRAMES}, {"camel01": FRAMES[:2]}, part=":1"),
     "segtrackv2": _full("segtrackv2", "all", segtrack("GroundTruth"), _SEGTRACK, more=10),
+    "segtrackv2-few": _full(
+        "segtrackv2",
+        "all",
+        segtrack("GroundTruth", SEGTRACK[:3]),
+        {name: _SEGTRACK[name] for name in ("birdfall", "bmx")},
+        more=1,
+        part=":3",
+    ),
     "segtrackv2-renamed": _full("segtrackv2", "all", segtrack("Annotations"), _SEGTRACK, more=10),
     "ytvos18": Tree(
         "ytvos18",
         "train",
         ytvos,
         {"train0a": YTVOS_FRAMES, "train1b": YTVOS_FRAMES},
-        {"train0a": YTVOS_FRAMES[::2], "train1b": YTVOS_FRAMES[::2]},
+        {"train0a": YTVOS_FRAMES, "train1b": YTVOS_FRAMES},
     ),
     "ytvos19-valid": Tree("ytvos19", "valid", ytvos, {"valid0a": YTVOS_FRAMES, "valid1b": YTVOS_FRAMES}),
     "ytvis19": _full("ytvis19", "train", ytvis("{split}.json", compressed), _VIS),

@@ -33,9 +33,11 @@ from tests.layout_trees import (
     uncompressed,
     write_frames,
     write_labels,
+    write_masks,
 )
 from utils.errors import UserError
 from utils.png import write_label_png
+from utils.protocols import PROTOCOLS
 
 
 @pytest.fixture
@@ -51,22 +53,32 @@ def build(tmp_path):
 
 
 def load(tree, root):
-    return load_videos(tree.dataset, root, split=tree.split, flag="--basepath")
+    return load_videos(tree.dataset, root, split=tree.split, videos=tree.part, flag="--basepath")
+
+
+def checked(tree, root):
+    return check(DATASETS[tree.dataset], root, split=tree.split, videos=tree.part, progress=False)
 
 
 def problems(tree, root):
-    return list(check(DATASETS[tree.dataset], root, split=tree.split, progress=False).problems)
+    return list(checked(tree, root).problems)
 
 
 def test_every_dataset_has_a_tree_and_a_full_entry():
     assert {tree.dataset for tree in TREES.values()} | {"ytvos19"} == set(DATASETS)
     for spec in DATASETS.values():
         assert all((spec.title, spec.splits, spec.licence, spec.citation, spec.download, spec.split_source))
-        assert set(spec.protocols) <= {"davis", "paper", "foreground", "oracle", "slots", "tracks"}
         assert spec.default_split in spec.splits
     single = {spec.name for spec in DATASETS.values() if spec.single_object}
     assert single == {"davis16", "fbms59", "segtrackv2"}
     assert {DATASETS[name].void for name in single} == {None}
+    assert {DATASETS[name].protocols for name in single} == {("foreground", "oracle")}
+    several = {name: set(spec.protocols) for name, spec in DATASETS.items() if name not in {*single, "video"}}
+    assert all(protocols == set(PROTOCOLS) for protocols in several.values())
+    usual = {name: DATASETS[name].protocols[0] for name in several}
+    assert {name for name in usual if usual[name] == "slots"} == {"ytvis19", "ytvis21", "movi-c", "movi-e"}
+    assert set(usual.values()) == {"slots", "davis"}
+    assert DATASETS["ytvis19"].protocols[:2] == ("slots", "tracks")
     assert {spec.name for spec in DATASETS.values() if spec.sparse} == {"fbms59", "ytvos18", "ytvos19", "pairs"}
 
 
@@ -86,8 +98,9 @@ def test_tree_loads_and_is_whole(key, build):
             assert video.annotations is None
         else:
             check_annotations(tree, video)
-    report = check(DATASETS[tree.dataset], root, split=tree.split, progress=False)
+    report = checked(tree, root)
     assert not report.problems
+    assert not report.notes
     assert report.sequences == len(videos)
     assert (report.annotated > 0) == (tree.annotated is not None)
 
@@ -244,60 +257,74 @@ FAULTS = {
     "2016 colours": ("davis16", lambda r: colours(r / MASKS / "00001.png"), "00001.png: .*RGB in colours holds no"),
     "2016 gone": ("davis16-in-17", lambda r: (r / MASKS / "00002.png").unlink(), "3 annotations for 4 .*: 00002"),
     "segtrack mask gone": (
-        "segtrackv2",
+        "segtrackv2-few",
         lambda r: (r / "GroundTruth/bmx/2/bmx_00001.png").unlink(),
         "GroundTruth/bmx/2: not the same frames as .*bmx/1; first without a partner: bmx_00001",
     ),
-    "segtrack no frames": ("segtrackv2", lambda r: shutil.rmtree(r / "JPEGImages/worm"), "JPEGImages/worm: no frames"),
+    "segtrack no frames": ("segtrackv2-few", lambda r: shutil.rmtree(r / "JPEGImages/birdfall"), "birdfall: no frames"),
     "segtrack no masks": (
-        "segtrackv2",
+        "segtrackv2-few",
         lambda r: shutil.rmtree(r / "GroundTruth/bmx/1") or shutil.rmtree(r / "GroundTruth/bmx/2"),
         "GroundTruth/bmx: no annotations",
     ),
+    "segtrack frame more": (
+        "segtrackv2-few",
+        lambda r: write_frames(r / "JPEGImages/birdfall", ["birdfall_00009"]),
+        "GroundTruth/birdfall: 3 annotations for 4 frames .*: birdfall_00009",
+    ),
+    "segtrack mask more": (
+        "segtrackv2-few",
+        lambda r: write_masks(r / "GroundTruth/birdfall", ["birdfall_00009"], (1,)),
+        "GroundTruth/birdfall: 4 annotations for 3 frames .*: birdfall_00009",
+    ),
     "segtrack size": (
-        "segtrackv2",
+        "segtrackv2-few",
         lambda r: rgb_frame_of_another_size(r / "GroundTruth/bmx/2/bmx_00001.png"),
         "bmx/2/bmx_00001.png: 6x6 pixels, but .*1/bmx_00001.png has 18x12",
     ),
     "segtrack colours": (
-        "segtrackv2",
-        lambda r: colours(r / "GroundTruth/worm/worm_00001.png"),
-        "worm_00001.png: .*in colours holds no mask",
+        "segtrackv2-few",
+        lambda r: colours(r / "GroundTruth/birdfall/birdfall_00001.png"),
+        "birdfall_00001.png: .*in colours holds no mask",
     ),
     # FBMS-59
     "fbms no definition": (
-        "fbms59", lambda r: (r / f"{CAMEL}Def.dat").unlink(), r"camel01_0001_gt.ppm but no \*.dat that defines",
+        "fbms59-one", lambda r: (r / f"{CAMEL}Def.dat").unlink(), r"camel01_0001_gt.ppm but no \*.dat that defines",
     ),
     "fbms two definitions": (
-        "fbms59", lambda r: write(r / f"{CAMEL}x.dat", ""), "camel01Def.dat and camel01x.dat; keep",
+        "fbms59-one", lambda r: write(r / f"{CAMEL}x.dat", ""), "camel01Def.dat and camel01x.dat; keep",
     ),
-    "fbms no definition inside": ("fbms59", lambda r: write(r / f"{CAMEL}Def.dat", "x"), "defines 0 regions"),
+    "fbms no definition inside": ("fbms59-one", lambda r: write(r / f"{CAMEL}Def.dat", "x"), "defines 0 regions"),
     "fbms damaged definition": (
-        "fbms59",
+        "fbms59-one",
         lambda r: write(r / f"{CAMEL}Def.dat", (r / f"{CAMEL}Def.dat").read_text().replace("16777215", "white")),
         "camel01Def.dat: not a ground truth definition",
     ),
     "fbms path": (
-        "fbms59",
+        "fbms59-one",
         lambda r: write(r / f"{CAMEL}Def.dat", (r / f"{CAMEL}Def.dat").read_text().replace("camel01_0003_gt", "../x")),
         r"camel01Def.dat: names '\.\./x.ppm', which is no plain",
     ),
-    "fbms truth gone": ("fbms59", lambda r: (r / f"{CAMEL}_0003_gt.ppm").unlink(), "0003_gt.ppm: no such file, but"),
-    "fbms truth cut": ("fbms59", lambda r: cut(r / f"{CAMEL}_0003_gt.ppm"), "0003_gt.ppm: not a readable image"),
+    "fbms truth gone": ("fbms59-one", lambda r: (r / f"{CAMEL}_0003_gt.ppm").unlink(), "0003_gt.ppm: no such file, "),
+    "fbms truth cut": ("fbms59-one", lambda r: cut(r / f"{CAMEL}_0003_gt.ppm"), "0003_gt.ppm: not a readable image"),
     "fbms frame gone": (
-        "fbms59", lambda r: (r / "Testset/camel01/camel01_0003.jpg").unlink(), r"annotates frame 2 .camel01_0003.ppm",
+        "fbms59-one", lambda r: (r / "Testset/camel01/camel01_0003.jpg").unlink(), "annotates frame 2 .camel01_0003",
     ),
-    "fbms nothing": ("fbms59", lambda r: shutil.rmtree(r), r"--basepath .*: lacks T\*set or JPEGImages"),
-    "fbms sequence gone": ("fbms59", lambda r: shutil.rmtree(r / "Testset/tennis"), "Testset/tennis: no frames"),
+    "fbms nothing": (
+        "fbms59-one",
+        shutil.rmtree,
+        "--basepath .*: lacks a folder Testset or Trainingset, or a folder JPEGImages; check the root",
+    ),
+    "fbms sequence gone": ("fbms59-one", lambda r: shutil.rmtree(r / "Testset/camel01"), "Testset/camel01: no frames"),
     "fbms extra mask": (
         "fbms59-clean",
-        lambda r: shutil.copy(r / "Annotations/tennis/00000.png", r / "Annotations/tennis/00009.png"),
-        "Annotations/tennis: 3 annotations for 4 frames .*: 00009",
+        lambda r: shutil.copy(r / "Annotations/camel01/00000.png", r / "Annotations/camel01/00009.png"),
+        "Annotations/camel01: 3 annotations for 4 frames .*: 00009",
     ),
     "fbms mask twice": (
         "fbms59-png",
         lambda r: shutil.copy(
-            r / "Testset/tennis/GroundTruth/tennis_0001_gt.png", r / "Testset/tennis/GroundTruth/tennis_0001.png"
+            r / "Testset/camel01/GroundTruth/camel01_0001_gt.png", r / "Testset/camel01/GroundTruth/camel01_0001.png"
         ),
         "is a mask of the same frame; keep one",
     ),
@@ -312,7 +339,7 @@ FAULTS = {
     "vos extra": (
         "ytvos18",
         lambda r: write_labels(r / "train/Annotations/train0a", ["00007"]),
-        "3 annotations for 3 frames in .*first without a partner: 00007",
+        "4 annotations for 3 frames in .*first without a partner: 00007",
     ),
     # YouTube-VIS
     "vis no json": ("ytvis19", lambda r: (r / "train.json").unlink(), "lacks train/instances.json or train/train.json"),
@@ -335,6 +362,11 @@ FAULTS = {
         "ytvis19",
         vis(lambda c: c["videos"].append(c["videos"][0])),
         "train.json: describes the video trainb twice",
+    ),
+    "vis same id": (
+        "ytvis19",
+        vis(lambda c: c["videos"][1].update(id=1)),
+        "train.json: gives the id 1 to two videos",
     ),
     "vis too few masks": (
         "ytvis19",
@@ -369,7 +401,7 @@ FAULTS = {
     "movi shard gone": (
         "movi-c", lambda r: (r / SHARD.format(0)).unlink(), "has 1 of the 2 files of validation, first missing: 00000",
     ),
-    "movi nothing": ("movi-c", lambda r: shutil.rmtree(r / "movi_c"), "lacks movi_c/256x256/1.0.0/movi_c-.*tfrecord"),
+    "movi nothing": ("movi-c", lambda r: shutil.rmtree(r / "movi_c"), "lacks files movi_c-<split>.tfrecord"),
     "movi cut": ("movi-c", lambda r: cut(r / SHARD.format(1)), "00001-of-00002: ends within record 0"),
     "movi head cut": ("movi-c", lambda r: write(r / SHARD.format(1), b"\0" * 5), "ends within the head of record 0"),
     "movi length": ("movi-c", lambda r: flip(r / SHARD.format(1), 1), "the length of record 0 is damaged"),
@@ -388,6 +420,17 @@ FAULTS = {
         lambda r: write(r / SHARD.format(1), record(example({"video": [png(labels_of(0))] * 2,
                                                              "segmentations": [png(labels_of(0))]}))),
         "1 segmentations for 2 frames",
+    ),
+    "movi masks more": (
+        "movi-c",
+        lambda r: write(r / SHARD.format(1), record(example({"video": [png(labels_of(0))],
+                                                             "segmentations": [png(labels_of(0))] * 2}))),
+        "2 segmentations for 1 frames",
+    ),
+    "movi frame more": (
+        "movi-c-folders",
+        lambda r: write_frames(r / "validation/00000001/frames", [*FRAMES, "00009"]),
+        "4 annotations for 5 frames .*: 00009",
     ),
     "movi picture": (
         "movi-c",
@@ -414,7 +457,7 @@ FAULTS = {
     # pairs and own videos
     "pairs extra": ("pairs", lambda r: (r / "frames/bee/9.png").unlink(), "2 annotations for 2 frames .*: 9;"),
     "pairs gone": ("pairs", lambda r: shutil.rmtree(r / "annotations/bee"), "annotations/bee: no annotations"),
-    "pairs none": ("pairs", lambda r: shutil.rmtree(r), "--basepath .*: lacks frames or JPEGImages;"),
+    "pairs none": ("pairs", lambda r: shutil.rmtree(r), "--basepath .*: lacks a folder frames, or a folder JPEG"),
     "own none": ("video", lambda r: shutil.rmtree(r), "--basepath .*: no such video file or folder"),
     "own cut": ("video", lambda r: cut(r / "bee/00001.jpg"), "bee/00001.jpg: not a readable image"),
 }  # fmt: skip
@@ -434,6 +477,118 @@ def test_a_fault_is_named_in_one_line(fault, build):
             read_everything(load(tree, root))
 
 
+def extra_vis_annotation(content):
+    content["annotations"] += [{**content["annotations"][0], "video_id": 99}] * 2
+
+
+# What lies there beside a video that can be segmented and scored all the same.
+MISMATCHES = {
+    "2016 pair more": (
+        "davis16",
+        lambda r: write_frames(r / JPEGS, ["00009"]) or write_masks(r / MASKS, ["00009"], (1, 2)),
+        "JPEGImages/480p/val-ant: 1 frames that .*ImageSets/480p/val.txt does not name, first 00009; remove them",
+    ),
+    "2016 pair gone": (
+        "davis16",
+        lambda r: (r / JPEGS / "00003.jpg").unlink() or (r / MASKS / "00003.png").unlink(),
+        "480p/val-ant: 1 frames missing that .*ImageSets/480p/val.txt names, first 00003; complete the download",
+    ),
+    "fbms frame more": (
+        "fbms59-one",
+        lambda r: write_frames(r / "Testset/camel01", ["x1", "x2"]),
+        "Testset/camel01: 2 frames that .*camel01.bmf does not name, first x1; remove them",
+    ),
+    "fbms frame more, names differ": (
+        "fbms59-one",
+        lambda r: (
+            write_frames(r / "Testset/camel01", ["x1"])
+            or write(r / "Testset/camel01/camel01.bmf", "3 1 a.ppm b.ppm c.ppm")
+        ),
+        "Testset/camel01: 1 frames that .*camel01.bmf does not name, first x1; remove them",
+    ),
+    "fbms frame fewer": (
+        "fbms59-one",
+        lambda r: (r / "Testset/camel01/camel01_0002.jpg").unlink() or use_numbers(r / f"{CAMEL}Def.dat"),
+        "Testset/camel01: 1 frames missing that .*camel01.bmf names, first camel01_0002; complete",
+    ),
+    "fbms truth more": (
+        "fbms59-one",
+        lambda r: shutil.copy(r / f"{CAMEL}_0003_gt.ppm", r / f"{CAMEL}_0002_gt.ppm"),
+        "GroundTruth: 1 images that its definition does not name, first camel01_0002_gt.ppm; remove them",
+    ),
+    "fbms list cut": (
+        "fbms59-one",
+        lambda r: write(r / "Testset/camel01/camel01.bmf", b"3 1\n\xff\xfe"),
+        "camel01.bmf: not a text file",
+    ),
+    "vos frame more": (
+        "ytvos18",
+        lambda r: write_frames(r / "train/JPEGImages/train0a", ["00007", "00012"]),
+        "train/JPEGImages/train0a: 2 frames that .*train/meta.json does not name, first 00007; remove them",
+    ),
+    "vos frame more, not annotated": (
+        "ytvos19-valid",
+        lambda r: write_frames(r / "valid/JPEGImages/valid0a", ["00007"]),
+        "valid/JPEGImages/valid0a: 1 frames that .*valid/meta.json does not name, first 00007",
+    ),
+    "vos frame gone": (
+        "ytvos19-valid",
+        lambda r: (r / "valid/JPEGImages/valid0a/00005.jpg").unlink(),
+        "valid0a: 1 frames missing that .*valid/meta.json names, first 00005; complete the download",
+    ),
+    "vos annotation gone": (
+        "ytvos18",
+        lambda r: (r / "train/Annotations/train0a/00005.png").unlink(),
+        "Annotations/train0a: 1 annotations missing of frames that .*meta.json names, first 00005; complete",
+    ),
+    "vos annotations of no video": (
+        "ytvos18",
+        lambda r: write_labels(r / "train/Annotations/train2c", ["00000"]),
+        "train/Annotations: 1 folders of annotations of no video, first train2c; add its frames or remove it",
+    ),
+    "pairs annotations of no video": (
+        "pairs",
+        lambda r: [write_labels(r / "annotations" / name, ["9"]) for name in ("cow", "dog")],
+        "annotations: 2 folders of annotations of no video, first cow; add its frames or remove it",
+    ),
+    "vis frame more": (
+        "ytvis19",
+        lambda r: write_frames(r / "train/JPEGImages/traina", ["00009", "00010"]),
+        "JPEGImages/traina: 2 images that .*train.json does not name, first 00009.jpg; remove them",
+    ),
+    "vis annotations of no video": (
+        "ytvis19",
+        vis(extra_vis_annotation),
+        r"train.json: 2 annotations of videos that it does not describe, first annotations\[6\], video_id 99; download",
+    ),
+}
+
+
+def use_numbers(definition):
+    """Its last annotation is that of the second frame that is left."""
+    write(definition, definition.read_text().replace("\n2\n", "\n1\n"))
+
+
+@pytest.mark.parametrize("fault", MISMATCHES)
+def test_a_mismatch_is_named_once_and_keeps_nobody_from_reading(fault, build):
+    key, plant, message = MISMATCHES[fault]
+    tree, root = build(key)
+    plant(root)
+    found = problems(tree, root)
+    assert len(found) == 1
+    assert re.search(message, found[0])
+    read_everything(load(tree, root))
+
+
+def test_lists_that_do_not_name_frames_are_not_compared(build):
+    tree, root = build("ytvos18")
+    write(root / "train/meta.json", json.dumps({"videos": {"train0a": {}, "train1b": {"objects": {"1": []}}}}))
+    assert not problems(tree, root)
+    tree, root = build("fbms59-one")
+    (root / "Testset/camel01/camel01.bmf").unlink()
+    assert not problems(tree, root)
+
+
 def read_everything(videos):
     for video in videos:
         list(video.read())
@@ -448,14 +603,14 @@ def read_everything(videos):
             raise UserError("00000.png: neither here nor later an object")
 
 
-@pytest.mark.parametrize("key", ["davis17u", "davis16", "fbms59", "segtrackv2", "ytvis19", "ytvis21", "movi-c"])
+@pytest.mark.parametrize("key", ["davis17u", "davis16", "fbms59-one", "segtrackv2", "ytvis19", "ytvis21", "movi-c"])
 def test_digest_changes_with_content(key, build):
     tree, root = build(key)
     before = load(tree, root)[0].annotations.digest()
     changes = {
         "davis17u": lambda: write_label_png(root / LABELS / "00001.png", labels_of(2)),
         "davis16": lambda: write_label_png(root / MASKS / "00001.png", labels_of(2)),
-        "fbms59": lambda: shutil.copy(root / f"{CAMEL}_0001_gt.ppm", root / f"{CAMEL}_0003_gt.ppm"),
+        "fbms59-one": lambda: shutil.copy(root / f"{CAMEL}_0001_gt.ppm", root / f"{CAMEL}_0003_gt.ppm"),
         "segtrackv2": lambda: cut(root / "GroundTruth/bird_of_paradise/bird_of_paradise_00001.png"),
         "ytvis19": lambda: segmentation(lambda _: compressed(labels_of(2) == 1))(root),
         "ytvis21": lambda: edit_json(root / "train/instances.json", lambda c: c["annotations"].pop(0)),
@@ -481,7 +636,7 @@ def test_merged_digest_differs_from_that_of_labels(build):
 
 
 def test_fbms_colours_without_definition_are_background(build):
-    tree, root = build("fbms59")
+    tree, root = build("fbms59-one")
     path = root / f"{CAMEL}_0001_gt.ppm"
     image = np.array(Image.open(path))
     image[0, :3] = (9, 9, 9)
@@ -491,7 +646,7 @@ def test_fbms_colours_without_definition_are_background(build):
 
 
 def test_fbms_frames_are_found_by_number_where_names_differ(build):
-    tree, root = build("fbms59")
+    tree, root = build("fbms59-one")
     definition = root / f"{CAMEL}Def.dat"
     definition.write_text(definition.read_text().replace("camel01_0003.ppm", "image0003.ppm"))
     assert load(tree, root)[0].annotations.frame_names == ["camel01_0001", "camel01_0003"]
@@ -586,10 +741,13 @@ def test_pairs_with_a_folder_of_annotations_elsewhere(tmp_path):
 
 def test_unknown_splits_and_roots(build):
     _, root = build("segtrackv2")
-    with pytest.raises(UserError, match="--split val: unknown here; choose from all"):
-        load_videos("segtrackv2", root, split="val", flag="")
-    with pytest.raises(UserError, match="--split: names '../x'"):
-        load_videos("ytvos18", root, split="../x", flag="")
+    for name in ("segtrackv2", "pairs", "video"):
+        with pytest.raises(UserError, match=f"--split val: --dataset {name} has no such split; choose from all"):
+            load_videos(name, root, split="val", flag="")
+    for name in ("davis17u", "ytvos18", "ytvis19", "movi-c", "fbms59"):
+        for split in ("../val", "a/b", "..", "a\0"):
+            with pytest.raises(UserError, match="--split '.*: not the name of a split; choose from "):
+                load_videos(name, root, split=split, flag="")
     with pytest.raises(UserError, match="--davis_path is missing"):
         root_of("davis16", davis_path=None, basepath=None)
     with pytest.raises(UserError, match="--basepath is missing"):
@@ -599,7 +757,7 @@ def test_unknown_splits_and_roots(build):
 
 def test_records_of_another_variant_are_not_taken(build):
     _, root = build("movi-e")
-    with pytest.raises(UserError, match="lacks movi_c/256x256"):
+    with pytest.raises(UserError, match="lacks files movi_c-<split>"):
         load_videos("movi-c", root / "movi_e/256x256/1.0.0", flag="")
     assert len(load_videos("movi-e", root / "movi_e/256x256/1.0.0", flag="")) == 3
     with pytest.raises(UserError, match="has no files of --split test; choose from train, validation"):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data.annotations import label_files
 from data.frames import list_images
-from data.layouts.splits import SplitSource
+from data.layouts.base import counted
+from data.layouts.splits import FrameList, SplitSource
 from data.videos import FrameFolder, Video, VideoFile
 from utils.annotations import Annotations
 from utils.errors import UserError
@@ -24,8 +25,12 @@ class FolderLayout:
     merged, sparse: see `Layout`.
     folders: split -> what {split} stands for in `frames` and `annotations`, where it is not the split's name.
     unannotated: splits whose annotations are not public, or not whole, so that nothing can be scored.
-    marker: see `MarkedLayout`; needed where the dataset has other layouts too.
+    marker: what lies below a root of this layout and no other, as a pattern of file names, and in words where it is
+        not simply the name of a folder; needed where the dataset has other layouts too.
     mask_ending: of stems of images among the frames that are annotations.
+    frame_list: what names the frames of a video, where the download does.
+    unread: the files among a video's annotations that nothing reads, where there can be such.
+    own_annotations: no video but those of the split has a folder of annotations beside theirs.
     """
 
     frames: str
@@ -37,11 +42,23 @@ class FolderLayout:
     folders: Mapping[str, str] = field(default_factory=dict)
     unannotated: tuple[str, ...] = ()
     marker: str = ""
+    marker_in_words: str = ""
     mask_ending: str | None = None
+    frame_list: FrameList | None = None
+    unread: Callable[[Path, Annotations], list[Path]] | None = None
+    own_annotations: bool = False
 
     @property
     def split_source(self) -> str:
         return self.source.describe
+
+    @property
+    def fixed_splits(self) -> bool:
+        return self.source.fixed
+
+    @property
+    def looks(self) -> str:
+        return self.marker_in_words or f"a folder {self.marker}"
 
     def is_at(self, root: Path) -> bool:
         return any(root.glob(self.marker))
@@ -50,19 +67,63 @@ class FolderLayout:
         return self.source.names(root, split)
 
     def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        values = {"split": self.folders.get(split, split), "name": name}
-        folder = root / self.frames.format(**values)
+        folder = root / self._path(self.frames, split, name)
         frames = self._list_frames(folder)
         if not frames:
             raise UserError(f"{folder}: no frames; {COMPLETE}")
         video = FrameFolder(name, frames)
-        if annotated and self.annotations is not None and split not in self.unannotated:
-            truth = root / self.annotations.format(**values)
+        if annotated and self._has_truth(split):
+            truth = root / self._path(self.annotations, split, name)
             if not truth.is_dir():
                 raise UserError(f"{truth}: no annotations; {COMPLETE}")
             video.annotations = self.labels(truth, video.frame_names)
             check_frames(video.annotations, video.frame_names, truth=truth, frames=folder, sparse=self.sparse)
         return video
+
+    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        found = self._against_list(root, split, video) if self.frame_list else []
+        if self.unread and video.annotations:
+            truth = root / self._path(self.annotations, split, video.name)
+            files = [path.name for path in self.unread(truth, video.annotations)]
+            found += counted(truth, files, "images that its definition does not name", "remove them")
+        return found
+
+    def orphans(self, root: Path, split: str) -> list[str]:
+        parent = (root / self._path(self.annotations, split, "any")).parent if self._has_truth(split) else None
+        if not self.own_annotations or parent is None or not parent.is_dir():
+            return []
+        folders = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+        extra = [name for name in folders if name not in set(self.names(root, split))]
+        return counted(parent, extra, "folders of annotations of no video", "add its frames or remove it")
+
+    def _against_list(self, root: Path, split: str, video: Video) -> list[str]:
+        """The frames of a video, and the annotations if each should have one, against what the download names."""
+        path, listed = self.frame_list.frames(root, split=self._folder(split), name=video.name)
+        frames = video.frame_names
+        if not listed:
+            return []
+        if set(listed).isdisjoint(frames):  # FBMS lists what the frames were made of; their number must agree
+            listed = frames[: len(listed)] + listed[len(frames) :]
+        annotated = video.annotations.frame_names if video.annotations else []
+        known = {*listed, *annotated} if self.sparse else set(listed)  # YouTube-VOS lists the frames with an object
+        extra, lost = [name for name in frames if name not in known], [name for name in listed if name not in frames]
+        folder = root / self._path(self.frames, split, video.name)
+        found = counted(folder, extra, f"frames that {path} does not name", "remove them")
+        found += counted(folder, lost, f"frames missing that {path} names", "complete the download")
+        if self.frame_list.annotated and video.annotations:
+            bare = [name for name in listed if name not in {*annotated, *lost}]
+            truth = root / self._path(self.annotations, split, video.name)
+            found += counted(truth, bare, f"annotations missing of frames that {path} names", "complete the download")
+        return found
+
+    def _path(self, path: str, split: str, name: str) -> str:
+        return path.format(split=self._folder(split), name=name)
+
+    def _folder(self, split: str) -> str:
+        return self.folders.get(split, split)
+
+    def _has_truth(self, split: str) -> bool:
+        return self.annotations is not None and split not in self.unannotated
 
     def _list_frames(self, folder: Path) -> list[Path]:
         images = list_images(folder) if folder.is_dir() else []
@@ -92,6 +153,7 @@ class OwnVideos:
     merged: bool = False
     sparse: bool = False
     split_source: str = "whatever lies there"
+    fixed_splits: bool = True
 
     def names(self, root: Path, split: str) -> list[str]:
         if root.is_file():
@@ -110,3 +172,9 @@ class OwnVideos:
         if root.is_file():
             return VideoFile(name, root)
         return FrameFolder(name, list_images(root) or list_images(root / name))
+
+    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        return []
+
+    def orphans(self, root: Path, split: str) -> list[str]:
+        return []

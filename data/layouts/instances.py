@@ -4,9 +4,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.annotations import MAX_OBJECTS, RleVideo, Track
+from data.frames import list_images
+from data.layouts.base import counted
 from data.layouts.splits import read_json
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
@@ -22,6 +24,15 @@ class Entry:
     tracks: tuple[Track, ...]
 
 
+class Content(NamedTuple):
+    """What a JSON says. entries: its videos by name, in order. annotated: it has annotations at all, and orphans are
+    those of videos that it does not describe, in words."""
+
+    entries: dict[str, Entry]
+    annotated: bool
+    orphans: list[str]
+
+
 @dataclass(frozen=True)
 class InstanceLayout:
     """Frames as the JSON names them, below one folder; a split without annotations is for prediction only.
@@ -33,6 +44,7 @@ class InstanceLayout:
     json: tuple[str, ...]
     merged: bool = False
     sparse: bool = False
+    fixed_splits: bool = False
 
     @property
     def split_source(self) -> str:
@@ -40,24 +52,36 @@ class InstanceLayout:
 
     def names(self, root: Path, split: str) -> list[str]:
         path = self._json_path(root, split)
-        if not (names := list(_entries(path))):
+        if not (names := list(_content(path).entries)):
             raise UserError(f"{path}: describes no video; download it again")
         return names
 
     def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         path = self._json_path(root, split)
-        entry, has_truth = _entries(path)[name], _has_annotations(path)
+        content = _content(path)
+        entry = content.entries[name]
         files = [root / self.frames.format(split=split) / file for file in entry.files]
         if missing := [file for file in files if not file.is_file()]:
             raise UserError(f"{missing[0]}: missing, the first of {len(missing)} frames that {path} names; "
                             "complete the download")  # fmt: skip
         video = FrameFolder(name, files)
-        if annotated and has_truth:
+        if annotated and content.annotated:
             video.annotations = RleVideo(name, video.frame_names, entry.size, list(entry.tracks), path)
         return video
 
+    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        path, folder = self._json_path(root, split), root / self.frames.format(split=split)
+        files = _content(path).entries[video.name].files
+        extra = [image.name for image in list_images(folder / video.name) if f"{video.name}/{image.name}" not in files]
+        return counted(folder / video.name, extra, f"images that {path} does not name", "remove them")
+
+    def orphans(self, root: Path, split: str) -> list[str]:
+        path = self._json_path(root, split)
+        return counted(
+            path, _content(path).orphans, "annotations of videos that it does not describe", "download it again"
+        )
+
     def _json_path(self, root: Path, split: str) -> Path:
-        plain_name(split, "--split")
         candidates = [root / path.format(split=split) for path in self.json]
         found = next((path for path in candidates if path.is_file()), None)
         if found is None:
@@ -66,37 +90,40 @@ class InstanceLayout:
         return found
 
 
-def _entries(path: Path) -> dict[str, Entry]:
-    return _parse(path, path.stat().st_mtime_ns)[0]
-
-
-def _has_annotations(path: Path) -> bool:
-    return _parse(path, path.stat().st_mtime_ns)[1]
+def _content(path: Path) -> Content:
+    return _parse(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=2)
-def _parse(path: Path, _changed: int) -> tuple[dict[str, Entry], bool]:
-    """Videos by name in the order of the JSON, and whether any is annotated. Files of 500 MB: read once a process.
+def _parse(path: Path, _changed: int) -> Content:
+    """What a JSON says. Files of 500 MB: read once a process.
 
     Raises:
         UserError: not valid JSON, or an entry that is not as it should be; it names the entry.
     """
     content = read_json(path)
     tracks: dict[Any, list[Track]] = defaultdict(list)
+    sources: dict[Any, list[str]] = defaultdict(list)
     annotations = content.get("annotations") or []
     for index, annotation in enumerate(_listed(annotations, path, "annotations")):
         try:
             track = Track(tuple(annotation["segmentations"]), bool(annotation.get("iscrowd", 0)))
             tracks[annotation["video_id"]].append(track)
+            sources[annotation["video_id"]].append(f"annotations[{index}], video_id {annotation['video_id']!r}")
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: annotations[{index}] is not as in YouTube-VIS ({error!r}); "
                             "download it again") from None  # fmt: skip
     entries: dict[str, Entry] = {}
+    identities = set()
     for index, video in enumerate(_listed(content.get("videos"), path, "videos")):
         name, entry = _entry(video, tracks, path, index)
         if entries.setdefault(name, entry) is not entry:
             raise UserError(f"{path}: describes the video {name} twice; download it again")
-    return entries, bool(annotations)
+        if video["id"] in identities:
+            raise UserError(f"{path}: gives the id {video['id']} to two videos; download it again")
+        identities.add(video["id"])
+        sources.pop(video["id"], None)
+    return Content(entries, bool(annotations), [source for one in sources.values() for source in one])
 
 
 def _listed(value: object, path: Path, key: str) -> list:

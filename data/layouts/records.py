@@ -9,7 +9,6 @@ from data.annotations import RecordSegmentations
 from data.tfrecord import Record, list_records
 from data.videos import RecordVideo, Video
 from utils.errors import UserError
-from utils.names import plain_name
 
 _SHARD = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<number>\d+)-of-(?P<total>\d+)")
 
@@ -27,10 +26,11 @@ class RecordLayout:
     merged: bool = False
     sparse: bool = False
     split_source: str = "the files *-<split>.tfrecord-*"
+    fixed_splits: bool = False
 
     @property
-    def marker(self) -> str:
-        return f"{self.folders[0]}/{self._files}"
+    def looks(self) -> str:
+        return f"files {self.dataset}-<split>.tfrecord-NNNNN-of-NNNNN in {self.folders[0]}"
 
     @property
     def _files(self) -> str:
@@ -49,14 +49,20 @@ class RecordLayout:
             video.annotations = RecordSegmentations(video.record, frames)
         return video
 
+    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        return []  # reading a video compares the numbers of its frames and segmentations
+
+    def orphans(self, root: Path, split: str) -> list[str]:
+        return []
+
     def _folder(self, root: Path) -> Path | None:
         return next((root / path for path in self.folders if any((root / path).glob(self._files))), None)
 
     def _records(self, root: Path, split: str) -> list[Record]:
         folder = self._folder(root)
         if folder is None:
-            raise UserError(f"{root}: lacks {self.marker}; check the root of the data set")
-        return index_records(folder, self.dataset, plain_name(split, "--split"))
+            raise UserError(f"{root}: lacks {self.looks}; check the root of the data set")
+        return index_records(folder, self.dataset, split)
 
 
 @lru_cache(maxsize=2)
