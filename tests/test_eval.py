@@ -91,7 +91,8 @@ def test_more_than_255_clusters(davis, tmp_path, run_eval):
              "--save_path", out, "--protocol", "paper")  # fmt: skip
     assert json.loads((out / "stats/ant.json").read_text())["clusters"] > 255
     assert max(read_label_png(path).max() for path in (out / "ant").iterdir()) > 255
-    assert json.loads((out / "scores/paper/scores-val-selected.json").read_text())["sequences"]["ant"]["proposals"] > 255
+    scores = json.loads((out / "scores/paper/scores-val-selected.json").read_text())
+    assert scores["sequences"]["ant"]["proposals"] > 255
 
 
 @pytest.mark.parametrize("frames", [1, 2])
