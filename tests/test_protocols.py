@@ -220,6 +220,7 @@ def test_sequences_without_objects_are_left_out_and_named(davis):  # noqa: F811
         lines = []
         print_table(scores, out=lines.append)
         assert any("left out of the means: cat" in line for line in lines) == (protocol != "tracks")
+        assert not any("bootstrap" in line for line in lines)  # one sequence is left
     write_video(root / "Annotations_unsupervised/480p/dogs", empty)
     with pytest.raises(UserError, match="only 0 and void in any frame, as in all sequences"):
         scoring.score(results, folders(root), workers=1)

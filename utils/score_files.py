@@ -118,7 +118,8 @@ def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
     if not (found := scores.interval(scores.headline)):
         return
     value, low, high = (100 * x for x in found)
-    out(f"{scores.headline} {value:.1f}, {LEVEL:.0%} bootstrap interval over {len(scores.sequences)} sequences: "
+    count = len(scores.sequences) - len(scores.without_objects)
+    out(f"{scores.headline} {value:.1f}, {LEVEL:.0%} bootstrap interval over {count} sequences: "
         f"{low:.1f} to {high:.1f}")  # fmt: skip
 
 

@@ -18,7 +18,7 @@ Other data sets than those in the layout of DAVIS: `python eval.py --predictions
 A sequence's scores are kept in `<results>/scores/<protocol>/sequences/`, with a hash of every PNG and of the ground
 truth they came from: an interrupted scoring goes on where it was, and scores of other files are never taken. Of a
 sequence only one frame is in memory at a time, beside a table of its J and F. Under torchrun every process scores its
-share and the first one puts them together.
+share.
 """
 
 import argparse
@@ -95,12 +95,13 @@ def score(
     """
     _check_request(results, annotations, protocols, workers)
     truth = {name: annotated.digest() for name, annotated in annotations.items()}
-    jobs = [Job(name, annotations[name], Path(results), tuple(protocols), options) for name in annotations]
+    # Long sequences first, so that none is left to run alone at the end.
+    order = sorted(annotations, key=lambda name: -len(annotations[name].frame_names))
+    mine = order[distributed.rank() :: distributed.world_size()]
+    jobs = [Job(name, annotations[name], Path(results), tuple(protocols), options) for name in mine]
     if keep:
         jobs = [replace(job, keep=_digests(job, truth[job.sequence])) for job in jobs]
-    # Long sequences first, so that none is left to run alone at the end.
-    jobs.sort(key=lambda job: -len(job.annotations.frame_names))
-    done = _in_all_processes(jobs[distributed.rank() :: distributed.world_size()], workers, progress)
+    done = _in_all_processes(jobs, workers, progress)
     scored = {}
     for name in protocols:
         used = {option: getattr(options, option) for option in PROTOCOLS[name].options}
