@@ -26,6 +26,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,7 @@ from utils import distributed
 from utils.annotations import Annotations, digest_files, label_folder
 from utils.errors import UserError, run_main
 from utils.judges import DEFAULT_OPTIONS, Options, judges
-from utils.names import names_in
+from utils.names import names_in, natural_key
 from utils.png import read_label_png, replacing
 from utils.protocols import PROTOCOLS
 from utils.score_files import Scores, print_side_by_side, print_table, write_scores
@@ -293,6 +294,7 @@ def main() -> None:
     sequences = names_in(split_file)
     provenance = read_provenance(args.results)
     annotations = {name: label_folder(args.davis_path / args.annotations / name) for name in sequences}
+    _note_unscored(args.results, annotations)
     protocols = expand(args.protocol, tuple(PROTOCOLS))
     distributed.start()
     try:
@@ -308,6 +310,15 @@ def main() -> None:
             print_side_by_side(list(scored.values()))
     finally:
         distributed.stop()
+
+
+def _note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
+    """Say where results have frames without annotation: these are sparse, or some are missing."""
+    for name, annotated in annotations.items():
+        stems = {path.stem for path in (results / name).glob("*.png")}
+        if extra := sorted(stems - set(annotated.frame_names), key=natural_key):
+            print(f"note: {name}: {len(extra)} of {len(stems)} results have no annotation and are not scored, "
+                  f"first {extra[0]}", file=sys.stderr)  # fmt: skip
 
 
 def add_score_options(add: Callable[..., Any]) -> None:
