@@ -271,5 +271,7 @@ def test_a_fault_of_one_process_is_that_of_all(davis):  # noqa: F811
     )  # fmt: skip
     assert done.returncode != 0
     lines = done.stderr.splitlines()
-    assert sum(line.startswith("error: ") and "00002.png: no such file" in line for line in lines) == 2
+    # torchrun ends the other process when the first exits, so it may or may not get to print its own line.
+    assert sum("error: " in line and "00002.png: no such file" in line for line in lines) in (1, 2)
+    assert "Connection closed by peer" not in done.stderr  # it did not wait for a process that was gone
     assert not (results / "scores" / "davis" / "scores-val.json").exists()
