@@ -26,7 +26,8 @@ from data.videos import Video, frame_size, frames_at
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import foreground_clusters, rank_clusters, upsample_labels
-from model.segmenter import Segmenter
+from model.segmenter import MAX_KEY_FRAMES, Segmenter
+from model.stream import ENGINES
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint
 from utils.config import Parser, add_network_arguments, check_resolution, positive_float, positive_int
@@ -76,8 +77,11 @@ def make_parser() -> Parser:
     )
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method("--tau", type=positive_float, default=1.0, help="distance threshold of the clustering")
+    method("--max_key_frames", type=positive_int, default=MAX_KEY_FRAMES, help="at most so many, spread evenly")
+    method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: estimated, on a quarter of the tokens")
     method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
+    method("--feature_cache", type=Path, help="folder where the backbone's features are kept for later runs")
     output = parser.add_argument_group("output").add_argument
     output("--save_path", default="outputs/eval", help="where results go")
     output("--overwrite", action="store_true", help="replace results of other settings in --save_path")
@@ -145,10 +149,14 @@ def predict(
     segmenter = Segmenter(
         network,
         key_stride=args.ratio,
+        max_key_frames=args.max_key_frames,
         tau=args.tau,
+        clustering=args.clustering,
         memory_gb=args.memory_gb,
         frame_batch=args.frame_batch,
         amp=args.amp,
+        spill_path=results.path,
+        feature_cache=args.feature_cache,
     )
     device = segmenter.device
     mine = sorted(videos, key=lambda video: -len(video.frame_names))[distributed.rank() :: distributed.world_size()]
@@ -292,7 +300,8 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
 
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
-    keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "tau", "amp")
+    keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
+    keys += ("clustering", "amp")
     return {
         "predictions": kinds,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),

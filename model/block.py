@@ -40,9 +40,13 @@ class Attention(nn.Module):
         """(B, S, C) -> keys (B, M, S, C/M)."""
         return self._project(x, 1)
 
-    def weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """softmax(q k^T / sqrt(C/M)): (B, M, L, C/M), (B, M, S, C/M) -> (B, M, L, S)."""
-        return ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+    def weights(self, q: Tensor, k: Tensor, *, scores: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """softmax(q k^T / sqrt(C/M)): (..., L, C/M), (..., S, C/M) -> (..., L, S).
+
+        `scores` and `out` (..., L, S) are written to where given, which training cannot do.
+        """
+        scores = torch.matmul(q * self.scale, k.transpose(-2, -1), out=scores)
+        return torch.softmax(scores, dim=-1, out=out)
 
     def _project(self, x: Tensor, third: int) -> Tensor:
         """(B, L, C) through one third of qkv, split into heads: (B, M, L, C/M)."""

@@ -9,10 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.scratch import Scratch
 
-def safe_log(rows: Tensor) -> Tensor:
+GROUP = 32  # rows whose neighbourhoods are summed together
+
+
+def safe_log(rows: Tensor, *, out: Tensor | None = None) -> Tensor:
     """log of rows (L, S), finite where a value is zero."""
-    return rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
+    return torch.clamp_min(rows, torch.finfo(rows.dtype).tiny, out=out).log_()
 
 
 def symmetric_kl(rows: Tensor, others: Tensor, *, log_others: Tensor | None = None) -> Tensor:
@@ -23,14 +27,15 @@ def symmetric_kl(rows: Tensor, others: Tensor, *, log_others: Tensor | None = No
     return own[:, None] + other_own - rows @ log_others.T - log_rows @ others.T
 
 
-def neighbours(rows: Tensor, *, tau: float, chunk: int) -> Tensor:
+def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024, scratch: Scratch | None = None) -> Tensor:
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
     The two cross terms of a set with itself are one matrix product and its transpose, so it is computed once.
     """
-    log_rows = safe_log(rows)
-    own = (rows * log_rows).sum(-1)
-    cross = rows @ log_rows.T
+    scratch = scratch or Scratch()
+    log_rows = safe_log(rows, out=scratch("logs", rows.shape, like=rows))
+    own = _own(rows, log_rows)
+    cross = torch.mm(rows, log_rows.T, out=scratch("cross", (len(rows), len(rows)), like=rows))
     near = torch.empty(cross.shape, dtype=torch.bool, device=rows.device)
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
@@ -38,38 +43,88 @@ def neighbours(rows: Tensor, *, tau: float, chunk: int) -> Tensor:
     return near.fill_diagonal_(True)
 
 
-def smooth(rows: Tensor, near: Tensor, *, chunk: int) -> Tensor:
-    """Every row (L, S) replaced by the sum of its neighbours' rows (near: (L, L) bool), normalised to sum 1."""
-    summed = torch.empty_like(rows)
-    for part, out in zip(near.split(chunk), summed.split(chunk), strict=True):
-        torch.mm(part.to(rows.dtype), rows, out=out)
-    return summed.div_(summed.sum(-1, keepdim=True))
+def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Tensor:
+    """Every row (L, S) replaced by the mean of its neighbours' rows (near: (L, L) bool, symmetric, diagonal true).
+
+    A row sums to 1, so the mean is the sum normalised. Rows are grouped by alike neighbourhoods; what all of a group
+    have in common is summed once, and the matrix product is over the neighbours that only some of them have.
+    """
+    scratch = scratch or Scratch()
+    bits = near.to(rows.dtype)
+    groups = _group_alike(bits, size=GROUP)
+    counts = bits.sum(-1, keepdim=True)
+    common = torch.stack([near[group].all(0) for group in groups])
+    some = torch.stack([near[group].any(0) for group in groups]) & ~common
+    common_sums = torch.mm(common.to(rows.dtype), rows, out=scratch("common", (len(groups), rows.shape[1]), like=rows))
+    smoothed = scratch("smoothed", rows.shape, like=rows)
+    for group, columns, base in zip(groups, some, common_sums, strict=True):
+        columns = columns.nonzero()[:, 0]
+        others = torch.index_select(rows, 0, columns, out=scratch("others", (len(columns), rows.shape[1]), like=rows))
+        sums = scratch("sums", (len(group), rows.shape[1]), like=rows)
+        torch.addmm(base, bits[group][:, columns], others, out=sums)
+        smoothed[group] = sums.div_(counts[group])
+    return smoothed
 
 
-def greedy_leaders(rows: Tensor, *, tau: float, batch: int = 64) -> list[np.ndarray]:
+def _group_alike(bits: Tensor, *, size: int, rounds: int = 2) -> list[Tensor]:
+    """Row indices of bits (L, L), values 0 or 1, in groups of about `size` rows close to one another: k-means."""
+    count = len(bits)
+    number = max(count // size, 1)
+    centres = bits[torch.arange(number, device=bits.device) * count // number]
+    for last in [False] * (rounds - 1) + [True]:
+        nearest = (centres.square().sum(-1) - 2 * bits @ centres.T).argmin(-1)
+        sizes = torch.bincount(nearest, minlength=number)
+        if not last:
+            members = torch.zeros(number, count, dtype=bits.dtype, device=bits.device)
+            members[nearest, torch.arange(count, device=bits.device)] = 1
+            centres = members @ bits / sizes.clamp_min(1)[:, None]
+    return [group for group in nearest.argsort(stable=True).split(sizes.tolist()) if len(group)]
+
+
+def greedy_leaders(
+    rows: Tensor, *, tau: float, likely: Tensor | None = None, scratch: Scratch | None = None
+) -> list[np.ndarray]:
     """Greedy leader pass in row order over rows (L, S): the members of each cluster, as row indices.
 
     The first row not yet absorbed leads and absorbs every unabsorbed row within D <= tau of it. Distances are needed
-    from leaders only, and only to rows still free: the next `batch` free rows are looked at together, with one transfer
-    to the host.
+    from leaders only; those of a few rows that will probably lead are computed together, with one transfer to the host.
+
+    Args:
+        likely: (L, L) bool, which rows probably absorb which. It saves distances and does not change the result.
     """
-    log_rows = safe_log(rows)
-    free = np.arange(len(rows))
+    scratch = scratch or Scratch()
+    batch = 8 if rows.device.type == "cpu" else 64
+    log_rows = safe_log(rows, out=scratch("logs", rows.shape, like=rows))
+    own = _own(rows, log_rows)
+    hint = None if likely is None else likely.cpu().numpy()
+    free = np.ones(len(rows), dtype=bool)
     clusters = []
-    while len(free):
-        rest = torch.from_numpy(free).to(rows.device)
-        others, log_others = (rows, log_rows) if len(free) == len(rows) else (rows[rest], log_rows[rest])
-        distances = symmetric_kl(others[:batch], others, log_others=log_others)
+    while free.any():
+        candidates = _next_leaders(free, hint, batch)
+        pick = torch.from_numpy(candidates).to(rows.device)
+        distances = torch.addmm(own, rows[pick], log_rows.T, alpha=-1)
+        distances.addmm_(log_rows[pick], rows.T, alpha=-1).add_(own[pick, None])
         near = (distances <= tau).cpu().numpy()
-        taken = np.zeros(len(free), dtype=bool)
-        for candidate, row in enumerate(near):
-            if not taken[candidate]:
-                members = row & ~taken
-                members[candidate] = True
-                taken |= members
-                clusters.append(free[members])
-        free = free[~taken]
+        for candidate, row in zip(candidates, near, strict=True):
+            if free[:candidate].any():
+                break  # a row passed over as likely absorbed was not: it leads first
+            if free[candidate]:
+                row[candidate] = True
+                clusters.append(np.flatnonzero(row & free))
+                free &= ~row
     return clusters
+
+
+def _next_leaders(free: np.ndarray, hint: np.ndarray | None, batch: int) -> np.ndarray:
+    """The first of the free rows (L,) and those after it that will probably lead: at most `batch` indices, sorted."""
+    if hint is None:
+        return np.flatnonzero(free)[:batch]
+    left, leaders = free.copy(), []
+    while len(leaders) < batch and left.any():
+        leaders.append(left.argmax())
+        left[leaders[-1]] = False
+        left &= ~hint[leaders[-1]]
+    return np.array(leaders)
 
 
 def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
@@ -77,10 +132,11 @@ def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
     return torch.stack([rows[torch.from_numpy(members).to(rows.device)].mean(0) for members in clusters])
 
 
-def window_centres(rows: Tensor, *, tau: float, chunk: int = 1024) -> Tensor:
-    """Stage 1 on one window's rows (L, S): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
-    smoothed = smooth(rows, neighbours(rows, tau=tau, chunk=chunk), chunk=chunk)
-    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau))
+def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch | None = None) -> Tensor:
+    """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, of `neighbours` or of
+    `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
+    smoothed = smooth(rows, near, scratch=scratch)
+    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, likely=near, scratch=scratch))
 
 
 def merge_centres(centres: Tensor, *, tau: float) -> Tensor:
@@ -100,7 +156,12 @@ def assign(rows: Tensor, centres: Tensor, *, log_centres: Tensor | None = None) 
 def hierarchical_clustering(rows: Tensor, *, window: int, tau: float) -> Tensor:
     """Labels (L,) int64 of rows (L, S) held in memory at once; `window` rows (three frames' worth) per stage-1 step.
 
-    The segmenter does the same for videos whose rows do not fit, window by window.
+    Every distance is computed. `model.stream` gives the same labels for videos whose rows do not fit, and sooner.
     """
-    centres = torch.cat([window_centres(part, tau=tau) for part in rows.split(window)])
-    return assign(rows, merge_centres(centres, tau=tau))
+    centres = [window_centres(part, neighbours(part, tau=tau), tau=tau) for part in rows.split(window)]
+    return assign(rows, merge_centres(torch.cat(centres), tau=tau))
+
+
+def _own(rows: Tensor, log_rows: Tensor) -> Tensor:
+    """<p, log p> of every row: (L,)."""
+    return torch.bmm(rows[:, None], log_rows[:, :, None])[:, 0, 0]

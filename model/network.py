@@ -11,6 +11,7 @@ from model.block import SpatioTemporalBlock
 from utils.errors import UserError
 
 REFERENCE_BLOCKS = "temporal_transformer."
+CACHED_ROWS, DEVICE_ROWS = 64, 1024  # of one head's attention at once, on a CPU and elsewhere
 
 
 class SpatioTemporalNetwork(nn.Module):
@@ -85,19 +86,32 @@ class SpatioTemporalNetwork(nn.Module):
         return features
 
     @torch.no_grad()
-    def queries_and_keys(self, features: Tensor, key_frames: list[int]) -> tuple[Tensor, Tensor]:
-        """Queries (M, T*N, C/M) of every token of features (T, N, C), keys (M, S, C/M) of the key frames' tokens."""
-        block = self.blocks[-1]
-        context = features[key_frames].flatten(0, 1)
-        return block.queries(features.flatten(0, 1)[None])[0], block.keys(context[None])[0]
+    def queries(self, features: Tensor) -> Tensor:
+        """Queries (M, L, C/M) of the last block for tokens (L, C)."""
+        return self.blocks[-1].queries(features[None])[0]
 
     @torch.no_grad()
-    def attention_rows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """(M, L, C/M), (M, S, C/M) -> (L, S): the last block's attention averaged over heads, rows sum to 1."""
-        rows = torch.zeros(queries.shape[1], keys.shape[1], dtype=queries.dtype, device=queries.device)
-        for q, k in zip(queries, keys, strict=True):  # one head at a time: M times less memory, same arithmetic
-            rows += self.blocks[-1].attn.weights(q, k)
-        return rows.div_(len(queries))
+    def keys(self, features: Tensor) -> Tensor:
+        """Keys (M, S, C/M) of the last block for tokens (S, C)."""
+        return self.blocks[-1].keys(features[None])[0]
+
+    @torch.no_grad()
+    def attention_rows(self, queries: Tensor, keys: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """(M, L, C/M), (M, S, C/M) -> (L, S): the last block's attention averaged over heads, rows sum to 1.
+
+        A few rows of one head at a time, so that they stay in the processor's cache from the product to the sum.
+        """
+        shape = (queries.shape[1], keys.shape[1])
+        out = torch.empty(shape, dtype=queries.dtype, device=queries.device) if out is None else out
+        rows_at_once = CACHED_ROWS if queries.device.type == "cpu" else DEVICE_ROWS
+        scores = torch.empty(min(rows_at_once, shape[0]), shape[1], dtype=queries.dtype, device=queries.device)
+        weights = torch.empty_like(scores)
+        for part, total in zip(queries.split(rows_at_once, dim=1), out.split(rows_at_once), strict=True):
+            total.zero_()
+            for q, k in zip(part, keys, strict=True):
+                total += self.blocks[-1].attn.weights(q, k, scores=scores[: len(q)], out=weights[: len(q)])
+            total /= len(queries)
+        return out
 
     def init_blocks(self, init: str, *, temperature: float) -> None:
         """Start the blocks `random` or as the `identity` (METHOD.md 4 without training: q = k = s LayerNorm)."""

@@ -1,25 +1,30 @@
 """A whole video to a label map: features, sparse key frames, attention rows, hierarchical clustering (METHOD.md 4, 5).
 
-Rows of attention are made window by window. Those that fit the memory budget are kept for the assignment at the end,
-the others made a second time, so that memory stays within the budget whatever the length of the video.
+Frames are encoded a few at a time, windows clustered one by one, and of each window only a summary is kept: memory
+grows with a video's length by its features and those summaries alone. Where these do not fit the budget, features go to
+disk and summaries are made a second time.
 """
 
-import time
-from collections import defaultdict
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.clustering import assign, merge_centres, safe_log, window_centres
 from model.network import SpatioTemporalNetwork
-from utils.device import autocast, synchronize
+from model.stream import ENGINES, SAMPLES, Stream
+from utils.clock import Clock
+from utils.device import autocast
 from utils.errors import UserError
+from utils.feature_cache import FeatureCache
+from utils.prefetch import prefetch
 
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
+MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
 
 
@@ -32,9 +37,15 @@ class Segmentation:
     seconds: dict[str, float]
 
 
-def key_frame_indices(num_frames: int, key_stride: int) -> list[int]:
-    """Frames 0, R, 2R, ...: T // R of them as in the reference, and at least one (METHOD.md 4)."""
-    return list(range(0, num_frames, key_stride))[: max(num_frames // key_stride, 1)]
+def key_frame_indices(num_frames: int, key_stride: int, max_key_frames: int | None = None) -> list[int]:
+    """Frames 0, R, 2R, ...: T // R of them as in the reference, and at least one (METHOD.md 4).
+
+    Of more than `max_key_frames` as many are taken, spread evenly.
+    """
+    indices = list(range(0, num_frames, key_stride))[: max(num_frames // key_stride, 1)]
+    if max_key_frames is None or len(indices) <= max_key_frames:
+        return indices
+    return [indices[place * len(indices) // max_key_frames] for place in range(max_key_frames)]
 
 
 class Segmenter:
@@ -43,26 +54,38 @@ class Segmenter:
     Args:
         network: in evaluation mode, on the device where everything is computed.
         key_stride: every how many frames a frame gives attention keys (R, `--ratio`).
+        max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
+        clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding. `fast`: a quarter of the tokens of key
+            frames give columns, a quarter of the tokens clusters, and distances are estimated.
         memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
             its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
         amp: precision of the backbone, a key of `utils.device.AMP_DTYPES`; attention and clustering stay in float32.
-        chunk: rows per block of pairwise distances.
+        spill_path: folder for features that do not fit the budget; None for the system's folder of temporary files.
+        feature_cache: folder where features of frames are kept between runs; None for none.
     """
 
     def __init__(
-        self, network: SpatioTemporalNetwork, *, key_stride: int = 10, tau: float = 1.0, memory_gb: float = 8.0,
-        frame_batch: int = 4, amp: str = "none", chunk: int = 1024,
+        self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
+        tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4, amp: str = "none",
+        spill_path: Path | None = None, feature_cache: Path | None = None,
     ):  # fmt: skip
         self.network = network.eval()
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
+        self.max_key_frames = max_key_frames
         self.tau = tau
-        self.memory_gb = memory_gb
+        self.engine = ENGINES[clustering]
+        self.memory = memory_gb * 1e9
         self.frame_batch = frame_batch
         self.amp = amp
-        self.chunk = chunk
+        self.spill_path = spill_path
+        self.cache = None
+        if feature_cache is not None:
+            backbone = network.backbone
+            settings = (backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()), amp)
+            self.cache = FeatureCache(feature_cache, settings=settings)
 
     def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:
         """Label every token of a video.
@@ -73,25 +96,26 @@ class Segmenter:
         Raises:
             UserError: one window alone does not fit the memory budget.
         """
-        clock = _Clock(self.device)
+        clock = Clock(self.device)
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
         return self.cluster(features, grid, clock=clock)
 
     @torch.no_grad()
     def encode(
-        self, frames: Iterable[Tensor], *, num_frames: int, clock: "_Clock | None" = None
+        self, frames: Iterable[Tensor], *, num_frames: int, clock: Clock | None = None
     ) -> tuple[Tensor, tuple[int, int]]:
-        """Key features (T, N, C) of a video's frames, as for `segment`, and its token grid (h, w)."""
-        clock = clock or _Clock(self.device)
+        """Key features (T, N, C) float32 of a video's frames, as for `segment`, and its token grid (h, w).
+
+        They lie in main memory, or where they do not fit half the budget in a file that goes away with them.
+        """
+        clock = clock or Clock(self.device)
         features = None
         done = 0
-        for batch in _batches(clock.iterate("decode", frames), self.frame_batch):
+        for batch in clock.iterate("decode", prefetch(_batches(frames, self.frame_batch))):
             with clock("backbone"):
-                with autocast(self.device, self.amp):
-                    encoded = self.network.encode(batch.to(self.device))
-                encoded = encoded.float()
+                encoded = self._encode(batch)
                 if features is None:
-                    features = encoded.new_empty(num_frames, *encoded.shape[1:])
+                    features = self._room_for((num_frames, *encoded.shape[1:]))
                 features[done : done + len(encoded)] = encoded
             done += len(encoded)
         if done != num_frames:
@@ -99,107 +123,85 @@ class Segmenter:
         return features, self.network.backbone.grid_size(*batch.shape[-2:])
 
     @torch.no_grad()
-    def cluster(self, features: Tensor, grid: tuple[int, int], *, clock: "_Clock | None" = None) -> Segmentation:
+    def cluster(self, features: Tensor, grid: tuple[int, int], *, clock: Clock | None = None) -> Segmentation:
         """Label every token of a video from its key features (T, N, C), N = h*w for the grid (h, w)."""
-        clock = clock or _Clock(self.device)
-        num_frames, tokens = features.shape[:2]
-        key_frames = key_frame_indices(num_frames, self.key_stride)
-        spare_windows = self._spare_windows(features.shape, len(key_frames))
+        clock = clock or Clock(self.device)
+        num_frames, tokens, dim = features.shape
+        key_frames = key_frame_indices(num_frames, self.key_stride, self.max_key_frames)
+        spare = self._spare_bytes(features.shape, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
-            queries, keys = self.network.queries_and_keys(features, key_frames)
-        windows = queries.split(WINDOW * tokens, dim=1)
-
-        spare_rows = spare_windows * WINDOW * tokens  # rows that fit the budget: of windows kept, and of centres
-        kept, centres = {}, []
+            every = max(num_frames * tokens // SAMPLES, 1)
+            stream = Stream(
+                self.network, features[key_frames].to(self.device), grid=grid, tau=self.tau, engine=self.engine,
+                samples=features.view(-1, dim)[every // 2 :: every].to(self.device), clock=clock,
+            )  # fmt: skip
+        windows = features.split(WINDOW)
         for index, window in enumerate(windows):
-            with clock("attention"):
-                rows = self._rows(window, keys)
-            with clock("clustering"):
-                centres.append(window_centres(rows, tau=self.tau, chunk=self.chunk))
-            found = sum(map(len, centres))
-            # Stage 2 holds centres, their logarithms and both gathered once more; no window is at work by then.
-            centre_rows = max(found, 5 * (found - WINDOW * tokens))
-            while kept and centre_rows > spare_rows:
-                spare_rows += len(kept.popitem()[1])
-            if centre_rows > spare_rows:
-                raise UserError(
-                    f"--tau {self.tau:g}: {found} clusters in the first {index + 1} of {len(windows)} windows, more "
-                    f"than fit --memory_gb {self.memory_gb:g}; raise either"
-                )
-            if len(rows) <= spare_rows - centre_rows:
-                kept[index] = rows
-                spare_rows -= len(rows)
-            del rows
-        with clock("clustering"):
-            centres = merge_centres(torch.cat(centres), tau=self.tau)
-            log_centres = safe_log(centres)
-        labels = []
-        for index, window in enumerate(windows):
-            with clock("attention"):
-                rows = kept.pop(index) if index in kept else self._rows(window, keys)
-            with clock("clustering"):
-                labels += [assign(part, centres, log_centres=log_centres) for part in rows.split(self.chunk)]
-            del rows
+            kept = (index + 1) * WINDOW * tokens * (2 * self.engine.rank + 3) * FLOAT_BYTES
+            # Stage 2 holds centres and their logarithms; merged early where they would outgrow the budget.
+            centres = 3 * FLOAT_BYTES * stream.centres.numel()
+            if centres > spare / 2:
+                stream.merge()
+                if 3 * FLOAT_BYTES * stream.centres.numel() > spare / 2:
+                    raise UserError(
+                        f"--tau {self.tau:g}: {len(stream.centres)} clusters in the first {index} of {len(windows)} "
+                        f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
+                    )
+            stream.step(window.to(self.device), keep=kept <= spare / 2)
+        stream.merge()
+        labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
         labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
-        return Segmentation(labels, len(centres), dict(clock.seconds))
+        return Segmentation(labels, len(stream.centres), dict(clock.seconds))
 
-    def _rows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Attention distributions of queries (M, L, C/M) over keys (M, S, C/M): (L, S)."""
-        return torch.cat([self.network.attention_rows(part, keys) for part in queries.split(self.chunk, dim=1)])
+    def _encode(self, batch: Tensor) -> Tensor:
+        """Features (B, N, C) float32 of frames (B, 3, H, W), from the cache where they are there."""
+        paths = [self.cache.path(frame) for frame in batch] if self.cache else []
+        known = [self.cache.load(path) for path in paths] or [None] * len(batch)
+        if missing := [index for index, found in enumerate(known) if found is None]:
+            with autocast(self.device, self.amp):
+                made = self.network.encode(batch[missing].to(self.device)).float()
+            for index, found in zip(missing, made, strict=True):
+                known[index] = found
+                if self.cache:
+                    self.cache.save(paths[index], found)
+        return torch.stack([found.to(self.device) for found in known])
 
-    def _spare_windows(self, shape: tuple[int, int, int], num_key_frames: int) -> int:
-        """How many windows' worth of rows fit the budget beside all that must be there at once.
+    def _room_for(self, shape: tuple[int, int, int]) -> Tensor:
+        """Uninitialised float32 features of a video, in memory or on disk."""
+        if FLOAT_BYTES * np.prod(shape) <= self.memory / 2:
+            return torch.empty(shape)
+        with tempfile.TemporaryFile(dir=self.spill_path) as file:
+            os.posix_fallocate(file.fileno(), 0, int(FLOAT_BYTES * np.prod(shape)))  # a full disk is an error here
+            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
+
+    def _spare_bytes(self, shape: tuple[int, int, int], num_key_frames: int) -> float:
+        """What the budget leaves for what grows with a video: summaries of windows, and centres.
 
         shape: (T, N, C) of the features.
         """
         num_frames, tokens, dim = shape
-        columns, window_rows = num_key_frames * tokens, WINDOW * tokens
-        rows_bytes = FLOAT_BYTES * window_rows * columns
-        # Features and queries; a window's rows, smoothed rows and their logarithms, once over again while rows still
-        # free are gathered; cross terms and neighbourhood of a window; blocks of distances and of one head's attention.
+        features = FLOAT_BYTES * num_frames * tokens * dim
+        columns, window_rows = num_key_frames * tokens // self.engine.cell**2, WINDOW * tokens
+        # A window's rows, smoothed rows, logarithms and those gathered for a sum; neighbourhoods as bits and as floats,
+        # blocks of distances; the sketch's basis, what it is fitted to, and keys.
         needed = (
-            2 * FLOAT_BYTES * (num_frames + num_key_frames) * tokens * dim
-            + 5 * rows_bytes
-            + (FLOAT_BYTES + 1) * window_rows**2
-            + 4 * FLOAT_BYTES * self.chunk * max(window_rows, columns)
+            (features if features <= self.memory / 2 else 0)
+            + 4.1 * FLOAT_BYTES * window_rows * columns
+            + (2 * FLOAT_BYTES + 1) * (window_rows / self.engine.cell**2) ** 2
+            + 2048 * FLOAT_BYTES * window_rows
+            + FLOAT_BYTES * columns * (2 * self.engine.rank + 4 * SAMPLES + 2 * dim)
         )
-        budget = self.memory_gb * 1e9
-        if needed > budget:
+        if needed > self.memory:
             raise UserError(
-                f"--memory_gb {self.memory_gb:g}: {num_frames} frames of {tokens} tokens and {num_key_frames} key "
-                f"frames need {1.05 * needed / 1e9:.2g}; raise it, or raise --ratio, or lower --resolution"
+                f"--memory_gb {self.memory / 1e9:g}: {num_frames} frames of {tokens} tokens and {num_key_frames} key "
+                f"frames need {1.05 * needed / 1e9:.2g}; raise it, raise --ratio, or lower --max_key_frames or "
+                "--resolution"
             )
-        return int((budget - needed) // rows_bytes)
+        return self.memory - needed
 
 
-class _Clock:
-    """Adds up seconds per stage."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        synchronize(self.device)
-        start = time.perf_counter()
-        yield
-        synchronize(self.device)
-        self.seconds[stage] += time.perf_counter() - start
-
-    def iterate(self, stage: str, items: Iterable) -> Iterator:
-        """Yield `items`, counting the time it takes to get each."""
-        iterator = iter(items)
-        while True:
-            with self(stage):
-                item = next(iterator, None)
-            if item is None:
-                return
-            yield item
-
-
-def _batches(frames: Iterator[Tensor], size: int) -> Iterator[Tensor]:
+def _batches(frames: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """Stack frames (3, H, W) into batches (size, 3, H, W), the last one shorter."""
     batch = []
     for frame in frames:

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from model.clustering import greedy_leaders, hierarchical_clustering, neighbours, symmetric_kl
+from model.clustering import assign, greedy_leaders, hierarchical_clustering, neighbours, smooth, symmetric_kl
+from model.sketch import fit_sketch, near_pairs, nearest, view_rows
 
 
 def agreement(labels, others) -> float:
@@ -100,11 +101,68 @@ def test_extreme_thresholds():
     assert len(hierarchical_clustering(rows, window=12, tau=1e-9).unique()) == len(rows)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 64])
-def test_greedy_pass_by_hand(batch):
+def test_greedy_pass_by_hand():
     """Four rows on a line, each within tau of the next only: 0 absorbs 1; 2, though near 1, leads and absorbs 3."""
     rows = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])
     distances = symmetric_kl(rows, rows)
     tau = distances.diagonal(1).max().item() * 1.01
     assert tau < distances.diagonal(2).min()
-    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, batch=batch)] == [[0, 1], [2, 3]]
+    assert [members.tolist() for members in greedy_leaders(rows, tau=tau)] == [[0, 1], [2, 3]]
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1), st.sampled_from([0.05, 0.3, 1.0]))
+@settings(max_examples=50, deadline=None)
+def test_what_is_likely_does_not_change_the_greedy_pass(seed, share, tau):
+    """Even a hint made of noise."""
+    rows = random_rows(seed)
+    hint = torch.rand(len(rows), len(rows), generator=torch.Generator().manual_seed(seed)) < share
+    expected = [members.tolist() for members in greedy_leaders(rows, tau=tau)]
+    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, likely=hint)] == expected
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.1, 0.5, 3.0]))
+@settings(max_examples=25, deadline=None)
+def test_smoothing_is_the_mean_of_neighbours(seed, tau):
+    rows = random_rows(seed, count=150)
+    near = neighbours(rows, tau=tau)
+    expected = near.double() @ rows
+    torch.testing.assert_close(smooth(rows, near), expected / expected.sum(-1, keepdim=True))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 3, 6, 12]), st.sampled_from([0.1, 0.5, 3.0]))
+@settings(max_examples=50, deadline=None)
+def test_bounds_of_a_sketch_hold_and_decide_nothing_wrong(seed, rank, tau):
+    """Fitted to other rows than it is used on, down to a single direction."""
+    rows = random_rows(seed, count=60, sharpness=1.5)
+    view = view_rows(rows, fit_sketch(random_rows(seed + 1, count=20), rank=rank), chunk=16)
+    middle = view.own[:, None] + view.own - view.rows @ view.logs.T - view.logs @ view.rows.T
+    slack = torch.outer(view.row_rest, view.log_rest) + torch.outer(view.log_rest, view.row_rest)
+    distances = symmetric_kl(rows, rows)
+    assert ((middle - distances).abs() <= slack + 1e-9).all()
+    near, computed = near_pairs(rows, view, tau=tau, chunk=25)
+    assert torch.equal(near, neighbours(rows, tau=tau))
+    assert 0 <= computed <= 1
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 4, 12]))
+@settings(max_examples=25, deadline=None)
+def test_nearest_centre_is_right_where_it_claims_to_be(seed, rank):
+    rows, centres = random_rows(seed, count=60), random_rows(seed + 1, count=7)
+    sketch = fit_sketch(rows[::2], rank=rank)
+    labels, unsure = nearest(view_rows(rows, sketch), view_rows(centres, sketch))
+    assert (labels == assign(rows, centres))[~unsure].all()
+
+
+def test_a_full_sketch_leaves_little_open():
+    rows = random_rows(0, count=60)
+    view = view_rows(rows, fit_sketch(rows, rank=12))
+    assert near_pairs(rows, view, tau=0.5)[1] < 0.01
+    assert near_pairs(rows, view_rows(rows, fit_sketch(rows, rank=1)), tau=0.5)[1] > 0.05
+
+
+def test_sketch_of_columns_that_no_sample_looks_at():
+    sample = torch.tensor([[0.5, 0.5, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]])
+    rows = torch.cat([sample, torch.tensor([[0.1, 0.1, 0.8], [0.1, 0.2, 0.7]])])
+    near, _ = near_pairs(rows, view_rows(rows, fit_sketch(sample, rank=2)), tau=0.2)
+    assert torch.equal(near, neighbours(rows, tau=0.2))
+    assert near[3, 4]

@@ -39,7 +39,7 @@ def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsy
     assert len(scores["provenance"]["backbone"]["sha256"]) == 64
     assert (out / "scores/davis/global_results-val.csv").is_file()
     printed = capsys.readouterr().out
-    for word in ("protocol davis", "ant", "clusters", "backbone", "attention", "clustering", "Peak memory", "scoring:"):
+    for word in ("protocol davis", "ant", "clusters", "backbone", "attention", "stage 1", "Peak memory", "scoring:"):
         assert word in printed
 
 

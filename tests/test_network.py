@@ -1,3 +1,5 @@
+import tempfile
+
 import pytest
 import torch
 
@@ -5,8 +7,10 @@ from model.backbone import build_backbone
 from model.clustering import hierarchical_clustering
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
+from model.stream import ENGINES, Stream
 from tests.conftest import TINY_BACKBONE
 from utils.errors import UserError
+from utils.prefetch import prefetch
 
 
 def make_network(tiny_weights, **options):
@@ -39,16 +43,16 @@ def test_inference_attention_is_training_attention_without_cls(tiny_weights):
     network = make_network(tiny_weights, with_cls=False)
     frames = torch.rand(1, 3, 3, 48, 80)
     _, attn = network(frames)
-    queries, keys = network.queries_and_keys(network.encode(frames[0]), [0, 1, 2])
-    torch.testing.assert_close(network.attention_rows(queries, keys), attn[0])
+    features = network.encode(frames[0]).flatten(0, 1)
+    torch.testing.assert_close(network.attention_rows(network.queries(features), network.keys(features)), attn[0])
 
 
 def test_stacked_blocks(tiny_weights):
     network = make_network(tiny_weights, with_cls=False, num_blocks=2)
     frames = torch.rand(1, 3, 3, 48, 80)
     _, attn = network(frames)
-    features = network.refine(network.encode(frames[0]), [0, 1, 2], chunk=7)
-    torch.testing.assert_close(network.attention_rows(*network.queries_and_keys(features, [0, 1, 2])), attn[0])
+    features = network.refine(network.encode(frames[0]), [0, 1, 2], chunk=7).flatten(0, 1)
+    torch.testing.assert_close(network.attention_rows(network.queries(features), network.keys(features)), attn[0])
 
 
 def test_gradient_reaches_the_blocks_only(tiny_weights):
@@ -98,6 +102,9 @@ def test_key_frames():
     assert key_frame_indices(45, 10) == [0, 10, 20, 30]  # T // R of them, though frame 40 exists
     assert key_frame_indices(7, 10) == [0]
     assert key_frame_indices(1, 1) == [0]
+    assert key_frame_indices(2000, 10, 20) == list(range(0, 2000, 100))
+    assert key_frame_indices(40, 10, 4) == [0, 10, 20, 30]
+    assert key_frame_indices(70, 10, 3) == [0, 20, 40]
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 4, 9])
@@ -105,9 +112,10 @@ def test_segmenter_is_the_clustering_of_all_rows(tiny_weights, num_frames):
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=3.0)
     frames = video(num_frames)
-    found = Segmenter(network, key_stride=2, tau=0.05, chunk=8).segment(frames, num_frames=num_frames)
+    found = Segmenter(network, key_stride=2, tau=0.05).segment(frames, num_frames=num_frames)
     features = network.encode(torch.stack(frames))
-    rows = network.attention_rows(*network.queries_and_keys(features, key_frame_indices(num_frames, 2)))
+    keys = network.keys(features[key_frame_indices(num_frames, 2)].flatten(0, 1))
+    rows = network.attention_rows(network.queries(features.flatten(0, 1)), keys)
     expected = hierarchical_clustering(rows, window=45, tau=0.05)
     assert found.labels.shape == (num_frames, 3, 5)
     assert found.labels.max() < found.num_clusters
@@ -128,27 +136,94 @@ def smallest_budget(network, frames, options):
     return accepted
 
 
-def test_memory_budget(tiny_weights, monkeypatch):
-    """Rows that do not fit are made again, with the same labels; a budget below one window is refused."""
+def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
+    """Summaries that do not fit are made again, features that do not fit go to disk, with the same labels; a budget
+    below one window is refused."""
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=3.0)
     frames = video(12)
-    options = {"key_stride": 2, "tau": 0.05, "chunk": 16}
+    options = {"key_stride": 2, "tau": 0.05}
     expected = Segmenter(network, memory_gb=1, **options).segment(frames, num_frames=12).labels.tolist()
-    one_window = 45 * 90 * 4 / 1e9  # rows of three frames over six key frames, 4 bytes each
     needed = smallest_budget(network, frames, options)
-    for windows in (0, 1, 3):
-        budget = needed + (windows + 0.5) * one_window
-        tight = Segmenter(network, memory_gb=budget, **options)
-        made = []
-        monkeypatch.setattr(tight, "_rows", lambda *a, make=tight._rows, made=made: made.append(1) or make(*a))
-        assert tight.segment(frames, num_frames=12).labels.tolist() == expected
-        # Four windows, each made twice unless it was kept; the centres take room too.
-        assert 8 - windows <= len(made) <= 8 - windows + 1
+    attended = []
+    attend = Stream._attend
+    monkeypatch.setattr(Stream, "_attend", lambda self, x: attended.append(len(x)) or attend(self, x))
+    assert Segmenter(network, memory_gb=1, **options).segment(frames, num_frames=12).labels.tolist() == expected
+    assert attended.count(45) == 4  # once a window
+    attended.clear()
+    tight = Segmenter(network, memory_gb=needed * 1.01, **options)
+    assert tight.segment(frames, num_frames=12).labels.tolist() == expected
+    assert attended.count(45) > 4
     with pytest.raises(UserError, match=r"--tau 1e-09: \d+ clusters in the first \d of 4 windows, more than fit"):
-        Segmenter(network, memory_gb=needed, key_stride=2, tau=1e-9, chunk=16).segment(frames, num_frames=12)
+        Segmenter(network, memory_gb=needed, key_stride=2, tau=1e-9).segment(frames, num_frames=12)
     with pytest.raises(UserError, match=r"--memory_gb 0\.0001: 12 frames of 15 tokens and 6 key frames need"):
         Segmenter(network, key_stride=2, memory_gb=0.0001).segment(frames, num_frames=12)
+
+
+def test_features_beyond_the_budget_go_to_disk(tiny_weights, monkeypatch, tmp_path):
+    network = make_network(tiny_weights)
+    opened = []
+    temporary_file = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: opened.append(dir) or temporary_file(dir=dir))
+    for memory_gb, spilled in ((1e-4, []), (9e-5, [tmp_path])):  # 12 * 15 * 64 * 4 bytes fit half of the former
+        segmenter = Segmenter(network, memory_gb=memory_gb, spill_path=tmp_path)
+        features, _ = segmenter.encode(video(12), num_frames=12)
+        assert opened == spilled
+        torch.testing.assert_close(features, network.encode(torch.stack(video(12))))
+    assert not list(tmp_path.iterdir())  # unlinked already: nothing stays behind whatever happens
+
+
+@pytest.mark.parametrize("clustering", ["exact", "fast"])
+def test_key_frames_are_limited(tiny_weights, clustering):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=3.0)
+    options = {"key_stride": 1, "clustering": clustering}
+    found = Segmenter(network, max_key_frames=2, **options).segment(video(8), num_frames=8)
+    assert found.labels.shape == (8, 3, 5)
+    other = Segmenter(network, key_stride=4, clustering=clustering).segment(video(8), num_frames=8)
+    assert found.labels.tolist() == other.labels.tolist()
+
+
+def test_fast_engine_takes_one_token_of_each_cell(tiny_weights):
+    network = make_network(tiny_weights)
+    features = network.encode(torch.stack(video(4)))
+    stream = Stream(network, features, grid=(3, 5), samples=features[0], tau=1.0, engine=ENGINES["fast"])
+    rows, columns = stream._subset(4, features.device) % 15 // 5, stream._subset(4, features.device) % 5
+    assert len(rows) == stream.keys.shape[1] == 6 + 2 + 3 + 4  # of 3x5 tokens, by where in the cell they lie
+    assert set(zip((rows % 2).tolist(), (columns % 2).tolist(), strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_feature_cache(tiny_weights, monkeypatch, tmp_path):
+    network = make_network(tiny_weights)
+    frames = [(255 * frame).to(torch.uint8) for frame in video(6)]
+    expected, _ = Segmenter(network).encode(frames, num_frames=6)
+    Segmenter(network, feature_cache=tmp_path).encode(frames[:4], num_frames=4)
+    assert len(list(tmp_path.rglob("*.npy"))) == 4
+    encoded = []
+    monkeypatch.setattr(network, "encode", lambda x, encode=network.encode: encoded.append(len(x)) or encode(x))
+    features, _ = Segmenter(network, feature_cache=tmp_path).encode(frames, num_frames=6)
+    torch.testing.assert_close(features, expected)
+    assert sum(encoded) == 2
+    Segmenter(network, feature_cache=tmp_path, amp="bf16").encode(frames, num_frames=6)  # not the same features
+    assert sum(encoded) == 8
+    for kept in tmp_path.rglob("*.npy"):
+        kept.write_bytes(kept.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"\.npy: damaged .*delete it"):
+        Segmenter(network, feature_cache=tmp_path).encode(frames, num_frames=6)
+
+
+def test_an_error_while_reading_ahead_comes_up(tiny_weights):
+    def broken():
+        yield video(1)[0]
+        raise UserError("frame 1: damaged")
+
+    with pytest.raises(UserError, match="frame 1: damaged"):
+        Segmenter(make_network(tiny_weights)).segment(broken(), num_frames=2)
+    made = []
+    ahead = prefetch((made.append(item) or item for item in range(100)), ahead=2)
+    assert [next(ahead), next(ahead)] == [0, 1]
+    ahead.close()
+    assert len(made) < 7  # two taken, two ready, one at hand
 
 
 def test_widths_that_do_not_go_together(tiny_weights):

@@ -14,7 +14,7 @@ from utils.errors import UserError, run_main
 from utils.logs import read_log
 from utils.protocols import PROTOCOLS
 
-STAGES = ("decode", "backbone", "attention", "clustering", "write")
+STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "write")
 
 
 def draw_log(log: Path, picture: Path) -> None:

@@ -1,0 +1,62 @@
+"""Features of frames kept on disk between runs, so that sweeps over the clustering's settings need no backbone.
+
+One file a frame, named by a digest of all that its features depend on: nothing stale can be read, frames shared by two
+videos are kept once, and an interrupted run continues where it was. Delete the folder, or any part of it, at any time.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+
+
+class FeatureCache:
+    """Features (N, C) float32 in `folder`.
+
+    Args:
+        settings: what features depend on beside the frame: weights, normalisation, precision.
+    """
+
+    def __init__(self, folder: Path, *, settings: tuple[str, ...]):
+        self.folder = folder
+        self.settings = repr(settings).encode()
+
+    def path(self, frame: Tensor) -> Path:
+        """Where the features of a frame (3, H, W) are or would be."""
+        digest = hashlib.blake2b(self.settings, digest_size=20)
+        digest.update(repr((tuple(frame.shape), frame.dtype)).encode())
+        digest.update(frame.contiguous().numpy().tobytes())
+        name = digest.hexdigest()
+        return self.folder / name[:2] / f"{name}.npy"
+
+    def load(self, path: Path) -> Tensor | None:
+        """What is kept at a path made by `path`, or None.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            kept = np.load(path, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it, it will be made again") from error
+        if kept.dtype != np.float32 or kept.ndim != 2:
+            raise UserError(f"{path}: no features of a frame; delete it, it will be made again")
+        return torch.from_numpy(kept)
+
+    def save(self, path: Path, features: Tensor) -> None:
+        """Keep features (N, C); whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, features.cpu().numpy(), allow_pickle=False)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
