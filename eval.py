@@ -159,7 +159,8 @@ def predict(
         feature_cache=args.feature_cache,
     )
     device = segmenter.device
-    mine = sorted(videos, key=lambda video: -len(video.frame_names))[distributed.rank() :: distributed.world_size()]
+    lengths = [len(video.frame_names) for video in videos]
+    mine = [videos[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
         if results.has(video.name, video.frame_names, fingerprint=video.fingerprint):
             continue

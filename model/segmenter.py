@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.network import SpatioTemporalNetwork
-from model.stream import ENGINES, SAMPLES, Stream
+from model.stream import ENGINES, SAMPLES, Stream, num_samples
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -131,7 +131,7 @@ class Segmenter:
         spare = self._spare_bytes(features.shape, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
-            every = max(num_frames * tokens // SAMPLES, 1)
+            every = max(num_frames * tokens // num_samples(len(key_frames) * tokens), 1)
             stream = Stream(
                 self.network, features[key_frames].to(self.device), grid=grid, tau=self.tau, engine=self.engine,
                 samples=features.view(-1, dim)[every // 2 :: every].to(self.device), clock=clock,
@@ -190,7 +190,7 @@ class Segmenter:
             + 4.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES + 1) * (window_rows / self.engine.cell**2) ** 2
             + 2048 * FLOAT_BYTES * window_rows
-            + FLOAT_BYTES * columns * (2 * self.engine.rank + 4 * SAMPLES + 2 * dim)
+            + FLOAT_BYTES * columns * (2 * self.engine.rank + 4 * SAMPLES[1] + 2 * dim)
         )
         if needed > self.memory:
             raise UserError(

@@ -32,8 +32,14 @@ class Engine:
     cell: int
 
 
+# The sketch is fitted to a row for every so many of its columns, within these limits.
+COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 512)
 ENGINES = {"exact": Engine(rank=224, verify=True, cell=1), "fast": Engine(rank=96, verify=False, cell=2)}
-SAMPLES = 512  # rows that the sketch is fitted to
+
+
+def num_samples(num_columns: int) -> int:
+    """How many rows a sketch over so many columns is fitted to."""
+    return min(max(num_columns // COLUMNS_PER_SAMPLE, SAMPLES[0]), SAMPLES[1])
 
 
 class Stream:
@@ -43,7 +49,7 @@ class Stream:
         network: in evaluation mode.
         key_features: (F, N, C), of the frames that attention is paid to. They stay the same for the whole video.
         grid: (h, w), N = h * w.
-        samples: (n, C) features of tokens of the video; the sketch is made to suit these.
+        samples: (n, C) features of tokens of the video, n of `num_samples`; the sketch is made to suit these.
         tau: distance threshold, in nats.
         clock: adds up the seconds of each stage.
     """

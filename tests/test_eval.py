@@ -1,4 +1,6 @@
+import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,10 +12,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import eval as eval_program
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
+from utils import distributed
 from utils.checkpoint import file_hash
 from utils.errors import UserError, run_main
 from utils.png import read_label_png, write_label_png
@@ -278,6 +283,45 @@ def test_two_processes_share_out_the_videos(davis, tmp_path, tiny_weights, run_e
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+
+
+def test_a_process_that_dies_loses_its_current_video_only(davis, tmp_path, tiny_weights, run_eval):
+    """The second process is killed with a video begun; the same command again keeps what was done and goes on."""
+    arguments = ["--davis_path", davis, "--training_free"]
+    run_eval(*arguments, "--save_path", tmp_path / "one")
+    program = (
+        "import os, runpy, sys\n"
+        "from model.segmenter import Segmenter\n"
+        "cluster = Segmenter.cluster\n"
+        "def die(*a, **k):\n"
+        "    if os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\n"
+        "    return cluster(*a, **k)\n"
+        "Segmenter.cluster = die\n"
+        f"sys.argv[0] = {str(ROOT / 'eval.py')!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    (tmp_path / "dying.py").write_text(program)
+    options = [*arguments, "--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
+               "--device", "cpu", "--save_path", tmp_path / "two"]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*launch, tmp_path / "dying.py", *options], capture_output=True, text=True, timeout=300,
+                          env=environment)  # fmt: skip
+    assert done.returncode != 0
+    assert len(list((tmp_path / "two/stats").glob("*.json"))) <= 1
+    done = subprocess.run([*launch, ROOT / "eval.py", *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+
+
+@given(st.lists(st.integers(1, 100), max_size=30), st.integers(1, 8))
+def test_videos_are_shared_out_evenly(lengths, processes):
+    shares = distributed.shares(lengths, processes)
+    assert sorted(itertools.chain(*shares)) == list(range(len(lengths)))
+    for share in shares:
+        assert [lengths[index] for index in share] == sorted((lengths[index] for index in share), reverse=True)
+    loads = [sum(lengths[index] for index in share) for share in shares]
+    assert max(loads) - min(loads) <= max(lengths, default=0)
 
 
 def test_real_video_reaches_the_figures_of_the_readme(shared, tmp_path, run_eval):

@@ -3,12 +3,16 @@ import tempfile
 import pytest
 import torch
 
+from data.registry import load_videos
+from data.videos import frames_at
 from model.backbone import build_backbone
 from model.clustering import hierarchical_clustering
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
 from model.stream import ENGINES, Stream
 from tests.conftest import TINY_BACKBONE
+from utils.benchmark import agreement, cluster_plainly
+from utils.clock import Clock
 from utils.errors import UserError
 from utils.prefetch import prefetch
 
@@ -191,6 +195,21 @@ def test_fast_engine_takes_one_token_of_each_cell(tiny_weights):
     rows, columns = stream._subset(4, features.device) % 15 // 5, stream._subset(4, features.device) % 5
     assert len(rows) == stream.keys.shape[1] == 6 + 2 + 3 + 4  # of 3x5 tokens, by where in the cell they lie
     assert set(zip((rows % 2).tolist(), (columns % 2).tolist(), strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+def test_exact_engine_on_real_video(shared, tau):
+    """Against METHOD.md word by word in float64; at least 99.9 % of the tokens have the same label."""
+    (video,) = load_videos("video", shared / "data/davis17_dev/JPEGImages/480p/dog", flag="--basepath")
+    network = build_network(backbone="embedded")
+    network.init_blocks("identity", temperature=5.5)
+    segmenter = Segmenter(network, key_stride=4, tau=tau)
+    frames = [frame for _, frame in zip(range(12), frames_at(video, (80, 144)), strict=False)]
+    features, grid = segmenter.encode(frames, num_frames=12)
+    found = segmenter.cluster(features, grid)
+    expected = cluster_plainly(features.double(), grid, clock=Clock(features.device), segmenter=segmenter)
+    assert found.num_clusters == expected.num_clusters >= 2
+    assert agreement(found.labels, expected.labels) >= 0.999
 
 
 def test_feature_cache(tiny_weights, monkeypatch, tmp_path):

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,17 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def shares(costs: Sequence[float], parts: int) -> list[list[int]]:
+    """Indices of items shared out in `parts` of about the same cost: the dearest first, each to who has least to do."""
+    dearest = sorted(range(len(costs)), key=lambda index: -costs[index])
+    loads, found = [0.0] * parts, [[] for _ in range(parts)]
+    for index in dearest:
+        least = loads.index(min(loads))
+        loads[least] += costs[index]
+        found[least].append(index)
+    return found
 
 
 def average(values: "Iterable[Tensor]") -> None:

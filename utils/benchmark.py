@@ -1,0 +1,274 @@
+"""Where inference spends its time and memory, against a plain transcription of the formulas in the same run.
+
+    python -m utils.benchmark                                      # the embedded backbone on a generated video
+    python -m utils.benchmark --basepath DIR_OF_FRAMES --backbone vit_small_patch14_dinov2.lvd142m --dino_path W.pth \
+        --resolution 336 672 --num_frames 70 --csv results/benchmark.csv
+    python -m utils.benchmark --sweep tokens frames key_frames --engines exact fast --picture growth.png
+
+Each measurement has a process of its own, so that peak memory is its own; it warms up on six frames and reports
+medians. A video shorter than --num_frames is played forth and back. `plain` is `model.plain`: METHOD.md 4 and 5 word
+by word, `plain64` the same in float64.
+
+An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
+"""
+
+import argparse
+import copy
+import csv
+import itertools
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from data.frames import resize
+from data.registry import OWN_VIDEO, load_videos
+from data.sprites import write_sprites
+from model import plain
+from model.embedded import EMBEDDED
+from model.network import build_network
+from model.proposals import rank_clusters, upsample_labels
+from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
+from model.stream import ENGINES
+from utils.clock import Clock
+from utils.config import check_resolution, positive_float, positive_int
+from utils.device import choose_device, peak_memory_gb
+from utils.errors import UserError, run_main
+from utils.png import write_label_png
+from utils.report import STAGES
+
+WARM_UP = 6  # frames
+PLAIN = {"plain": torch.float32, "plain64": torch.float64}
+OURS = ("attention", "stage 1", "stage 2", "assign")
+SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key_frames": (0.25, 0.5, 1.0, 2.0)}
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    if args.backbone == EMBEDDED and args.basepath is None:
+        args.basepath = str(write_sprites(Path("datasets/sprites")) / "JPEGImages/480p/val_000")
+    points = list(sweep_points(args)) if args.sweep else [("", args)]
+    rows, labels = [], {}
+    for swept, point in points:
+        for engine in args.engines:
+            row, found = in_own_process(point, engine)
+            rows.append({"sweep": swept, **row})
+            labels[engine] = found
+            print_row(rows[-1], first=len(rows) == 1)
+        if not swept:
+            for engine, other in itertools.combinations(args.engines, 2):
+                print(f"{other} gives {100 * agreement(labels[engine], labels[other]):.3f} % of the tokens the label "
+                      f"that {engine} gives")  # fmt: skip
+    print(machine())
+    if args.csv:
+        write_csv(args.csv, rows)
+    if args.picture:
+        draw(rows, args.picture)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--basepath", help="a video file or folder of frames; without it the first generated validation video")
+    add("--backbone", default=EMBEDDED)
+    add("--dino_path")
+    add("--temperature", type=positive_float, help="s of the training-free point; 6 for the embedded backbone, else 3")
+    add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
+    add("--num_frames", type=positive_int, default=30)
+    add("--ratio", type=positive_int, default=10)
+    add("--max_key_frames", type=positive_int)
+    add("--tau", type=positive_float, default=1.0)
+    add("--memory_gb", type=positive_float, default=8.0)
+    add("--amp", default="none", choices=("none", "bf16", "fp16"))
+    add("--device", default="auto")
+    add("--engines", nargs="+", choices=(*PLAIN, *ENGINES), default=["plain", *ENGINES])
+    add("--repeats", type=positive_int, default=3, help="runs of which the median counts; plain has one")
+    add("--sweep", nargs="+", choices=tuple(SWEEPS), default=[], help="growth with these, the others fixed")
+    add("--csv", type=Path, help="append the rows to this table")
+    add("--picture", type=Path, help="for --sweep: a log-log plot")
+    return parser
+
+
+def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
+    """Settings that differ from those given in one quantity."""
+    key_frames = max(args.num_frames // args.ratio, 1)
+    for name in args.sweep:
+        for factor in SWEEPS[name]:
+            point = argparse.Namespace(**vars(args))
+            if name == "tokens":  # height and width change alike
+                patch = 56  # a multiple of the patch sizes in use
+                point.resolution = tuple(max(round(side * factor**0.5 / patch), 1) * patch for side in args.resolution)
+            elif name == "frames":
+                point.num_frames = max(round(args.num_frames * factor), key_frames)
+                point.ratio, point.max_key_frames = max(point.num_frames // key_frames, 1), key_frames
+            else:
+                point.ratio = max(round(args.num_frames / max(key_frames * factor, 1)), 1)
+            yield name, point
+
+
+def in_own_process(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.ndarray]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        return pool.submit(measure, args, engine).result()
+
+
+def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.ndarray]:
+    """One engine on one setting: a row of the table, and the labels (T, h, w)."""
+    device = choose_device(args.device)
+    network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
+    network.init_blocks("identity", temperature=args.temperature or (6.0 if args.backbone == EMBEDDED else 3.0))
+    check_resolution(args.resolution, network.backbone.patch_size)
+    segmenter = Segmenter(
+        network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
+        max_key_frames=args.max_key_frames,
+        clustering="exact" if engine in PLAIN else engine,
+    )  # fmt: skip
+    run(args, segmenter, engine, WARM_UP)
+    runs = [run(args, segmenter, engine, args.num_frames) for _ in range(1 if engine in PLAIN else args.repeats)]
+    found = runs[-1]
+    seconds = {stage: statistics.median(its.seconds.get(stage, 0.0) for its in runs) for stage in STAGES}
+    num_frames, height, width = found.labels.shape
+    row = {
+        "engine": engine, "tokens": f"{height}x{width}", "frames": num_frames,
+        "key_frames": len(key_frame_indices(num_frames, args.ratio, args.max_key_frames)), "clusters": found.num_clusters,
+        **{stage: round(value, 3) for stage, value in seconds.items()},
+        "clustering / backbone": round(sum(seconds[stage] for stage in OURS) / seconds["backbone"], 3),
+        "peak_gb": round(peak_memory_gb(device), 2), "device": str(device), "threads": torch.get_num_threads(),
+        "tau": args.tau, "runs": len(runs),
+    }  # fmt: skip
+    return row, found.labels
+
+
+def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames: int) -> Segmentation:
+    """The whole way from files to label PNGs."""
+    clock = Clock(segmenter.device)
+    frames, size = read_frames(args, num_frames)
+    features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
+    if engine in PLAIN:
+        found = cluster_plainly(features.to(PLAIN[engine]), grid, clock=clock, segmenter=segmenter)
+    else:
+        found = segmenter.cluster(features, grid, clock=clock)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        for index, frame in enumerate(rank_clusters(found.labels, max_proposals=20)):
+            labels = upsample_labels(frame, height=size[0], width=size[1])
+            write_label_png(Path(folder) / f"{index:05d}.png", labels)
+        found.seconds["write"] = time.perf_counter() - start
+    return found
+
+
+def read_frames(args: argparse.Namespace, num_frames: int) -> tuple[Iterator[Tensor], tuple[int, int]]:
+    """Frames at the network's resolution, read as they are asked for, and their size in the file."""
+    (video, *others) = load_videos(OWN_VIDEO, Path(args.basepath), flag="--basepath")
+    if others:
+        raise UserError(f"--basepath {args.basepath}: holds several videos; give one of them")
+
+    def forth_and_back() -> Iterator[Tensor]:
+        there = [resize(frame, tuple(args.resolution)) for frame in itertools.islice(video.read(), num_frames)]
+        return itertools.islice(itertools.cycle(there + there[-2:0:-1]), num_frames)
+
+    size = tuple(next(iter(video.read())).shape[-2:])
+    if len(video.frame_names) >= num_frames:
+        return (resize(frame, tuple(args.resolution)) for frame in itertools.islice(video.read(), num_frames)), size
+    return forth_and_back(), size
+
+
+@torch.no_grad()
+def cluster_plainly(features: Tensor, grid: tuple[int, int], *, clock: Clock, segmenter: Segmenter) -> Segmentation:
+    """As `Segmenter.cluster`, by `model.plain`."""
+    network, tau = copy.deepcopy(segmenter.network).to(features.dtype), segmenter.tau
+    features = features.to(segmenter.device)
+    key_frames = key_frame_indices(len(features), segmenter.key_stride, segmenter.max_key_frames)
+    rows, centres = [], []
+    for window in features.split(WINDOW):
+        with clock("attention"):
+            rows.append(plain.attention(network, window, features[key_frames]))
+        with clock("stage 1"):
+            centres.append(plain.leaders(plain.smooth(rows[-1], tau), tau))
+    with clock("stage 2"):
+        merged = plain.merge(torch.cat(centres), tau)
+    with clock("assign"):
+        labels = torch.cat([plain.divergence(part, merged).argmin(-1) for part in rows])
+    labels = labels.view(len(features), *grid).to("cpu", torch.int32).numpy()
+    return Segmentation(labels, len(merged), dict(clock.seconds))
+
+
+def agreement(labels: np.ndarray, others: np.ndarray) -> float:
+    """Share of tokens with the same label, up to the best renaming."""
+    table = np.zeros((labels.max() + 1, others.max() + 1))
+    np.add.at(table, (labels.ravel(), others.ravel()), 1)
+    return table[linear_sum_assignment(-table)].sum() / labels.size
+
+
+def machine() -> str:
+    processor = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{processor}{device}, Python {platform.python_version()}, torch {torch.__version__}, {date.today()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+
+
+def print_row(row: dict[str, Any], *, first: bool) -> None:
+    shown = [key for key in row if key not in ("device", "threads", "runs", "tau", "sweep")]
+    if first:
+        print("| " + " | ".join(shown) + " |\n| " + " | ".join("---" for _ in shown) + " |")
+    print("| " + " | ".join(str(row[key]) for key in shown) + " |", flush=True)
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "machine"])
+        if new:
+            writer.writeheader()
+        writer.writerows({**row, "machine": machine()} for row in rows)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Seconds over tokens, frames and key frames, with the slope of the last two points of each line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
+    figure, axes = pyplot.subplots(1, len(sweeps), figsize=(4.5 * len(sweeps), 3.6), squeeze=False, layout="tight")
+    for axis, name in zip(axes[0], sweeps, strict=True):
+        its = [row for row in rows if row["sweep"] == name]
+        lines = {engine: [row for row in its if row["engine"] == engine] for engine in {row["engine"] for row in its}}
+        series = {engine: [sum(row[stage] for stage in OURS) for row in line] for engine, line in lines.items()}
+        series["backbone"] = [row["backbone"] for row in next(iter(lines.values()))]
+        places = [_quantity(row, name) for row in next(iter(lines.values()))]
+        for label, values in sorted(series.items()):
+            slope = np.polyfit(np.log(places), np.log(values), 1)[0]
+            axis.loglog(places, values, marker="o", label=f"{label}, slope {slope:.1f}")
+        axis.set(xlabel=name.replace("_", " "), ylabel="seconds")
+        axis.legend(fontsize=8)
+        axis.grid(which="both", alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _quantity(row: dict[str, Any], name: str) -> int:
+    height, width = map(int, row["tokens"].split("x"))
+    return height * width if name == "tokens" else row[name]
+
+
+if __name__ == "__main__":
+    run_main(main)
