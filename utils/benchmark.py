@@ -138,9 +138,10 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.n
     found = runs[-1]
     seconds = {stage: statistics.median(its.seconds.get(stage, 0.0) for its in runs) for stage in STAGES}
     num_frames, height, width = found.labels.shape
+    key_frames = key_frame_indices(num_frames, args.ratio, args.max_key_frames)
     row = {
         "engine": engine, "tokens": f"{height}x{width}", "frames": num_frames,
-        "key_frames": len(key_frame_indices(num_frames, args.ratio, args.max_key_frames)), "clusters": found.num_clusters,
+        "key_frames": len(key_frames), "clusters": found.num_clusters,
         **{stage: round(value, 3) for stage, value in seconds.items()},
         "clustering / backbone": round(sum(seconds[stage] for stage in OURS) / seconds["backbone"], 3),
         "peak_gb": round(peak_memory_gb(device), 2), "device": str(device), "threads": torch.get_num_threads(),
