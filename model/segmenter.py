@@ -182,13 +182,13 @@ class Segmenter:
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
-        columns, window_rows = num_key_frames * tokens // self.engine.cell**2, WINDOW * tokens
+        columns, window_rows = num_key_frames * tokens // self.engine.key_cell**2, WINDOW * tokens
         # A window's rows, smoothed rows, logarithms and those gathered for a sum; neighbourhoods as bits and as floats,
         # blocks of distances; the sketch's basis, what it is fitted to, and keys.
         needed = (
             (features if features <= self.memory / 2 else 0)
             + 4.1 * FLOAT_BYTES * window_rows * columns
-            + (2 * FLOAT_BYTES + 1) * (window_rows / self.engine.cell**2) ** 2
+            + (2 * FLOAT_BYTES + 1) * (window_rows / self.engine.row_cell**2) ** 2
             + 2048 * FLOAT_BYTES * window_rows
             + FLOAT_BYTES * columns * (2 * self.engine.rank + 4 * SAMPLES[1] + 2 * dim)
         )

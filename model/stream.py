@@ -23,18 +23,23 @@ from utils.scratch import Scratch
 class Engine:
     """How much is computed.
 
-    rank: directions of the sketch. verify: what its bounds leave open is computed. cell: of every cell x cell tokens
-    of a key frame one gives a column, of every cell x cell of any frame one takes part in stage 1.
+    rank: directions of the sketch. verify: what its bounds leave open is computed. key_cell: of every key_cell x
+    key_cell tokens of a key frame one gives a column. row_cell: of every row_cell x row_cell tokens of any frame one
+    takes part in stage 1.
     """
 
     rank: int
     verify: bool
-    cell: int
+    key_cell: int
+    row_cell: int
 
 
 # The sketch is fitted to a row for every so many of its columns, within these limits.
 COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 512)
-ENGINES = {"exact": Engine(rank=224, verify=True, cell=1), "fast": Engine(rank=96, verify=False, cell=2)}
+ENGINES = {
+    "exact": Engine(rank=224, verify=True, key_cell=1, row_cell=1),
+    "fast": Engine(rank=96, verify=False, key_cell=2, row_cell=2),
+}
 
 
 def num_samples(num_columns: int) -> int:
@@ -60,7 +65,9 @@ class Stream:
     ):  # fmt: skip
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.tau, self.engine = network, grid, tau, engine
-        self.keys = network.keys(key_features.flatten(0, 1)[self._subset(len(key_features), key_features.device)])
+        self.keys = network.keys(
+            key_features.flatten(0, 1)[self._subset(len(key_features), engine.key_cell, device=key_features.device)]
+        )
         self.sketch = fit_sketch(network.attention_rows(network.queries(samples), self.keys), rank=engine.rank)
         self.scratch = Scratch()
         self.centres: Tensor = key_features.new_empty(0, self.keys.shape[1])
@@ -77,8 +84,8 @@ class Stream:
         with self.clock("stage 1"):
             view = self._view(rows)
             self.kept.append(view._replace(centred_log=None) if keep else None)
-            if self.engine.cell > 1:
-                subset = self._subset(len(features), rows.device)
+            if self.engine.row_cell > 1:
+                subset = self._subset(len(features), self.engine.row_cell, device=rows.device)
                 rows, view = rows[subset], View(*(part[subset] for part in view))
             near, _ = near_pairs(rows, view, tau=self.tau, verify=self.engine.verify)
             found = window_centres(rows, near, tau=self.tau, scratch=self.scratch)
@@ -114,9 +121,9 @@ class Stream:
     def _view(self, rows: Tensor) -> View:
         return view_rows(rows, self.sketch, scratch=self.scratch)
 
-    def _subset(self, num_frames: int, device: torch.device) -> Tensor:
+    def _subset(self, num_frames: int, cell: int, *, device: torch.device) -> Tensor:
         """Indices into the tokens of frames, one in each cell, at another place of the cell from frame to frame."""
-        cell, (height, width) = self.engine.cell, self.grid
+        height, width = self.grid
         index = torch.arange(num_frames * height * width, device=device).view(num_frames, height, width)
         picked = []
         for number, frame in enumerate(index):

@@ -192,7 +192,8 @@ def test_fast_engine_takes_one_token_of_each_cell(tiny_weights):
     network = make_network(tiny_weights)
     features = network.encode(torch.stack(video(4)))
     stream = Stream(network, features, grid=(3, 5), samples=features[0], tau=1.0, engine=ENGINES["fast"])
-    rows, columns = stream._subset(4, features.device) % 15 // 5, stream._subset(4, features.device) % 5
+    subset = stream._subset(4, 2, device=features.device)
+    rows, columns = subset % 15 // 5, subset % 5
     assert len(rows) == stream.keys.shape[1] == 6 + 2 + 3 + 4  # of 3x5 tokens, by where in the cell they lie
     assert set(zip((rows % 2).tolist(), (columns % 2).tolist(), strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
