@@ -139,20 +139,20 @@ class Segmenter:
         windows = features.split(WINDOW)
         for index, window in enumerate(windows):
             kept = (index + 1) * WINDOW * tokens * (2 * self.engine.rank + 3) * FLOAT_BYTES
-            # Stage 2 holds centres and their logarithms; merged early where they would outgrow the budget.
-            centres = 3 * FLOAT_BYTES * stream.centres.numel()
-            if centres > spare / 2:
+            # Stage 2 holds centres, once more in one piece, and their logarithms; merged early where they outgrow it.
+            room = spare / 2 / (3 * FLOAT_BYTES * stream.keys.shape[1])
+            if stream.num_centres > room:
                 stream.merge()
-                if 3 * FLOAT_BYTES * stream.centres.numel() > spare / 2:
+                if stream.num_centres > room:
                     raise UserError(
-                        f"--tau {self.tau:g}: {len(stream.centres)} clusters in the first {index} of {len(windows)} "
+                        f"--tau {self.tau:g}: {stream.num_centres} clusters in the first {index} of {len(windows)} "
                         f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
                     )
             stream.step(window.to(self.device), keep=kept <= spare / 2)
         stream.merge()
         labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
         labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
-        return Segmentation(labels, len(stream.centres), dict(clock.seconds))
+        return Segmentation(labels, stream.num_centres, dict(clock.seconds))
 
     def _encode(self, batch: Tensor) -> Tensor:
         """Features (B, N, C) float32 of frames (B, 3, H, W), from the cache where they are there."""

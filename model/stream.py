@@ -70,7 +70,7 @@ class Stream:
         )
         self.sketch = fit_sketch(network.attention_rows(network.queries(samples), self.keys), rank=engine.rank)
         self.scratch = Scratch()
-        self.centres: Tensor = key_features.new_empty(0, self.keys.shape[1])
+        self.found: list[Tensor] = []  # centres (K, S) of each window, or of all windows so far
         self.kept: list[View | None] = []
 
     @torch.no_grad()
@@ -88,15 +88,18 @@ class Stream:
                 subset = self._subset(len(features), self.engine.row_cell, device=rows.device)
                 rows, view = rows[subset], View(*(part[subset] for part in view))
             near, _ = near_pairs(rows, view, tau=self.tau, verify=self.engine.verify)
-            found = window_centres(rows, near, tau=self.tau, scratch=self.scratch)
-            self.centres = torch.cat([self.centres, found])
+            self.found.append(window_centres(rows, near, tau=self.tau, scratch=self.scratch))
+
+    @property
+    def num_centres(self) -> int:
+        return sum(map(len, self.found))
 
     @torch.no_grad()
     def merge(self) -> None:
         """Stage 2: centres within tau of one another become one."""
         with self.clock("stage 2"):
-            self.centres = merge_centres(self.centres, tau=self.tau)
-            self.centre_view = view_rows(self.centres, self.sketch)
+            self.found = [merge_centres(torch.cat(self.found), tau=self.tau)]
+            self.centre_view = view_rows(self.found[0], self.sketch)
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:
@@ -107,10 +110,12 @@ class Stream:
         """
         with self.clock("assign"):
             features = features.flatten(0, 1)
-            view = self.kept[index] or self._view(self._attend(features))
+            view = self.kept[index]
+            if view is None:
+                view = self._view(self._attend(features))
             labels, unsure = nearest(view, self.centre_view)
             if self.engine.verify and unsure.any():
-                labels[unsure] = assign(self._attend(features[unsure]), self.centres)
+                labels[unsure] = assign(self._attend(features[unsure]), self.found[0])
             return labels.view(-1, self.grid[0] * self.grid[1])
 
     def _attend(self, features: Tensor) -> Tensor:
