@@ -78,7 +78,7 @@ def make_parser() -> Parser:
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method("--tau", type=positive_float, default=1.0, help="distance threshold of the clustering")
     method("--max_key_frames", type=positive_int, default=MAX_KEY_FRAMES, help="at most so many, spread evenly")
-    method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: estimated, on a quarter of the tokens")
+    method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
     method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
     method("--feature_cache", type=Path, help="folder where the backbone's features are kept for later runs")

@@ -56,8 +56,8 @@ class Segmenter:
         key_stride: every how many frames a frame gives attention keys (R, `--ratio`).
         max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
-        clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding. `fast`: a quarter of the tokens of key
-            frames give columns, a quarter of the tokens clusters, and distances are estimated.
+        clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding. `fast`: clusters are made of the means
+            of 2x2 tokens, and tokens assigned by a quarter of the columns.
         memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
             its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
@@ -182,13 +182,16 @@ class Segmenter:
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
-        columns, window_rows = num_key_frames * tokens // self.engine.key_cell**2, WINDOW * tokens
+        columns, window_rows = (
+            num_key_frames * tokens // self.engine.key_cell**2,
+            WINDOW * tokens // self.engine.pool**2,
+        )
         # A window's rows, smoothed rows, logarithms and those gathered for a sum; neighbourhoods as bits and as floats,
         # blocks of distances; the sketch's basis, what it is fitted to, and keys.
         needed = (
             (features if features <= self.memory / 2 else 0)
             + 4.1 * FLOAT_BYTES * window_rows * columns
-            + (2 * FLOAT_BYTES + 1) * (window_rows / self.engine.row_cell**2) ** 2
+            + (2 * FLOAT_BYTES + 1) * (window_rows / self.engine.pool**2) ** 2
             + 2048 * FLOAT_BYTES * window_rows
             + FLOAT_BYTES * columns * (2 * self.engine.rank + 4 * SAMPLES[1] + 2 * dim)
         )

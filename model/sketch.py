@@ -87,8 +87,7 @@ def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratc
 def near_pairs(rows: Tensor, view: View, *, tau: float, verify: bool = True, chunk: int = 512) -> tuple[Tensor, float]:
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
-    Also the share of pairs whose distance had to be computed. Without `verify` none is: the middle of the bounds
-    counts.
+    Also the share of pairs whose distance had to be computed.
     """
     count = len(rows)
     near = torch.empty(count, count, dtype=torch.bool, device=rows.device)
@@ -99,23 +98,19 @@ def near_pairs(rows: Tensor, view: View, *, tau: float, verify: bool = True, chu
         distance = torch.addmm(view.own[rest], left[part], right[rest].T, alpha=-1).add_(view.own[part, None])
         excess = distance.sub_(tau)
         near[part, rest] = excess <= 0
-        if verify:
-            slack = torch.outer(view.row_rest[part], view.log_rest[rest])
-            slack.addr_(view.log_rest[part], view.row_rest[rest])
-            unsure = (excess.abs_() <= slack.add_(ROUNDING)).triu_(1)
-            pairs.append(unsure.nonzero() + start)
-    computed = 0
-    if verify:
-        first, second = torch.cat(pairs).T
-        near[first, second] = _distances(rows, view, first, second) <= tau
-        computed = len(first)
+        slack = torch.outer(view.row_rest[part], view.log_rest[rest])
+        slack.addr_(view.log_rest[part], view.row_rest[rest])
+        unsure = (excess.abs_() <= slack.add_(ROUNDING)).triu_(1)
+        pairs.append(unsure.nonzero() + start)
+    first, second = torch.cat(pairs).T
+    near[first, second] = _distances(rows, view, first, second) <= tau
     lower = torch.ones(chunk, chunk, dtype=torch.bool, device=rows.device).tril_(-1)
     for start in range(0, count, chunk):
         part, rest = slice(start, start + chunk), slice(start + chunk, None)
         near[rest, part] = near[part, rest].T
         block = near[part, part]
         near[part, part] = torch.where(lower[: len(block), : len(block)], block.T, block)
-    return near.fill_diagonal_(True), 2 * computed / count**2
+    return near.fill_diagonal_(True), 2 * len(first) / count**2
 
 
 def nearest(view: View, centres: View) -> tuple[Tensor, Tensor]:

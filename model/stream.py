@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.clustering import assign, merge_centres, window_centres
 from model.network import SpatioTemporalNetwork
@@ -23,22 +24,27 @@ from utils.scratch import Scratch
 class Engine:
     """How much is computed.
 
-    rank: directions of the sketch. verify: what its bounds leave open is computed. key_cell: of every key_cell x
-    key_cell tokens of a key frame one gives a column. row_cell: of every row_cell x row_cell tokens of any frame one
-    takes part in stage 1.
+    rank: directions of the sketch. pool: stage 1 sees the means of pool x pool neighbouring tokens of a frame.
+    key_cell, label_cell: of every so many by so many tokens of a key frame one gives a column, in stages 1 and 2 and in
+    the assignment.
     """
 
     rank: int
-    verify: bool
+    pool: int
     key_cell: int
-    row_cell: int
+    label_cell: int
+
+    @property
+    def thin(self) -> bool:
+        """Whether the assignment looks at fewer columns than the clusters were made of."""
+        return self.label_cell > self.key_cell
 
 
 # The sketch is fitted to a row for every so many of its columns, within these limits.
 COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 512)
 ENGINES = {
-    "exact": Engine(rank=224, verify=True, key_cell=1, row_cell=1),
-    "fast": Engine(rank=96, verify=False, key_cell=2, row_cell=2),
+    "exact": Engine(rank=224, pool=1, key_cell=1, label_cell=1),
+    "fast": Engine(rank=128, pool=2, key_cell=1, label_cell=2),
 }
 
 
@@ -65,9 +71,12 @@ class Stream:
     ):  # fmt: skip
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.tau, self.engine = network, grid, tau, engine
-        self.keys = network.keys(
-            key_features.flatten(0, 1)[self._subset(len(key_features), engine.key_cell, device=key_features.device)]
-        )
+        tokens = key_features.flatten(0, 1)
+        columns = grid_subset(len(key_features), grid, engine.key_cell, device=tokens.device)
+        self.keys = network.keys(tokens[columns])
+        if engine.thin:
+            few = grid_subset(len(key_features), grid, engine.label_cell, device=tokens.device)
+            self.label_keys, self.label_columns = network.keys(tokens[few]), torch.isin(columns, few)
         self.sketch = fit_sketch(network.attention_rows(network.queries(samples), self.keys), rank=engine.rank)
         self.scratch = Scratch()
         self.found: list[Tensor] = []  # centres (K, S) of each window, or of all windows so far
@@ -80,14 +89,12 @@ class Stream:
         keep: hold on to a summary of the window, about twice the sketch's rank of floats a token, for `labels`.
         """
         with self.clock("attention"):
-            rows = self._attend(features.flatten(0, 1))
+            pooled = pool_tokens(features, self.grid, self.engine.pool) if self.engine.pool > 1 else features
+            rows = self._attend(pooled.flatten(0, 1), self.keys)
         with self.clock("stage 1"):
-            view = self._view(rows)
-            self.kept.append(view._replace(centred_log=None) if keep else None)
-            if self.engine.row_cell > 1:
-                subset = self._subset(len(features), self.engine.row_cell, device=rows.device)
-                rows, view = rows[subset], View(*(part[subset] for part in view))
-            near, _ = near_pairs(rows, view, tau=self.tau, verify=self.engine.verify)
+            view = view_rows(rows, self.sketch, scratch=self.scratch)
+            self.kept.append(view._replace(centred_log=None) if keep and not self.engine.thin else None)
+            near, _ = near_pairs(rows, view, tau=self.tau)
             self.found.append(window_centres(rows, near, tau=self.tau, scratch=self.scratch))
 
     @property
@@ -99,7 +106,12 @@ class Stream:
         """Stage 2: centres within tau of one another become one."""
         with self.clock("stage 2"):
             self.found = [merge_centres(torch.cat(self.found), tau=self.tau)]
-            self.centre_view = view_rows(self.found[0], self.sketch)
+            self.centres = self.found[0]
+            if self.engine.thin:
+                self.centres = self.centres[:, self.label_columns]
+                self.centres /= self.centres.sum(-1, keepdim=True)
+            else:
+                self.centre_view = view_rows(self.centres, self.sketch)
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:
@@ -109,30 +121,36 @@ class Stream:
         not prove it.
         """
         with self.clock("assign"):
-            features = features.flatten(0, 1)
+            tokens, frames = features.flatten(0, 1), features.shape[:2]
+            if self.engine.thin:
+                return assign(self._attend(tokens, self.label_keys), self.centres).view(frames)
             view = self.kept[index]
             if view is None:
-                view = self._view(self._attend(features))
+                view = view_rows(self._attend(tokens, self.keys), self.sketch, scratch=self.scratch)
             labels, unsure = nearest(view, self.centre_view)
-            if self.engine.verify and unsure.any():
-                labels[unsure] = assign(self._attend(features[unsure]), self.found[0])
-            return labels.view(-1, self.grid[0] * self.grid[1])
+            if unsure.any():
+                labels[unsure] = assign(self._attend(tokens[unsure], self.keys), self.centres)
+            return labels.view(frames)
 
-    def _attend(self, features: Tensor) -> Tensor:
+    def _attend(self, tokens: Tensor, keys: Tensor) -> Tensor:
         """Attention rows (L, S) of tokens (L, C), in memory that the next call uses again."""
-        out = self.scratch("rows", (len(features), self.keys.shape[1]), like=self.keys)
-        return self.network.attention_rows(self.network.queries(features), self.keys, out=out)
+        out = self.scratch("rows", (len(tokens), keys.shape[1]), like=keys)
+        return self.network.attention_rows(self.network.queries(tokens), keys, out=out)
 
-    def _view(self, rows: Tensor) -> View:
-        return view_rows(rows, self.sketch, scratch=self.scratch)
 
-    def _subset(self, num_frames: int, cell: int, *, device: torch.device) -> Tensor:
-        """Indices into the tokens of frames, one in each cell, at another place of the cell from frame to frame."""
-        height, width = self.grid
-        index = torch.arange(num_frames * height * width, device=device).view(num_frames, height, width)
-        picked = []
-        for number, frame in enumerate(index):
-            place = number * (cell + 1) % cell**2 if cell > 1 else 0
-            top, left = place // cell % height, place % cell % width
-            picked.append(frame[top::cell, left::cell].flatten())
-        return torch.cat(picked)
+def pool_tokens(features: Tensor, grid: tuple[int, int], size: int) -> Tensor:
+    """Means of size x size neighbouring tokens of each frame, fewer at the edges: (n, h*w, C) -> (n, L, C)."""
+    maps = features.transpose(1, 2).unflatten(2, grid)
+    return F.avg_pool2d(maps, size, ceil_mode=True, count_include_pad=False).flatten(2).transpose(1, 2)
+
+
+def grid_subset(num_frames: int, grid: tuple[int, int], cell: int, *, device: torch.device) -> Tensor:
+    """Sorted indices of one token in each cell x cell of frames' grids, at another place from frame to frame: (L,)."""
+    height, width = grid
+    index = torch.arange(num_frames * height * width, device=device).view(num_frames, height, width)
+    picked = []
+    for number, frame in enumerate(index):
+        place = number * (cell + 1) % cell**2 if cell > 1 else 0
+        top, left = place // cell % height, place % cell % width
+        picked.append(frame[top::cell, left::cell].flatten())
+    return torch.cat(picked)

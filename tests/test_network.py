@@ -9,7 +9,7 @@ from model.backbone import build_backbone
 from model.clustering import hierarchical_clustering
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
-from model.stream import ENGINES, Stream
+from model.stream import ENGINES, Stream, grid_subset, pool_tokens
 from tests.conftest import TINY_BACKBONE
 from utils.benchmark import agreement, cluster_plainly
 from utils.clock import Clock
@@ -151,7 +151,7 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
     needed = smallest_budget(network, frames, options)
     attended = []
     attend = Stream._attend
-    monkeypatch.setattr(Stream, "_attend", lambda self, x: attended.append(len(x)) or attend(self, x))
+    monkeypatch.setattr(Stream, "_attend", lambda self, x, keys: attended.append(len(x)) or attend(self, x, keys))
     assert Segmenter(network, memory_gb=1, **options).segment(frames, num_frames=12).labels.tolist() == expected
     assert attended.count(45) == 4  # once a window
     attended.clear()
@@ -192,9 +192,10 @@ def test_fast_engine_takes_one_token_of_each_cell(tiny_weights):
     network = make_network(tiny_weights)
     features = network.encode(torch.stack(video(4)))
     stream = Stream(network, features, grid=(3, 5), samples=features[0], tau=1.0, engine=ENGINES["fast"])
-    subset = stream._subset(4, 2, device=features.device)
+    subset = grid_subset(4, (3, 5), 2, device=features.device)
     rows, columns = subset % 15 // 5, subset % 5
-    assert len(rows) == stream.keys.shape[1] == 6 + 2 + 3 + 4  # of 3x5 tokens, by where in the cell they lie
+    assert len(rows) == stream.label_keys.shape[1] == 6 + 2 + 3 + 4  # of 3x5 tokens, by where in the cell they lie
+    assert torch.equal(stream.label_columns.nonzero()[:, 0], subset)
     assert set(zip((rows % 2).tolist(), (columns % 2).tolist(), strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
@@ -211,6 +212,11 @@ def test_exact_engine_on_real_video(shared, tau):
     expected = cluster_plainly(features.double(), grid, clock=Clock(features.device), segmenter=segmenter)
     assert found.num_clusters == expected.num_clusters >= 2
     assert agreement(found.labels, expected.labels) >= 0.999
+
+
+def test_pooled_tokens_by_hand():
+    features = torch.arange(15.0).view(1, 15, 1)  # 3 x 5
+    assert pool_tokens(features, (3, 5), 2).flatten().tolist() == [3, 5, 6.5, 10.5, 12.5, 14]
 
 
 def test_feature_cache(tiny_weights, monkeypatch, tmp_path):
