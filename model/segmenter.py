@@ -57,7 +57,7 @@ class Segmenter:
         max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
         clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding. `fast`: clusters are made of the means
-            of 2x2 tokens, and tokens assigned by a quarter of the columns.
+            of 2x2 tokens, and tokens assigned by a ninth of the columns.
         memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
             its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.

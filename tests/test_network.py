@@ -9,7 +9,7 @@ from model.backbone import build_backbone
 from model.clustering import hierarchical_clustering
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
-from model.stream import ENGINES, Stream, grid_subset, pool_tokens
+from model.stream import Engine, Stream, grid_subset, pool_tokens
 from tests.conftest import TINY_BACKBONE
 from utils.benchmark import agreement, cluster_plainly
 from utils.clock import Clock
@@ -188,10 +188,11 @@ def test_key_frames_are_limited(tiny_weights, clustering):
     assert found.labels.tolist() == other.labels.tolist()
 
 
-def test_fast_engine_takes_one_token_of_each_cell(tiny_weights):
+def test_tokens_are_assigned_by_one_column_of_each_cell(tiny_weights):
     network = make_network(tiny_weights)
     features = network.encode(torch.stack(video(4)))
-    stream = Stream(network, features, grid=(3, 5), samples=features[0], tau=1.0, engine=ENGINES["fast"])
+    engine = Engine(rank=8, pool=2, key_cell=1, label_cell=2)
+    stream = Stream(network, features, grid=(3, 5), samples=features[0], tau=1.0, engine=engine)
     subset = grid_subset(4, (3, 5), 2, device=features.device)
     rows, columns = subset % 15 // 5, subset % 5
     assert len(rows) == stream.label_keys.shape[1] == 6 + 2 + 3 + 4  # of 3x5 tokens, by where in the cell they lie
