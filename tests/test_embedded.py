@@ -53,10 +53,11 @@ def test_keys_of_the_embedded_backbone_tell_an_object_from_its_background():
     image = torch.full((1, 3, 64, 128), 60, dtype=torch.uint8)
     board = (torch.arange(64)[:, None] // 4 + torch.arange(64) // 4) % 2 * 180 + 40
     image[:, :, :, 64:] = board.to(torch.uint8)
-    keys = torch.nn.functional.normalize(build_backbone("embedded")(image)[0][0].view(8, 16, -1), dim=-1)
+    keys = build_backbone("embedded")(image)[0][0]
+    keys = torch.nn.functional.normalize(keys - keys.mean(0), dim=-1).view(8, 16, -1)
     left, right = keys[:, 1:7].flatten(0, 1), keys[:, 9:15].flatten(0, 1)
     within = ((left @ left.T).mean() + (right @ right.T).mean()) / 2
-    assert within > (left @ right.T).mean() + 0.1
+    assert within > (left @ right.T).mean() + 0.5
 
 
 @pytest.mark.parametrize("program", [train_program, eval_program])

@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--basepath", help="a video file or folder of frames; without it the first generated validation video")
     add("--backbone", default=EMBEDDED)
     add("--dino_path")
-    add("--temperature", type=positive_float, help="s of the training-free point; 6 for the embedded backbone, else 3")
+    add("--temperature", type=positive_float, help="s of the training-free point; 5.75 if embedded, else 3")
     add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
     add("--num_frames", type=positive_int, default=30)
     add("--ratio", type=positive_int, default=10)
@@ -126,7 +126,7 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.n
     """One engine on one setting: a row of the table, and the labels (T, h, w)."""
     device = choose_device(args.device)
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
-    network.init_blocks("identity", temperature=args.temperature or (6.0 if args.backbone == EMBEDDED else 3.0))
+    network.init_blocks("identity", temperature=args.temperature or (5.75 if args.backbone == EMBEDDED else 3.0))
     check_resolution(args.resolution, network.backbone.patch_size)
     segmenter = Segmenter(
         network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
