@@ -34,7 +34,7 @@ from torch import Tensor
 
 from data.frames import resize
 from data.registry import OWN_VIDEO, load_videos
-from data.sprites import write_sprites
+from data.sprites import FRAMES, write_sprites
 from model import plain
 from model.embedded import EMBEDDED
 from model.network import build_network
@@ -56,8 +56,8 @@ SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key
 
 def main() -> None:
     args = make_parser().parse_args()
-    if args.backbone == EMBEDDED and args.basepath is None:
-        args.basepath = str(write_sprites(Path("datasets/sprites")) / "JPEGImages/480p/val_000")
+    if args.basepath is None:
+        args.basepath = str(write_sprites(Path("datasets/sprites")) / FRAMES / "val-00")
     points = list(sweep_points(args)) if args.sweep else [("", args)]
     rows, labels = [], {}
     for swept, point in points:
@@ -242,7 +242,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Seconds over tokens, frames and key frames, with the slope of the last two points of each line."""
+    """Seconds over tokens, frames and key frames, with the slope of a line fitted to each."""
     import matplotlib
 
     matplotlib.use("Agg")
