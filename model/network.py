@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from model.backbone import Backbone, build_backbone
 from model.block import SpatioTemporalBlock
 from utils.errors import UserError
+from utils.parallel import each
+from utils.scratch import Scratch
 
 REFERENCE_BLOCKS = "temporal_transformer."
-CACHED_ROWS, DEVICE_ROWS = 64, 1024  # of one head's attention at once, on a CPU and elsewhere
+CACHED_ROWS, DEVICE_ROWS = 256, 1024  # of one head's attention at once, on a CPU and elsewhere
 
 
 class SpatioTemporalNetwork(nn.Module):
@@ -104,13 +106,18 @@ class SpatioTemporalNetwork(nn.Module):
         shape = (queries.shape[1], keys.shape[1])
         out = torch.empty(shape, dtype=queries.dtype, device=queries.device) if out is None else out
         rows_at_once = CACHED_ROWS if queries.device.type == "cpu" else DEVICE_ROWS
-        scores = torch.empty(min(rows_at_once, shape[0]), shape[1], dtype=queries.dtype, device=queries.device)
-        weights = torch.empty_like(scores)
-        for part, total in zip(queries.split(rows_at_once, dim=1), out.split(rows_at_once), strict=True):
+        scratch = Scratch()
+        keys = keys.mT.contiguous().mT  # the layout that products of a few rows are quickest with
+
+        def fill(piece: tuple[Tensor, Tensor]) -> None:
+            part, total = piece
+            scores, weights = (scratch(name, total.shape, like=total) for name in ("scores", "weights"))
             total.zero_()
             for q, k in zip(part, keys, strict=True):
-                total += self.blocks[-1].attn.weights(q, k, scores=scores[: len(q)], out=weights[: len(q)])
+                total += self.blocks[-1].attn.weights(q, k, scores=scores, out=weights)
             total /= len(queries)
+
+        each(fill, zip(queries.split(rows_at_once, dim=1), out.split(rows_at_once), strict=True), device=out.device)
         return out
 
     def init_blocks(self, init: str, *, temperature: float) -> None:

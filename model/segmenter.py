@@ -186,14 +186,15 @@ class Segmenter:
             num_key_frames * tokens // self.engine.key_cell**2,
             WINDOW * tokens // self.engine.pool**2,
         )
-        # A window's rows, smoothed rows, logarithms and those gathered for a sum; neighbourhoods as bits and as floats,
-        # blocks of distances; the sketch's basis, what it is fitted to, and keys.
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        # A window's rows, their logarithms and smoothed rows; neighbourhoods as bits and as floats; what each thread
+        # works on; the sketch's basis, what it is fitted to, keys and attention in the making.
         needed = (
             (features if features <= self.memory / 2 else 0)
-            + 4.1 * FLOAT_BYTES * window_rows * columns
-            + (2 * FLOAT_BYTES + 1) * (window_rows / self.engine.pool**2) ** 2
-            + 2048 * FLOAT_BYTES * window_rows
-            + FLOAT_BYTES * columns * (2 * self.engine.rank + 4 * SAMPLES[1] + 2 * dim)
+            + 3.1 * FLOAT_BYTES * window_rows * columns
+            + (2 * FLOAT_BYTES + 3) * window_rows**2
+            + 2048 * threads * FLOAT_BYTES * window_rows
+            + FLOAT_BYTES * columns * (2 * self.engine.rank + 2 * SAMPLES[1] + 3 * dim + 512 * threads)
         )
         if needed > self.memory:
             raise UserError(

@@ -8,8 +8,8 @@ splits each product into the part inside V, k numbers a row, and the part x', y'
     |<x_p, y_r> - <V'x_p, V'y_r>| <= |x_p'| |y_r'|    (Cauchy and Schwarz).
 
 The terms of a row with itself are known exactly; the cross terms up to that bound. Only pairs whose bounds do not
-decide, about one in a hundred on attention of real videos, get the exact value: the result is that of
-`model.clustering.neighbours` up to the rounding of float32.
+decide get the exact value: the result is that of `model.clustering.neighbours` up to the rounding of float32.
+`near_pairs` tells their share, a few in a hundred on attention of real videos.
 
 w = sqrt(m): close to m, log p - log m is (p - m) / m, so that x and y are nearly the same vector and one basis serves
 both.
@@ -21,6 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.clustering import inner, safe_log
+from utils.parallel import each
 from utils.scratch import Scratch
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -31,7 +33,7 @@ SMALLEST_SHARE = 1e-4  # of the average column: weights w are cut there, for col
 class Sketch(NamedTuple):
     """What rows over S columns are seen through.
 
-    mean: (S,), a row, positive; mean_log: (S,); basis: (S, k), orthonormal columns, as a basis of x and y above.
+    mean: (S,), a row, positive; mean_log: (S,); basis: (S, k), orthonormal columns, V above.
     """
 
     mean: Tensor
@@ -55,15 +57,17 @@ class View(NamedTuple):
 
 
 def fit_sketch(rows: Tensor, *, rank: int) -> Sketch:
-    """A sketch of at most `rank` directions for rows (n, S) like these, the leading ones of their x and y together."""
-    mean, logs = rows.mean(0), rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
+    """A sketch of at most `rank` directions for rows (n, S) like these: the leading ones of their y.
+
+    What is left outside multiplies |x'| by |y'|. Attention has peaks, which make x large in directions of its own for
+    nearly every row; y has few directions that matter, and a small |y'| makes the product small.
+    """
+    mean, logs = rows.mean(0).clamp_min_(SMALLEST_SHARE / rows.shape[1]), safe_log(rows)
     mean_log = logs.mean(0)
-    mean.clamp_min_(SMALLEST_SHARE / len(mean))
-    scale = mean.sqrt()
-    both = torch.cat([(rows - mean) / scale, logs.sub_(mean_log).mul_(scale)])
+    y = logs.sub_(mean_log).mul_(mean.sqrt())
     # Singular vectors by way of the smaller Gram matrix; its small ones are only roughly orthogonal, hence the QR.
-    vectors = torch.linalg.eigh(both @ both.T).eigenvectors[:, -min(rank, *both.shape) :]
-    return Sketch(mean, mean_log, torch.linalg.qr(both.T @ vectors).Q)
+    vectors = torch.linalg.eigh(y @ y.T).eigenvectors[:, -min(rank, *y.shape) :]
+    return Sketch(mean, mean_log, torch.linalg.qr(y.T @ vectors).Q)
 
 
 def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratch | None = None) -> View:
@@ -71,20 +75,21 @@ def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratc
     scratch = scratch or Scratch()
     scale = sketch.mean.sqrt()
     centred_log = scratch("logs", rows.shape, like=rows)
-    smallest = torch.finfo(rows.dtype).tiny
-    parts = []
-    for part, logs in zip(rows.split(chunk), centred_log.split(chunk), strict=True):
+
+    def look(piece: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        part, logs = piece
         x, y = (scratch(name, part.shape, like=rows) for name in ("x", "y"))
-        torch.clamp_min(part, smallest, out=logs).log_().sub_(sketch.mean_log)
+        safe_log(part, out=logs).sub_(sketch.mean_log)
         torch.sub(part, sketch.mean, out=x).div_(scale)
         torch.mul(logs, scale, out=y)
-        own = torch.bmm(x[:, None], y[:, :, None])[:, 0, 0]
         seen_x, seen_y = x @ sketch.basis, y @ sketch.basis
-        parts.append((own, seen_x, seen_y, _rest(x, seen_x), _rest(y, seen_y)))
+        return inner(x, y), seen_x, seen_y, _rest(x, seen_x), _rest(y, seen_y)
+
+    parts = each(look, zip(rows.split(chunk), centred_log.split(chunk), strict=True), device=rows.device)
     return View(centred_log, *map(torch.cat, zip(*parts, strict=True)))
 
 
-def near_pairs(rows: Tensor, view: View, *, tau: float, verify: bool = True, chunk: int = 512) -> tuple[Tensor, float]:
+def near_pairs(rows: Tensor, view: View, *, tau: float, chunk: int = 512) -> tuple[Tensor, float]:
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
     Also the share of pairs whose distance had to be computed.
@@ -92,25 +97,34 @@ def near_pairs(rows: Tensor, view: View, *, tau: float, verify: bool = True, chu
     count = len(rows)
     near = torch.empty(count, count, dtype=torch.bool, device=rows.device)
     left, right = torch.cat([view.rows, view.logs], 1), torch.cat([view.logs, view.rows], 1)
-    pairs = []
-    for start in range(0, count, chunk):
+    own = inner(rows, view.centred_log)
+    scratch = Scratch()
+
+    def decide(start: int) -> int:
+        """Set near[start : start + chunk, start:]; returns how many distances were computed."""
         part, rest = slice(start, start + chunk), slice(start, None)
-        distance = torch.addmm(view.own[rest], left[part], right[rest].T, alpha=-1).add_(view.own[part, None])
-        excess = distance.sub_(tau)
+        shape = near[part, rest].shape
+        excess, slack = (scratch(name, shape, like=rows) for name in ("excess", "slack"))
+        torch.addmm(view.own[rest], left[part], right[rest].T, alpha=-1, out=excess)
+        excess.add_(view.own[part, None]).sub_(tau)
         near[part, rest] = excess <= 0
-        slack = torch.outer(view.row_rest[part], view.log_rest[rest])
-        slack.addr_(view.log_rest[part], view.row_rest[rest])
-        unsure = (excess.abs_() <= slack.add_(ROUNDING)).triu_(1)
-        pairs.append(unsure.nonzero() + start)
-    first, second = torch.cat(pairs).T
-    near[first, second] = _distances(rows, view, first, second) <= tau
-    lower = torch.ones(chunk, chunk, dtype=torch.bool, device=rows.device).tril_(-1)
-    for start in range(0, count, chunk):
+        torch.outer(view.row_rest[part], view.log_rest[rest], out=slack)
+        slack.addr_(view.log_rest[part], view.row_rest[rest]).add_(ROUNDING)
+        first, second = (excess.abs_() <= slack).triu_(1).nonzero().T
+        second = second + start
+        near[part][first, second] = _distances(rows, view, part, own, first, second) <= tau
+        return len(first)
+
+    def mirror(start: int) -> None:
         part, rest = slice(start, start + chunk), slice(start + chunk, None)
         near[rest, part] = near[part, rest].T
         block = near[part, part]
-        near[part, part] = torch.where(lower[: len(block), : len(block)], block.T, block)
-    return near.fill_diagonal_(True), 2 * len(first) / count**2
+        block.copy_(block.triu().logical_or_(block.triu().T))
+
+    starts = range(0, count, chunk)
+    computed = sum(each(decide, starts, device=rows.device))
+    each(mirror, starts, device=rows.device)
+    return near.fill_diagonal_(True), 2 * computed / count**2
 
 
 def nearest(view: View, centres: View) -> tuple[Tensor, Tensor]:
@@ -122,16 +136,16 @@ def nearest(view: View, centres: View) -> tuple[Tensor, Tensor]:
     return seems, possible.sum(-1) > 1
 
 
-def _distances(rows: Tensor, view: View, first: Tensor, second: Tensor) -> Tensor:
-    """D of the pairs (first, second), sorted by first: (n,)."""
-    count = len(rows)
-    starts = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
-    starts[1:] = torch.bincount(first, minlength=count).cumsum(0)
-    wanted = torch.sparse_csr_tensor(starts, second, rows.new_zeros(len(first)), (count, count), check_invariants=False)
-    cross = torch.sparse.sampled_addmm(wanted, rows, view.centred_log.T, beta=0).values()
-    cross = cross + torch.sparse.sampled_addmm(wanted, view.centred_log, rows.T, beta=0).values()
-    own = torch.bmm(rows[:, None], view.centred_log[:, :, None])[:, 0, 0]
-    return own[first] + own[second] - cross
+def _distances(rows: Tensor, view: View, part: slice, own: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """D of pairs of rows (n,): `first`, sorted, counted within `part`, and `second` of all. own: (L,), <p, log p - n>."""
+    some, logs = rows[part], view.centred_log[part]
+    starts = torch.zeros(len(some) + 1, dtype=torch.int64, device=rows.device)
+    starts[1:] = torch.bincount(first, minlength=len(some)).cumsum(0)
+    shape = (len(some), len(rows))
+    wanted = torch.sparse_csr_tensor(starts, second, rows.new_zeros(len(first)), shape, check_invariants=False)
+    cross = torch.sparse.sampled_addmm(wanted, some, view.centred_log.T, beta=0).values()
+    cross = cross + torch.sparse.sampled_addmm(wanted, logs, rows.T, beta=0).values()
+    return own[part][first] + own[second] - cross
 
 
 def _rest(values: Tensor, seen: Tensor) -> Tensor:

@@ -41,9 +41,9 @@ class Engine:
 
 
 # The sketch is fitted to a row for every so many of its columns, within these limits.
-COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 512)
+COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 1024)
 ENGINES = {
-    "exact": Engine(rank=224, pool=1, key_cell=1, label_cell=1),
+    "exact": Engine(rank=192, pool=1, key_cell=1, label_cell=1),
     "fast": Engine(rank=96, pool=2, key_cell=1, label_cell=3),
 }
 

@@ -129,6 +129,36 @@ def test_smoothing_is_the_mean_of_neighbours(seed, tau):
     torch.testing.assert_close(smooth(rows, near), expected / expected.sum(-1, keepdim=True))
 
 
+def test_smoothing_keeps_the_digits_of_a_row_unlike_its_group():
+    """Thirty-one rows with much at column 0 and one with next to nothing there: all are one group, and what the one
+    row lacks has to be subtracted again from the sum of the others."""
+    rows = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(300), size=32)).float()
+    rows[:, 0] += 10
+    rows[31, 0] = 1e-9
+    rows /= rows.sum(-1, keepdim=True)
+    near = torch.ones(32, 32, dtype=torch.bool)
+    near[31, :31] = near[:31, 31] = False
+    expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
+    torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_changes_nothing(threads):
+    rows = random_rows(1, count=300, columns=700, sharpness=3.0).float()
+    sketch = fit_sketch(rows[::4], rank=20)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        near, _ = near_pairs(rows, view_rows(rows, sketch, chunk=64), tau=1.0, chunk=64)
+        smoothed = smooth(rows, near)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(near, neighbours(rows, tau=1.0))
+    expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
+    torch.testing.assert_close(smoothed.double(), expected, rtol=1e-4, atol=1e-9)
+
+
 @given(st.integers(0, 10**6), st.sampled_from([1, 3, 6, 12]), st.sampled_from([0.1, 0.5, 3.0]))
 @settings(max_examples=50, deadline=None)
 def test_bounds_of_a_sketch_hold_and_decide_nothing_wrong(seed, rank, tau):

@@ -1,6 +1,7 @@
 """Memory that is used again: tensors of the same purpose, one window after the other."""
 
 import math
+import threading
 
 import torch
 from torch import Tensor
@@ -10,16 +11,17 @@ class Scratch:
     """Hands out uninitialised tensors by name; the same name gives the same memory, grown where it is too small.
 
     On a CPU large tensors made afresh are given back to the system and fetched again page by page, which takes longer
-    than the arithmetic on them.
+    than the arithmetic on them. Each thread has memory of its own.
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
+        self._of_thread = threading.local()
 
     def __call__(self, name: str, shape: tuple[int, ...], *, like: Tensor) -> Tensor:
-        """A tensor of `shape`, type and device as `like`, valid until the next call with this name."""
+        """A tensor of `shape`, type and device as `like`, valid until this thread's next call with this name."""
+        all_held = self._of_thread.__dict__
         size = math.prod(shape)
-        held = self._held.get(name)
+        held = all_held.get(name)
         if held is None or held.numel() < size or held.dtype != like.dtype or held.device != like.device:
-            held = self._held[name] = torch.empty(size, dtype=like.dtype, device=like.device)
+            held = all_held[name] = torch.empty(size, dtype=like.dtype, device=like.device)
         return held[:size].view(shape)
