@@ -55,9 +55,9 @@ def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024, scratch: Scratch 
 def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Tensor:
     """Every row (L, S) replaced by the mean of its neighbours' rows (near: (L, L) bool, symmetric, diagonal true).
 
-    A row sums to 1, so the mean is the sum normalised. On a CPU rows are grouped by alike neighbourhoods; what most of a
-    group have in common is summed once, and each row adds and subtracts the neighbours where it differs: about a tenth
-    of its neighbours. Where subtracting would leave few correct digits, the row's own neighbours are summed instead.
+    A row sums to 1, so the mean is the sum normalised. On a CPU rows are grouped by alike neighbourhoods; what most of
+    a group have in common is summed once, and each row adds and subtracts the neighbours where it differs: some tens
+    instead of hundreds. Where subtracting would leave few correct digits, the row's own neighbours are summed instead.
     """
     scratch = scratch or Scratch()
     bits = near.to(rows.dtype)

@@ -137,7 +137,7 @@ def nearest(view: View, centres: View) -> tuple[Tensor, Tensor]:
 
 
 def _distances(rows: Tensor, view: View, part: slice, own: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """D of pairs of rows (n,): `first`, sorted, counted within `part`, and `second` of all. own: (L,), <p, log p - n>."""
+    """D of pairs of rows (n,): `first`, sorted, within `part`, and `second` of all. own: (L,), <p, log p - n>."""
     some, logs = rows[part], view.centred_log[part]
     starts = torch.zeros(len(some) + 1, dtype=torch.int64, device=rows.device)
     starts[1:] = torch.bincount(first, minlength=len(some)).cumsum(0)
