@@ -11,9 +11,14 @@ from pathlib import Path
 from utils.checkpoint import BLOCK_KEY, load_tensors, save_tensors
 from utils.errors import UserError, run_main
 
+PLACES = {"config", "basepath", "train_list", "dino_path", "init_path"}
+DROPPED = {"output_path", "overwrite", "resume_path"}
+
 
 def export_block(checkpoint: str | Path, output: str | Path) -> None:
     """Write the blocks of a checkpoint of train.py; the header keeps its step, configuration and backbone.
+
+    Of what names places on one machine, only the last part of a path is kept, and where the run went not at all.
 
     Raises:
         UserError: not such a checkpoint, or the file cannot be written.
@@ -24,6 +29,9 @@ def export_block(checkpoint: str | Path, output: str | Path) -> None:
         raise UserError(f"--checkpoint {checkpoint}: not made by train.py; give its last.pt")
     if Path(output).suffix != ".safetensors":
         raise UserError(f"--output_path {output}: must end in .safetensors")
+    origin["config"] = {key: value for key, value in content["config"].items() if key not in DROPPED}
+    for key in PLACES & content["config"].keys():
+        origin["config"][key] = content["config"][key] and Path(content["config"][key]).name
     save_tensors(output, content["blocks"], key=BLOCK_KEY, metadata=origin)
 
 

@@ -15,10 +15,11 @@ from utils.logs import read_log
 from utils.protocols import PROTOCOLS
 
 STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "write")
+PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_norm")
 
 
 def draw_log(log: Path, picture: Path) -> None:
-    """Losses, clusters per clip and attention entropy over the steps of a training log."""
+    """Losses, clusters per clip, agreement with mirrored clips and attention entropy over the steps of a log."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -27,12 +28,18 @@ def draw_log(log: Path, picture: Path) -> None:
     if not log.is_file():
         raise UserError(f"--log {log}: no such file; give the log.jsonl in an --output_path of train.py")
     records = read_log(log)
-    panels = (("loss_semantic", "loss_motion"), ("clusters_per_clip",), ("attention_entropy",), ("grad_norm",))
+    panels = [("loss_semantic", "loss_motion"), *((name,) for name in PANELS)]
+    panels = [names for names in panels if any(name in record for record in records for name in names)]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3), constrained_layout=True)
     for axis, names in zip(axes, panels, strict=True):
         for name in names:
             points = [(record["step"], record[name]) for record in records if name in record]
-            axis.plot(*zip(*points, strict=True), label=name.replace("_", " "), linewidth=1)
+            axis.plot(
+                *zip(*points, strict=True),
+                marker="." if len(points) < 20 else "",
+                label=name.replace("_", " "),
+                linewidth=1,
+            )
         axis.set_xlabel("step")
         axis.set_ylim(bottom=0)
         axis.legend()

@@ -16,9 +16,9 @@ if _satisfied python3 2>/dev/null; then
 else
   PYTHON="$_root/.venv/bin/python"
   if ! _satisfied "$PYTHON" 2>/dev/null; then
-    echo "set-up: installing the packages of $_requirements into .venv (once, a few minutes)" >&2
+    echo "set-up: installing the packages of $_requirements into .venv (once, a few minutes, some GB with torch)" >&2
     python3 -m venv "$_root/.venv" || { echo "error: python3 -m venv failed; install Python's venv module" >&2; exit 2; }
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$_requirements" \
+    "$PYTHON" -m pip install --disable-pip-version-check -r "$_requirements" >&2 \
       || { echo "error: packages could not be installed; see pip's message above" >&2; exit 2; }
     _satisfied "$PYTHON" || { echo "error: .venv still lacks the packages above; remove .venv and run again" >&2; exit 2; }
   fi
