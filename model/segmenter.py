@@ -123,6 +123,11 @@ class Segmenter:
         return features, self.network.backbone.grid_size(*batch.shape[-2:])
 
     @torch.no_grad()
+    def open(self, key_frames: Tensor) -> "FrameStream":
+        """For a video that comes a few frames at a time: what attention is paid to is given at once, (F, 3, H, W)."""
+        return FrameStream(self, key_frames)
+
+    @torch.no_grad()
     def cluster(self, features: Tensor, grid: tuple[int, int], *, clock: Clock | None = None) -> Segmentation:
         """Label every token of a video from its key features (T, N, C), N = h*w for the grid (h, w)."""
         clock = clock or Clock(self.device)
@@ -203,6 +208,45 @@ class Segmenter:
                 "--resolution"
             )
         return self.memory - needed
+
+
+class FrameStream:
+    """A video as it comes, in memory that does not grow with it; made by `Segmenter.open`.
+
+    stream = segmenter.open(key_frames)                # such as the first frames, or frames of the place
+    for frames in camera:                              # (n, 3, H, W), usually three
+        labels = stream.step(frames)                   # (n, h, w)
+
+    A cluster keeps its index as long as the clusters before it stay apart; `segment`, which sees the whole video before
+    it gives a label, has no such limit.
+    """
+
+    def __init__(self, segmenter: Segmenter, key_frames: Tensor):
+        if len(segmenter.network.blocks) > 1:
+            raise UserError(f"--num_t {len(segmenter.network.blocks)}: frames as they come need a network of one block")
+        self.segmenter = segmenter
+        self.grid = segmenter.network.backbone.grid_size(*key_frames.shape[-2:])
+        features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
+        tokens = features.flatten(0, 1)
+        every = max(len(tokens) // num_samples(len(tokens)), 1)
+        self.stream = Stream(
+            segmenter.network, features, grid=self.grid, tau=segmenter.tau, engine=segmenter.engine,
+            samples=tokens[every // 2 :: every],
+        )  # fmt: skip
+
+    @property
+    def num_clusters(self) -> int:
+        return self.stream.num_centres
+
+    @torch.no_grad()
+    def step(self, frames: Tensor) -> Tensor:
+        """Labels (n, h, w) int64 of the tokens of frames (n, 3, H, W), by the clusters found so far and in these."""
+        features = torch.cat([self.segmenter._encode(batch) for batch in frames.split(self.segmenter.frame_batch)])
+        self.stream.step(features)
+        self.stream.merge()
+        labels = self.stream.labels(-1, features)
+        self.stream.kept.clear()
+        return labels.unflatten(1, self.grid)
 
 
 def _batches(frames: Iterable[Tensor], size: int) -> Iterator[Tensor]:

@@ -127,6 +127,23 @@ def test_segmenter_is_the_clustering_of_all_rows(tiny_weights, num_frames):
     assert found.labels.ravel().tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("clustering", ["exact", "fast"])
+def test_frames_as_they_come(tiny_weights, clustering):
+    """The first frames get the labels that they get as a video of their own; shown again, they get them again."""
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=3.0)
+    segmenter = Segmenter(network, tau=0.05, clustering=clustering, frame_batch=2)
+    first, later = video(6)[:3], video(6)[3:]
+    expected = segmenter.segment(first, num_frames=3)
+    stream = segmenter.open(torch.stack(first[:1]))
+    for _ in range(2):
+        assert stream.step(torch.stack(first)).tolist() == expected.labels.tolist()
+        assert stream.num_clusters == expected.num_clusters
+    assert stream.step(torch.stack(later)).max() < stream.num_clusters
+    with pytest.raises(UserError, match="--num_t 2: frames as they come need a network of one block"):
+        Segmenter(make_network(tiny_weights, num_blocks=2)).open(torch.stack(first[:1]))
+
+
 def smallest_budget(network, frames, options):
     """Bisect for the smallest --memory_gb that is accepted."""
     refused, accepted = 1e-6, 1.0
