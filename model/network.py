@@ -13,7 +13,7 @@ from utils.parallel import each
 from utils.scratch import Scratch
 
 REFERENCE_BLOCKS = "temporal_transformer."
-CACHED_ROWS, DEVICE_ROWS = 256, 1024  # of one head's attention at once, on a CPU and elsewhere
+CACHED_ROWS, DEVICE_ROWS = 128, 1024  # of one head's attention at once, on a CPU and elsewhere
 
 
 class SpatioTemporalNetwork(nn.Module):
@@ -111,11 +111,10 @@ class SpatioTemporalNetwork(nn.Module):
 
         def fill(piece: tuple[Tensor, Tensor]) -> None:
             part, total = piece
-            scores, weights = (scratch(name, total.shape, like=total) for name in ("scores", "weights"))
+            scores = scratch("scores", total.shape, like=total)
             total.zero_()
             for q, k in zip(part, keys, strict=True):
-                total += self.blocks[-1].attn.weights(q, k, scores=scores, out=weights)
-            total /= len(queries)
+                self.blocks[-1].attn.add_weights(total, q, k, scores=scores)
 
         each(fill, zip(queries.split(rows_at_once, dim=1), out.split(rows_at_once), strict=True), device=out.device)
         return out
