@@ -15,15 +15,11 @@ from tqdm import tqdm
 from data.frames import UnreadableImage, list_images, read_image, resize
 from data.transforms import ClipAugmentation
 from utils.errors import UserError
+from utils.names import may_hold_frames
 
 CLIPS_PER_EPOCH = 10_000
 MAX_BAD_SHARE = 0.01  # of the image files
 MAX_ATTEMPTS = 20  # clips tried in place of one with an unreadable frame
-# Folders of label images, which look like frames, as the datasets name them; in lower case.
-_LABEL_FOLDERS = {
-    "annotations", "annotations_unsupervised", "annotations_semisupervised", "scribbles", "masks", "segmentations",
-    "groundtruth", "ground-truth", "gt",
-}  # fmt: skip
 
 
 def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--basepath") -> dict[str, list[Path]]:
@@ -41,7 +37,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
         raise UserError(f"{flag} {root}: no such folder")
     videos = {}
     for folder, children, _ in os.walk(root, followlinks=True):
-        children[:] = sorted(c for c in children if not c.startswith(".") and c.lower() not in _LABEL_FOLDERS)
+        children[:] = sorted(filter(may_hold_frames, children))
         if frames := list_images(Path(folder)):
             videos[os.path.relpath(folder, root)] = frames
     if not videos:

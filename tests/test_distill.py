@@ -1,6 +1,7 @@
 """Distillation: targets keep what the teacher's keys say of each other, and a run ends in a file the backbone loads."""
 
 import json
+import shutil
 import sys
 
 import cv2
@@ -10,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from model.backbone import build_backbone
-from tests.conftest import TINY_BACKBONE, moving_disk
+from tests.conftest import TINY_BACKBONE, make_davis, moving_disk
 from utils import distill, distill_data
 from utils.errors import UserError
 from utils.muon import Muon
@@ -118,6 +119,16 @@ def test_pairs_alternate_between_sources_and_exhaust_them():
     picks = [distill_data.pick_pair(sources, number, "seed") for number in range(12)]
     assert {first for first, _ in picks[0:6:2]} == {"a", "b", "c"}
     assert all({*pair} <= {"d", "e"} or {*pair} <= {"f", "g"} for pair in picks[1::2])
+
+
+def test_annotations_are_no_images_to_learn_from(tmp_path):
+    davis = make_davis(tmp_path / "DAVIS")
+    (davis / "JPEGImages/480p/.ant").mkdir()
+    shutil.copy(davis / "JPEGImages/480p/ant/00000.jpg", davis / "JPEGImages/480p/.ant/00000.jpg")
+    groups = distill_data.list_groups(davis)
+    assert [path.parent.relative_to(davis).as_posix() for path, *_ in groups] == [
+        "JPEGImages/480p/ant", "JPEGImages/480p/bee",
+    ]  # fmt: skip
 
 
 def test_muon_takes_steps_of_one_size():

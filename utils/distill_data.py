@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from utils.checkpoint import load_tensors, write_whole
 from utils.errors import UserError
+from utils.names import may_hold_frames
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
@@ -37,16 +38,28 @@ PAIR_GAP = 30  # frames, at most, between the two views of a clip
 
 
 def list_groups(root: Path) -> list[list[Path]]:
-    """Images below `root`: one group per sub-folder (a clip, frames in order), one group per loose image."""
+    """Images below `root`: one group per sub-folder (a clip, frames in order), one group per loose image.
+
+    Hidden files and folders and folders of annotations are passed over.
+    """
     if not root.is_dir():
         raise UserError(f"--images {root}: no such folder")
+    images: list[Path] = []
+    for folder, children, names in os.walk(root, followlinks=True):
+        children[:] = filter(may_hold_frames, children)
+        images += [Path(folder, name) for name in names if not name.startswith(".")]
     clips: dict[Path, list[Path]] = {}
-    for path in sorted(root.rglob("*")):
+    for path in sorted(images):
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            clips.setdefault(path if path.parent == root else path.parent, []).append(path)
+            clips.setdefault(group_of(path, root), []).append(path)
     if len(clips) < 2:
         raise UserError(f"--images {root}: holds {len(clips)} photos or clips, at least 2 are needed")
     return list(clips.values())
+
+
+def group_of(path: Path, root: Path) -> Path:
+    """What an image belongs to: its folder, a clip, or itself where it lies directly in `root`."""
+    return path if path.parent == root else path.parent
 
 
 def split_groups(groups: list[list[Path]], held_out: bool) -> list[list[Path]]:

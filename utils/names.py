@@ -6,6 +6,17 @@ from pathlib import Path
 
 from utils.errors import UserError
 
+# Folders of label images, which look like frames, as the datasets name them; in lower case.
+LABEL_FOLDERS = {
+    "annotations", "annotations_unsupervised", "annotations_semisupervised", "scribbles", "masks", "segmentations",
+    "groundtruth", "ground-truth", "gt",
+}  # fmt: skip
+
+
+def may_hold_frames(folder: str) -> bool:
+    """Whether to look for frames in a folder of this name: not where it is hidden or one of annotations."""
+    return not folder.startswith(".") and folder.lower() not in LABEL_FOLDERS
+
 
 def natural_key(name: str) -> list[tuple[bool, int, str]]:
     """Sort key that compares runs of digits as numbers."""
