@@ -20,8 +20,15 @@ EMBEDDED_NOTICE = (
 )
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, and which takes `--config FILE`.
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are a `UserError`: one line, without the usage."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+class Parser(OneLineParser):
+    """The parser of train.py and eval.py: it takes `--config FILE`.
 
     The file is a mapping of option names to values, without dashes. Keys at the top are for both programs; those
     under `train:` or `eval:` for that program alone. Where the command line names neither data nor weights nor a
@@ -40,9 +47,6 @@ class Parser(argparse.ArgumentParser):
         self.program = program
         self.alternatives = alternatives
         self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
-
-    def error(self, message: str):
-        raise UserError(f"{message} (see {self.prog} --help)")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """Parse `argv` over the recipe it names, if any.
