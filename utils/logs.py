@@ -17,7 +17,7 @@ class RunLog:
     def __init__(self, folder: Path, *, step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
-        _cut_from(self.path, step)
+        cut_log(self.path, step)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -42,7 +42,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return records
 
 
-def _cut_from(path: Path, step: int) -> None:
+def cut_log(path: Path, step: int) -> None:
     """Keep what was logged up to `step`, the one a run is resumed from; of a run that starts, nothing."""
     if path.exists():
         kept = [json.dumps(record) + "\n" for record in read_log(path) if step > 0 and record["step"] <= step]

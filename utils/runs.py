@@ -94,8 +94,14 @@ def restore_run(
     return content["step"]
 
 
-def prepare_output(output: Path, *, resume_path: str | None, overwrite: bool) -> None:
-    """Refuse to write over another run, or clear it away where that is wanted; the run resumed goes on in place."""
+def prepare_output(
+    output: Path, *, resume_path: str | Path | None, overwrite: bool, also: tuple[str, ...] = ()
+) -> None:
+    """Refuse to write over another run, or clear it away where that is wanted; the run resumed goes on in place.
+
+    Args:
+        also: names of files in `output` that the program makes of a run, to be cleared away with it.
+    """
     in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
     if in_place or not (output / "last.pt").exists():
         return
@@ -104,7 +110,7 @@ def prepare_output(output: Path, *, resume_path: str | None, overwrite: bool) ->
             f"--output_path {output}: holds a run; continue it with --resume_path {output / 'last.pt'}, "
             "choose another folder, or give --overwrite"
         )
-    for path in [*output.glob("step_*.pt"), output / "last.pt", output / "log.jsonl"]:
+    for path in [*output.glob("step_*.pt"), *(output / name for name in ("last.pt", "log.jsonl", *also))]:
         path.unlink(missing_ok=True)
     shutil.rmtree(output / "tensorboard", ignore_errors=True)
 
