@@ -1,6 +1,7 @@
 """Distillation: targets keep what the teacher's keys say of each other, and a run ends in a file the backbone loads."""
 
 import json
+import math
 import shutil
 import sys
 
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 from model.backbone import build_backbone
 from tests.conftest import TINY_BACKBONE, make_davis, moving_disk
 from utils import distill, distill_data
-from utils.errors import UserError
+from utils.errors import UserError, run_main
+from utils.logs import read_log
 from utils.muon import Muon
 
 
@@ -64,22 +66,140 @@ def test_a_run_ends_in_a_backbone(run, capsys):
     assert torch.isfinite(keys).all()
 
 
-def test_a_run_continues_and_notices_another_student(run):
+def test_a_run_continues_with_what_it_has(run, capsys):
     folder = run()
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = read_log(folder / "log.jsonl")
     assert {"key", "relation", "token"} <= set(log[1])
     assert any("held_sim_corr" in line for line in log)
+    run("--resume_path", folder / "last.pt", "--num_train_steps", 5, "--lr", 2e-3)
+    assert torch.load(folder / "last.pt", weights_only=True)["step"] == 5
+    assert "resumed with changes: num_train_steps 3 -> 5, lr 0.001 -> 0.002" in capsys.readouterr().out
+
+
+def test_a_stopped_run_ends_as_one_never_stopped(run, tmp_path, monkeypatch):
+    steps = ("--num_train_steps", 7, "--large_share", 0.5)  # with 4 pairs to learn from: several epochs on both grids
+    whole = run(*steps, "--output_path", tmp_path / "whole").parent / "whole"
+    step_of = distill.train_step
+
+    def stop_at_6(*arguments, step, **others):
+        last = tmp_path / "run/last.pt"
+        if step == 4:
+            shutil.copy(last, tmp_path / "at_4.pt")
+        if step == 6:  # as if step 4 had been the last one saved, though 6 are in the log
+            (tmp_path / "at_4.pt").replace(last)
+            raise KeyboardInterrupt
+        return step_of(*arguments, step=step, **others)
+
+    monkeypatch.setattr(distill, "train_step", stop_at_6)
+    with pytest.raises(KeyboardInterrupt):
+        run(*steps, "--save_minutes", 0)
+    monkeypatch.setattr(distill, "train_step", step_of)
+    stopped = run(*steps, "--resume_path", tmp_path / "run/last.pt")
+    expected, outcome = (torch.load(folder / "last.pt", weights_only=True) for folder in (whole, stopped))
+    assert outcome["step"] == 7
+    assert outcome["streams"] == expected["streams"]
+    assert max(stream["epoch"] for stream in outcome["streams"].values()) > 1
+    for name, value in expected["student"].items():
+        assert torch.equal(outcome["student"][name], value), name
+    assert (stopped / distill.EXPORTED).read_bytes() == (whole / distill.EXPORTED).read_bytes()
+    ends = [read_log(folder / "log.jsonl")[-1] for folder in (whole, stopped)]
+    assert ends[0] == ends[1]
+    losses = [line["step"] for line in read_log(stopped / "log.jsonl") if "key" in line]
+    assert losses == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_checkpoint_from_before_streams_and_hashes_continues(run):
+    """Such as the one the embedded student came from."""
+    folder = run()
+    content = torch.load(folder / "last.pt", weights_only=True)
+    del content["streams"], content["args"]["teacher_sha256"], content["args"]["overwrite"]
+    torch.save(content, folder / "last.pt")
     run("--resume_path", folder / "last.pt", "--num_train_steps", 5)
     assert torch.load(folder / "last.pt", weights_only=True)["step"] == 5
-    with pytest.raises(UserError, match="holds another student"):
-        run("--resume_path", folder / "last.pt", "--depth", 3)
 
 
-def test_a_cache_belongs_to_one_teacher_and_grid(run, tmp_path):
+def test_a_run_is_not_written_over(run, tmp_path):
+    folder = run()
+    before = (folder / "last.pt").read_bytes()
+    with pytest.raises(UserError, match=r"holds a run; continue it with --resume_path .*last.pt.*--overwrite"):
+        run()
+    assert (folder / "last.pt").read_bytes() == before
+    run("--num_train_steps", 0)  # fills the cache; no run
+    run("--num_train_steps", 2, "--overwrite")
+    assert [line["step"] for line in read_log(folder / "log.jsonl") if "key" in line] == [1, 2]
+
+
+def test_minutes_alone_rule_where_steps_are_not_given():
+    base = ["--teacher_path", "t", "--images", "i", "--cache", "c", "--output_path", "o"]
+    for given, expected in (
+        ([], (distill.DEFAULT_STEPS, math.inf)),
+        (["--minutes", "290"], (math.inf, 290)),
+        (["--minutes", "290", "--num_train_steps", "9"], (9, 290)),
+        (["--num_train_steps", "9"], (9, math.inf)),
+    ):
+        args = distill.parse_args([*base, *given])
+        assert (args.num_train_steps, args.minutes) == expected
+        assert distill.schedule(10**6, 0.0, args) == 1
+
+
+def test_a_run_by_the_clock(run):
+    log = read_log(run("--num_train_steps", 10**9, "--minutes", 1e-3) / "log.jsonl")
+    assert log[-1]["final"]
+
+
+def test_a_cache_belongs_to_one_teacher_and_grid(run, tiny_weights, tmp_path):
     run("--num_train_steps", 0)
-    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 3
-    with pytest.raises(UserError, match="was made with another small_grid"):
+    cache = tmp_path / "cache"
+    assert len(list(cache.glob("*.safetensors"))) == 3
+    with pytest.raises(UserError, match="was made with another small_grid;"):
         run("--small_grid", 3, 3)
+    state = torch.load(tiny_weights, weights_only=True)
+    torch.save({name: value * 1.01 for name, value in state.items()}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="was made with another teacher_path;"):
+        run("--teacher_path", tmp_path / "other.pth")
+    torch.save({name: value.double() for name, value in state.items()}, tmp_path / "same.pth")
+    run("--teacher_path", tmp_path / "same.pth", "--num_train_steps", 0)  # the same values in another file
+
+
+def test_a_cache_from_before_hashes_is_taken_and_a_damaged_one_refused(run, tmp_path, capsys):
+    run("--num_train_steps", 0)
+    path = tmp_path / "cache/settings.json"
+    settings = json.loads(path.read_text())
+    del settings["teacher_sha256"]
+    path.write_text(json.dumps(settings))
+    run("--num_train_steps", 0)
+    assert "before the teacher's weights were noted" in capsys.readouterr().out
+    for damaged in (path.read_text()[:30], "[]", ""):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"settings.json: .*; delete it if"):
+            run()
+
+
+def test_a_shard_has_the_size_that_help_tells(run, tmp_path):
+    run("--num_train_steps", 0)
+    expected = distill_data.shard_bytes(small_grid=[2, 3], large_grid=[3, 4], patch_size=8, width=64)
+    assert 0 < (tmp_path / "cache/0000.safetensors").stat().st_size - expected < 1500  # the header
+
+
+def test_an_exported_student_is_measured_as_its_run_was(run, tmp_path, capsys):
+    folder = run()
+    capsys.readouterr()
+    run("--evaluate", folder / distill.EXPORTED)
+    contents, scores = capsys.readouterr().out.splitlines()
+    assert "2 pairs of views, 24x32 pixels, 12 tokens" in contents
+    assert "1 pairs of 1 photos and clips of" in contents
+    scores = json.loads(scores)
+    assert set(scores) == {"held_sim_corr", "held_kl", "held_top"}
+    final = read_log(folder / "log.jsonl")[-1]
+    assert scores == pytest.approx({name: final[name] for name in scores}, abs=2e-3)  # float16 against float32
+    for flags, message in (
+        (["--relation_heads", 5], "does not divide"),
+        (["--cache", tmp_path], "holds no held_out.safetensors"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run("--evaluate", folder / distill.EXPORTED, *flags)
+    with pytest.raises(UserError, match="no .safetensors file with 'vision_transformer'"):
+        run("--evaluate", folder / "last.pt")
 
 
 def test_faults_are_named(run, tmp_path, images):
@@ -87,6 +207,75 @@ def test_faults_are_named(run, tmp_path, images):
         run("--images", tmp_path / "none")
     with pytest.raises(UserError, match="holds no complete shards"):
         run("--cache", tmp_path / "other", "--skip_cache")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ("--warmup 0", "--warmup"),
+        ("--log_every 0", "--log_every"),
+        ("--eval_every 0", "--eval_every"),
+        ("--minutes 0", "--minutes"),
+        ("--minutes nan", "--minutes"),
+        ("--num_train_steps -3", "--num_train_steps"),
+        ("--large_share 1.5", "--large_share"),
+        ("--lr 0", "--lr"),
+        ("--batch_size x", "--batch_size"),
+        ("--small_grid 0 3", "--small_grid"),
+        ("--large_grid 1 1", "--large_grid"),
+        ("--relation_heads 5", "--relation_heads"),
+        ("--relation_heads 32", "--relation_heads"),
+        ("--embed_dim 33", "--embed_dim"),
+        ("--embed_dim 128", "--embed_dim"),
+        ("--embed_dim 30 --relation_heads 3", "--relation_heads"),  # fits the student, not the teacher
+        ("--teacher no_such_vit", "--teacher"),
+        ("--teacher resnet18", "--teacher"),
+        ("--teacher_path train.py", "train.py"),
+        ("--resume_path student.pt", "--resume_path"),
+        ("--num_train_step 4", "--num_train_step"),
+    ],
+)
+def test_bad_flags_give_one_line(run, tmp_path, capsys, flags, named):
+    torch.save({"step": 1}, tmp_path / "student.pt")
+    flags = flags.replace("student.pt", str(tmp_path / "student.pt")).split()
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: run(*flags))
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert told.startswith("error: ")
+    assert named in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_stays_with(run, images, tiny_weights, tmp_path):
+    folder = run()
+    for flags in (
+        ["--depth", 3], ["--relation_heads", 1], ["--large_grid", 4, 4], ["--embed_dim", 16], ["--patch_size", 4],
+        ["--num_heads", 2], ["--images", images / "photos"],
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"^{flags[0]}: is now .*, the run to resume has"):
+            run("--resume_path", folder / "last.pt", *flags)
+    state = torch.load(tiny_weights, weights_only=True)
+    torch.save({name: value * 1.01 for name, value in state.items()}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="^--teacher_path: is now"):
+        run("--resume_path", folder / "last.pt", "--teacher_path", tmp_path / "other.pth", "--cache", tmp_path / "c2")
+
+
+def test_missing_flags_are_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["distill", "--cache", "cache", "--images", "images"])
+    with pytest.raises(UserError, match="^--teacher_path, --output_path: missing"):
+        distill.main()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_spoils_it(run, monkeypatch):
+    folder = run()
+    before = torch.load(folder / "last.pt", weights_only=True)["student"]
+    monkeypatch.setattr(distill, "jitter", lambda images: images * float("nan"))
+    with pytest.raises(UserError, match=r"^step 4: the loss .*not finite \(key nan.*; lower --lr"):
+        run("--resume_path", folder / "last.pt", "--num_train_steps", 5, "--save_minutes", 0)
+    after = torch.load(folder / "last.pt", weights_only=True)["student"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_key_targets_keep_dot_products_where_the_width_allows():

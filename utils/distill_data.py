@@ -10,14 +10,14 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
@@ -33,6 +33,8 @@ HELD_OUT_PAIRS = 24
 SHARD_PAIRS = {"small": 32, "large": 8}  # pairs of views in one shard, by grid
 CROP_AREA = {"small": (0.2, 0.9), "large": (0.5, 1.0)}  # share of the image's area
 PAIR_GAP = 30  # frames, at most, between the two views of a clip
+SOURCES_KEY = "sources"  # in the header of the held-out set: what `count_sources` gives
+TEACHER_HASH = "teacher_sha256"  # of the teacher's tensors
 
 # -------------------------------------------------------------------------------- images
 
@@ -171,13 +173,21 @@ def encode(vit: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def load_teacher(name: str, path: Path) -> VisionTransformer:
-    """A frozen timm ViT filled exactly from a state dict (.pth or .safetensors, any float type)."""
-    state = {key: value.float() for key, value in load_tensors(path).items()}
+    """A frozen timm ViT filled exactly from a state dict (.pth or .safetensors, any float type).
+
+    Raises:
+        UserError: an unreadable file, a name that timm does not know or that is no ViT, or weights of another model.
+    """
+    state = load_tensors(path)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"--teacher_path {path}: holds other things than tensors; give a bare state dict, timm names")
     try:
         teacher = timm.create_model(name, num_classes=0, dynamic_img_size=True)
-        teacher.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"--teacher_path {path}: does not fit --teacher {name}: {error}") from error
+        teacher.load_state_dict({key: value.float() for key, value in state.items()})
+    except (RuntimeError, TypeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(f"--teacher_path {path}: does not fit --teacher {name} ({detail}); give the ViT "
+                        "that the file was made for, by timm's name") from error  # fmt: skip
     return teacher.eval().requires_grad_(False)
 
 
@@ -185,27 +195,68 @@ def load_teacher(name: str, path: Path) -> VisionTransformer:
 
 
 def check_cache_settings(args: argparse.Namespace) -> None:
-    """A cache belongs to one teacher, patch size, grids and seed; say so instead of mixing two."""
-    settings = {k: getattr(args, k) for k in ("teacher", "patch_size", "small_grid", "large_grid", "seed")}
+    """A cache belongs to one teacher, patch size, grids, seed and images; say so instead of mixing two.
+
+    Raises:
+        UserError: the folder belongs to others, or does not say to which.
+    """
+    keys = ("teacher", TEACHER_HASH, "patch_size", "small_grid", "large_grid", "seed")
+    settings = {key: getattr(args, key) for key in keys}
     settings["images"] = [str(root) for root in args.images]
     path = args.cache / "settings.json"
     if not path.exists():
-        args.cache.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=1))
-    elif (found := json.loads(path.read_text())) != settings:
-        differing = [key for key in settings if found.get(key) != settings[key]]
+        write_whole(path, lambda partial: partial.write_text(json.dumps(settings, indent=1)))
+        return
+    found = read_settings(path)
+    if TEACHER_HASH not in found:
+        print(f"--cache {args.cache}: made before the teacher's weights were noted; taken to be this teacher's")
+        settings.pop(TEACHER_HASH)
+    differing = [flag_of(key) for key in settings if found.get(key) != settings[key]]
+    if differing:
         raise UserError(f"--cache {args.cache}: was made with another {', '.join(differing)}; name another folder")
 
 
-def fill_cache(args: argparse.Namespace, device: torch.device) -> None:
+def read_settings(path: Path) -> dict:
+    """The settings of a cache. Raises `UserError`: the file is damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); delete it if the shards beside it are of this very command, "
+                        "else name another --cache") from error  # fmt: skip
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no settings; delete it if the shards beside it are of this very command, "
+                        "else name another --cache")  # fmt: skip
+    return found
+
+
+def flag_of(key: str) -> str:
+    """The flag that decides on an entry of the settings."""
+    return "teacher_path" if key == TEACHER_HASH else key
+
+
+def shard_bytes(*, small_grid: list[int], large_grid: list[int], patch_size: int, width: int) -> int:
+    """Size of a training shard but for its header; `width`: channels of the teacher."""
+    sizes = {"small": small_grid, "large": large_grid}
+    return sum(SHARD_PAIRS[size] * pair_bytes(grid, patch_size, width) for size, grid in sizes.items())
+
+
+def pair_bytes(grid: list[int], patch_size: int, width: int) -> int:
+    """Two crops as uint8; for each the keys and the output tokens, the CLS token too, as float16."""
+    tokens = math.prod(grid)
+    return 2 * (3 * tokens * patch_size**2 + 2 * (2 * tokens + 1) * width)
+
+
+def fill_cache(args: argparse.Namespace, teacher: VisionTransformer, device: torch.device) -> None:
     """Write the shards that are missing, in random order, so that several processes can share the work."""
-    check_cache_settings(args)
     names = ["held_out", *(f"{number:04d}" for number in range(args.cache_shards))]
     missing = [name for name in names if not (args.cache / f"{name}.safetensors").exists()]
     if not missing or args.skip_cache:
         return
+    grids = {"small_grid": args.small_grid, "large_grid": args.large_grid}
+    size = shard_bytes(**grids, patch_size=args.patch_size, width=teacher.embed_dim)
+    print(f"cache: {len(missing)} shards to make, {size / 1e6:.1f} MB each", flush=True)
     random.Random(os.getpid()).shuffle(missing)
-    teacher = load_teacher(args.teacher, args.teacher_path).to(device)
+    teacher = teacher.to(device)
     groups = [list_groups(root) for root in args.images]
     for name in missing:
         if (args.cache / f"{name}.safetensors").exists():
@@ -213,13 +264,26 @@ def fill_cache(args: argparse.Namespace, device: torch.device) -> None:
         start, held_out = time.monotonic(), name == "held_out"
         sources = [split_groups(of_root, held_out) for of_root in groups]
         shard: dict[str, Tensor] = {}
+        metadata = {}
         for size in ("large",) if held_out else ("small", "large"):
             count = HELD_OUT_PAIRS if held_out else SHARD_PAIRS[size]
             first = 0 if held_out else int(name) * count
             pairs = [pick_pair(sources, number, f"{args.seed}/{size}") for number in range(first, first + count)]
             shard |= teach(teacher, pairs, size, args, seed=f"{args.seed}/{size}/{name}", device=device)
-        write_whole(args.cache / f"{name}.safetensors", lambda path, shard=shard: save_file(shard, path))
+            if held_out:
+                metadata = {SOURCES_KEY: json.dumps(count_sources(pairs, args.images))}
+        write = functools.partial(save_file, shard, metadata=metadata)
+        write_whole(args.cache / f"{name}.safetensors", write)
         print(f"cache: shard {name} of {args.cache_shards}, {time.monotonic() - start:.1f} s", flush=True)
+
+
+def count_sources(pairs: list[tuple[Path, Path]], roots: list[Path]) -> list[tuple[str, int, int]]:
+    """For each of `roots`, which `pairs` take in turn: its name, pairs from it, photos and clips these are of."""
+    counts = []
+    for i, root in enumerate(roots):
+        own = pairs[i :: len(roots)]
+        counts.append((str(root), len(own), len({group_of(first, root) for first, _ in own})))
+    return counts
 
 
 @torch.inference_mode()
@@ -244,41 +308,84 @@ def teach(teacher, pairs, size: str, args: argparse.Namespace, *, seed: str, dev
     return {f"{size}_images": images, f"{size}_keys": keys, f"{size}_tokens": tokens, f"{size}_cls": cls}
 
 
+def load_held_out(folder: Path) -> dict[str, Tensor]:
+    """The pairs that no student learns from, as `teach` makes them at the large grid."""
+    path = folder / "held_out.safetensors"
+    if not path.exists():
+        raise UserError(f"--cache {folder}: holds no held_out.safetensors; fill it, without --skip_cache")
+    return load_tensors(path)
+
+
+def describe_held_out(folder: Path) -> str:
+    """What the held-out set holds, in words."""
+    with safe_open(folder / "held_out.safetensors", framework="pt") as file:
+        pairs, _, _, height, width = file.get_slice("large_images").get_shape()
+        tokens, channels = file.get_slice("large_keys").get_shape()[2:]
+        noted = json.loads((file.metadata() or {}).get(SOURCES_KEY, "null"))
+    text = f"{folder / 'held_out.safetensors'}: {pairs} pairs of views, {height}x{width} pixels, {tokens} tokens, "
+    text += f"teacher's keys of {channels} channels; "
+    if noted is None:
+        return text + "it does not say of which images (made before that was noted)"
+    return text + ", ".join(f"{count} pairs of {groups} photos and clips of {root}" for root, count, groups in noted)
+
+
 class Cache:
-    """Random access to the pairs in the training shards of a folder; files stay memory-mapped."""
+    """Random access to the pairs in the training shards of a folder; files stay memory-mapped.
+
+    The number of a pair follows from its shard's name and its row, so it stays when shards come or go.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.shards: dict[Path, safe_open] = {}
+        self.shards: dict[int, safe_open] = {}
         self.open_new_shards()
-        if not self.shards or not (folder / "held_out.safetensors").exists():
+        if not self.shards:
             raise UserError(f"--cache {folder}: holds no complete shards; run without --skip_cache")
-        self.held_out = load_file(folder / "held_out.safetensors")
+        self.held_out = load_held_out(folder)
 
     def open_new_shards(self) -> None:
         """Another process may still be filling the folder."""
-        for path in sorted(self.folder.glob("[0-9]*.safetensors")):
-            if path not in self.shards:
-                self.shards[path] = safe_open(path, framework="pt")
+        for path in self.folder.glob("[0-9]*.safetensors"):
+            if path.stem.isdecimal() and int(path.stem) not in self.shards:
+                self.shards[int(path.stem)] = safe_open(path, framework="pt")
 
-    def pair_count(self, size: str) -> int:
-        return len(self.shards) * SHARD_PAIRS[size]
+    def pairs(self, size: str) -> list[int]:
+        """Numbers of the pairs that are there, in order."""
+        count = SHARD_PAIRS[size]
+        return [shard * count + row for shard in sorted(self.shards) for row in range(count)]
 
     def batch(self, size: str, numbers: list[int]) -> dict[str, Tensor]:
         """`images`, `keys`, `tokens`, `cls` of the numbered pairs, shapes as in `teach`."""
-        shards = list(self.shards.values())
         where = [divmod(number, SHARD_PAIRS[size]) for number in numbers]
         return {
-            name: torch.stack([shards[shard].get_slice(f"{size}_{name}")[row] for shard, row in where])
+            name: torch.stack([self.shards[shard].get_slice(f"{size}_{name}")[row] for shard, row in where])
             for name in ("images", "keys", "tokens", "cls")
         }
 
-    def stream(self, size: str, pairs: int, seed: int) -> Iterator[dict[str, Tensor]]:
-        """Endless batches of `pairs` pairs, every pair once per epoch; shards that came since join the next."""
-        rng, numbers = random.Random(f"{seed}/{size}"), []
-        while True:
-            while len(numbers) < pairs:
-                self.open_new_shards()
-                numbers += rng.sample(range(self.pair_count(size)), self.pair_count(size))
-            chosen, numbers = numbers[:pairs], numbers[pairs:]
-            yield self.batch(size, chosen)
+
+class Stream:
+    """Endless batches of `pairs` pairs, every pair once an epoch; shards that came since join the next.
+
+    The order of an epoch follows from seed, size and epoch, so a stream goes on from its `state`.
+
+    Args:
+        epoch, left: the epochs begun, and the pairs left of the last: the `state` of the stream to continue.
+    """
+
+    def __init__(self, cache: Cache, size: str, *, pairs: int, seed: int, epoch: int = 0, left: Iterable[int] = ()):
+        self.cache, self.size, self.count, self.seed, self.epoch = cache, size, pairs, seed, epoch
+        there = set(cache.pairs(size))  # shards may have been removed since
+        self.left = [number for number in left if number in there]
+
+    def next(self) -> dict[str, Tensor]:
+        """A batch, as `Cache.batch` gives it."""
+        while len(self.left) < self.count:
+            self.cache.open_new_shards()
+            numbers = self.cache.pairs(self.size)
+            self.left += random.Random(f"{self.seed}/{self.size}/{self.epoch}").sample(numbers, len(numbers))
+            self.epoch += 1
+        chosen, self.left = self.left[: self.count], self.left[self.count :]
+        return self.cache.batch(self.size, chosen)
+
+    def state(self) -> dict:
+        return {"epoch": self.epoch, "left": self.left}
