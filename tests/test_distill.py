@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from model.backbone import build_backbone
 from tests.conftest import TINY_BACKBONE, make_davis, moving_disk
-from utils import distill, distill_data
+from utils import distill, distill_data, distill_student
 from utils.errors import UserError, run_main
 from utils.logs import read_log
 from utils.muon import Muon
@@ -281,9 +281,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_spoils_it(run, monkeyp
 def test_key_targets_keep_dot_products_where_the_width_allows():
     generator = torch.Generator().manual_seed(0)
     low_rank = torch.randn(200, 6, generator=generator) @ torch.randn(6, 32, generator=generator)
-    keys = distill.unit(low_rank)
-    basis = distill.fit_basis(keys, dim=16, heads=1)  # rank 6 fits into 15 directions
-    targets = distill.key_targets(keys, basis)
+    keys = distill_student.unit(low_rank)
+    basis = distill_student.fit_basis(keys, dim=16, heads=1)  # rank 6 fits into 15 directions
+    targets = distill_student.key_targets(keys, basis)
     assert torch.allclose(F.layer_norm(targets, (16,)), targets, atol=1e-4)  # what a LayerNorm can put out
     cosine = F.cosine_similarity(keys[:, None], keys[None], dim=-1)
     kept = F.cosine_similarity(targets[:, None], targets[None], dim=-1)
@@ -291,10 +291,10 @@ def test_key_targets_keep_dot_products_where_the_width_allows():
 
 
 def test_agreement_of_keys_with_themselves_and_with_noise():
-    keys = distill.unit(torch.randn(60, 16, generator=torch.Generator().manual_seed(0)))
+    keys = distill_student.unit(torch.randn(60, 16, generator=torch.Generator().manual_seed(0)))
     same = distill.agreement(keys, keys, heads=2)
     other = distill.agreement(
-        distill.unit(torch.randn(60, 16, generator=torch.Generator().manual_seed(1))), keys, heads=2
+        distill_student.unit(torch.randn(60, 16, generator=torch.Generator().manual_seed(1))), keys, heads=2
     )
     assert same["sim_corr"] == pytest.approx(1, abs=1e-5)
     assert same["kl"] == pytest.approx(0, abs=1e-5)
