@@ -74,6 +74,8 @@ def test_a_run_continues_with_what_it_has(run, capsys):
     run("--resume_path", folder / "last.pt", "--num_train_steps", 5, "--lr", 2e-3)
     assert torch.load(folder / "last.pt", weights_only=True)["step"] == 5
     assert "resumed with changes: num_train_steps 3 -> 5, lr 0.001 -> 0.002" in capsys.readouterr().out
+    run("--resume_path", folder / "last.pt", "--num_train_steps", 5)
+    assert "nothing left to train: at step 5" in capsys.readouterr().out
 
 
 def test_a_stopped_run_ends_as_one_never_stopped(run, tmp_path, monkeypatch):

@@ -359,6 +359,8 @@ def train(args: argparse.Namespace, student: Student, cache: Cache, device: torc
     saved = before = time.monotonic()
     sums: dict[str, float] = {}  # the losses since the last line of the log; fewer than --log_every after a resume
     summed = 0
+    if step >= args.num_train_steps or elapsed >= 60 * args.minutes:
+        print(f"nothing left to train: at step {step}, minute {elapsed / 60:.1f}; raise --num_train_steps or --minutes")
     while (progress := max(step / args.num_train_steps, elapsed / (60 * args.minutes))) < 1:
         rng = random.Random(f"{args.seed}/step {step}")
         torch.manual_seed(rng.getrandbits(63))
