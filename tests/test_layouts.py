@@ -19,7 +19,7 @@ from data.annotations import RleVideo, Track, decode_segmentation, run_lengths
 from data.check import check
 from data.layouts import instances
 from data.layouts.records import index_records
-from data.registry import DATASETS, TRAINING_NAMES, load_videos, root_of, select, training_videos
+from data.registry import DATASETS, TRAINING_NAMES, check_place, load_videos, root_of, select, training_videos
 from tests.layout_trees import (
     FRAMES,
     SIZE,
@@ -753,6 +753,17 @@ def test_unknown_splits_and_roots(build):
     with pytest.raises(UserError, match="--basepath is missing"):
         root_of("davis16", davis_path=None, basepath=None, davis_flag="--basepath")
     assert str(root_of("sprites", davis_path=None, basepath=None)[0]) == "datasets/sprites"
+
+
+def test_a_root_of_davis_is_for_davis(tmp_path):
+    with pytest.raises(UserError, match="--davis_path x: --dataset sprites is not DAVIS"):
+        root_of("sprites", davis_path="x", basepath=None)
+    assert root_of("davis16", davis_path=str(tmp_path), basepath="y") == (tmp_path, "--davis_path")
+    with pytest.raises(UserError, match="--davis_path .*none: no such file or folder"):
+        check_place("davis16", tmp_path / "none", split=None, flag="--davis_path")
+    check_place("sprites", tmp_path / "none", split="train", flag="--basepath")
+    with pytest.raises(UserError, match="--split tran: --dataset sprites has no such split"):
+        check_place("sprites", tmp_path / "none", split="tran", flag="--basepath")
 
 
 def test_records_of_another_variant_are_not_taken(build):
