@@ -21,12 +21,12 @@ import timm
 import torch
 from tqdm import tqdm
 
-from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, load_videos, root_of
+from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_videos, root_of
 from data.videos import Video, frame_size, frames_at
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import foreground_clusters, rank_clusters, upsample_labels
-from model.segmenter import MAX_KEY_FRAMES, Segmenter
+from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint
@@ -52,7 +52,7 @@ PREDICTIONS = {
 def make_parser() -> Parser:
     parser = Parser(
         program="eval", description="Segment whole videos without labels and score them.",
-        alternatives=(("resume_path", "training_free"),),
+        alternatives=(("resume_path", "training_free"),), idle=(("temperature", "resume_path"),),
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data("--dataset", default="davis17u", choices=DATASET_NAMES, help="video: anybody's own, without annotation")
@@ -103,9 +103,10 @@ def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     args.split = args.split or DATASETS[args.dataset].default_split
     protocols = choose_protocols(args)
-    videos = find_videos(args)
+    root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
+    check_place(args.dataset, root, split=args.split, flag=flag)
     if args.predictions:
-        score_predictions(args, videos, protocols)
+        score_predictions(args, protocols)
         return
     args.resume_path = checkpoint_path(args.resume_path)
     device = choose_device(args.device)
@@ -116,10 +117,13 @@ def main() -> None:
     origin = {"config": args.config, "checkpoint": args.resume_path}
     origin |= {"torch": torch.__version__, "timm": timm.__version__}
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
+    results.check(overwrite=args.overwrite)
+    videos = find_videos(args)  # only now: it may generate them, or decode a long one
     distributed.start()
     try:
         if distributed.is_main():
             results.prepare(overwrite=args.overwrite)
+            say_limited(args, videos)
         distributed.barrier()
         predict(args, network, videos, results)
         distributed.barrier()
@@ -140,6 +144,20 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     if unfit := [name for name in chosen if known and name not in known]:
         raise UserError(f"--protocol {unfit[0]}: --dataset {args.dataset} is scored by {', '.join(known)}")
     return chosen
+
+
+def say_limited(args: argparse.Namespace, videos: list[Video]) -> None:
+    """Say where --max_key_frames takes effect, so that nobody takes --ratio for the distance of the key frames."""
+    counts = {video.name: len(key_frame_indices(len(video.frame_names), args.ratio)) for video in videos}
+    limited = [name for name, count in counts.items() if count > args.max_key_frames]
+    if limited:
+        effect = f"limits {len(limited)} of {len(videos)} videos, such as {limited[0]}"
+        at_ratio = f"{counts[limited[0]]} at --ratio {args.ratio}"
+        print(
+            f"--max_key_frames {args.max_key_frames}: {effect}, to so many key frames, spread evenly ({at_ratio})",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def predict(
@@ -205,11 +223,12 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
     draw(args, videos, results)
 
 
-def score_predictions(args: argparse.Namespace, videos: list[Video], protocols: list[str]) -> None:
+def score_predictions(args: argparse.Namespace, protocols: list[str]) -> None:
     """Score a folder of label PNGs that is there already."""
     folder = Path(args.predictions)
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder")
+    videos = find_videos(args)
     if not any(video.annotations is not None for video in videos):
         raise UserError(f"--predictions {folder}: --split {args.split} of {args.dataset} has no annotation to score by")
     distributed.start()

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, index_videos
-from data.registry import OWN_VIDEO, TRAINING_NAMES, root_of, training_videos
+from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
 from model.embedded import checkpoint_path
 from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
 from model.network import SpatioTemporalNetwork, build_network, check_origin
@@ -40,14 +40,17 @@ from utils.config import (
 from utils.device import autocast, choose_device
 from utils.errors import UserError, run_main
 from utils.logs import Meter, RunLog
-from utils.runs import prepare_output, restore_run, save_run, say
+from utils.runs import check_output, prepare_output, restore_run, save_run, say
 
 WATCH = {"num_frames": 12, "key_stride": 4}  # of the clips that are segmented while training
 NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
 
 
 def make_parser() -> Parser:
-    parser = Parser(program="train", description="Train the spatio-temporal block on video without labels.")
+    parser = Parser(
+        program="train", description="Train the spatio-temporal block on video without labels.",
+        idle=(("temperature", "init_path"), ("init", "init_path")),
+    )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
         "--dataset",
@@ -106,17 +109,20 @@ def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     device = choose_device(args.device)
     args.init_path = checkpoint_path(args.init_path)
-    videos = find_videos(args)
+    check_place(args.dataset, find_root(args), split=None, flag="--basepath")
     resumed = load_checkpoint(args.resume_path) if args.resume_path else None
     network = make_network(args, resumed).to(device)
     check_resolution(args.resolution, network.backbone.patch_size)
     optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
     step = restore_run(resumed, args, optimizer, scaler) if resumed else 0
+    output = {"resume_path": args.resume_path, "overwrite": args.overwrite}
+    check_output(Path(args.output_path), **output)
+    videos = find_videos(args)  # only now: it may generate them
     distributed.start(device)
     try:
         if distributed.is_main():
-            prepare_output(Path(args.output_path), resume_path=args.resume_path, overwrite=args.overwrite)
+            prepare_output(Path(args.output_path), **output)
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
         run(args, network, optimizer, scaler, videos, first_step=step, start=start)
@@ -243,14 +249,19 @@ def train_step(
     return totals
 
 
+def find_root(args: argparse.Namespace) -> Path:
+    """Where the training videos are; `args.basepath` then says so, and with it every checkpoint."""
+    if args.dataset == OWN_VIDEO and args.basepath is None:
+        raise UserError("--basepath is missing; give the folder of videos to train on")
+    args.basepath = str(root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")[0])
+    return Path(args.basepath)
+
+
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
-    """Frames of every training video; `args.basepath` then says where they are."""
+    """Frames of every training video."""
+    root = find_root(args)
     if args.dataset == OWN_VIDEO:
-        if args.basepath is None:
-            raise UserError("--basepath is missing; give the folder of videos to train on")
-        return index_videos(Path(args.basepath), train_list=args.train_list)
-    root, _ = root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
-    args.basepath = str(root)
+        return index_videos(root, train_list=args.train_list)
     return training_videos(args.dataset, root, train_list=args.train_list)
 
 

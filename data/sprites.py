@@ -4,14 +4,16 @@
     python -m data.sprites --contact_sheet sheet.jpg --color_baseline outputs/color
 
 Two to five textured, jointed animals and machines move, occlude one another, leave and return before a cluttered,
-moving background. Same arguments, same bytes, however many processes wrote them (with one release of OpenCV and
-Pillow). `sprites_scene` plans a video, `sprites_render` paints it, this file writes it.
+moving background. Same arguments, same bytes, however many processes wrote them, on the same CPU with the same OpenCV,
+NumPy, SciPy and Pillow: another CPU's instructions round one frame value in some 25,000 to its neighbour.
+`sprites_scene` plans a video, `sprites_render` paints it, this file writes it.
 """
 
 import argparse
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -24,12 +26,14 @@ from tqdm import tqdm
 
 from data.sprites_render import render_sequence
 from utils.errors import UserError, run_main
-from utils.png import palette, read_label_png, replacing, write_label_png
+from utils.folders import check_writable
+from utils.png import MAX_INDEXED, leftovers, palette, read_label_png, replacing, write_label_png
 
 VERSION = 2  # raise it with every change of the pixels
 MANIFEST = "sprites.json"
 FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "ImageSets/2017"
-UNFINISHED = ".unfinished"
+UNFINISHED, LOCK = ".unfinished", ".lock"
+DEFAULT_ROOT = "datasets/sprites"
 SPLIT_SEEDS = {"train": 0, "val": 1}
 PARAMETERS = ("seed", "height", "num_train", "num_val", "num_frames")
 
@@ -50,8 +54,8 @@ def write_sprites(
     _check_parameters(seed, height, num_train, num_val, num_frames, workers)
     parameters = {"version": VERSION, "seed": seed, "height": height, "num_train": num_train, "num_val": num_val,
                   "num_frames": num_frames}  # fmt: skip
-    done, lists = _finished(root, parameters), [root / SPLITS / f"{split}.txt" for split in SPLIT_SEEDS]
-    if done is not None and len(done) == num_train + num_val and all(path.is_file() for path in lists):
+    done = _finished(root, parameters)
+    if done is not None and len(done) == num_train + num_val and all(path.is_file() for path in _lists(root)):
         return root
     try:
         _complete(root, parameters, workers, progress)
@@ -62,8 +66,20 @@ def write_sprites(
 
 
 def ensure_sprites(root: str | os.PathLike) -> Path:
-    """`write_sprites` with the settings that the dataset at `root` was begun with, the usual ones if there is none."""
-    begun = _read_manifest(Path(root))
+    """`write_sprites` with the settings that the dataset at `root` was begun with, the usual ones if there is none.
+
+    For programs whose flag --basepath names `root`. It may well have been meant for something else, so only
+    `DEFAULT_ROOT` is made: elsewhere Sprites must have been begun, or the folder be there and empty.
+
+    Raises:
+        UserError: `root` is no such place; or as `write_sprites`.
+    """
+    root = Path(root)
+    usable = root.resolve() == Path(DEFAULT_ROOT).resolve() or (root.is_dir() and not _holds_others(root))
+    begun = _read_manifest(root)
+    if not (usable or begun):
+        raise UserError(f"--basepath {root}: neither Sprites nor an empty folder to generate them in; for a video of "
+                        "your own give --dataset video, for other data its --dataset")  # fmt: skip
     options = {name: begun["parameters"][name] for name in PARAMETERS} if begun else {}
     return write_sprites(root, **options)
 
@@ -73,15 +89,19 @@ def _complete(root: Path, parameters: dict, workers: int | None, progress: bool)
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
         done = _finished(root, parameters) or {}  # another process may have been at it while we waited
+        for path in (root / MANIFEST, *_lists(root)):
+            for leftover in leftovers(path):  # whoever holds the lock is alone, so of processes that were killed
+                leftover.unlink(missing_ok=True)
         _write_manifest(root, parameters, done)
         todo = [name for name in _names(parameters) if name not in done]
         results = _render_all(root, todo, parameters, workers)
-        for name, size in tqdm(results, "generating Sprites", len(todo), unit="video", disable=not (progress and todo)):
-            done[name] = size
+        shown = tqdm(results, "generating Sprites", len(todo), unit="video", disable=not (progress and todo))
+        for name, checksum in shown:
+            done[name] = checksum
             _write_manifest(root, parameters, done)
-        for split in SPLIT_SEEDS:
+        for split, path in zip(SPLIT_SEEDS, _lists(root), strict=True):
             lines = [name for name in _names(parameters) if name.startswith(split)]
-            with replacing(root / SPLITS / f"{split}.txt") as temporary:
+            with replacing(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in lines))
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
 
@@ -106,10 +126,11 @@ def _sequence_seed(name: str, seed: int) -> list[int]:
 
 
 def _finished(root: Path, parameters: dict) -> dict[str, int] | None:
-    """Videos that are whole on the disk -> bytes; None where nothing has been started."""
+    """Videos that are whole on the disk -> checksum; None where nothing has been started."""
+    others = root.is_dir() and _holds_others(root)
     manifest = _read_manifest(root)
     if manifest is None:
-        if root.is_dir() and any(p.name != ".lock" for p in root.iterdir()):
+        if others:
             raise UserError(f"{root}: holds files but no {MANIFEST}, so not Sprites; name a new or empty folder")
         return None
     found, videos = manifest["parameters"], manifest["videos"]
@@ -117,8 +138,21 @@ def _finished(root: Path, parameters: dict) -> dict[str, int] | None:
         changed = [f"{k} {found.get(k)} there, {v} asked" for k, v in parameters.items() if found.get(k) != v]
         raise UserError(f"{root}: was written with other settings ({'; '.join(changed)}); "
                         "delete it or name another folder")  # fmt: skip
-    count = 2 * parameters["num_frames"]
-    return {name: size for name, size in videos.items() if _measure(root, name) == (count, size)}
+    return {name: checksum for name, checksum in videos.items() if _checksum(root, name) == checksum}
+
+
+def _holds_others(root: Path) -> bool:
+    """Whether a folder holds more than a process killed before its first manifest leaves.
+
+    Files of a process that begins meanwhile may count: look for the manifest, which comes first of all, afterwards.
+    """
+    found = set(root.iterdir())
+    return bool(found - {root / LOCK, *leftovers(root / MANIFEST)})
+
+
+def _lists(root: Path) -> list[Path]:
+    """The files that name the videos of each split."""
+    return [root / SPLITS / f"{split}.txt" for split in SPLIT_SEEDS]
 
 
 def _read_manifest(root: Path) -> dict | None:
@@ -135,13 +169,18 @@ def _read_manifest(root: Path) -> dict | None:
     return {"parameters": parameters, "videos": videos}
 
 
-def _measure(root: Path, name: str) -> tuple[int, int]:
-    """Number of files and bytes of a video: enough to notice what is missing or cut short."""
-    sizes = []
-    for kind in (FRAMES, LABELS):
-        if (root / kind / name).is_dir():
-            sizes += [entry.stat().st_size for entry in os.scandir(root / kind / name)]
-    return len(sizes), sum(sizes)
+def _checksum(root: Path, name: str) -> int:
+    """CRC-32 over names and contents of a video's files: what is missing, cut short or overwritten changes it.
+
+    -1 where a file cannot be read, or goes while we look: another process may be writing the video anew.
+    """
+    crc = 0
+    for path in (path for kind in (FRAMES, LABELS) for path in sorted((root / kind / name).glob("*"))):
+        try:
+            crc = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), crc))
+        except OSError:
+            return -1
+    return crc
 
 
 def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> None:
@@ -153,7 +192,7 @@ def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> Non
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Let one process at a time write (several ranks may ask at once); where the system has no locks, go on."""
-    with open(root / ".lock", "w") as handle:
+    with open(root / LOCK, "w") as handle:
         try:
             import fcntl
 
@@ -164,7 +203,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _render_all(root: Path, names: list[str], parameters: dict, workers: int | None) -> Iterator[tuple[str, int]]:
-    """Write videos in any order; yield (name, bytes) as they are done."""
+    """Write videos in any order; yield (name, checksum) as they are done."""
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers, len(names))
@@ -181,7 +220,7 @@ def _render_all(root: Path, names: list[str], parameters: dict, workers: int | N
 
 
 def _write_video(root: Path, name: str, parameters: dict) -> int:
-    """Render one video into temporary folders, then move them into place; return its size in bytes."""
+    """Render one video into temporary folders, then move them into place; return its checksum."""
     seed = _sequence_seed(name, parameters["seed"])
     frames, labels = render_sequence(seed, height=parameters["height"], num_frames=parameters["num_frames"])
     quality = np.random.default_rng([*seed, 2])
@@ -199,7 +238,7 @@ def _write_video(root: Path, name: str, parameters: dict) -> int:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(part, target)
-    return _measure(root, name)[1]
+    return _checksum(root, name)
 
 
 def _write_jpeg(path: Path, frame: np.ndarray, quality: int) -> None:
@@ -247,6 +286,9 @@ def color_baseline(
 
     frames (T, H, W, 3) uint8 RGB -> label maps (T, H, W) uint8 of values 0 to `num_clusters` - 1. Every
     `stride`-th pixel is clustered, the others take their neighbour's label. What this finds needs no features.
+
+    Raises:
+        UserError: more clusters than pixels that are clustered.
     """
     cv2.setRNGSeed(seed)
     lab = np.stack([cv2.cvtColor(f.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for f in frames])
@@ -261,6 +303,8 @@ def color_baseline(
         histogram = np.sqrt(np.stack(near, -1)[::stride, ::stride])
         features.append(np.concatenate([small / 40, histogram], -1))
     points = np.concatenate([f.reshape(-1, 3 + num_words) for f in features]).astype(np.float32)
+    if num_clusters > len(points):
+        raise UserError(f"--num_clusters {num_clusters}: more than the {len(points)} pixels that are clustered")
     found = cv2.kmeans(points, num_clusters, None, stop, 2, cv2.KMEANS_PP_CENTERS)[1]
     maps = found.reshape(sparse.shape[:3]).astype(np.uint8)
     height, width = frames.shape[1:3]
@@ -297,7 +341,7 @@ def write_color_baseline(root: Path, output: Path, *, num_clusters: int, split: 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output_path", type=Path, default=Path("datasets/sprites"), help="folder to write")
+    parser.add_argument("--output_path", type=Path, default=Path(DEFAULT_ROOT), help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--height", type=int, default=240, help="rows of a frame; columns are 16/9 of it")
     parser.add_argument("--num_train", type=int, default=16, help="training videos")
@@ -310,14 +354,30 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what would fail only after the videos were generated. Raises `UserError` naming the flag."""
+    for flag, output in (("--contact_sheet", args.contact_sheet), ("--color_baseline", args.color_baseline)):
+        if output is None:
+            continue
+        if args.num_val < 1:
+            raise UserError(f"{flag}: is made of the validation videos, of which there are none; raise --num_val")
+        check_writable(output.parent if flag == "--contact_sheet" else output, flag=flag)
+    if args.contact_sheet and args.contact_sheet.is_dir():
+        raise UserError(f"--contact_sheet {args.contact_sheet}: is a folder; name a file, such as sheet.jpg")
+    if not 1 <= args.num_clusters <= MAX_INDEXED:
+        raise UserError(f"--num_clusters {args.num_clusters}: give 1 to {MAX_INDEXED}, the ids of an indexed PNG")
+
+
 def main() -> None:
     args = parse_args()
+    check_args(args)
     root = write_sprites(
         args.output_path, seed=args.seed, height=args.height, num_train=args.num_train, num_val=args.num_val,
         num_frames=args.num_frames, workers=args.workers,
     )  # fmt: skip
     print(f"{root}: {args.num_train} training and {args.num_val} validation videos of {args.num_frames} frames")
     if args.contact_sheet:
+        args.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
         _write_jpeg(args.contact_sheet, contact_sheet(root), 88)
     if args.color_baseline:
         found = write_color_baseline(root, args.color_baseline, num_clusters=args.num_clusters)

@@ -11,6 +11,7 @@ import torch
 
 import eval as eval_program
 import train as train_program
+from tests.layout_trees import TREES
 from utils.png import write_label_png
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -64,6 +65,18 @@ def make_davis(root: Path, *, sequences: tuple[str, ...] = ("ant", "bee"), num_f
 @pytest.fixture
 def davis(tmp_path) -> Path:
     return make_davis(tmp_path / "DAVIS")
+
+
+@pytest.fixture
+def build(tmp_path):
+    """build(key): a tree of `layout_trees` and the root where it then stands."""
+
+    def make(key):
+        tree = TREES[key]
+        tree.build(tmp_path / "root")
+        return tree, tmp_path / "root"
+
+    return make
 
 
 @pytest.fixture

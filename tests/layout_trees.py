@@ -12,12 +12,17 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from data.registry import FBMS_TEST, FBMS_TRAIN, SEGTRACK
+from data.check import Report, check
+from data.registry import DATASETS, FBMS_TEST, FBMS_TRAIN, SEGTRACK, load_videos
 from data.sprites import write_sprites
+from data.videos import Video
 from utils.png import write_label_png
 
 SIZE = (12, 18)
 FRAMES = ["00000", "00001", "00002", "00003"]
+# Beginnings of paths in the trees of FBMS-59 and of MOVi-C as TFRecords.
+CAMEL = "Testset/camel01/GroundTruth/camel01"
+SHARD = "movi_c/256x256/1.0.0/movi_c-validation.tfrecord-0000{}-of-00002"
 
 
 @dataclass(frozen=True)
@@ -444,3 +449,18 @@ TREES = {
     ),
     "video": Tree("video", "all", own, {"ant": FRAMES, "bee": FRAMES}),
 }
+
+
+# ------------------------------------------------------------------ looking at them
+
+
+def load(tree: Tree, root: Path) -> list[Video]:
+    return load_videos(tree.dataset, root, split=tree.split, videos=tree.part, flag="--basepath")
+
+
+def checked(tree: Tree, root: Path) -> Report:
+    return check(DATASETS[tree.dataset], root, split=tree.split, videos=tree.part, progress=False)
+
+
+def problems(tree: Tree, root: Path) -> list[str]:
+    return list(checked(tree, root).problems)

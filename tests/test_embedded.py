@@ -1,6 +1,7 @@
 """What works on an empty machine: the launchers without flags, the backbone and block in assets/, and Sprites."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from model.backbone import build_backbone
 from model.embedded import BACKBONE_FILE, BLOCK_FILE
 from tests.test_launchers import launch
 from utils.checkpoint import load_checkpoint, load_tensors
+from utils.config import NOT_EMBEDDED
 from utils.errors import UserError
 from utils.export import export_block
 from utils.png import read_label_png
 
-EMBEDDED_LINE = "no data and no weights given: using the backbone embedded"
+CARD = BACKBONE_FILE.parent / "README.md"
+EMBEDDED_LINE = "no data and no backbone given: using generated videos (Sprites) and the backbone embedded"
 
 
 @pytest.fixture
@@ -36,16 +39,15 @@ def parse(program, *arguments):
 
 
 def test_the_shipped_files_are_what_the_card_says():
-    state = load_tensors(BACKBONE_FILE)
-    assert BACKBONE_FILE.stat().st_size < 8e6
-    assert BLOCK_FILE.stat().st_size < 2e6
-    assert 2e6 < sum(value.numel() for value in state.values()) < 4e6
-    assert {value.dtype for value in state.values()} == {torch.float16}
-    backbone = build_backbone("embedded")
-    block = load_checkpoint(BLOCK_FILE)
+    backbone, block = build_backbone("embedded"), load_checkpoint(BLOCK_FILE)
+    states = {BACKBONE_FILE: load_tensors(BACKBONE_FILE), BLOCK_FILE: block["blocks"]}
+    (row,) = re.findall(r"^\| parameters, size \|(.*)\|$", CARD.read_text(), flags=re.MULTILINE)
+    for (path, state), cell in zip(states.items(), row.split("|"), strict=True):
+        assert {value.dtype for value in state.values()} == {torch.float16}
+        count, size = sum(value.numel() for value in state.values()), path.stat().st_size
+        assert cell.strip() == f"{count / 1e6:.2f} M, {size / 1e6:.1f} MB (float16)"
     assert backbone.patch_size == (8, 8)
     assert block["backbone"]["sha256"] == backbone.weights_hash()
-    assert {value.dtype for value in block["blocks"].values()} == {torch.float16}
 
 
 def test_keys_of_the_embedded_backbone_tell_an_object_from_its_background():
@@ -68,15 +70,69 @@ def test_defaults_are_embedded_and_said_so(program, capsys):
     assert parse(program, "--seed", 3).backbone == "embedded"
 
 
-@pytest.mark.parametrize("program", [train_program, eval_program])
-@pytest.mark.parametrize(
-    "flag", ["--basepath", "--dino_path", "--backbone=vit_tiny_patch16_224", "--dataset=video", "--checkpoint_key"]
-)
-def test_nothing_embedded_is_used_with_data_or_weights_of_ones_own(program, flag, capsys):
-    args = parse(program, *([flag] if "=" in flag else [flag, "x"]))
-    assert args.backbone != "embedded"
-    assert args.dataset != "sprites"
+@pytest.mark.parametrize("option", NOT_EMBEDDED)
+def test_nothing_embedded_is_used_with_data_or_weights_of_ones_own(option, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("seed: 3\n")
+    values = {"config": tmp_path / "recipe.yaml", "backbone": "vit_tiny_patch16_224", "dataset": "video"}
+    only_one_has = {"davis_path": eval_program, "train_list": train_program}
+    for program in [only_one_has[option]] if option in only_one_has else [train_program, eval_program]:
+        args = parse(program, f"--{option}", values.get(option, "x"))
+        assert args.backbone != "embedded"
+        assert args.dataset != "sprites"
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_said_of_the_default_is_so(capsys):
+    """A block of one's own leaves backbone and videos; where predictions are scored there is no backbone at all."""
+    for program, flag in ((eval_program, "--resume_path"), (train_program, "--init_path")):
+        assert parse(program, flag, "mine.safetensors").backbone == "embedded"
+        said = capsys.readouterr().err
+        assert said.startswith(EMBEDDED_LINE)
+        assert "--config configs/embedded.yaml" in said
+    assert parse(eval_program, "--predictions", "x").dataset == "sprites"
+    said = capsys.readouterr().err
+    assert said.startswith("no data given: scoring against generated videos (Sprites)")
+    assert "--config configs/embedded.yaml" in said
+    assert "backbone" not in said
+
+
+FAULTS = [
+    (["--basepath", "typo/clip.mp4"], "--basepath typo/clip.mp4: neither Sprites nor .* give --dataset video"),
+    (["--resolution", 160, 281], "--resolution 160 281: not a multiple"),
+    (["--device", "cuda:99"], "--device cuda:99: not available"),
+    (["--resume_path", "none.pt"], "none.pt: no such file"),
+]
+FAULTS_OF_EVAL = [
+    (["--davis_path", "x"], "--davis_path x: --dataset sprites is not DAVIS"),
+    (["--resume_path", "embedded", "--temperature", 9], "--temperature: has no effect beside --resume_path embedded"),
+    (["--split", "tran"], "^--split tran: --dataset sprites has no such split; choose from val, train"),
+    (["--predictions", "none"], "--predictions none: no such folder"),
+    (["--save_path", "file/x"], "--save_path file/x: cannot be written"),
+    (["--save_path", "full"], "--save_path full: holds files that are not results"),
+]
+FAULTS_OF_TRAIN = [
+    (["--init_path", "embedded", "--temperature", 9], "--temperature: has no effect beside --init_path embedded"),
+    (["--init_path", "embedded", "--init", "identity"], "--init: has no effect beside --init_path embedded"),
+    (["--output_path", "file/x"], "--output_path file/x: cannot be written"),
+    (["--output_path", "full"], "--output_path full: holds a run"),
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [(eval_program, *fault) for fault in FAULTS + FAULTS_OF_EVAL]
+    + [(train_program, *fault) for fault in FAULTS + FAULTS_OF_TRAIN],
+)
+def test_faults_are_found_before_anything_is_generated(tmp_path, monkeypatch, program, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/last.pt").touch()
+    recipe = Path(eval_program.__file__).parent / "configs/embedded.yaml"
+    monkeypatch.setattr(sys, "argv", ["program", "--config", str(recipe), *map(str, arguments)])
+    with pytest.raises(UserError, match=message):
+        program.main()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["file", "full", "full/last.pt"]
 
 
 def test_a_block_of_ones_own_replaces_the_default():
@@ -103,6 +159,8 @@ def test_launchers_without_flags(sprites, tmp_path):
 
 def test_a_half_written_sprites_is_completed(sprites, tmp_path, monkeypatch, capsys):
     (sprites / "JPEGImages/480p/val-00/00003.jpg").unlink()
+    frame = sprites / "JPEGImages/480p/val-00/00002.jpg"
+    frame.write_bytes(bytes(frame.stat().st_size))
     (sprites / "ImageSets/2017/val.txt").unlink()
     monkeypatch.setattr(sys, "argv", ["eval.py", "--training_free", "--workers", "1", "--device", "cpu"])
     eval_program.main()
@@ -141,6 +199,5 @@ def test_files_that_are_no_student_are_named(tiny_weights, tmp_path):
 
 
 def test_the_card_names_the_shipped_files():
-    card = (Path(BACKBONE_FILE).parent / "README.md").read_text()
     for path in (BACKBONE_FILE, BLOCK_FILE):
-        assert path.name in card
+        assert path.name in CARD.read_text()

@@ -230,6 +230,32 @@ def test_faults_leave_nothing_half_written(davis, tmp_path, run_eval, break_it, 
     assert not list(out.glob("**/.*"))
 
 
+def test_results_stay_where_what_should_replace_them_cannot_be_made(davis, tmp_path, run_eval):
+    arguments = ["--davis_path", davis, "--training_free", "--save_path", tmp_path / "results", "--overwrite"]
+    run_eval(*arguments)
+    before = snapshot(tmp_path / "results")
+    with pytest.raises(UserError, match="--sequences cow"):
+        run_eval(*arguments, "--sequences", "cow")
+    assert snapshot(tmp_path / "results") == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody may write")
+def test_a_place_that_not_even_root_may_write_is_named(davis, run_eval):
+    with pytest.raises(UserError, match=r"--save_path /proc/x: cannot be written \(.*\); choose another folder"):
+        run_eval("--davis_path", davis, "--training_free", "--save_path", "/proc/x")
+
+
+def test_limited_key_frames_are_said_once(davis, tmp_path, run_eval, capsys):
+    """7 frames at --ratio 2 have key frames 0, 2, 4."""
+    arguments = ["--davis_path", davis, "--training_free", "--ratio", 2]
+    run_eval(*arguments, "--max_key_frames", 3, "--save_path", tmp_path / "all")
+    assert "--max_key_frames" not in capsys.readouterr().err
+    run_eval(*arguments, "--max_key_frames", 2, "--save_path", tmp_path / "limited")
+    assert capsys.readouterr().err.count(
+        "--max_key_frames 2: limits 2 of 2 videos, such as ant, to so many key frames, spread evenly (3 at --ratio 2)\n"
+    ) == 1  # fmt: skip
+
+
 def test_a_run_that_failed_does_not_stand_in_the_way_of_its_mend(davis, tmp_path, run_eval):
     arguments = ["--davis_path", davis, "--training_free", "--save_path", tmp_path / "results"]
     with pytest.raises(UserError, match="--memory_gb"):

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from data import sprites
 from data.sprites import (
+    DEFAULT_ROOT,
     FRAMES,
     LABELS,
     MANIFEST,
@@ -122,12 +124,15 @@ def test_a_complete_folder_is_left_alone(dataset):
     assert before == {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
 
 
-@pytest.mark.parametrize("damage", ["frame gone", "mask cut short", "video gone", "list gone"])
+@pytest.mark.parametrize("damage", ["frame gone", "frame zeroed", "mask cut short", "video gone", "list gone"])
 def test_a_half_written_folder_is_completed(tmp_path, dataset, damage):
     root = tmp_path / "copy"
     shutil.copytree(dataset, root)
     if damage == "frame gone":
         (root / FRAMES / "val-00" / "00001.jpg").unlink()
+    elif damage == "frame zeroed":
+        frame = root / FRAMES / "val-00" / "00001.jpg"
+        frame.write_bytes(bytes(frame.stat().st_size))
     elif damage == "mask cut short":
         (root / LABELS / "val-00" / "00001.png").write_bytes(b"\x89PNG")
     elif damage == "video gone":
@@ -167,6 +172,46 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_killed_process_left_is_no_hindrance(tmp_path, dataset):
+    """It was killed while it wrote the first manifest, or a list."""
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / ".lock").touch()
+    (root / f".{MANIFEST}.77.tmp").write_text("{")
+    write_sprites(root, **SMALL)
+    assert digest(root) == digest(dataset)
+    (root / SPLITS / "val.txt").rename(root / SPLITS / ".val.txt.78.tmp")
+    write_sprites(root, **SMALL)
+    assert digest(root) == digest(dataset)
+
+
+def test_a_temporary_file_of_anything_else_is_not_ours(tmp_path):
+    (tmp_path / ".thesis.tex.77.tmp").write_text("years of work")
+    with pytest.raises(UserError, match="not Sprites"):
+        write_sprites(tmp_path, **SMALL)
+
+
+def test_sprites_are_generated_for_programs_only_where_they_may_be(tmp_path, dataset, monkeypatch):
+    """At the default root, where some were begun, in an empty folder; a wrong path becomes no folder of videos."""
+    begun = []
+    monkeypatch.setattr(sprites, "write_sprites", lambda root, **options: begun.append((root, options)))
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "left", "full"):
+        Path(name).mkdir()
+    Path("left", f".{MANIFEST}.77.tmp").touch()
+    Path("full/notes.txt").touch()
+    for place in (DEFAULT_ROOT, Path(DEFAULT_ROOT).resolve(), dataset, "empty", "left"):
+        ensure_sprites(place)
+    assert [options.get("height") for _, options in begun] == [None, None, 64, None, None]
+    for place in ("typo/clip.mp4", "full", "full/notes.txt", "datasets"):
+        with pytest.raises(
+            UserError, match=f"--basepath {place}: neither Sprites nor an empty folder.* --dataset video"
+        ):
+            ensure_sprites(place)
+    assert len(begun) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full", "left"]
+
+
 def test_a_damaged_manifest_is_named(tmp_path):
     (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(UserError, match=MANIFEST):
@@ -189,6 +234,12 @@ def test_a_read_only_folder_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match=r"sprites: cannot write Sprites \(Permission denied\)"):
         write_sprites(tmp_path / "sprites", **SMALL)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody may write")
+def test_a_place_that_not_even_root_may_write_is_named():
+    with pytest.raises(UserError, match=r"/proc/sprites: cannot write Sprites \(.*\); free space, allow writing"):
+        write_sprites("/proc/sprites", **SMALL)
 
 
 def test_a_full_disk_is_one_line_and_what_was_written_is_kept(tmp_path, monkeypatch):
@@ -222,6 +273,11 @@ def test_colour_baseline_finds_what_differs_in_colour():
     assert mean_best_iou(color_baseline(frames, 2, window=3), labels) > 0.9
 
 
+def test_more_clusters_than_pixels_are_refused(video):
+    with pytest.raises(UserError, match="--num_clusters 255: more than the 120 pixels"):
+        color_baseline(video[0][:1, :32, :57], 255)
+
+
 def spectral_slope(frames):
     grey = frames.mean(-1)
     grey = (grey - grey.mean((1, 2), keepdims=True)) * np.outer(np.hanning(120), np.hanning(214))
@@ -240,3 +296,41 @@ def test_spectrum_is_that_of_natural_images():
 
 def test_contact_sheet(dataset):
     assert contact_sheet(dataset, columns=3).shape == (2 * 64, 3 * 114, 3)
+
+
+def run_sprites(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["data.sprites", *map(str, arguments)])
+    sprites.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_val", 0, "--contact_sheet", "c.jpg"], "--contact_sheet: is made of the validation videos"),
+        (["--num_val", 0, "--color_baseline", "c"], "--color_baseline: is made of the validation videos"),
+        (["--num_clusters", 0], "--num_clusters 0: give 1 to 255"),
+        (["--num_clusters", 300], "--num_clusters 300: give 1 to 255"),
+        (["--contact_sheet", "file/c.jpg"], "--contact_sheet file: cannot be written"),
+        (["--contact_sheet", "."], "--contact_sheet .: is a folder"),
+        (["--color_baseline", "file"], "--color_baseline file: cannot be written"),
+    ],
+)
+def test_faults_of_the_command_line_are_found_before_anything_is_generated(
+    tmp_path, monkeypatch, arguments, message
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(UserError, match=message):
+        run_sprites(monkeypatch, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_command_line_makes_the_folder_of_its_contact_sheet(tmp_path, dataset, monkeypatch, capsys):
+    sheet, colours = tmp_path / "new/sheet.jpg", tmp_path / "colours"
+    run_sprites(monkeypatch, "--output_path", dataset, "--height", 64, "--num_train", 1, "--num_val", 2, "--num_frames",
+                3, "--contact_sheet", sheet, "--color_baseline", colours, "--num_clusters", 255)  # fmt: skip
+    with Image.open(sheet) as image:
+        assert image.size == (5 * 114, 2 * 64)
+    assert "colour alone, 255 clusters, mean best IoU 0." in capsys.readouterr().out
+    with Image.open(colours / "val-00/00002.png") as image:
+        assert 250 < np.asarray(image).max() <= 255

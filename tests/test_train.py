@@ -161,10 +161,12 @@ def faults(davis, out):
         (["--basepath", davis, "--resume_path", out / "future.pt", "--num_train_steps", 9], "format 2, this program"),
         (["--basepath", davis, "--num_workers", -1], "--num_workers: -1 is negative"),
         (["--basepath", davis, "--attn_drop", 1.5], "--attn_drop: 1.5 is not at least 0 and below 1"),
+        (["--basepath", davis / "none"], "--basepath .*none: no such file or folder"),
+        (["--basepath", davis, "--output_path", out / "last.pt/x"], "--output_path .*x: cannot be written .Not a dir"),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", range(17))
 def test_faults(davis, tmp_path, run_train, number):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out)

@@ -15,8 +15,12 @@ PROGRAMS = ("train", "eval")
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
-    "no data and no weights given: using the backbone embedded in this repository and generated videos (Sprites), see "
-    "configs/embedded.yaml; for DINO and DAVIS give {flags}"
+    "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
+    "change one thing of that with --config configs/embedded.yaml; for DINO and DAVIS give {data} --dino_path FILE"
+)
+SPRITES_NOTICE = (
+    "no data given: scoring against generated videos (Sprites); change one thing of that with --config "
+    "configs/embedded.yaml; for DAVIS give {data}"
 )
 
 
@@ -37,15 +41,21 @@ class Parser(OneLineParser):
     Args:
         alternatives: groups of options of which one rules out the others; given on the command line, it also rules
             out those of the file.
+        idle: pairs of options of which the first has no effect beside the second; given on the command line, it is
+            an error.
     """
 
-    def __init__(self, *, program: str, description: str, alternatives: tuple[tuple[str, ...], ...] = ()):
+    def __init__(
+        self, *, program: str, description: str, alternatives: tuple[tuple[str, ...], ...] = (),
+        idle: tuple[tuple[str, str], ...] = (),
+    ):  # fmt: skip
         super().__init__(
             prog=f"{program}.py", description=description, allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )  # fmt: skip
         self.program = program
         self.alternatives = alternatives
+        self.idle = idle
         self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
@@ -56,15 +66,20 @@ class Parser(OneLineParser):
         """
         given = self._given(argv)
         path = self._recipe_path(given, argv)
-        if path is None:
-            return self.parse_args(argv)
         replaced = {name for group in self.alternatives if given & set(group) for name in group}
         # The recipe becomes the start of the command line: same types, same checks, and what comes later wins.
-        args = self.parse_args([*self._recipe_arguments(path, without=replaced), *argv])
+        recipe = self._recipe_arguments(path, without=replaced) if path else []
+        args = self.parse_args([*recipe, *argv])
         args.config = path
-        if "config" not in given:
-            self._say_embedded()
+        self._check_idle(given, args)
+        if path and "config" not in given:
+            self._say_embedded(args)
         return args
+
+    def _check_idle(self, given: set[str], args: argparse.Namespace) -> None:
+        for option, other in self.idle:
+            if option in given and (value := getattr(args, other)):
+                self.error(f"--{option}: has no effect beside --{other} {value}; give one of the two")
 
     def _recipe_path(self, given: set[str], argv: list[str]) -> str | None:
         if "config" in given:
@@ -76,10 +91,11 @@ class Parser(OneLineParser):
             return None
         return str(EMBEDDED_RECIPE)
 
-    def _say_embedded(self) -> None:
+    def _say_embedded(self, args: argparse.Namespace) -> None:
         if os.environ.get("RANK", "0") == "0":
-            flags = {"train": "--basepath VIDEOS", "eval": "--davis_path DAVIS"}[self.program] + " --dino_path FILE"
-            print(EMBEDDED_NOTICE.format(flags=flags), file=sys.stderr, flush=True)
+            notice = SPRITES_NOTICE if getattr(args, "predictions", None) else EMBEDDED_NOTICE
+            data = {"train": "--basepath VIDEOS", "eval": "--davis_path DAVIS"}[self.program]
+            print(notice.format(data=data), file=sys.stderr, flush=True)
 
     def _given(self, argv: list[str]) -> set[str]:
         """The options that a command line names, by `dest`."""

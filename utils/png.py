@@ -1,6 +1,7 @@
 """Label maps as PNG files: the one place that knows how masks are stored on disk."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: str | os.PathLike) -> list[Path]:
+    """The temporary files of `replacing(path)`: of processes killed in the midst of it, or at it now."""
+    path = Path(path)
+    names = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    return [p for p in path.parent.iterdir() if names.fullmatch(p.name)] if path.parent.is_dir() else []
 
 
 def write_label_png(path: str | os.PathLike, labels: np.ndarray) -> None:

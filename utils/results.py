@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
+from utils.folders import check_writable
 from utils.png import replacing, write_label_png
 
 RESERVED = {"stats", "overlays", "scores"}
@@ -39,29 +40,39 @@ class ResultsFolder:
         self.settings = json.loads(json.dumps(settings))
         self.provenance = {**self.settings, "origin": origin}
 
-    def prepare(self, *, overwrite: bool) -> None:
-        """Make the folder, or go on in one with the same settings.
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse a folder that results of these settings cannot go to, with `overwrite` or without; nothing changes.
 
         Raises:
-            UserError: the folder holds results of other settings, or files that are not results; with `overwrite`
-                the former are removed, the latter never.
+            UserError: it holds results of other settings, or files that are not results; or it cannot be written.
         """
+        held = self._held()
+        if held is not None and held != self.settings and not overwrite:
+            raise UserError(
+                f"--save_path {self.path}: holds results of other settings ({_difference(held, self.settings)}); "
+                "choose another folder or give --overwrite"
+            )
+        check_writable(self.path, flag="--save_path")
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Go on in the folder; with `overwrite` remove the results it holds, and never anything else.
+
+        Raises `UserError` as `check`.
+        """
+        self.check(overwrite=overwrite)
+        if overwrite and (held := self._held()) is not None:
+            self._remove(held)
+
+    def _held(self) -> dict[str, Any] | None:
+        """The settings of the results in the folder, None where it has none; raises `UserError` for anything else."""
         marker = self.path / "settings.json"
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--save_path {self.path}: is a file; choose a folder")
-        if not marker.exists():
-            if self.path.is_dir() and any(self.path.iterdir()):
-                raise UserError(f"--save_path {self.path}: holds files that are not results of eval.py; choose another")
-        else:
-            held = _read_json(marker)
-            held.pop("origin", None)
-            if overwrite:
-                self._remove(held)
-            elif held != self.settings:
-                raise UserError(
-                    f"--save_path {self.path}: holds results of other settings ({_difference(held, self.settings)}); "
-                    "choose another folder or give --overwrite"
-                )
+        if marker.exists():
+            return {key: value for key, value in _read_json(marker).items() if key != "origin"}
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"--save_path {self.path}: holds files that are not results of eval.py; choose another")
+        return None
 
     def predictions(self, kind: str) -> Path:
         """The folder with one folder of PNGs per video for a kind of predictions."""

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from utils import distributed
 from utils.checkpoint import save_checkpoint
 from utils.errors import UserError
+from utils.folders import check_writable
 
 FORMAT = 1  # of the checkpoints
 # What a run stays with when it is resumed, and what may change but is said.
@@ -94,25 +95,35 @@ def restore_run(
     return content["step"]
 
 
-def prepare_output(
-    output: Path, *, resume_path: str | Path | None, overwrite: bool, also: tuple[str, ...] = ()
-) -> None:
-    """Refuse to write over another run, or clear it away where that is wanted; the run resumed goes on in place.
-
-    Args:
-        also: names of files in `output` that the program makes of a run, to be cleared away with it.
-    """
-    in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
-    if in_place or not (output / "last.pt").exists():
-        return
-    if not overwrite:
+def check_output(output: Path, *, resume_path: str | Path | None, overwrite: bool) -> None:
+    """Refuse to write over another run, unless that is wanted, and a folder that cannot be written; nothing changes."""
+    if _holds_another_run(output, resume_path) and not overwrite:
         raise UserError(
             f"--output_path {output}: holds a run; continue it with --resume_path {output / 'last.pt'}, "
             "choose another folder, or give --overwrite"
         )
+    check_writable(output, flag="--output_path")
+
+
+def prepare_output(
+    output: Path, *, resume_path: str | Path | None, overwrite: bool, also: tuple[str, ...] = ()
+) -> None:
+    """Clear another run away where that is wanted, see `check_output`; the run resumed goes on in place.
+
+    Args:
+        also: names of files in `output` that the program makes of a run, to be cleared away with it.
+    """
+    check_output(output, resume_path=resume_path, overwrite=overwrite)
+    if not _holds_another_run(output, resume_path):
+        return
     for path in [*output.glob("step_*.pt"), *(output / name for name in ("last.pt", "log.jsonl", *also))]:
         path.unlink(missing_ok=True)
     shutil.rmtree(output / "tensorboard", ignore_errors=True)
+
+
+def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
+    in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
+    return not in_place and (output / "last.pt").exists()
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
