@@ -177,11 +177,11 @@ def predict(
         feature_cache=args.feature_cache,
     )
     device = segmenter.device
-    lengths = [len(video.frame_names) for video in videos]
-    mine = [videos[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
+    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
+    distributed.barrier()  # all share out the same, before any of it is done
+    lengths = [len(video.frame_names) for video in left]
+    mine = [left[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
-        if results.has(video.name, video.frame_names, fingerprint=video.fingerprint):
-            continue
         size = frame_size(video)
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
         start = time.perf_counter()
@@ -321,7 +321,7 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
-    keys += ("clustering", "amp")
+    keys += ("clustering", "amp", "memory_gb")
     return {
         "predictions": kinds,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),

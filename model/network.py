@@ -78,13 +78,14 @@ class SpatioTemporalNetwork(nn.Module):
     def refine(self, features: Tensor, key_frames: list[int], *, chunk: int = 512) -> Tensor:
         """Carry the key features (T, N, C) of a video through all blocks but the last, whose attention is clustered.
 
-        As in the last block, only tokens of the key frames are attended to. With one block, the usual case, this
-        returns the features untouched.
+        In place, wherever the features are. As in the last block, only tokens of the key frames are attended to. With
+        one block, the usual case, this returns the features untouched.
         """
         for block in self.blocks[:-1]:
-            context = features[key_frames].flatten(0, 1)[None]
-            pieces = [block(piece[None], context)[0][0] for piece in features.flatten(0, 1).split(chunk)]
-            features = torch.cat(pieces).view_as(features)
+            device = block.norm1.weight.device
+            context = features[key_frames].flatten(0, 1)[None].to(device)
+            for piece in features.flatten(0, 1).split(chunk):
+                piece.copy_(block(piece[None].to(device), context)[0][0])
         return features
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ grows with a video's length by its features and those summaries alone. Where the
 disk and summaries are made a second time.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 
@@ -56,13 +58,15 @@ class Segmenter:
         key_stride: every how many frames a frame gives attention keys (R, `--ratio`).
         max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
-        clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding. `fast`: clusters are made of the means
+        clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
+            half of the memory that is left; beyond that they are merged early. `fast`: clusters are made of the means
             of 2x2 tokens, and tokens assigned by a ninth of the columns.
         memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
             its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
         amp: precision of the backbone, a key of `utils.device.AMP_DTYPES`; attention and clustering stay in float32.
-        spill_path: folder for features that do not fit the budget; None for the system's folder of temporary files.
+        spill_path: folder for features that do not fit the budget, made if need be; None for the system's folder of
+            temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
     """
 
@@ -84,7 +88,9 @@ class Segmenter:
         self.cache = None
         if feature_cache is not None:
             backbone = network.backbone
-            settings = (backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()), amp)
+            settings = (backbone.name, backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()))
+            settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
+            settings += (torch.__version__, timm.__version__)
             self.cache = FeatureCache(feature_cache, settings=settings)
 
     def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:
@@ -116,11 +122,12 @@ class Segmenter:
                 encoded = self._encode(batch)
                 if features is None:
                     features = self._room_for((num_frames, *encoded.shape[1:]))
-                features[done : done + len(encoded)] = encoded
+                    grid = self.network.backbone.grid_size(*batch.shape[-2:])
+                features[done : done + len(encoded)] = encoded[: num_frames - done]
             done += len(encoded)
-        if done != num_frames:
+        if features is None or done != num_frames:
             raise ValueError(f"{num_frames} frames announced, {done} given")
-        return features, self.network.backbone.grid_size(*batch.shape[-2:])
+        return features, grid
 
     @torch.no_grad()
     def open(self, key_frames: Tensor) -> "FrameStream":
@@ -129,7 +136,10 @@ class Segmenter:
 
     @torch.no_grad()
     def cluster(self, features: Tensor, grid: tuple[int, int], *, clock: Clock | None = None) -> Segmentation:
-        """Label every token of a video from its key features (T, N, C), N = h*w for the grid (h, w)."""
+        """Label every token of a video from its key features (T, N, C), N = h*w for the grid (h, w).
+
+        With several blocks the features are overwritten by what the last block sees.
+        """
         clock = clock or Clock(self.device)
         num_frames, tokens, dim = features.shape
         key_frames = key_frame_indices(num_frames, self.key_stride, self.max_key_frames)
@@ -144,8 +154,9 @@ class Segmenter:
         windows = features.split(WINDOW)
         for index, window in enumerate(windows):
             kept = (index + 1) * WINDOW * tokens * (2 * self.engine.rank + 3) * FLOAT_BYTES
-            # Stage 2 holds centres, once more in one piece, and their logarithms; merged early where they outgrow it.
-            room = spare / 2 / (3 * FLOAT_BYTES * stream.keys.shape[1])
+            # Stage 2 holds centres as found, in one piece, their logarithms, and those merged, as a list and in one
+            # piece. Merged early where they outgrow that, which can change a few labels.
+            room = spare / 2 / (5 * FLOAT_BYTES * stream.keys.shape[1])
             if stream.num_centres > room:
                 stream.merge()
                 if stream.num_centres > room:
@@ -166,6 +177,11 @@ class Segmenter:
         if missing := [index for index, found in enumerate(known) if found is None]:
             with autocast(self.device, self.amp):
                 made = self.network.encode(batch[missing].to(self.device)).float()
+            if not made.isfinite().all():
+                raise UserError(
+                    f"--backbone {self.network.backbone.name}: its features of a frame are not finite"
+                    + (f"; give another --amp than {self.amp}" if self.amp != "none" else "; check its weights")
+                )
             for index, found in zip(missing, made, strict=True):
                 known[index] = found
                 if self.cache:
@@ -176,8 +192,11 @@ class Segmenter:
         """Uninitialised float32 features of a video, in memory or on disk."""
         if FLOAT_BYTES * np.prod(shape) <= self.memory / 2:
             return torch.empty(shape)
+        if self.spill_path is not None:
+            self.spill_path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.spill_path) as file:
-            os.posix_fallocate(file.fileno(), 0, int(FLOAT_BYTES * np.prod(shape)))  # a full disk is an error here
+            if hasattr(os, "posix_fallocate"):  # so that a full disk is an error here; not on macOS
+                os.posix_fallocate(file.fileno(), 0, int(FLOAT_BYTES * np.prod(shape)))
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
     def _spare_bytes(self, shape: tuple[int, int, int], num_key_frames: int) -> float:
@@ -187,10 +206,8 @@ class Segmenter:
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
-        columns, window_rows = (
-            num_key_frames * tokens // self.engine.key_cell**2,
-            WINDOW * tokens // self.engine.pool**2,
-        )
+        columns = num_key_frames * math.ceil(tokens / self.engine.key_cell**2)
+        window_rows = WINDOW * (tokens if self.engine.pool == 1 else math.ceil(tokens / self.engine.pool))
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms and smoothed rows; neighbourhoods as bits and as floats; what each thread
         # works on; the sketch's basis, what it is fitted to, keys and attention in the making.
@@ -211,14 +228,15 @@ class Segmenter:
 
 
 class FrameStream:
-    """A video as it comes, in memory that does not grow with it; made by `Segmenter.open`.
+    """A video as it comes, in memory that grows by its clusters alone; made by `Segmenter.open`.
 
     stream = segmenter.open(key_frames)                # such as the first frames, or frames of the place
     for frames in camera:                              # (n, 3, H, W), usually three
         labels = stream.step(frames)                   # (n, h, w)
 
-    A cluster keeps its index as long as the clusters before it stay apart; `segment`, which sees the whole video before
-    it gives a label, has no such limit.
+    A cluster keeps its index until it or one before it becomes one with another. Centres follow what is seen: at each
+    step that of a cluster moves half of the way to what joins it. `segment`, which sees the whole video before it gives
+    a label, does neither.
     """
 
     def __init__(self, segmenter: Segmenter, key_frames: Tensor):

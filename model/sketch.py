@@ -27,6 +27,7 @@ from utils.scratch import Scratch
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 ROUNDING = 1e-4  # nats; what float32 sums over thousands of columns may be off by. Added to every bound
+DENSE_SHARE = 0.06  # of open pairs in a block, from which on a matrix product is quicker than one pair after the other
 SMALLEST_SHARE = 1e-4  # of the average column: weights w are cut there, for columns that no sample looks at
 
 
@@ -110,7 +111,13 @@ def near_pairs(rows: Tensor, view: View, *, tau: float, chunk: int = 512) -> tup
         near[part, rest] = excess <= 0
         torch.outer(view.row_rest[part], view.log_rest[rest], out=slack)
         slack.addr_(view.log_rest[part], view.row_rest[rest]).add_(ROUNDING)
-        first, second = (excess.abs_() <= slack).triu_(1).nonzero().T
+        unsure = (excess.abs_() <= slack).triu_(1)
+        if unsure.sum() > DENSE_SHARE * unsure.numel():
+            torch.addmm(own[rest], rows[part], view.centred_log[rest].T, alpha=-1, out=excess)
+            excess.addmm_(view.centred_log[part], rows[rest].T, alpha=-1).add_(own[part, None])
+            near[part, rest] = excess <= tau
+            return unsure.numel() - len(unsure) * (len(unsure) + 1) // 2
+        first, second = unsure.nonzero().T
         second = second + start
         near[part][first, second] = _distances(rows, view, part, own, first, second) <= tau
         return len(first)
@@ -149,6 +156,9 @@ def _distances(rows: Tensor, view: View, part: slice, own: Tensor, first: Tensor
 
 
 def _rest(values: Tensor, seen: Tensor) -> Tensor:
-    """Length (L,) of what of values (L, S) is outside the basis, given what is inside (L, k); at least its rounding."""
+    """Length (L,) of what of values (L, S) is outside the basis, given what is inside (L, k).
+
+    At least a thousandth of the whole, so that bounds of long rows allow for more rounding than `ROUNDING`.
+    """
     whole, inside = (torch.linalg.vector_norm(part, dim=-1) for part in (values, seen))
     return (whole - inside).clamp_min_(1e-6 * whole).mul_(whole + inside).sqrt_()

@@ -108,10 +108,11 @@ class Stream:
             self.found = [merge_centres(torch.cat(self.found), tau=self.tau)]
             self.centres = self.found[0]
             if self.engine.thin:
-                self.centres = self.centres[:, self.label_columns]
+                # A centre may have next to nothing on these columns: then it is far from every token, not a NaN.
+                self.centres = self.centres[:, self.label_columns].clamp_min_(torch.finfo(self.centres.dtype).tiny)
                 self.centres /= self.centres.sum(-1, keepdim=True)
             else:
-                self.centre_view = view_rows(self.centres, self.sketch)
+                self.centre_view = view_rows(self.centres, self.sketch)._replace(centred_log=None)
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:

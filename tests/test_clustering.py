@@ -196,3 +196,11 @@ def test_sketch_of_columns_that_no_sample_looks_at():
     near, _ = near_pairs(rows, view_rows(rows, fit_sketch(sample, rank=2)), tau=0.2)
     assert torch.equal(near, neighbours(rows, tau=0.2))
     assert near[3, 4]
+
+
+def test_many_open_pairs_are_computed_at_once():
+    """A sketch of one direction leaves most pairs open, and dense blocks decide them as `neighbours` does."""
+    rows = random_rows(5, count=120, columns=60, sharpness=2.0)
+    near, computed = near_pairs(rows, view_rows(rows, fit_sketch(rows[:3], rank=1)), tau=1.0, chunk=50)
+    assert computed > 0.5
+    assert torch.equal(near, neighbours(rows, tau=1.0))

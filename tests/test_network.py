@@ -183,15 +183,33 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
 
 def test_features_beyond_the_budget_go_to_disk(tiny_weights, monkeypatch, tmp_path):
     network = make_network(tiny_weights)
-    opened = []
+    opened, spill = [], tmp_path / "not/there/yet"
     temporary_file = tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: opened.append(dir) or temporary_file(dir=dir))
-    for memory_gb, spilled in ((1e-4, []), (9e-5, [tmp_path])):  # 12 * 15 * 64 * 4 bytes fit half of the former
-        segmenter = Segmenter(network, memory_gb=memory_gb, spill_path=tmp_path)
+    for memory_gb, spilled in ((1e-4, []), (9e-5, [spill])):  # 12 * 15 * 64 * 4 bytes fit half of the former
+        segmenter = Segmenter(network, memory_gb=memory_gb, spill_path=spill)
         features, _ = segmenter.encode(video(12), num_frames=12)
         assert opened == spilled
         torch.testing.assert_close(features, network.encode(torch.stack(video(12))))
-    assert not list(tmp_path.iterdir())  # unlinked already: nothing stays behind whatever happens
+    assert not list(spill.iterdir())  # unlinked already: nothing stays behind whatever happens
+
+
+def test_features_that_are_not_finite_are_refused(tiny_weights, tmp_path):
+    network = make_network(tiny_weights)
+    network.backbone.vit.patch_embed.proj.weight.data[0] = float("inf")
+    segmenter = Segmenter(network, feature_cache=tmp_path)
+    with pytest.raises(UserError, match="its features of a frame are not finite; check its weights"):
+        segmenter.segment(video(2), num_frames=2)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_centres_without_attention_on_the_columns_of_the_assignment(tiny_weights):
+    """At so high a temperature attention is exactly zero nearly everywhere."""
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=60.0)
+    found = Segmenter(network, key_stride=2, clustering="fast").segment(video(6), num_frames=6)
+    assert found.num_clusters > 1
+    assert found.labels.max() > found.labels.min()
 
 
 @pytest.mark.parametrize("clustering", ["exact", "fast"])

@@ -6,7 +6,8 @@
     python -m utils.benchmark --sweep tokens frames key_frames --engines exact fast --picture growth.png
 
 Each measurement has a process of its own, so that peak memory is its own; it warms up on six frames and reports
-medians. A video shorter than --num_frames is played forth and back. `plain` is `model.plain`: METHOD.md 4 and 5 word
+medians. Frames are decoded on the same cores while the backbone works, as in use; `decode` is what it waits for them.
+A video shorter than --num_frames is played forth and back. `plain` is `model.plain`: METHOD.md 4 and 5 word
 by word, `plain64` the same in float64.
 
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
@@ -45,10 +46,12 @@ from utils.clock import Clock
 from utils.config import check_resolution, positive_float, positive_int
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
+from utils.folders import check_writable
 from utils.png import write_label_png
 from utils.report import STAGES
 
 WARM_UP = 6  # frames
+HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
 PLAIN = {"plain": torch.float32, "plain64": torch.float64}
 OURS = ("attention", "stage 1", "stage 2", "assign")
 SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key_frames": (0.25, 0.5, 1.0, 2.0)}
@@ -56,6 +59,11 @@ SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key
 
 def main() -> None:
     args = make_parser().parse_args()
+    if args.picture and not args.sweep:
+        raise UserError(f"--picture {args.picture}: shows growth; name what is to grow with --sweep")
+    for flag in ("csv", "picture"):
+        if path := getattr(args, flag):
+            check_writable(path.parent, flag=f"--{flag}")
     if args.basepath is None:
         args.basepath = str(write_sprites(Path("datasets/sprites")) / FRAMES / "val-00")
     points = list(sweep_points(args)) if args.sweep else [("", args)]
@@ -102,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
     """Settings that differ from those given in one quantity."""
-    key_frames = max(args.num_frames // args.ratio, 1)
+    key_frames = len(key_frame_indices(args.num_frames, args.ratio, args.max_key_frames))
     for name in args.sweep:
         for factor in SWEEPS[name]:
             point = argparse.Namespace(**vars(args))
@@ -145,6 +153,7 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.n
         **{stage: round(value, 3) for stage, value in seconds.items()},
         "clustering / backbone": round(sum(seconds[stage] for stage in OURS) / seconds["backbone"], 3),
         "peak_gb": round(peak_memory_gb(device), 2), "device": str(device), "threads": torch.get_num_threads(),
+        "backbone_name": args.backbone, "amp": args.amp, "memory_gb": args.memory_gb,
         "tau": args.tau, "runs": len(runs),
     }  # fmt: skip
     return row, found.labels
@@ -225,7 +234,7 @@ def _lines(path: str) -> list[str]:
 
 
 def print_row(row: dict[str, Any], *, first: bool) -> None:
-    shown = [key for key in row if key not in ("device", "threads", "runs", "tau", "sweep")]
+    shown = [key for key in row if key not in HIDDEN]
     if first:
         print("| " + " | ".join(shown) + " |\n| " + " | ".join("---" for _ in shown) + " |")
     print("| " + " | ".join(str(row[key]) for key in shown) + " |", flush=True)
@@ -233,9 +242,11 @@ def print_row(row: dict[str, Any], *, first: bool) -> None:
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
+    columns, new = [*rows[0], "machine"], not path.is_file()
+    if not new and path.read_text().splitlines()[:1] != [",".join(columns)]:
+        raise UserError(f"--csv {path}: has other columns; name another file")
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], "machine"])
+        writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
         writer.writerows({**row, "machine": machine()} for row in rows)

@@ -4,8 +4,9 @@ One file a frame, named by a digest of all that its features depend on: nothing 
 videos are kept once, and an interrupted run continues where it was. Delete the folder, or any part of it, at any time.
 """
 
+import contextlib
 import hashlib
-import os
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ class FeatureCache:
     """Features (N, C) float32 in `folder`.
 
     Args:
-        settings: what features depend on beside the frame: weights, normalisation, precision.
+        settings: what features depend on beside the frame: architecture, weights, normalisation, precision, versions.
     """
 
     def __init__(self, folder: Path, *, settings: tuple[str, ...]):
@@ -30,7 +31,7 @@ class FeatureCache:
         """Where the features of a frame (3, H, W) are or would be."""
         digest = hashlib.blake2b(self.settings, digest_size=20)
         digest.update(repr((tuple(frame.shape), frame.dtype)).encode())
-        digest.update(frame.contiguous().numpy().tobytes())
+        digest.update(frame.contiguous().cpu().numpy().tobytes())
         name = digest.hexdigest()
         return self.folder / name[:2] / f"{name}.npy"
 
@@ -44,6 +45,8 @@ class FeatureCache:
             kept = np.load(path, allow_pickle=False)
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise UserError(f"{path}: cannot be read; allow it, or name another --feature_cache") from None
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: damaged ({error}); delete it, it will be made again") from error
         if kept.dtype != np.float32 or kept.ndim != 2:
@@ -51,12 +54,22 @@ class FeatureCache:
         return torch.from_numpy(kept)
 
     def save(self, path: Path, features: Tensor) -> None:
-        """Keep features (N, C); whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        """Keep features (N, C); whole or not at all.
+
+        Raises:
+            UserError: the folder cannot be written, or the disk is full.
+        """
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # folders may be shared by machines
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 np.save(file, features.cpu().numpy(), allow_pickle=False)
             temporary.replace(path)
+        except OSError as error:  # numpy's own, of a full disk, carries no number and no name
+            raise UserError(
+                f"--feature_cache {self.folder}: cannot be written ({error.strerror or error}); free space, name "
+                "another folder or leave it out"
+            ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

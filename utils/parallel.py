@@ -4,40 +4,54 @@ torch shares every single operation out over the cores and waits for the last of
 of the time goes there. Pieces that do not depend on each other need no waiting.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
 
 Piece, Result = TypeVar("Piece"), TypeVar("Result")
 _pools: dict[int, ThreadPoolExecutor] = {}
+_making = threading.Lock()
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not live on in a forked process
 
 
 def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device) -> list[Result]:
-    """`[work(piece) for piece in pieces]`, without gradients; several at a time where `device` is the CPU."""
-    count = torch.get_num_threads()
+    """`[work(piece) for piece in pieces]`, without gradients; several at a time where `device` is the CPU.
+
+    Where one piece fails, its error comes up once none is worked on any more. Within a piece, pieces of it are worked
+    on one after the other.
+    """
+    count, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    def run(piece: Piece) -> Result:
+        with torch.inference_mode() if inference else torch.no_grad():
+            return work(piece)
+
     if device.type != "cpu" or count == 1:
-        with torch.no_grad():
-            return [work(piece) for piece in pieces]
-    return list(_pool(count).map(work, pieces))
+        return [run(piece) for piece in pieces]
+    futures = [_pool(count).submit(run, piece) for piece in pieces]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 def _pool(count: int) -> ThreadPoolExecutor:
     """`count` threads that compute with one core each."""
-    if count not in _pools:
-        all_there = threading.Barrier(count + 1)
-
-        def start(_: int) -> None:
-            torch.set_num_threads(1)  # of this thread only, but also the default of threads yet to come
-            torch.set_grad_enabled(False)
-            all_there.wait()
-
-        pool = _pools[count] = ThreadPoolExecutor(count, thread_name_prefix="piece")
-        started = [pool.submit(start, index) for index in range(count)]
-        all_there.wait()
-        for future in started:
-            future.result()
-        torch.set_num_threads(count)
+    with _making:
+        if count not in _pools:
+            pool = ThreadPoolExecutor(count, thread_name_prefix="piece")
+            together = threading.Barrier(count)
+            for future in [pool.submit(_use_one_core, together) for _ in range(count)]:
+                future.result()
+            torch.set_num_threads(count)
+            _pools[count] = pool
     return _pools[count]
+
+
+def _use_one_core(together: threading.Barrier) -> None:
+    together.wait(timeout=60)  # so that every thread of the pool gets here
+    torch.get_num_threads()  # torch sets a thread up when it is first asked, and would undo the next line later
+    torch.set_num_threads(1)  # of this thread, but also the default of threads yet to come: the caller sets it back
+    together.wait(timeout=60)

@@ -34,6 +34,9 @@ def prefetch(items: Iterable[Item], *, ahead: int = 2) -> Iterator[Item]:
             put((END, None))
         except BaseException as error:  # handed on, whatever it is
             put((END, error))
+        finally:
+            if hasattr(items, "close"):
+                items.close()  # a generator lets go of its file here, not some day
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
