@@ -32,6 +32,7 @@ def draw_log(log: Path, picture: Path) -> None:
     panels = [names for names in panels if any(name in record for record in records for name in names)]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3), constrained_layout=True)
     for axis, names in zip(axes, panels, strict=True):
+        axis.margins(y=0.2)
         for name in names:
             points = [(record["step"], record[name]) for record in records if name in record]
             axis.plot(
