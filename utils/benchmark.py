@@ -115,7 +115,7 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
         for factor in SWEEPS[name]:
             point = argparse.Namespace(**vars(args))
             if name == "tokens":  # height and width change alike
-                patch = 56  # a multiple of the patch sizes in use
+                patch = 8 if args.backbone == EMBEDDED else 56  # a multiple of the patch sizes in use
                 point.resolution = tuple(max(round(side * factor**0.5 / patch), 1) * patch for side in args.resolution)
             elif name == "frames":
                 point.num_frames = max(round(args.num_frames * factor), key_frames)
