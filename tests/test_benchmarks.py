@@ -55,7 +55,12 @@ def test_growth(tmp_path):
     for name, point in points:
         frames = key_frame_indices(point.num_frames, point.ratio, point.max_key_frames)
         assert name == "tokens" or len(frames) == 4
-        assert all(side % 56 == 0 for side in point.resolution) or name == "frames"
+        assert all(side % 8 == 0 for side in point.resolution)
+    assert len({point.resolution for name, point in points if name == "tokens"}) == 4
+    few = ["--sweep", "tokens", "key_frames", "--backbone", "x", "--num_frames", "12"]
+    points_of_few = list(benchmark.sweep_points(benchmark.make_parser().parse_args(few)))
+    assert all(side % 56 == 0 for name, point in points_of_few if name == "tokens" for side in point.resolution)
+    assert len({(point.resolution, point.ratio) for _, point in points_of_few}) == len(points_of_few)
     rows = [
         {"sweep": name, "engine": "exact", "tokens": f"{point.resolution[0]}x{point.resolution[1]}", "key_frames": 4,
          "frames": point.num_frames, **dict.fromkeys(STAGES, 1.0 * point.num_frames)}

@@ -112,6 +112,7 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
     """Settings that differ from those given in one quantity."""
     key_frames = len(key_frame_indices(args.num_frames, args.ratio, args.max_key_frames))
     for name in args.sweep:
+        seen = set()
         for factor in SWEEPS[name]:
             point = argparse.Namespace(**vars(args))
             if name == "tokens":  # height and width change alike
@@ -122,7 +123,10 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
                 point.ratio, point.max_key_frames = max(point.num_frames // key_frames, 1), key_frames
             else:
                 point.ratio = max(round(args.num_frames / max(key_frames * factor, 1)), 1)
-            yield name, point
+            setting = (point.resolution, point.num_frames, point.ratio)
+            if setting not in seen:  # small quantities round to the same
+                seen.add(setting)
+                yield name, point
 
 
 def in_own_process(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.ndarray]:
