@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from model.network import SpatioTemporalNetwork
-from model.stream import ENGINES, SAMPLES, Stream, num_samples
+from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -141,15 +141,14 @@ class Segmenter:
         With several blocks the features are overwritten by what the last block sees.
         """
         clock = clock or Clock(self.device)
-        num_frames, tokens, dim = features.shape
+        num_frames, tokens = features.shape[:2]
         key_frames = key_frame_indices(num_frames, self.key_stride, self.max_key_frames)
         spare = self._spare_bytes(features.shape, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
-            every = max(num_frames * tokens // num_samples(len(key_frames) * tokens), 1)
             stream = Stream(
                 self.network, features[key_frames].to(self.device), grid=grid, tau=self.tau, engine=self.engine,
-                samples=features.view(-1, dim)[every // 2 :: every].to(self.device), clock=clock,
+                samples=sample_tokens(features, len(key_frames) * tokens).to(self.device), clock=clock,
             )  # fmt: skip
         windows = features.split(WINDOW)
         for index, window in enumerate(windows):
@@ -206,7 +205,7 @@ class Segmenter:
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
-        columns = num_key_frames * math.ceil(tokens / self.engine.key_cell**2)
+        columns = num_key_frames * tokens
         window_rows = WINDOW * (tokens if self.engine.pool == 1 else math.ceil(tokens / self.engine.pool))
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms and smoothed rows; neighbourhoods as bits and as floats; what each thread
@@ -245,11 +244,9 @@ class FrameStream:
         self.segmenter = segmenter
         self.grid = segmenter.network.backbone.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
-        tokens = features.flatten(0, 1)
-        every = max(len(tokens) // num_samples(len(tokens)), 1)
         self.stream = Stream(
             segmenter.network, features, grid=self.grid, tau=segmenter.tau, engine=segmenter.engine,
-            samples=tokens[every // 2 :: every],
+            samples=sample_tokens(features, features.shape[0] * features.shape[1]),
         )  # fmt: skip
 
     @property

@@ -25,32 +25,34 @@ class Engine:
     """How much is computed.
 
     rank: directions of the sketch. pool: stage 1 sees the means of pool x pool neighbouring tokens of a frame.
-    key_cell, label_cell: of every so many by so many tokens of a key frame one gives a column, in stages 1 and 2 and in
-    the assignment.
+    label_cell: of every so many by so many tokens of a key frame one gives a column in the assignment; in stages 1 and
+    2 every token does.
     """
 
     rank: int
     pool: int
-    key_cell: int
     label_cell: int
 
     @property
     def thin(self) -> bool:
         """Whether the assignment looks at fewer columns than the clusters were made of."""
-        return self.label_cell > self.key_cell
+        return self.label_cell > 1
 
 
 # The sketch is fitted to a row for every so many of its columns, within these limits.
 COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 1024)
 ENGINES = {
-    "exact": Engine(rank=192, pool=1, key_cell=1, label_cell=1),
-    "fast": Engine(rank=96, pool=2, key_cell=1, label_cell=3),
+    "exact": Engine(rank=192, pool=1, label_cell=1),
+    "fast": Engine(rank=96, pool=2, label_cell=3),
 }
 
 
-def num_samples(num_columns: int) -> int:
-    """How many rows a sketch over so many columns is fitted to."""
-    return min(max(num_columns // COLUMNS_PER_SAMPLE, SAMPLES[0]), SAMPLES[1])
+def sample_tokens(features: Tensor, num_columns: int) -> Tensor:
+    """Tokens (n, C) spread evenly over features (T, N, C), as many as a sketch over so many columns is fitted to."""
+    wanted = min(max(num_columns // COLUMNS_PER_SAMPLE, SAMPLES[0]), SAMPLES[1])
+    tokens = features.view(-1, features.shape[-1])
+    every = max(len(tokens) // wanted, 1)
+    return tokens[every // 2 :: every]
 
 
 class Stream:
@@ -60,7 +62,7 @@ class Stream:
         network: in evaluation mode.
         key_features: (F, N, C), of the frames that attention is paid to. They stay the same for the whole video.
         grid: (h, w), N = h * w.
-        samples: (n, C) features of tokens of the video, n of `num_samples`; the sketch is made to suit these.
+        samples: (n, C) features of tokens of the video, see `sample_tokens`; the sketch is made to suit these.
         tau: distance threshold, in nats.
         clock: adds up the seconds of each stage.
     """
@@ -72,11 +74,10 @@ class Stream:
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.tau, self.engine = network, grid, tau, engine
         tokens = key_features.flatten(0, 1)
-        columns = grid_subset(len(key_features), grid, engine.key_cell, device=tokens.device)
-        self.keys = network.keys(tokens[columns])
+        self.keys = network.keys(tokens)
         if engine.thin:
-            few = grid_subset(len(key_features), grid, engine.label_cell, device=tokens.device)
-            self.label_keys, self.label_columns = network.keys(tokens[few]), torch.isin(columns, few)
+            self.label_columns = grid_subset(len(key_features), grid, engine.label_cell, device=tokens.device)
+            self.label_keys = network.keys(tokens[self.label_columns])
         self.sketch = fit_sketch(network.attention_rows(network.queries(samples), self.keys), rank=engine.rank)
         self.scratch = Scratch()
         self.found: list[Tensor] = []  # centres (K, S) of each window, or of all windows so far
