@@ -339,15 +339,21 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_in_one_line(fault, build):
-    key, plant, message = FAULTS[fault]
+def planted(fault, build):
+    """Build a tree, plant the fault, and see it named once, in one line: the tree, its root and the message."""
+    key, plant, message = fault
     tree, root = build(key)
     plant(root)
     found = problems(tree, root)
     assert len(found) == 1
     assert re.search(message, found[0])
     assert "\n" not in found[0]
+    return tree, root, message
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_in_one_line(fault, build):
+    tree, root, message = planted(FAULTS[fault], build)
     if tree.dataset != "sprites":  # which would be completed
         with pytest.raises(UserError, match=message):
             read_everything(load(tree, root))
@@ -447,12 +453,7 @@ def use_numbers(definition):
 
 @pytest.mark.parametrize("fault", MISMATCHES)
 def test_a_mismatch_is_named_once_and_keeps_nobody_from_reading(fault, build):
-    key, plant, message = MISMATCHES[fault]
-    tree, root = build(key)
-    plant(root)
-    found = problems(tree, root)
-    assert len(found) == 1
-    assert re.search(message, found[0])
+    tree, root, _ = planted(MISMATCHES[fault], build)
     read_everything(load(tree, root))
 
 

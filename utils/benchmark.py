@@ -43,7 +43,14 @@ from model.proposals import rank_clusters, upsample_labels
 from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from utils.clock import Clock
-from utils.config import check_resolution, positive_float, positive_int
+from utils.config import (
+    DEFAULT_TEMPERATURE,
+    EMBEDDED_RECIPE,
+    check_resolution,
+    load_recipe,
+    positive_float,
+    positive_int,
+)
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.folders import check_writable
@@ -91,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--basepath", help="a video file or folder of frames; without it the first generated validation video")
     add("--backbone", default=EMBEDDED)
     add("--dino_path")
-    add("--temperature", type=positive_float, help="s of the training-free point; 5.75 if embedded, else 3")
+    add("--temperature", type=positive_float, help="s of the training-free point; as in eval.py if not given")
     add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
     add("--num_frames", type=positive_int, default=30)
     add("--ratio", type=positive_int, default=10)
@@ -138,7 +145,7 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.n
     """One engine on one setting: a row of the table, and the labels (T, h, w)."""
     device = choose_device(args.device)
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
-    network.init_blocks("identity", temperature=args.temperature or (5.75 if args.backbone == EMBEDDED else 3.0))
+    network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone))
     check_resolution(args.resolution, network.backbone.patch_size)
     segmenter = Segmenter(
         network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
@@ -161,6 +168,13 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.n
         "tau": args.tau, "runs": len(runs),
     }  # fmt: skip
     return row, found.labels
+
+
+def usual_temperature(backbone: str) -> float:
+    """s of the training-free point that eval.py has by default: of the embedded backbone's recipe, or the flag's."""
+    if backbone == EMBEDDED:
+        return load_recipe(str(EMBEDDED_RECIPE), "eval")["temperature"]
+    return DEFAULT_TEMPERATURE
 
 
 def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames: int) -> Segmentation:

@@ -13,6 +13,7 @@ from utils.errors import UserError
 PROGRAMS = ("train", "eval")
 # The recipe of the embedded default, and the options of which any one means that something else is wanted.
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
+DEFAULT_TEMPERATURE = 3.0
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
@@ -165,7 +166,12 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image_stats", default="imagenet", choices=("imagenet", "reference"), help="image normalisation")
     add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks, one on the other")
     add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
-    add("--temperature", type=positive_float, default=3.0, help="s of the identity start, q = k = s LayerNorm(keys)")
+    add(
+        "--temperature",
+        type=positive_float,
+        default=DEFAULT_TEMPERATURE,
+        help="s of the identity start, q = k = s LayerNorm(keys)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda (one GPU per process), cuda:1, ...")
     add("--amp", default="none", choices=("none", "bf16", "fp16"), help="mixed precision")
     add("--seed", type=not_negative_int, default=0)

@@ -15,7 +15,8 @@ import torch
 Piece, Result = TypeVar("Piece"), TypeVar("Result")
 _pools: dict[int, ThreadPoolExecutor] = {}
 _making = threading.Lock()
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not live on in a forked process
+if hasattr(os, "register_at_fork"):  # where processes can fork; threads do not live on in the new one
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device) -> list[Result]:
