@@ -29,7 +29,7 @@ from utils.errors import UserError, run_main
 from utils.folders import check_writable
 from utils.png import MAX_INDEXED, leftovers, palette, read_label_png, replacing, write_label_png
 
-VERSION = 2  # raise it with every change of the pixels
+VERSION = 3  # raise it with every change of the pixels
 MANIFEST = "sprites.json"
 FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "ImageSets/2017"
 UNFINISHED, LOCK = ".unfinished", ".lock"

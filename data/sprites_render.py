@@ -2,8 +2,8 @@
 
     frames, labels = render_sequence(7, height=240, num_frames=32)
 
-Every actor has colours of its own, but stones, bushes and patches of the background wear them too, and the light
-changes over the video: colour alone does not tell what is one object. Pattern, shading, focus, shape and motion do.
+All of a video wears the same five colours, actors and background alike, and the light changes: colour alone does not
+tell what is one object. Pattern, shading, focus, shape and motion do.
 Colours are linear light until the last step.
 """
 
@@ -29,7 +29,7 @@ from data.sprites_scene import (
 )
 
 ASPECT = 16 / 9
-PATCHED_SHARE = 0.2  # of a background plane, for each actor: patches in the actor's colours
+PATCHED_SHARE = 0.2  # of a background plane, for each further pattern
 SHUTTER = 0.6  # open share of the time between two frames
 SUBSAMPLES = 3  # exposures averaged for motion blur; the labels are the middle one's
 MARGIN = 0.42  # of a background layer beyond the resting picture, world units
@@ -395,32 +395,30 @@ def _perspective(texture: np.ndarray, row: float) -> np.ndarray:
     return cv2.remap(texture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
-def _textures(rng: np.random.Generator, names: list[str], palettes: list, shape: tuple[int, int], height: int):
-    """Painted planes (h, w, 3) of the background's pattern families, of assorted scales, one for each palette."""
-    for name, palette in zip(names, palettes, strict=True):
+def _textures(rng: np.random.Generator, names: list[str], palette: np.ndarray, shape: tuple[int, int], height: int):
+    """Painted planes (h, w, 3) of the background's pattern families, of assorted scales."""
+    for name in names:
         period = height * float(np.exp(rng.uniform(np.log(0.08), np.log(0.35))))
         yield paint(rng, pattern(rng, name, shape, period), palette, skew=rng.uniform(0.75, 1.3), contrast=0.7)
 
 
-def _patch(rng: np.random.Generator, plane: np.ndarray, decoys: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay every decoy texture over a share of a plane (h, w, 3), in a few large patches with soft edges."""
-    for decoy in decoys:
+def _patch(rng: np.random.Generator, plane: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """Lay other textures over a share of a plane (h, w, 3) each, in a few large patches with soft edges."""
+    for other in others:
         field = _smooth(rng, plane.shape[:2])
         cover = 1 / (1 + np.exp(-8 * (field - np.quantile(field, 1 - PATCHED_SHARE))))
-        plane = plane + (decoy - plane) * cover[..., None].astype(np.float32)
+        plane = plane + (other - plane) * cover[..., None].astype(np.float32)
     return plane
 
 
 def _make_layers(
-    rng: np.random.Generator, scene: Scene, names: list[str], palette: np.ndarray, worn: list[np.ndarray], light: Light,
-    height: int,
-) -> list[Layer]:  # fmt: skip
-    """Background planes far to near, then one for each occluder. `worn`: the actors' palettes, used here too."""
+    rng: np.random.Generator, scene: Scene, names: list[str], palette: np.ndarray, light: Light, height: int
+) -> list[Layer]:
+    """Background planes far to near, then one for each occluder; `names` of at least two patterns."""
     shape = (round(height * (1 + 2 * MARGIN)), round(height * (scene.aspect + 2 * MARGIN)))
-    far, ground = _textures(rng, names[:2], [palette] * 2, shape, height)
-    decoys = list(_textures(rng, [names[i % len(names)] for i in range(2, 2 + len(worn))], worn, shape, height))
-    families = [ground, *decoys]
-    far, ground = _patch(rng, far, decoys), _patch(rng, ground, decoys)
+    far, *families = _textures(rng, names, palette, shape, height)
+    ground, *others = families
+    far, ground = _patch(rng, far, others), _patch(rng, ground, others)
     solid = np.ones(shape, np.float32)
     layers = []
     flat = 0.75 * light.sun + 0.7 * light.sky
@@ -437,7 +435,7 @@ def _make_layers(
     else:
         front = np.dstack([shade(ground, 3 * ground.mean(-1), light), solid]).astype(np.float32)
         _clutter(rng, front, families, light, 24, (0.03 * height, 0.11 * height), (0, shape[0]))
-    front = cv2.GaussianBlur(front, (0, 0), float(rng.uniform(1.2, 2.2)) * height / 240)  # out of focus
+    front = cv2.GaussianBlur(front, (0, 0), float(rng.uniform(2.6, 4.2)) * height / 240)  # out of focus
     layers.append(Layer(front, 1.0))
     for occluder in scene.occluders:
         outline = (occluder.outline + np.array([scene.aspect / 2 + MARGIN, 0.5 + MARGIN])) * height
@@ -479,16 +477,15 @@ class Stage:
         self.scene = plan_scene(rng, aspect=self.shape[1] / height)
         self.light = _light_curve(rng)
         names = [str(n) for n in rng.permutation(SKINS)][: len(self.scene.actors)]
-        palette, *worn = ((PALETTES[rng.permutation(len(PALETTES))] / 255) ** GAMMA).astype(np.float32)
-        worn = [0.5 * own + 0.5 * palette for own in worn[: len(names)]]
+        palette = ((PALETTES[int(rng.integers(len(PALETTES)))] / 255) ** GAMMA).astype(np.float32)
         periods = rng.permutation(np.geomspace(0.06, 0.25, len(names)))  # of the patterns, in body lengths
         self.puppets = [
-            _make_puppet(rng, actor, name, own, period=period, height=height)
-            for actor, name, own, period in zip(self.scene.actors, names, worn, periods, strict=True)
+            _make_puppet(rng, actor, name, palette, period=period, height=height)
+            for actor, name, period in zip(self.scene.actors, names, periods, strict=True)
         ]
         rest = [str(n) for n in rng.permutation(GROUNDS) if n not in names]
         names = (["clouds", *rest, "cracks"])[:4]
-        self.layers = _make_layers(rng, self.scene, names, palette, worn, self.light(0.5), height)
+        self.layers = _make_layers(rng, self.scene, names, palette, self.light(0.5), height)
         tile = tuple(int(s * 1.9) for s in self.shape)
         self.clouds = np.exp(0.32 * np.clip(fractal(rng, tile, 1.5), -2, 2)).astype(np.float32)
         self.drift = rng.normal(0, 0.1, 2)
