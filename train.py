@@ -3,10 +3,11 @@
 python train.py                                                           # embedded backbone on generated videos
 python train.py --basepath VIDEOS --dino_path dino_deitsmall8_pretrain.pth --output_path outputs/run
 torchrun --nproc_per_node 8 train.py --config configs/davis17_dino_s8.yaml --basepath VIDEOS ...
-python train.py --config ... --output_path outputs/run --resume_path outputs/run/last.pt      # continue a run
+python train.py --config ... --output_path outputs/run --resume_path auto      # begin a run, or go on with it
 """
 
 import argparse
+import contextlib
 import copy
 import math
 import sys
@@ -19,7 +20,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, index_videos
+from data.clips import (
+    CLIPS_PER_EPOCH,
+    BadFrames,
+    ClipDataset,
+    StepSampler,
+    collate_clips,
+    index_videos,
+    reading_faults,
+)
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
 from model.embedded import checkpoint_path
 from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
@@ -39,10 +48,14 @@ from utils.config import (
 )
 from utils.device import autocast, choose_device
 from utils.errors import UserError, run_main
+from utils.folders import held
 from utils.logs import Meter, RunLog
-from utils.runs import check_output, prepare_output, restore_run, save_run, say
+from utils.origin import fingerprint, origin
+from utils.runs import AUTO, check_output, find_run, is_done, prepare_output, restore_run, save_run, say
+from utils.stopping import StopRequest, leave_to_parent, stop_requests
 
 WATCH = {"num_frames": 12, "key_stride": 4}  # of the clips that are segmented while training
+PROFILED_STEPS = 3  # after two others
 NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
 
 
@@ -71,7 +84,11 @@ def make_parser() -> Parser:
     train = parser.add_argument_group("training").add_argument
     train("--init", default="random", choices=("random", "identity"), help="start of the block")
     train("--init_path", help="checkpoint to take the block's weights from; embedded: the one in assets/")
-    train("--resume_path", help="checkpoint of the run to continue: weights, optimizer, schedule, step, RNG")
+    train(
+        "--resume_path",
+        help="checkpoint of the run to continue: weights, optimizer, schedule, step, RNG; auto: the newest in "
+        "--output_path, if there is one",
+    )
     train("--output_path", default="outputs/train", help="where checkpoints and logs go")
     train("--overwrite", action="store_true", help="start anew over the run in --output_path")
     train("--batch_size", type=positive_int, default=1, help="clips per process and forward pass")
@@ -102,6 +119,10 @@ def make_parser() -> Parser:
     )
     train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
     train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
+    search = parser.add_argument_group("finding faults").add_argument
+    search("--overfit", type=positive_int, metavar="N", help="train on the first N clips again and again")
+    search("--profile", action="store_true", help="write where steps 3 to 5 spend their time to --output_path/profile")
+    search("--detect_anomaly", action="store_true", help="name the operation whose gradient is not finite; slow")
     return parser
 
 
@@ -110,24 +131,33 @@ def main() -> None:
     device = choose_device(args.device)
     args.init_path = checkpoint_path(args.init_path)
     check_place(args.dataset, find_root(args), split=None, flag="--basepath")
-    resumed = load_checkpoint(args.resume_path) if args.resume_path else None
+    begin_or_go_on = args.resume_path == AUTO
+    resumed, args.resume_path = find_run(args.resume_path, Path(args.output_path))
+    if begin_or_go_on and resumed and is_done(resumed, args):
+        return
     network = make_network(args, resumed).to(device)
     check_resolution(args.resolution, network.backbone.patch_size)
     optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
     step = restore_run(resumed, args, optimizer, scaler) if resumed else 0
+    if args.profile and args.num_train_steps - step < 2 + PROFILED_STEPS:
+        raise UserError(f"--profile: looks at steps 3 to {2 + PROFILED_STEPS}; raise --num_train_steps to {step + 5}")
     output = {"resume_path": args.resume_path, "overwrite": args.overwrite}
     check_output(Path(args.output_path), **output)
     videos = find_videos(args)  # only now: it may generate them
     distributed.start(device)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(distributed.stop)
         if distributed.is_main():
+            stack.enter_context(held(Path(args.output_path), flag="--output_path"))
             prepare_output(Path(args.output_path), **output)
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
-        run(args, network, optimizer, scaler, videos, first_step=step, start=start)
-    finally:
-        distributed.stop()
+        stop = stack.enter_context(stop_requests())
+        with reading_faults():
+            run(args, network, optimizer, scaler, videos, first_step=step, start=start, stop=stop)
+    if stop.exit_code:
+        sys.exit(stop.exit_code)
 
 
 def run(
@@ -139,8 +169,9 @@ def run(
     *,
     first_step: int,
     start: torch.nn.ModuleList | None,
+    stop: StopRequest,
 ) -> None:
-    """The training loop."""
+    """The training loop; once it is asked to `stop` it ends after the step it is at, with a checkpoint."""
     device = next(network.parameters()).device
     output = Path(args.output_path)
     num_images = sum(map(len, videos.values()))
@@ -151,7 +182,9 @@ def run(
     watch = make_watch(args, network, videos, bad_frames) if distributed.is_main() else None
     log = RunLog(output, step=first_step) if distributed.is_main() else None
     meter = Meter(device)
-    backbone_hash = network.backbone.weights_hash()
+    backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
+    from_where = {"backbone": backbone, "data": fingerprint(videos), **origin()}
+    profiler = make_profiler(args)
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
     if watch and first_step == 0:
         log.write(0, watch.measure(network))
@@ -165,10 +198,13 @@ def run(
                 batch = next(batches)
                 bad_frames.add(batch)
                 clips.append(batch.frames)
-        meter.add(
-            train_step(args, network, optimizer, scaler, clips, step=step, start=start), clips=sum(map(len, clips))
-        )
+        with torch.autograd.set_detect_anomaly(args.detect_anomaly):
+            losses = train_step(args, network, optimizer, scaler, clips, step=step, start=start)
+        meter.add(losses, clips=sum(map(len, clips)))
         done = step + 1
+        if profiler:
+            profiler.step()
+        stop.exit_code = int(distributed.largest(stop.exit_code, device))
         scalars = {}
         if done % args.log_freq == 0 or done == args.num_train_steps:
             scalars = {"lr": lr, "epoch": done * clips_per_step(args) / CLIPS_PER_EPOCH, **meter.read()}
@@ -179,15 +215,18 @@ def run(
         if log and scalars:
             log.write(done, scalars)
         keep = done % args.save_freq == 0 or done == args.num_train_steps
-        if log and (keep or done % args.last_freq == 0):
-            save_run(
-                output, args, network, optimizer, scaler, done, start=start, backbone_hash=backbone_hash, keep=keep
-            )
+        if log and (keep or stop.exit_code or done % args.last_freq == 0):
+            save_run(output, args, network, optimizer, scaler, done, start=start, origin=from_where, keep=keep)
         bar.update()
+        if done == args.num_train_steps:
+            stop.exit_code = 0
+        elif stop.exit_code:
+            break
     bar.close()
     if log:
         log.close()
-        say(f"done: {output / 'last.pt'}")
+        asked = f"asked to stop after step {done}; go on with --resume_path auto" if stop.exit_code else "done"
+        say(f"{asked}: {output / 'last.pt'}")
 
 
 def train_step(
@@ -312,12 +351,27 @@ def make_loader(args: argparse.Namespace, videos: dict[str, list[Path]], first_s
     )
     sampler = StepSampler(
         start_step=first_step, num_steps=args.num_train_steps, clips_per_step=clips_per_step(args),
-        rank=distributed.rank(), world_size=distributed.world_size(),
+        rank=distributed.rank(), world_size=distributed.world_size(), repeat=args.overfit,
     )  # fmt: skip
     return DataLoader(
         dataset, batch_size=args.batch_size, sampler=sampler, num_workers=args.num_workers, collate_fn=collate_clips,
-        persistent_workers=args.num_workers > 0,
+        persistent_workers=args.num_workers > 0, worker_init_fn=leave_to_parent,
     )  # fmt: skip
+
+
+def make_profiler(args: argparse.Namespace) -> torch.profiler.profile | None:
+    """Of the main process with --profile: a trace of its steps 3 to 5, for chrome://tracing or ui.perfetto.dev."""
+    if not args.profile or not distributed.is_main():
+        return None
+    folder = Path(args.output_path) / "profile"
+    profiler = torch.profiler.profile(
+        activities=torch.profiler.supported_activities(),
+        schedule=torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1),
+        on_trace_ready=torch.profiler.tensorboard_trace_handler(str(folder)),
+        record_shapes=True,
+    )
+    profiler.start()
+    return profiler
 
 
 def clips_per_step(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,23 +131,43 @@ def collate_clips(clips: list[Clip]) -> Clip:
     return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)
 
 
+@contextmanager
+def reading_faults() -> Iterator[None]:
+    """Within it the end of a process that reads frames, mostly for want of memory, is a `UserError`."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:  # torch's word for it, or a broken pipe
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"--num_workers: a process that reads frames ended ({' '.join(str(error).split())[:120]}); lower "
+            "--num_workers or --batch_size, and go on with --resume_path auto"
+        ) from error
+
+
 class StepSampler(Sampler[int]):
     """The clip numbers that one process sees, from `start_step` to `num_steps`.
 
     Step s takes clips s*G to (s+1)*G - 1, G = clips_per_step; rank r of `world_size` takes the r-th equal share, in
-    order. Which clips a step sees depends on neither the number of processes nor on where a run was resumed.
+    order. Which clips a step sees depends on neither the number of processes nor on where a run was resumed. `repeat`:
+    only the first so many clips, again and again.
     """
 
-    def __init__(self, *, start_step: int, num_steps: int, clips_per_step: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, *, start_step: int, num_steps: int, clips_per_step: int, rank: int = 0, world_size: int = 1,
+        repeat: int | None = None,
+    ):  # fmt: skip
         self.steps = range(start_step, num_steps)
         self.clips_per_step = clips_per_step
         self.share = clips_per_step // world_size
         self.rank = rank
+        self.repeat = repeat
 
     def __iter__(self) -> Iterator[int]:
         for step in self.steps:
             first = step * self.clips_per_step + self.rank * self.share
-            yield from range(first, first + self.share)
+            for number in range(first, first + self.share):
+                yield number if self.repeat is None else number % self.repeat
 
     def __len__(self) -> int:
         return len(self.steps) * self.share

@@ -89,6 +89,17 @@ def average(values: "Iterable[Tensor]") -> None:
         value.copy_(mean.view_as(value))
 
 
+def largest(value: float, device: "torch.device") -> float:
+    """The largest of all processes' values."""
+    if not (dist := _group()):
+        return value
+    import torch
+
+    shared = torch.tensor(float(value), device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return shared.item()
+
+
 def copy_from_main(values: "Iterable[Tensor]") -> None:
     """Give every process the main one's values, in place."""
     if dist := _group():

@@ -1,6 +1,8 @@
 """A training run on the disk: its checkpoints, what stays the same when it is resumed, whose folder it is."""
 
 import argparse
+import contextlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,11 +12,13 @@ import torch
 from tqdm import tqdm
 
 from utils import distributed
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.folders import check_writable
 
 FORMAT = 1  # of the checkpoints
+LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint, and the one it replaced
+AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
 # What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = ("seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames")
 CHANGE_IS_NOTED = (
@@ -42,10 +46,13 @@ def save_run(
     step: int,
     *,
     start: torch.nn.ModuleList | None,
-    backbone_hash: str,
+    origin: dict[str, Any],
     keep: bool,
 ) -> None:
-    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept. The frozen backbone is never in it."""
+    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept; the `last.pt` before becomes `previous.pt`.
+
+    The frozen backbone is never in it. `origin`: plain values that tell where the run came from, `backbone` among them.
+    """
     content = {
         "format": FORMAT,
         "step": step,
@@ -55,11 +62,67 @@ def save_run(
         "scaler": scaler.state_dict(),
         "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
         "config": plain(vars(args)),
-        "backbone": {"name": network.backbone.name, "sha256": backbone_hash},
+        **origin,
     }
     if keep:
         save_checkpoint(output / f"step_{step:07d}.pt", content)
-    save_checkpoint(output / "last.pt", content)
+    _keep_previous(output)
+    save_checkpoint(output / LAST, content)
+
+
+def _keep_previous(output: Path) -> None:
+    """Give `last.pt` a second name, `previous.pt`, so that at no moment there is no whole checkpoint."""
+    if not (output / LAST).is_file():
+        return
+    spare = output / f".{PREVIOUS}.{os.getpid()}.partial"
+    with contextlib.suppress(FileNotFoundError):
+        spare.unlink()
+    try:
+        os.link(output / LAST, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(output / LAST, spare)
+    os.replace(spare, output / PREVIOUS)
+
+
+def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | None]:
+    """The checkpoint to continue from and its path; (None, None) where a run begins.
+
+    `auto` stands for the newest checkpoint in `output`, if there is one, so that one command begins a run and goes on
+    with it. In place of a `last.pt` that is damaged or gone the newest other checkpoint beside it is taken, and a
+    line says so.
+
+    Raises:
+        UserError: no such file, or none of them is whole.
+    """
+    if resume_path is None:
+        return None, None
+    if resume_path != AUTO and Path(resume_path).name != LAST:
+        return load_checkpoint(resume_path), resume_path
+    folder = output if resume_path == AUTO else Path(resume_path).parent
+    others = [path for path in (folder / PREVIOUS, *folder.glob("step_*.pt")) if path.is_file()]
+    candidates = [folder / LAST, *sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
+    if resume_path == AUTO and not any(path.is_file() for path in candidates):
+        return None, None
+    faults = []
+    for path in candidates:
+        try:
+            content = load_checkpoint(path)
+        except UserError as error:
+            faults.append(error)
+            continue
+        if faults:
+            say(f"warning: {faults[0]}; going on from {path}, step {content.get('step')}")
+        return content, str(path)
+    raise faults[0]
+
+
+def is_done(content: dict, args: argparse.Namespace) -> bool:
+    """Whether the run of a checkpoint has nothing left to do, which is then said."""
+    step = content.get("step")
+    done = isinstance(step, int) and step >= args.num_train_steps
+    if done:
+        say(f"already done: {args.resume_path} is at step {step} of {args.num_train_steps}")
+    return done
 
 
 def restore_run(
@@ -99,7 +162,7 @@ def check_output(output: Path, *, resume_path: str | Path | None, overwrite: boo
     """Refuse to write over another run, unless that is wanted, and a folder that cannot be written; nothing changes."""
     if _holds_another_run(output, resume_path) and not overwrite:
         raise UserError(
-            f"--output_path {output}: holds a run; continue it with --resume_path {output / 'last.pt'}, "
+            f"--output_path {output}: holds a run; continue it with --resume_path {output / LAST}, "
             "choose another folder, or give --overwrite"
         )
     check_writable(output, flag="--output_path")
@@ -116,14 +179,15 @@ def prepare_output(
     check_output(output, resume_path=resume_path, overwrite=overwrite)
     if not _holds_another_run(output, resume_path):
         return
-    for path in [*output.glob("step_*.pt"), *(output / name for name in ("last.pt", "log.jsonl", *also))]:
+    for path in [*output.glob("step_*.pt"), *(output / name for name in (LAST, PREVIOUS, "log.jsonl", *also))]:
         path.unlink(missing_ok=True)
-    shutil.rmtree(output / "tensorboard", ignore_errors=True)
+    for folder in ("tensorboard", "profile"):
+        shutil.rmtree(output / folder, ignore_errors=True)
 
 
 def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
     in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
-    return not in_place and (output / "last.pt").exists()
+    return not in_place and any((output / name).exists() for name in (LAST, PREVIOUS))
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

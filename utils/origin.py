@@ -1,0 +1,48 @@
+"""Where a file came from: the command, the code, the libraries, the data."""
+
+import hashlib
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torchvision
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def origin() -> dict[str, Any]:
+    """Plain values for a checkpoint: `command`, `git` (revision, "+" where files differ from it; None outside one) and
+    `versions`."""
+    return {
+        "command": list(sys.argv),
+        "git": git_revision(),
+        "versions": {
+            "python": platform.python_version(), "torch": str(torch.__version__), "torchvision": torchvision.__version__,
+            "timm": timm.__version__, "numpy": np.__version__,
+        },
+    }  # fmt: skip
+
+
+def git_revision() -> str | None:
+    """The revision checked out here, with "+" where tracked files differ from it; None without git."""
+    try:
+        ask = ["git", "-C", str(REPOSITORY)]
+        run = {"capture_output": True, "text": True, "timeout": 20, "check": True}
+        revision = subprocess.run([*ask, "rev-parse", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run([*ask, "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision + ("+" if changed else "")
+
+
+def fingerprint(videos: dict[str, list[Path]]) -> str:
+    """SHA-256 over the names of videos and their frames: 64 hexadecimal digits. Contents are not read."""
+    digest = hashlib.sha256()
+    for name in sorted(videos):
+        digest.update("\0".join((name, *(frame.name for frame in videos[name]), "")).encode())
+    return digest.hexdigest()
