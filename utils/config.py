@@ -149,6 +149,8 @@ def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str
     values = value if isinstance(value, list) else [value]
     if any(isinstance(item, dict | list | bool) for item in values):
         raise UserError(f"{path}: '{option.dest}' must be a number, a text, or a list of them")
+    if option.nargs is None and len(values) != 1:
+        raise UserError(f"{path}: '{option.dest}' must be one value, not {len(values)}")
     # One word for a single value, so that a negative number or a leading dash is not taken for an option.
     return [f"{flag}={values[0]}"] if option.nargs is None else [flag, *map(str, values)]
 

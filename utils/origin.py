@@ -18,14 +18,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def origin() -> dict[str, Any]:
     """Plain values for a checkpoint: `command`, `git` (revision, "+" where files differ from it; None outside one) and
     `versions`."""
+    libraries = {module.__name__: str(module.__version__) for module in (torch, torchvision, timm, np)}
     return {
         "command": list(sys.argv),
         "git": git_revision(),
-        "versions": {
-            "python": platform.python_version(), "torch": str(torch.__version__), "torchvision": torchvision.__version__,
-            "timm": timm.__version__, "numpy": np.__version__,
-        },
-    }  # fmt: skip
+        "versions": {"python": platform.python_version(), **libraries},
+    }
 
 
 def git_revision() -> str | None:
