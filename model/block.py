@@ -7,11 +7,13 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.attention import attend
+
 LOG2_E = math.log2(math.e)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that also returns its attention; qkv without bias."""
+    """Multi-head self-attention that also returns its attention, averaged over heads; qkv without bias."""
 
     def __init__(self, dim: int, *, num_heads: int, proj_drop: float, attn_drop: float):
         super().__init__()
@@ -21,20 +23,18 @@ class Attention(nn.Module):
         self.scale = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
-        self.attn_drop = nn.Dropout(attn_drop)
+        self.attn_drop = attn_drop
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend from x (B, L, C) to context (B, S, C); returns (B, L, C) and the attention (B, M, L, S).
+        """Attend from x (B, L, C) to context (B, S, C); returns (B, L, C) and the mean attention (B, L, S).
 
         The attention returned is the softmax itself, a distribution over S; dropout acts on the copy that mixes
         the values.
         """
-        q, k = self.queries(x), self.keys(context)
-        v = self._project(context, 2)
-        attn = self.weights(q, k)
-        mixed = (self.attn_drop(attn) @ v).transpose(1, 2).flatten(2)
-        return self.proj_drop(self.proj(mixed)), attn
+        drop = self.attn_drop if self.training else 0.0
+        mixed, attn = attend(self.queries(x), self.keys(context), self._project(context, 2), drop=drop)
+        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2))), attn
 
     def queries(self, x: Tensor) -> Tensor:
         """(B, L, C) -> queries (B, M, L, C/M)."""
@@ -44,12 +44,10 @@ class Attention(nn.Module):
         """(B, S, C) -> keys (B, M, S, C/M)."""
         return self._project(x, 1)
 
-    def weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """softmax(q k^T / sqrt(C/M)): (..., L, C/M), (..., S, C/M) -> (..., L, S)."""
-        return torch.softmax(torch.matmul(q * self.scale, k.transpose(-2, -1)), dim=-1)
-
     def add_weights(self, total: Tensor, q: Tensor, k: Tensor, *, scores: Tensor) -> None:
-        """total (L, S) += `weights` of one head (L, C/M), (S, C/M) over the number of heads, by way of `scores` (L, S).
+        """total (L, S) += softmax(q k^T / sqrt(C/M)) of one head (L, C/M), (S, C/M) over the number of heads.
+
+        `scores` (L, S) is overwritten.
 
         In powers of 2, which torch computes in half the time of those of e, and in place.
         """
@@ -94,7 +92,7 @@ class SpatioTemporalBlock(nn.Module):
         """x (B, L, C) attends to itself or to `context` (B, S, C).
 
         Returns:
-            Output tokens (B, L, C) and the attention of every head (B, M, L, S), rows summing to 1.
+            Output tokens (B, L, C) and the attention averaged over heads (B, L, S), rows summing to 1.
         """
         normed = self.norm1(x)
         mixed, attn = self.attn(normed, normed if context is None else self.norm1(context))

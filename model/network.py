@@ -66,7 +66,7 @@ class SpatioTemporalNetwork(nn.Module):
         for block in blocks:
             x, attn = block(x)
         tokens = rearrange(x, "b (t n) c -> b t n c", t=clip_length)[:, :, first:]
-        attn = rearrange(attn.mean(1), "b (t n) (s m) -> b t n s m", t=clip_length, s=clip_length)
+        attn = rearrange(attn, "b (t n) (s m) -> b t n s m", t=clip_length, s=clip_length)
         return tokens, rearrange(attn[:, :, first:, :, first:], "b t n s m -> b (t n) (s m)")
 
     @torch.no_grad()

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from data.sprites import write_sprites
 from model.segmenter import key_frame_indices
 from utils import benchmark
@@ -45,6 +47,20 @@ def test_benchmark_of_inference(tmp_path):
     assert [row["engine"] for row in rows] == ["plain", "exact", "fast"]
     assert {row["key_frames"] for row in rows} == {"4"}
     assert all(float(row["backbone"]) > 0 and float(row["peak_gb"]) > 0 for row in rows)
+
+
+def test_benchmark_of_training(tmp_path):
+    """Both engines give the same losses."""
+    write_sprites(tmp_path / "sprites", height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
+    command = [sys.executable, "-m", "utils.benchmark_training", "--basepath", tmp_path / "sprites", "--resolution"]
+    command += ["80", "160", "--steps", "1", "--csv", tmp_path / "out.csv"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open() as file:
+        plain, ours = csv.DictReader(file)
+    for loss in ("semantic", "motion"):
+        assert float(ours[loss]) > 0
+        assert float(ours[loss]) == pytest.approx(float(plain[loss]), rel=1e-4, abs=2e-6)
 
 
 def test_growth(tmp_path):

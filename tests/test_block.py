@@ -16,7 +16,7 @@ def test_golden(golden):
     block.load_state_dict({key[2:]: value for key, value in golden.items() if key.startswith("w:")}, strict=True)
     y, attn = block(golden["x"])
     torch.testing.assert_close(y, golden["y"], rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(attn, golden["attn"], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(attn, golden["attn"].mean(1), rtol=1e-6, atol=1e-12)
 
 
 def test_parameter_count_of_the_paper():
@@ -33,9 +33,9 @@ def test_identity_start_is_the_training_free_point():
     y, attn = block(x)
     torch.testing.assert_close(y, x)
     normed = 3.0 * F.layer_norm(x[0], (48,))
-    for head in range(8):
-        part = normed[:, 6 * head : 6 * head + 6]
-        torch.testing.assert_close(attn[0, head], torch.softmax(part @ part.T / 6**0.5, dim=-1))
+    parts = normed.split(6, dim=-1)
+    heads = torch.stack([torch.softmax(part @ part.T / 6**0.5, dim=-1) for part in parts])
+    torch.testing.assert_close(attn[0], heads.mean(0))
 
 
 def test_attending_to_a_context():
@@ -45,13 +45,11 @@ def test_attending_to_a_context():
     y, attn = block(x)
     some, some_attn = block(x[:, :3], context=x)
     torch.testing.assert_close(some, y[:, :3])
-    torch.testing.assert_close(some_attn, attn[:, :, :3])
-    scores = block.attn.weights(block.queries(x), block.keys(x))
-    torch.testing.assert_close(scores, attn)
+    torch.testing.assert_close(some_attn, attn[:, :3])
 
 
 def test_attention_is_returned_before_dropout():
     torch.manual_seed(0)
     block = SpatioTemporalBlock(16, num_heads=4, attn_drop=0.9).train()
     _, attn = block(torch.randn(1, 30, 16))
-    torch.testing.assert_close(attn.sum(-1), torch.ones(1, 4, 30))
+    torch.testing.assert_close(attn.sum(-1), torch.ones(1, 30))

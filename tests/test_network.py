@@ -35,10 +35,10 @@ def test_training_path_drops_cls_rows_and_columns(tiny_weights):
     tokens, attn = network(frames)
     keys, cls = network.backbone(frames.flatten(0, 1), with_cls=True)
     x = torch.cat([cls[:, None], keys], 1).view(2, 3 * 16, 64)  # by hand: 3 frames of CLS + 15 tokens
-    y, heads = network.blocks[0](x)
+    y, whole = network.blocks[0](x)
     patch = torch.tensor([i for i in range(48) if i % 16])
     torch.testing.assert_close(tokens, y[:, patch].view(2, 3, 15, 64))
-    torch.testing.assert_close(attn, heads.mean(1)[:, patch][:, :, patch])
+    torch.testing.assert_close(attn, whole[:, patch][:, :, patch])
     assert (attn.sum(-1) < 1).all()
 
 

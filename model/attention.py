@@ -1,0 +1,100 @@
+"""Attention that gives out its mean over heads, in memory that does not grow with the heads.
+
+mixed, mean = attend(q, k, v, drop=0.4)
+
+Training looks at the attention itself, so it has to be made; but only its mean over heads is looked at. The usual graph
+keeps every head's softmax, its dropout and the gradients of both. Here a head's softmax is made a few rows at a time in
+the processor's cache, and made again for the gradient.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from utils.parallel import each
+
+CACHED_ROWS, DEVICE_ROWS = 128, 1 << 20  # of one head's attention at once, on a CPU and elsewhere
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, drop: float = 0.0) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T / sqrt(d)) and what it mixes.
+
+    Args:
+        q: (B, M, L, d). k, v: (B, M, S, d). M heads.
+        drop: share of the attention that is left out where values are mixed, the rest scaled up; drawn from torch's
+            generator.
+
+    Returns:
+        mixed (B, M, L, d) of the dtype of v, and the attention averaged over heads (B, L, S), without dropout, rows
+        summing to 1, of float32 or float64. Both carry gradients, once.
+    """
+    keep = None
+    if drop > 0:
+        keep = torch.empty(*q.shape[:3], k.shape[2], dtype=torch.bool, device=q.device).bernoulli_(1 - drop)
+    return _Attend.apply(q, k, v, keep, drop)
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, drop: float) -> tuple[Tensor, Tensor]:
+        batch, heads, length, dim = q.shape
+        scale, exact = dim**-0.5, torch.promote_types(q.dtype, torch.float32)
+        mixed = torch.empty(q.shape[:3] + v.shape[3:], dtype=v.dtype, device=q.device)
+        mean = torch.empty(batch, length, k.shape[2], dtype=exact, device=q.device)
+        logsumexp = torch.empty(q.shape[:3], dtype=exact, device=q.device)
+
+        def fill(piece: tuple[int, slice]) -> None:
+            b, rows = piece
+            total = torch.zeros_like(mean[b, rows])
+            for m in range(heads):
+                scores = (q[b, m, rows] * scale @ k[b, m].mT).to(exact)
+                logsumexp[b, m, rows] = norm = scores.logsumexp(-1)
+                weights = scores.sub_(norm[:, None]).exp_()
+                total += weights
+                if keep is not None:
+                    weights *= keep[b, m, rows]
+                mixed[b, m, rows] = (weights.to(v.dtype) @ v[b, m]) / (1 - drop)
+            mean[b, rows] = total.div_(heads)
+
+        rows = CACHED_ROWS if q.device.type == "cpu" else DEVICE_ROWS
+        each(fill, [(b, slice(at, at + rows)) for b in range(batch) for at in range(0, length, rows)], device=q.device)
+        ctx.save_for_backward(q, k, v, keep, mixed, logsumexp)
+        ctx.drop = drop
+        return mixed, mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, to_mixed: Tensor, to_mean: Tensor) -> tuple[Tensor | None, ...]:
+        """With P the attention of a head, K what is kept of it, over 1 - drop, g and h the gradients of mixed and mean:
+        dP = (g v^T) K + h / M; dS = P (dP - rowsum(P dP)); dq = dS k, dk = dS^T q, both scaled; dv = (P K)^T g.
+
+        rowsum(P (g v^T) K) is rowsum(g mixed), so that no row is looked at twice.
+        """
+        q, k, v, keep, mixed, logsumexp = ctx.saved_tensors
+        batch, heads, length, dim = q.shape
+        scale, exact, kept = dim**-0.5, logsumexp.dtype, 1 / (1 - ctx.drop)
+        to_q, to_k, to_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        size = CACHED_ROWS if q.device.type == "cpu" else DEVICE_ROWS
+
+        def fill(piece: tuple[int, int]) -> None:
+            b, m = piece
+            sum_k, sum_v = (torch.zeros(x.shape[2:], dtype=exact, device=x.device) for x in (k, v))
+            for at in range(0, length, size):
+                rows = slice(at, at + size)
+                weights = (q[b, m, rows] * scale @ k[b, m].mT).to(exact).sub_(logsumexp[b, m, rows, None]).exp_()
+                inner = (to_mixed[b, m, rows] @ v[b, m].mT).to(exact)
+                dropped = weights
+                if keep is not None:
+                    dropped = weights * keep[b, m, rows] * kept
+                    inner.mul_(keep[b, m, rows]).mul_(kept)
+                sum_v += dropped.to(v.dtype).mT @ to_mixed[b, m, rows]
+                own = to_mean[b, rows] / heads
+                inner += own
+                offset = (to_mixed[b, m, rows] * mixed[b, m, rows]).sum(-1, dtype=exact) + (weights * own).sum(-1)
+                slope = inner.sub_(offset[:, None]).mul_(weights).to(q.dtype)
+                to_q[b, m, rows] = slope @ k[b, m] * scale
+                sum_k += slope.mT @ q[b, m, rows]
+            to_k[b, m], to_v[b, m] = sum_k * scale, sum_v
+
+        each(fill, [(b, m) for b in range(batch) for m in range(heads)], device=q.device)
+        return to_q, to_k, to_v, None, None

@@ -1,0 +1,154 @@
+"""What a training step costs, against a plain transcription of the formulas in the same run.
+
+    python -m utils.benchmark_training                             # the embedded backbone on generated videos
+    python -m utils.benchmark_training --basepath VIDEOS \\
+        --backbone vit_small_patch14_dinov2.lvd142m --dino_path W.pth \\
+        --resolution 196 392 --csv assets/benchmark_training.csv
+
+Each measurement has a process of its own, so that peak memory is its own; it warms up for two steps and reports
+medians. Clips are read beforehand. `backbone` is its forward pass alone, of the same frames. `plain` is
+`model.plain_training`: METHOD.md 1 to 3 word by word. Losses are without dropout, so that they can be compared.
+
+An entry point like train.py: nothing imports it, which is why it may import `train`.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import train
+from data.clips import ClipDataset, index_videos
+from data.sprites import DEFAULT_ROOT, write_sprites
+from model import plain_training
+from model.embedded import EMBEDDED
+from model.network import SpatioTemporalNetwork, build_network
+from utils.benchmark import machine, print_row, write_csv
+from utils.config import check_resolution, positive_int
+from utils.device import AMP_DTYPES, autocast, choose_device, peak_memory_gb, synchronize
+from utils.errors import run_main
+from utils.folders import check_writable
+
+WARM_UP = 2  # steps
+Step = Callable[[Tensor, int], dict[str, float]]
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    if args.csv:
+        check_writable(args.csv.parent, flag="--csv")
+    if args.basepath is None:
+        args.basepath = str(write_sprites(Path(DEFAULT_ROOT)))
+    rows = []
+    for engine in ENGINES:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+            rows.append(pool.submit(measure, args, engine).result())
+        print_row(rows[-1], first=len(rows) == 1)
+    plain, ours = rows
+    print(f"a step is {plain['step'] / ours['step']:.2f} times as fast as plain and takes "
+          f"{ours['step'] / ours['backbone']:.2f} times its backbone, in {ours['peak_gb'] / plain['peak_gb']:.2f} of "
+          f"plain's memory; {machine()}")  # fmt: skip
+    if args.csv:
+        write_csv(args.csv, rows)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--basepath", help="folder of videos; without it the generated ones")
+    add("--backbone", default=EMBEDDED)
+    add("--dino_path")
+    add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
+    add("--num_frames", type=positive_int, default=3)
+    add("--batch_size", type=positive_int, default=2)
+    add("--steps", type=positive_int, default=7, help="of which the median counts")
+    add("--amp", default="none", choices=tuple(AMP_DTYPES), help="of train.py's step and of the backbone beside it")
+    add("--device", default="auto")
+    add("--csv", type=Path, help="append the rows to this table")
+    return parser
+
+
+def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
+    device = choose_device(args.device)
+    torch.manual_seed(0)
+    network = build_network(backbone=args.backbone, dino_path=args.dino_path, drop=0.0, attn_drop=0.0).to(device)
+    network.init_blocks("identity", temperature=train.make_parser().get_default("temperature"))
+    check_resolution(args.resolution, network.backbone.patch_size)
+    clips = ClipDataset(
+        index_videos(Path(args.basepath)), resolution=tuple(args.resolution), num_frames=args.num_frames
+    )
+    batches = [
+        torch.stack([clips[args.batch_size * number + i].frames for i in range(args.batch_size)])
+        for number in range(WARM_UP + args.steps)
+    ]
+    step = ENGINES[engine](args, network)
+    took, losses = [], []
+    for number, batch in enumerate(batches):
+        synchronize(device)
+        start = time.perf_counter()
+        losses.append(step(batch, number))
+        synchronize(device)
+        took.append(time.perf_counter() - start)
+    peak = peak_memory_gb(device)
+    backbone = []
+    for batch in batches[: WARM_UP + 3]:
+        synchronize(device)
+        start = time.perf_counter()
+        with autocast(device, "none" if engine == "plain" else args.amp):
+            network.embed(batch.to(device))
+        synchronize(device)
+        backbone.append(time.perf_counter() - start)
+    return {
+        "engine": engine, "tokens": "x".join(map(str, network.backbone.grid_size(*args.resolution))),
+        "frames": args.num_frames, "batch": args.batch_size, "step": round(statistics.median(took[WARM_UP:]), 3),
+        "backbone": round(statistics.median(backbone[WARM_UP:]), 3), "peak_gb": round(peak, 2),
+        "semantic": round(losses[0]["loss_semantic"], 6), "motion": round(losses[0]["loss_motion"], 6),
+        "amp": "none" if engine == "plain" else args.amp,
+        "device": str(device), "threads": torch.get_num_threads(), "backbone_name": args.backbone, "runs": args.steps,
+    }  # fmt: skip
+
+
+def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
+    """A step of train.py."""
+    settings = train.make_parser().parse_args([])
+    settings.resolution, settings.num_frames, settings.amp = tuple(args.resolution), args.num_frames, args.amp
+    optimizer = train.make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
+    scaler = torch.amp.GradScaler(enabled=False)
+    return lambda batch, number: train.train_step(settings, network, optimizer, scaler, [batch], step=number)
+
+
+def plain_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
+    """A step by `model.plain_training`, with the queries that train.py draws."""
+    settings = train.make_parser().parse_args([])
+    optimizer = train.make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
+    plain_training.write_out_attention(network)
+    device = next(network.parameters()).device
+    height, width = network.backbone.grid_size(*args.resolution)
+
+    def step(batch: Tensor, number: int) -> dict[str, float]:
+        network.train()
+        generator = torch.Generator().manual_seed(train.seed_of(settings.seed, number, 0))
+        sample = torch.randperm(height * width, generator=generator)[: settings.num_queries].to(device)
+        tokens, attn = plain_training.forward(network, batch.to(device))
+        semantic = plain_training.semantic_loss(attn, tokens, sample)
+        motion = plain_training.motion_loss(attn, sample, num_frames=args.num_frames)
+        optimizer.zero_grad()
+        (semantic + motion).backward()
+        torch.nn.utils.clip_grad_norm_(network.blocks.parameters(), settings.clip_grad)
+        optimizer.step()
+        return {"loss_semantic": semantic.item(), "loss_motion": motion.item()}
+
+    return step
+
+
+ENGINES = {"plain": plain_step, "train.py": program_step}
+
+if __name__ == "__main__":
+    run_main(main)
