@@ -204,7 +204,7 @@ def run(
         done = step + 1
         if profiler:
             profiler.step()
-        stop.exit_code = int(distributed.largest(stop.exit_code, device))
+        asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
         scalars = {}
         if done % args.log_freq == 0 or done == args.num_train_steps:
             scalars = {"lr": lr, "epoch": done * clips_per_step(args) / CLIPS_PER_EPOCH, **meter.read()}
@@ -215,18 +215,17 @@ def run(
         if log and scalars:
             log.write(done, scalars)
         keep = done % args.save_freq == 0 or done == args.num_train_steps
-        if log and (keep or stop.exit_code or done % args.last_freq == 0):
+        if log and (keep or asked or done % args.last_freq == 0):
             save_run(output, args, network, optimizer, scaler, done, start=start, origin=from_where, keep=keep)
         bar.update()
-        if done == args.num_train_steps:
-            stop.exit_code = 0
-        elif stop.exit_code:
+        if asked:
             break
     bar.close()
+    stop.exit_code = asked if done < args.num_train_steps else 0
     if log:
         log.close()
-        asked = f"asked to stop after step {done}; go on with --resume_path auto" if stop.exit_code else "done"
-        say(f"{asked}: {output / 'last.pt'}")
+        how = f"asked to stop after step {done}; go on with --resume_path auto" if stop.exit_code else "done"
+        say(f"{how}: {output / 'last.pt'}")
 
 
 def train_step(

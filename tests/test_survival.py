@@ -135,6 +135,23 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, tiny_weights, ru
     assert load_tensors(out / "last.pt")["step"] == step + 2
 
 
+def test_asked_to_stop_while_a_step_is_logged_it_still_saves(davis, tmp_path, run_train, monkeypatch):
+    import train as train_program
+
+    write = train_program.RunLog.write
+
+    def write_and_ask(log, step, scalars):
+        write(log, step, scalars)
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train_program.RunLog, "write", write_and_ask)
+    with pytest.raises(SystemExit) as ended:
+        run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 9)
+    assert ended.value.code == 75
+    assert load_tensors(tmp_path / "run/last.pt")["step"] == 3
+
+
 def test_auto_begins_a_run_and_goes_on_with_it(davis, tmp_path, run_train):
     common = ["--basepath", davis, "--lr", 1e-3, "--resume_path", "auto"]
     run_train(*common, "--output_path", tmp_path / "whole")
