@@ -30,7 +30,16 @@ from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint
-from utils.config import Parser, add_network_arguments, check_resolution, positive_float, positive_int
+from utils.config import (
+    AUTO,
+    VIDEO,
+    Parser,
+    add_network_arguments,
+    check_resolution,
+    positive_float,
+    positive_int,
+    threshold,
+)
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.png import read_label_png
@@ -76,7 +85,11 @@ def make_parser() -> Parser:
         help="no trained block: q = k = s LayerNorm(keys), s = --temperature",
     )
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
-    method("--tau", type=positive_float, default=1.0, help="distance threshold of the clustering")
+    method(
+        "--tau", type=threshold, default=1.0,
+        help="distance threshold of the clustering; auto: the one that training stored in the checkpoint; video: from "
+        "the distances in each video",
+    )  # fmt: skip
     method("--max_key_frames", type=positive_int, default=MAX_KEY_FRAMES, help="at most so many, spread evenly")
     method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
     method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
@@ -168,7 +181,7 @@ def predict(
         network,
         key_stride=args.ratio,
         max_key_frames=args.max_key_frames,
-        tau=args.tau,
+        tau=None if args.tau == VIDEO else args.tau,
         clustering=args.clustering,
         memory_gb=args.memory_gb,
         frame_batch=args.frame_batch,
@@ -192,6 +205,7 @@ def predict(
             "video": video.fingerprint,
             "frames": len(video.frame_names),
             "clusters": found.num_clusters,
+            "tau": found.tau,
             "seconds": found.seconds,
         }
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
@@ -309,6 +323,8 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
         image_stats=args.image_stats, checkpoint=checkpoint, source=str(args.resume_path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
     )  # fmt: skip
+    if args.tau == AUTO:
+        args.tau = stored_tau(checkpoint, args.resume_path)
     if args.training_free:
         network.init_blocks("identity", temperature=args.temperature)
         return network
@@ -316,6 +332,20 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
         print(f"backbone taken from {args.resume_path}, which holds one; --dino_path is not used", file=sys.stderr)
     check_origin(checkpoint, network, num_heads=args.num_heads, source=args.resume_path)
     return network
+
+
+def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
+    """The threshold that train.py calibrated for its block.
+
+    Raises:
+        UserError: there is none.
+    """
+    tau = (checkpoint or {}).get("tau_auto")
+    if not isinstance(tau, float) or not 0 < tau < float("inf"):
+        where = f"{source} holds none" if source else "there is no checkpoint"
+        raise UserError(f"--tau auto: {where}; give a number, or --tau video")
+    print(f"--tau auto: {tau:.3g}, from {source}", file=sys.stderr)
+    return tau
 
 
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:

@@ -8,15 +8,10 @@ python train.py --config ... --output_path outputs/run --resume_path auto      #
 
 import argparse
 import contextlib
-import copy
-import math
 import sys
-from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -30,9 +25,10 @@ from data.clips import (
     reading_faults,
 )
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
+from data.views import CachedClips, FrameViews, contents
 from model.embedded import checkpoint_path
-from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
 from model.network import SpatioTemporalNetwork, build_network, check_origin
+from model.step import clips_per_step, learning_rate, make_optimizer, starting_blocks, train_step
 from model.watch import Watch
 from utils import distributed
 from utils.checkpoint import load_checkpoint
@@ -48,15 +44,16 @@ from utils.config import (
 )
 from utils.device import autocast, choose_device
 from utils.errors import UserError, run_main
+from utils.feature_store import MISSING, FeatureStore
 from utils.folders import held
 from utils.logs import Meter, RunLog
 from utils.origin import fingerprint, origin
-from utils.runs import AUTO, check_output, find_run, is_done, prepare_output, restore_run, save_run, say
+from utils.runs import AUTO, Best, check_output, find_run, is_done, prepare_output, restore_run, save_run, say
 from utils.stopping import StopRequest, leave_to_parent, stop_requests
 
 WATCH = {"num_frames": 12, "key_stride": 4}  # of the clips that are segmented while training
 PROFILED_STEPS = 3  # after two others
-NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
+FRAMES_TO_FILL = 8  # of the feature cache at once; always the same ones together, so that rounding is the same
 
 
 def make_parser() -> Parser:
@@ -76,6 +73,8 @@ def make_parser() -> Parser:
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
     data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
+    data("--feature_cache", type=Path, help="folder where the frozen backbone's features are kept instead of made anew")
+    data("--cache_views", type=positive_int, default=4, help="augmented views of each frame in --feature_cache")
     data("--num_workers", type=not_negative_int, default=2, help="processes that read frames")
     add_network_arguments(parser)
     parser.add_argument(
@@ -95,6 +94,10 @@ def make_parser() -> Parser:
     train("--accumulate", type=positive_int, default=1, help="forward passes per step")
     train("--num_train_steps", type=positive_int, default=5000)
     train("--lr", type=positive_float, default=1e-5, help="peak learning rate, cosine down to --min_lr")
+    train(
+        "--lr_clips", type=positive_int, metavar="N",
+        help="--lr is for N clips a step and scaled linearly to those there are; if not given, --lr as it stands",
+    )  # fmt: skip
     train("--min_lr", type=not_negative_float, default=1e-6)
     train("--warmup_steps", type=not_negative_int, default=0)
     train("--weight_decay", type=not_negative_float, default=0.1, help="on matrices; none on biases and norms")
@@ -118,6 +121,7 @@ def make_parser() -> Parser:
         help="steps between looks at fixed clips: clusters, agreement with the mirror image",
     )
     train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
+    train("--patience", type=positive_int, metavar="N", help="end after N looks without a better mirror_agreement_auto")
     train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
     search = parser.add_argument_group("finding faults").add_argument
     search("--overfit", type=positive_int, metavar="N", help="train on the first N clips again and again")
@@ -155,7 +159,20 @@ def main() -> None:
         start = starting_blocks(args, network, resumed)
         stop = stack.enter_context(stop_requests())
         with reading_faults():
-            run(args, network, optimizer, scaler, videos, first_step=step, start=start, stop=stop)
+            store = fill_store(args, network, videos, stop) if args.feature_cache else None
+            clips = clip_dataset(args, videos, store)
+            run(
+                args,
+                network,
+                optimizer,
+                scaler,
+                videos,
+                clips,
+                resumed=resumed,
+                first_step=step,
+                start=start,
+                stop=stop,
+            )
     if stop.exit_code:
         sys.exit(stop.exit_code)
 
@@ -166,7 +183,9 @@ def run(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     videos: dict[str, list[Path]],
+    clips: ClipDataset,
     *,
+    resumed: dict | None,
     first_step: int,
     start: torch.nn.ModuleList | None,
     stop: StopRequest,
@@ -177,9 +196,10 @@ def run(
     num_images = sum(map(len, videos.values()))
     num_parameters = sum(p.numel() for p in network.blocks.parameters())
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
-    batches = iter(make_loader(args, videos, first_step))
+    batches = iter(make_loader(args, clips, first_step))
     bad_frames = BadFrames(num_images)
     watch = make_watch(args, network, videos, bad_frames) if distributed.is_main() else None
+    best = Best(args.patience, resumed)  # of the main process
     log = RunLog(output, step=first_step) if distributed.is_main() else None
     meter = Meter(device)
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
@@ -192,99 +212,46 @@ def run(
         lr = learning_rate(step, args)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        clips = []
+        frames = []
         with meter:
             for _ in range(args.accumulate):
                 batch = next(batches)
                 bad_frames.add(batch)
-                clips.append(batch.frames)
+                frames.append(batch.frames)
         with torch.autograd.set_detect_anomaly(args.detect_anomaly):
-            losses = train_step(args, network, optimizer, scaler, clips, step=step, start=start)
-        meter.add(losses, clips=sum(map(len, clips)))
+            losses = train_step(args, network, optimizer, scaler, frames, step=step, start=start)
+        meter.add(losses, clips=sum(map(len, frames)))
         done = step + 1
         if profiler:
             profiler.step()
         asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
-        scalars = {}
+        scalars, look = {}, done % args.eval_freq == 0 or done == args.num_train_steps
         if done % args.log_freq == 0 or done == args.num_train_steps:
             scalars = {"lr": lr, "epoch": done * clips_per_step(args) / CLIPS_PER_EPOCH, **meter.read()}
             scalars["bad_frames"] = len(bad_frames.files)
             bar.set_postfix(semantic=f"{scalars['loss_semantic']:.3f}", motion=f"{scalars['loss_motion']:.3f}")
-        if watch and (done % args.eval_freq == 0 or done == args.num_train_steps):
+        if watch and look:
             scalars |= watch.measure(network)
+        better = bool(watch and look and best.look(done, scalars["mirror_agreement_auto"]))
         if log and scalars:
             log.write(done, scalars)
-        keep = done % args.save_freq == 0 or done == args.num_train_steps
-        if log and (keep or asked or done % args.last_freq == 0):
-            save_run(output, args, network, optimizer, scaler, done, start=start, origin=from_where, keep=keep)
+        over = look and bool(distributed.largest(best.is_over, device))
+        keep = done % args.save_freq == 0 or done == args.num_train_steps or over
+        if log and (keep or better or asked or done % args.last_freq == 0):
+            origin_now = from_where | {"tau_auto": watch.tau_auto(network), "best": best.state}
+            save_run(output, args, network, optimizer, scaler, done, start=start, origin=origin_now, keep=keep,
+                     best=better)  # fmt: skip
         bar.update()
-        if asked:
+        if asked or over:
             break
     bar.close()
-    stop.exit_code = asked if done < args.num_train_steps else 0
+    stop.exit_code = asked if done < args.num_train_steps and not over else 0
     if log:
         log.close()
         how = f"asked to stop after step {done}; go on with --resume_path auto" if stop.exit_code else "done"
+        if over:
+            how = f"ended at step {done} by --patience {args.patience}; the best look was at step {best.state['step']}"
         say(f"{how}: {output / 'last.pt'}")
-
-
-def train_step(
-    args: argparse.Namespace,
-    network: SpatioTemporalNetwork,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    batches: list[Tensor],
-    *,
-    step: int,
-    start: torch.nn.ModuleList | None = None,
-) -> dict[str, float]:
-    """One optimizer step over the forward passes of `batches`, each (B, T, 3, H, W) uint8. Returns what to log.
-
-    `start`: the blocks as training began, to which --anchor_weight ties the attention.
-
-    Everything random is drawn from (seed, step, rank), so that a resumed run repeats what a run never stopped does.
-    """
-    device = next(network.parameters()).device
-    network.train()
-    torch.manual_seed(seed_of(args.seed, step, 1 + distributed.rank()))
-    height, width = network.backbone.grid_size(*args.resolution)
-    same_everywhere = torch.Generator().manual_seed(seed_of(args.seed, step, 0))
-    sample = torch.randperm(height * width, generator=same_everywhere)[: args.num_queries].to(device)
-    totals: dict[str, float] = defaultdict(float)
-    for frames in batches:
-        with autocast(device, args.amp):
-            embedded = network.embed(frames.to(device, non_blocking=True))
-            tokens, attn = network.link(embedded, network.blocks)
-        tokens, attn = tokens.float(), attn.float()
-        semantic = semantic_loss(attn, tokens, sample)
-        motion = motion_loss(attn, sample, num_frames=args.num_frames)
-        loss = args.semantic_weight * semantic + args.motion_weight * motion
-        if start is not None:
-            with torch.no_grad(), autocast(device, args.amp):
-                before = network.link(embedded, start)[1].float()
-            anchor = anchor_loss(attn, before, sample, num_frames=args.num_frames)
-            totals["loss_anchor"] += anchor.item() / len(batches)
-            loss = loss + args.anchor_weight * anchor
-        if not torch.isfinite(loss):
-            raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
-                            f"{NOT_FINITE_MEND}")  # fmt: skip
-        scaler.scale(loss / len(batches)).backward()
-        totals["loss"] += loss.item() / len(batches)
-        totals["loss_semantic"] += semantic.item() / len(batches)
-        totals["loss_motion"] += motion.item() / len(batches)
-        totals["attention_entropy"] += attention_entropy(attn, sample, num_frames=args.num_frames).item() / len(batches)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    distributed.average(p.grad for p in parameters)
-    scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
-    if math.isfinite(norm):
-        totals["grad_norm"] = norm
-    elif not scaler.is_enabled():  # a scaler leaves the step out and lowers its scale
-        raise UserError(f"step {step + 1}: the gradient is not finite; {NOT_FINITE_MEND}")
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return totals
 
 
 def find_root(args: argparse.Namespace) -> Path:
@@ -320,42 +287,65 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     return network
 
 
-def starting_blocks(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, resumed: dict | None
-) -> torch.nn.ModuleList | None:
-    """A frozen copy of the blocks as training began; None where --anchor_weight ties nothing to them."""
-    if not args.anchor_weight:
-        return None
-    start = copy.deepcopy(network.blocks).eval().requires_grad_(False)
-    if resumed:
-        if not isinstance(resumed.get("start"), dict):
-            raise UserError("--anchor_weight: the run to resume has none; start anew from its weights with --init_path")
-        start.load_state_dict(resumed["start"])
-    return start
+def clip_dataset(args: argparse.Namespace, videos: dict[str, list[Path]], store: FeatureStore | None) -> ClipDataset:
+    """Training clips: frames, or their features where there is a store."""
+    options = {"resolution": tuple(args.resolution), "num_frames": args.num_frames, "gap": args.gap, "seed": args.seed}
+    if store is None:
+        return ClipDataset(videos, **options)
+    return CachedClips(videos, store=store, num_views=args.cache_views, **options)
 
 
-def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW on the blocks; weight decay on matrices only."""
-    parameters = list(network.blocks.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=lr)
-
-
-def make_loader(args: argparse.Namespace, videos: dict[str, list[Path]], first_step: int) -> DataLoader:
-    dataset = ClipDataset(
-        videos, resolution=tuple(args.resolution), num_frames=args.num_frames, gap=args.gap, seed=args.seed
-    )
+def make_loader(args: argparse.Namespace, clips: ClipDataset, first_step: int) -> DataLoader:
     sampler = StepSampler(
         start_step=first_step, num_steps=args.num_train_steps, clips_per_step=clips_per_step(args),
         rank=distributed.rank(), world_size=distributed.world_size(), repeat=args.overfit,
     )  # fmt: skip
     return DataLoader(
-        dataset, batch_size=args.batch_size, sampler=sampler, num_workers=args.num_workers, collate_fn=collate_clips,
+        clips, batch_size=args.batch_size, sampler=sampler, num_workers=args.num_workers, collate_fn=collate_clips,
         persistent_workers=args.num_workers > 0, worker_init_fn=leave_to_parent,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def fill_store(
+    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], stop: StopRequest
+) -> FeatureStore:
+    """Features of all frames under --cache_views augmentations, in --feature_cache; what is there is not made again."""
+    views = FrameViews(videos, resolution=tuple(args.resolution), num_views=args.cache_views, seed=args.seed)
+    backbone, device = network.backbone, next(network.parameters()).device
+    height, width = backbone.grid_size(*args.resolution)
+    store = FeatureStore(
+        args.feature_cache, entries=len(views), shape=(height * width + int(args.with_cls), backbone.dim),
+        settings={
+            "backbone": backbone.name, "sha256": backbone.weights_hash(), "architecture": repr(backbone.vit),
+            "stats": backbone.mean.flatten().tolist() + backbone.std.flatten().tolist(), "amp": args.amp,
+            "resolution": list(args.resolution), "with_cls": args.with_cls, "num_views": args.cache_views,
+            "seed": args.seed, "data": contents(videos), **origin()["versions"],
+        },
+    )  # fmt: skip
+    if distributed.is_main():
+        store.prepare()
+    distributed.barrier()
+    states = store.states()
+    firsts = [i for i in range(0, len(views), FRAMES_TO_FILL) if (states[i : i + FRAMES_TO_FILL] == MISSING).any()]
+    say(f"feature cache {store.folder}: {len(views)} views of frames, {store.size / 1e9:.2f} GB; "
+        f"{min(len(firsts) * FRAMES_TO_FILL, len(views))} to be made")  # fmt: skip
+    distributed.barrier()  # all have seen the same
+    firsts = firsts[distributed.rank() :: distributed.world_size()]
+    groups = [list(range(first, min(first + FRAMES_TO_FILL, len(views)))) for first in firsts]
+    loader = DataLoader(views, batch_sampler=groups, num_workers=args.num_workers, worker_init_fn=leave_to_parent)
+    bar = tqdm(loader, desc="feature cache", unit="batch", disable=not distributed.is_main() or not groups)
+    for group, (frames, readable) in zip(groups, bar, strict=True):
+        with autocast(device, args.amp):
+            features = network.embed(frames[None].to(device))[0]
+        store.write(group[0], features.float(), readable.tolist())
+        if stop.exit_code:
+            break
+    if asked := int(distributed.largest(stop.exit_code, device)):
+        say(f"asked to stop while filling {store.folder}; go on with --resume_path auto")
+        sys.exit(asked)
+    distributed.barrier()
+    return store
 
 
 def make_profiler(args: argparse.Namespace) -> torch.profiler.profile | None:
@@ -371,23 +361,6 @@ def make_profiler(args: argparse.Namespace) -> torch.profiler.profile | None:
     )
     profiler.start()
     return profiler
-
-
-def clips_per_step(args: argparse.Namespace) -> int:
-    return args.batch_size * args.accumulate * distributed.world_size()
-
-
-def learning_rate(step: int, args: argparse.Namespace) -> float:
-    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run."""
-    if step < args.warmup_steps:
-        return args.lr * (step + 1) / args.warmup_steps
-    progress = (step - args.warmup_steps) / max(args.num_train_steps - args.warmup_steps, 1)
-    return args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def seed_of(*numbers: int) -> int:
-    """One 63-bit seed from several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def make_watch(

@@ -77,7 +77,8 @@ def clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> li
 
 @dataclass
 class Clip:
-    """frames: (T, 3, H, W) uint8, or None where no clip could be read. bad: image files that could not be read."""
+    """frames: (T, 3, H, W) uint8, or kept features (T, L, C) float16 in their place; None where no clip could be read.
+    bad: image files that could not be read."""
 
     frames: Tensor | None
     bad: list[str]
@@ -110,22 +111,26 @@ class ClipDataset(Dataset):
         bad: list[str] = []
         for attempt in range(MAX_ATTEMPTS):
             rng = np.random.default_rng((self.seed, index, attempt))
-            paths = self.videos[rng.integers(len(self.videos))]
-            centre = int(rng.integers(len(paths)))
-            positions = clip_positions(len(paths), centre, num_frames=self.num_frames, gap=self.gap)
+            video = int(rng.integers(len(self.videos)))
+            length = len(self.videos[video])
+            positions = clip_positions(length, int(rng.integers(length)), num_frames=self.num_frames, gap=self.gap)
             try:
-                frames = torch.stack([resize(read_image(paths[i]), self.resolution) for i in positions])
+                return Clip(self.read(video, positions, rng), bad)
             except UnreadableImage as error:
                 bad.append(str(error.path))
-                continue
-            if self.augmentation is not None:
-                frames = self.augmentation(frames, seed=int(rng.integers(2**62)))
-            return Clip(frames, bad)
         return Clip(None, bad)
+
+    def read(self, video: int, positions: list[int], rng: np.random.Generator) -> Tensor:
+        """The frames at `positions` of a video, augmented by what `rng` gives: (T, 3, H, W) uint8."""
+        paths = [self.videos[video][position] for position in positions]
+        frames = torch.stack([resize(read_image(path), self.resolution) for path in paths])
+        if self.augmentation is None:
+            return frames
+        return self.augmentation(frames, seed=int(rng.integers(2**62)))
 
 
 def collate_clips(clips: list[Clip]) -> Clip:
-    """Clips to a batch: frames (B, T, 3, H, W), or None where a clip has none; bad files together."""
+    """Clips to a batch: frames (B, T, ...), or None where a clip has none; bad files together."""
     frames = [clip.frames for clip in clips]
     bad = [file for clip in clips for file in clip.bad]
     return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)

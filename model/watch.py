@@ -1,11 +1,13 @@
 """What can be known of masks without labels while a block is trained: fragmentation is the known failure."""
 
 import numpy as np
+import torch
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
+from model.calibration import QUANTILES, SHARE, quantiles, window_distances
 from model.network import SpatioTemporalNetwork
-from model.segmenter import Segmenter
+from model.segmenter import Segmentation, Segmenter, key_frame_indices
 
 
 class Watch:
@@ -20,19 +22,48 @@ class Watch:
     """
 
     def __init__(self, network: SpatioTemporalNetwork, clips: list[Tensor], *, key_stride: int, tau: float):
-        self.options = {"key_stride": key_stride, "tau": tau}
-        segmenter = Segmenter(network, **self.options)
+        self.key_stride, self.tau = key_stride, tau
+        segmenter = Segmenter(network, key_stride=key_stride, tau=tau)
         self.features = [
             [segmenter.encode(frames, num_frames=len(frames)) for frames in (clip, clip.flip(-1))] for clip in clips
         ]
 
     def measure(self, network: SpatioTemporalNetwork) -> dict[str, float]:
-        """`clusters_per_clip` at --tau, and `mirror_agreement`, the adjusted Rand index between the clusters of a clip
-        and of its mirror image (1 too where both are one single cluster), as means over the clips."""
-        segmenter = Segmenter(network, **self.options)
-        counts, agreements = [], []
-        for encoded, mirrored in self.features:
-            found, other = segmenter.cluster(*encoded), segmenter.cluster(*mirrored)
-            counts.append(found.num_clusters)
-            agreements.append(adjusted_rand_score(found.labels.ravel(), other.labels[..., ::-1].ravel()))
-        return {"clusters_per_clip": float(np.mean(counts)), "mirror_agreement": float(np.mean(agreements))}
+        """Means over the clips, at --tau and at `tau_auto`: `clusters_per_clip`, and `mirror_agreement`, the adjusted
+        Rand index between the clusters of a clip and of its mirror image (1 too where both are one single cluster).
+        And quantiles of the distances that the clusters are cut by, in nats, see `model.calibration`."""
+        found = self.distances(network)
+        found["tau_auto"] = found[_name(SHARE)]
+        for tau, suffix in ((self.tau, ""), (found["tau_auto"], "_auto")):
+            segmenter = Segmenter(network, key_stride=self.key_stride, tau=tau)
+            counts, agreements = [], []
+            for encoded, mirrored in self.features:
+                here, there = _cluster(segmenter, *encoded), _cluster(segmenter, *mirrored)
+                counts.append(here.num_clusters)
+                agreements.append(adjusted_rand_score(here.labels.ravel(), there.labels[..., ::-1].ravel()))
+            found[f"clusters_per_clip{suffix}"] = float(np.mean(counts))
+            found[f"mirror_agreement{suffix}"] = float(np.mean(agreements))
+        return found
+
+    def distances(self, network: SpatioTemporalNetwork) -> dict[str, float]:
+        """Quantiles of the distances within windows, over all clips, such as `distance_q05`."""
+        network.eval()
+        key_frames = [key_frame_indices(len(features), self.key_stride) for (features, _), _ in self.features]
+        values = [
+            window_distances(network, network.refine(features.clone(), frames), frames)
+            for ((features, _), _), frames in zip(self.features, key_frames, strict=True)
+        ]
+        return dict(zip(map(_name, QUANTILES), quantiles(torch.cat(values)), strict=True))
+
+    def tau_auto(self, network: SpatioTemporalNetwork) -> float:
+        """The threshold that fits the block as it is now, for a checkpoint to say."""
+        return self.distances(network)[_name(SHARE)]
+
+
+def _name(share: float) -> str:
+    return f"distance_q{round(100 * share):02d}"
+
+
+def _cluster(segmenter: Segmenter, features: Tensor, grid: tuple[int, int]) -> Segmentation:
+    """Clusters of a clip, whose features are left as they are."""
+    return segmenter.cluster(features.clone(), grid)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import train as train_program
+from model import step
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
 from utils.checkpoint import load_tensors
 from utils.device import choose_device
@@ -32,7 +33,7 @@ def test_a_run_logs_and_keeps_what_it_should(davis, tmp_path, run_train):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out, "--save_freq", 2, "--eval_freq", 2, "--batch_size", 2)
     assert {path.name for path in out.iterdir()} == {
-        ".lock", "last.pt", "previous.pt", "step_0000002.pt", "step_0000004.pt", "log.jsonl", "tensorboard",
+        ".lock", "last.pt", "previous.pt", "best.pt", "step_0000002.pt", "step_0000004.pt", "log.jsonl", "tensorboard",
     }  # fmt: skip
     log = log_of(out)
     assert [record["step"] for record in log] == [0, 1, 2, 3, 4]
@@ -45,6 +46,9 @@ def test_a_run_logs_and_keeps_what_it_should(davis, tmp_path, run_train):
     assert any((out / "tensorboard").iterdir())
     content = load_tensors(out / "last.pt")
     assert content["step"] == 4
+    assert content["tau_auto"] == log[4]["tau_auto"] == log[4]["distance_q16"] > 0
+    assert content["best"]["score"] == max(record["mirror_agreement_auto"] for record in log[2::2])
+    assert load_tensors(out / "best.pt")["step"] == content["best"]["step"]
     assert not any("encoder" in key or "backbone" in key for key in content["blocks"])
     assert content["config"]["batch_size"] == 2
     assert content["backbone"]["name"] == TINY_BACKBONE
@@ -75,7 +79,7 @@ def test_overwrite_starts_anew(davis, tmp_path, run_train):
     run_train("--basepath", davis, "--output_path", out, "--save_freq", 1)
     run_train("--basepath", davis, "--output_path", out, "--num_train_steps", 2, "--overwrite")
     assert [record["step"] for record in log_of(out)] == [0, 1, 2]
-    assert sorted(path.name for path in out.glob("*.pt")) == ["last.pt", "step_0000002.pt"]
+    assert sorted(path.name for path in out.glob("*.pt")) == ["best.pt", "last.pt", "step_0000002.pt"]
 
 
 def test_training_learns(davis, tmp_path, run_train):
@@ -131,7 +135,7 @@ def test_init_path_takes_weights_only(davis, tmp_path, run_train):
 def test_weight_decay_is_on_matrices_only(tiny_weights):
     args = train_program.make_parser().parse(["--backbone", TINY_BACKBONE, "--dino_path", str(tiny_weights)])
     network = train_program.make_network(args, None)
-    optimizer = train_program.make_optimizer(network, lr=1.0, weight_decay=0.1)
+    optimizer = step.make_optimizer(network, lr=1.0, weight_decay=0.1)
     decayed, free = optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     names = {id(p): name for name, p in network.blocks.named_parameters()}
@@ -182,16 +186,14 @@ def test_faults(davis, tmp_path, run_train, number):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(davis, tmp_path, run_train, monkeypatch):
-    monkeypatch.setattr(train_program, "motion_loss", lambda *_, **__: torch.tensor(float("nan")))
+    monkeypatch.setattr(step, "motion_loss", lambda *_, **__: torch.tensor(float("nan")))
     with pytest.raises(UserError, match="step 1: the loss is not finite .*lower --lr"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run")
     assert not (tmp_path / "run/last.pt").exists()
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(davis, tmp_path, run_train, monkeypatch):
-    monkeypatch.setattr(
-        train_program, "motion_loss", lambda attn, *_, **__: (attn * 0).sum().sqrt()
-    )  # 0, slope inf * 0
+    monkeypatch.setattr(step, "motion_loss", lambda attn, *_, **__: (attn * 0).sum().sqrt())  # 0, slope inf * 0
     with pytest.raises(UserError, match="step 1: the gradient is not finite; lower --lr"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run")
 
@@ -205,18 +207,23 @@ def test_too_many_unreadable_frames_stop_the_run(davis, tmp_path, run_train, eve
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 50)
 
 
+def torchrun(tiny_weights, *arguments) -> None:
+    """train.py in two processes."""
+    tiny = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION]
+    tiny += ["--num_workers", 0, "--log_freq", 1, "--device", "cpu"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = list(map(str, [*command, ROOT / "train.py", *tiny, *arguments]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_processes_train_like_one_with_the_double_batch(tmp_path, tiny_weights, run_train):
     """torchrun with gloo: the same clips, losses and weights."""
     davis = make_davis(tmp_path / "DAVIS")
     common = ["--basepath", davis, "--num_train_steps", 2, "--lr", 1e-3, *NO_DROPOUT]
     run_train(*common, "--batch_size", 2, "--output_path", tmp_path / "one")
-    tiny = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION]
-    tiny += ["--num_workers", 0, "--log_freq", 1, "--device", "cpu"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, ROOT / "train.py", *tiny, *common, "--batch_size", 1, "--output_path", tmp_path / "two"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
+    torchrun(tiny_weights, *common, "--batch_size", 1, "--output_path", tmp_path / "two")
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert [record["step"] for record in two] == [0, 1, 2]
     for first, second in zip(one[1:], two[1:], strict=True):
@@ -224,3 +231,42 @@ def test_two_processes_train_like_one_with_the_double_batch(tmp_path, tiny_weigh
     one, two = (load_tensors(tmp_path / name / "last.pt")["blocks"] for name in ("one", "two"))
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=2e-5)
+
+
+def test_the_number_of_processes_may_change_between_stop_and_start(tmp_path, tiny_weights, run_train):
+    """Two steps of one process, then two of two: as four of one."""
+    davis = make_davis(tmp_path / "DAVIS")
+    common = ["--basepath", davis, "--num_train_steps", 4, "--save_freq", 2, "--lr", 1e-3, *NO_DROPOUT]
+    run_train(*common, "--batch_size", 2, "--output_path", tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    shutil.copy(tmp_path / "one/step_0000002.pt", tmp_path / "two/last.pt")
+    torchrun(tiny_weights, *common, "--batch_size", 1, "--output_path", tmp_path / "two", "--resume_path", "auto")
+    assert [record["step"] for record in log_of(tmp_path / "two")] == [3, 4]
+    one, two = (load_tensors(tmp_path / name / "last.pt")["blocks"] for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=2e-5)
+
+
+def test_lr_clips_scales_the_rate_with_the_clips_of_a_step(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--num_train_steps", 2, "--lr", 1e-4]
+    run_train(*common, "--output_path", tmp_path / "a", "--batch_size", 2, "--accumulate", 2, "--lr_clips", 8)
+    run_train(*common, "--output_path", tmp_path / "b", "--batch_size", 2, "--accumulate", 2)
+    scaled, plain = ([record["lr"] for record in log_of(tmp_path / name)[1:]] for name in "ab")
+    assert plain[0] == pytest.approx(1e-4)
+    assert scaled == pytest.approx([rate / 2 for rate in plain])
+
+
+def test_patience_ends_a_run_and_the_end_is_final(davis, tmp_path, run_train, monkeypatch, capsys):
+    scores = iter([0.0, 0.5, 0.7, 0.6, 0.7, 0.9])  # the first before training, which does not count
+    measure = train_program.Watch.measure
+    monkeypatch.setattr(
+        train_program.Watch, "measure", lambda *args: measure(*args) | {"mirror_agreement_auto": next(scores)}
+    )
+    common = ["--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 20, "--eval_freq", 2,
+              "--patience", 2, "--save_freq", 20, "--resume_path", "auto"]  # fmt: skip
+    run_train(*common)
+    assert "ended at step 8 by --patience 2; the best look was at step 4" in capsys.readouterr().err
+    assert load_tensors(tmp_path / "run/best.pt")["step"] == 4
+    assert load_tensors(tmp_path / "run/last.pt")["step"] == 8
+    run_train(*common)
+    assert "already done" in capsys.readouterr().err

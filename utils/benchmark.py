@@ -51,7 +51,7 @@ from utils.config import (
     positive_float,
     positive_int,
 )
-from utils.device import choose_device, peak_memory_gb
+from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.folders import check_writable
 from utils.png import write_label_png
@@ -94,25 +94,31 @@ def main() -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_subject(parser, basepath="a video file or folder of frames; without it the first generated validation video")
     add = parser.add_argument
-    add("--basepath", help="a video file or folder of frames; without it the first generated validation video")
-    add("--backbone", default=EMBEDDED)
-    add("--dino_path")
     add("--temperature", type=positive_float, help="s of the training-free point; as in eval.py if not given")
-    add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
     add("--num_frames", type=positive_int, default=30)
     add("--ratio", type=positive_int, default=10)
     add("--max_key_frames", type=positive_int)
     add("--tau", type=positive_float, default=1.0)
     add("--memory_gb", type=positive_float, default=8.0)
-    add("--amp", default="none", choices=("none", "bf16", "fp16"))
-    add("--device", default="auto")
     add("--engines", nargs="+", choices=(*PLAIN, *ENGINES), default=["plain", *ENGINES])
     add("--repeats", type=positive_int, default=3, help="runs of which the median counts; plain has one")
     add("--sweep", nargs="+", choices=tuple(SWEEPS), default=[], help="growth with these, the others fixed")
-    add("--csv", type=Path, help="append the rows to this table")
     add("--picture", type=Path, help="for --sweep: a log-log plot")
     return parser
+
+
+def add_subject(parser: argparse.ArgumentParser, *, basepath: str) -> None:
+    """What is measured, on what, and where the rows go: options that both benchmarks have."""
+    add = parser.add_argument
+    add("--basepath", help=basepath)
+    add("--backbone", default=EMBEDDED)
+    add("--dino_path")
+    add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
+    add("--amp", default="none", choices=tuple(AMP_DTYPES))
+    add("--device", default="auto")
+    add("--csv", type=Path, help="append the rows to this table")
 
 
 def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
@@ -228,7 +234,7 @@ def cluster_plainly(features: Tensor, grid: tuple[int, int], *, clock: Clock, se
     with clock("assign"):
         labels = torch.cat([plain.divergence(part, merged).argmin(-1) for part in rows])
     labels = labels.view(len(features), *grid).to("cpu", torch.int32).numpy()
-    return Segmentation(labels, len(merged), dict(clock.seconds))
+    return Segmentation(labels, len(merged), tau, dict(clock.seconds))
 
 
 def agreement(labels: np.ndarray, others: np.ndarray) -> float:

@@ -28,11 +28,11 @@ import train
 from data.clips import ClipDataset, index_videos
 from data.sprites import DEFAULT_ROOT, write_sprites
 from model import plain_training
-from model.embedded import EMBEDDED
 from model.network import SpatioTemporalNetwork, build_network
-from utils.benchmark import machine, print_row, write_csv
+from model.step import make_optimizer, seed_of, train_step
+from utils.benchmark import add_subject, machine, print_row, write_csv
 from utils.config import check_resolution, positive_int
-from utils.device import AMP_DTYPES, autocast, choose_device, peak_memory_gb, synchronize
+from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.folders import check_writable
 
@@ -61,17 +61,11 @@ def main() -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_subject(parser, basepath="folder of videos; without it the generated ones")
     add = parser.add_argument
-    add("--basepath", help="folder of videos; without it the generated ones")
-    add("--backbone", default=EMBEDDED)
-    add("--dino_path")
-    add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
     add("--num_frames", type=positive_int, default=3)
     add("--batch_size", type=positive_int, default=2)
     add("--steps", type=positive_int, default=7, help="of which the median counts")
-    add("--amp", default="none", choices=tuple(AMP_DTYPES), help="of train.py's step and of the backbone beside it")
-    add("--device", default="auto")
-    add("--csv", type=Path, help="append the rows to this table")
     return parser
 
 
@@ -119,22 +113,22 @@ def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> St
     """A step of train.py."""
     settings = train.make_parser().parse_args([])
     settings.resolution, settings.num_frames, settings.amp = tuple(args.resolution), args.num_frames, args.amp
-    optimizer = train.make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
     scaler = torch.amp.GradScaler(enabled=False)
-    return lambda batch, number: train.train_step(settings, network, optimizer, scaler, [batch], step=number)
+    return lambda batch, number: train_step(settings, network, optimizer, scaler, [batch], step=number)
 
 
 def plain_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
     """A step by `model.plain_training`, with the queries that train.py draws."""
     settings = train.make_parser().parse_args([])
-    optimizer = train.make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
     plain_training.write_out_attention(network)
     device = next(network.parameters()).device
     height, width = network.backbone.grid_size(*args.resolution)
 
     def step(batch: Tensor, number: int) -> dict[str, float]:
         network.train()
-        generator = torch.Generator().manual_seed(train.seed_of(settings.seed, number, 0))
+        generator = torch.Generator().manual_seed(seed_of(settings.seed, number, 0))
         sample = torch.randperm(height * width, generator=generator)[: settings.num_queries].to(device)
         tokens, attn = plain_training.forward(network, batch.to(device))
         semantic = plain_training.semantic_loss(attn, tokens, sample)

@@ -14,6 +14,7 @@ PROGRAMS = ("train", "eval")
 # The recipe of the embedded default, and the options of which any one means that something else is wanted.
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
 DEFAULT_TEMPERATURE = 3.0
+AUTO, VIDEO = TAUS = ("auto", "video")  # in place of a number for --tau
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
@@ -207,6 +208,11 @@ def positive_float(text: str) -> float:
     if not 0 < float(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return float(text)
+
+
+def threshold(text: str) -> float | str:
+    """A positive number, or one of `TAUS`."""
+    return text if text in TAUS else positive_float(text)
 
 
 def check_resolution(resolution: tuple[int, int], patch_size: tuple[int, int]) -> None:

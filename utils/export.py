@@ -11,12 +11,12 @@ from pathlib import Path
 from utils.checkpoint import BLOCK_KEY, load_tensors, save_tensors
 from utils.errors import UserError, run_main
 
-PLACES = {"config", "basepath", "train_list", "dino_path", "init_path"}
+PLACES = {"config", "basepath", "train_list", "dino_path", "init_path", "feature_cache"}
 DROPPED = {"output_path", "overwrite", "resume_path"}
 
 
 def export_block(checkpoint: str | Path, output: str | Path) -> None:
-    """Write the blocks of a checkpoint of train.py; the header keeps its step, configuration and backbone.
+    """Write the blocks of a checkpoint of train.py; the header keeps its step, configuration, backbone and tau_auto.
 
     Of what names places on one machine, only the last part of a path is kept, and where the run went not at all.
 
@@ -29,6 +29,8 @@ def export_block(checkpoint: str | Path, output: str | Path) -> None:
         raise UserError(f"--checkpoint {checkpoint}: not made by train.py; give its last.pt")
     if Path(output).suffix != ".safetensors":
         raise UserError(f"--output_path {output}: must end in .safetensors")
+    if "tau_auto" in content:
+        origin["tau_auto"] = content["tau_auto"]
     origin["config"] = {key: value for key, value in content["config"].items() if key not in DROPPED}
     for key in PLACES & content["config"].keys():
         origin["config"][key] = content["config"][key] and Path(content["config"][key]).name

@@ -18,6 +18,7 @@ from utils.folders import check_writable
 
 FORMAT = 1  # of the checkpoints
 LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint, and the one it replaced
+BEST = "best.pt"  # that of the best look, see `Best`
 AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
 # What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = ("seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames")
@@ -31,6 +32,8 @@ CHANGE_IS_NOTED = (
     "min_lr",
     "weight_decay",
     "amp",
+    "feature_cache",
+    "cache_views",
     "semantic_weight",
     "motion_weight",
     "anchor_weight",
@@ -48,8 +51,10 @@ def save_run(
     start: torch.nn.ModuleList | None,
     origin: dict[str, Any],
     keep: bool,
+    best: bool,
 ) -> None:
-    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept; the `last.pt` before becomes `previous.pt`.
+    """Write `last.pt`, `step_NNNNNNN.pt` where it is to be kept, and `best.pt` where it is the best look so far; the
+    `last.pt` before becomes `previous.pt`.
 
     The frozen backbone is never in it. `origin`: plain values that tell where the run came from, `backbone` among them.
     """
@@ -66,6 +71,8 @@ def save_run(
     }
     if keep:
         save_checkpoint(output / f"step_{step:07d}.pt", content)
+    if best:
+        save_checkpoint(output / BEST, content)
     _keep_previous(output)
     save_checkpoint(output / LAST, content)
 
@@ -120,9 +127,40 @@ def is_done(content: dict, args: argparse.Namespace) -> bool:
     """Whether the run of a checkpoint has nothing left to do, which is then said."""
     step = content.get("step")
     done = isinstance(step, int) and step >= args.num_train_steps
+    if Best(args.patience, content).is_over:
+        say(f"already done: {args.resume_path} ended at step {step} by --patience {args.patience}")
+        return True
     if done:
         say(f"already done: {args.resume_path} is at step {step} of {args.num_train_steps}")
     return done
+
+
+class Best:
+    """The best of the looks at fixed clips, and when there have been enough without a better one.
+
+    Args:
+        patience: so many looks without a better one end a run; None for no end.
+        content: the checkpoint of a run that goes on, which knows the looks before.
+    """
+
+    def __init__(self, patience: int | None, content: dict | None):
+        self.patience = patience
+        kept = (content or {}).get("best")
+        self.state = {"score": None, "step": 0, "looks_since": 0}
+        if isinstance(kept, dict) and kept.keys() == self.state.keys():
+            self.state = dict(kept)
+
+    def look(self, step: int, score: float) -> bool:
+        """Count a look; whether it is the best so far, the first one too."""
+        if self.state["score"] is None or score > self.state["score"]:
+            self.state = {"score": score, "step": step, "looks_since": 0}
+            return True
+        self.state["looks_since"] += 1
+        return False
+
+    @property
+    def is_over(self) -> bool:
+        return self.patience is not None and self.state["looks_since"] >= self.patience
 
 
 def restore_run(
@@ -179,7 +217,7 @@ def prepare_output(
     check_output(output, resume_path=resume_path, overwrite=overwrite)
     if not _holds_another_run(output, resume_path):
         return
-    for path in [*output.glob("step_*.pt"), *(output / name for name in (LAST, PREVIOUS, "log.jsonl", *also))]:
+    for path in [*output.glob("step_*.pt"), *(output / name for name in (LAST, PREVIOUS, BEST, "log.jsonl", *also))]:
         path.unlink(missing_ok=True)
     for folder in ("tensorboard", "profile"):
         shutil.rmtree(output / folder, ignore_errors=True)
@@ -191,8 +229,9 @@ def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON and a checkpoint keep them: tuples become lists."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    """Values as JSON and a checkpoint keep them: tuples become lists, paths text."""
+    as_kept = {tuple: list, type(Path()): str}
+    return {key: as_kept.get(type(value), lambda same: same)(value) for key, value in values.items()}
 
 
 def say(message: str) -> None:

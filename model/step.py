@@ -1,0 +1,123 @@
+"""One optimizer step of the block: losses over a few forward passes, optimizer, schedule, seeds (METHOD.md 3)."""
+
+import argparse
+import copy
+import math
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
+from model.network import SpatioTemporalNetwork
+from utils import distributed
+from utils.device import autocast
+from utils.errors import UserError
+
+NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
+
+
+def train_step(
+    args: argparse.Namespace,
+    network: SpatioTemporalNetwork,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batches: list[Tensor],
+    *,
+    step: int,
+    start: torch.nn.ModuleList | None = None,
+) -> dict[str, float]:
+    """One optimizer step over the forward passes of `batches`. Returns what to log.
+
+    Each is frames (B, T, 3, H, W) uint8, or what the backbone made of them before, (B, T, L, C) float16.
+
+    `start`: the blocks as training began, to which --anchor_weight ties the attention.
+
+    Everything random is drawn from (seed, step, rank), so that a resumed run repeats what a run never stopped does.
+    """
+    device = next(network.parameters()).device
+    network.train()
+    torch.manual_seed(seed_of(args.seed, step, 1 + distributed.rank()))
+    height, width = network.backbone.grid_size(*args.resolution)
+    same_everywhere = torch.Generator().manual_seed(seed_of(args.seed, step, 0))
+    sample = torch.randperm(height * width, generator=same_everywhere)[: args.num_queries].to(device)
+    totals: dict[str, float] = defaultdict(float)
+    for frames in batches:
+        with autocast(device, args.amp):
+            frames = frames.to(device, non_blocking=True)
+            embedded = network.embed(frames) if frames.ndim == 5 else frames.float()
+            tokens, attn = network.link(embedded, network.blocks)
+        tokens, attn = tokens.float(), attn.float()
+        semantic = semantic_loss(attn, tokens, sample)
+        motion = motion_loss(attn, sample, num_frames=args.num_frames)
+        loss = args.semantic_weight * semantic + args.motion_weight * motion
+        if start is not None:
+            with torch.no_grad(), autocast(device, args.amp):
+                before = network.link(embedded, start)[1].float()
+            anchor = anchor_loss(attn, before, sample, num_frames=args.num_frames)
+            totals["loss_anchor"] += anchor.item() / len(batches)
+            loss = loss + args.anchor_weight * anchor
+        if not torch.isfinite(loss):
+            raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
+                            f"{NOT_FINITE_MEND}")  # fmt: skip
+        scaler.scale(loss / len(batches)).backward()
+        totals["loss"] += loss.item() / len(batches)
+        totals["loss_semantic"] += semantic.item() / len(batches)
+        totals["loss_motion"] += motion.item() / len(batches)
+        totals["attention_entropy"] += attention_entropy(attn, sample, num_frames=args.num_frames).item() / len(batches)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    distributed.average(p.grad for p in parameters)
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
+    if math.isfinite(norm):
+        totals["grad_norm"] = norm
+    elif not scaler.is_enabled():  # a scaler leaves the step out and lowers its scale
+        raise UserError(f"step {step + 1}: the gradient is not finite; {NOT_FINITE_MEND}")
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return totals
+
+
+def starting_blocks(
+    args: argparse.Namespace, network: SpatioTemporalNetwork, resumed: dict | None
+) -> torch.nn.ModuleList | None:
+    """A frozen copy of the blocks as training began; None where --anchor_weight ties nothing to them."""
+    if not args.anchor_weight:
+        return None
+    start = copy.deepcopy(network.blocks).eval().requires_grad_(False)
+    if resumed:
+        if not isinstance(resumed.get("start"), dict):
+            raise UserError("--anchor_weight: the run to resume has none; start anew from its weights with --init_path")
+        start.load_state_dict(resumed["start"])
+    return start
+
+
+def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW on the blocks; weight decay on matrices only."""
+    parameters = list(network.blocks.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def learning_rate(step: int, args: argparse.Namespace) -> float:
+    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run; both as --lr_clips scales them."""
+    scale = clips_per_step(args) / args.lr_clips if args.lr_clips else 1.0
+    if step < args.warmup_steps:
+        return scale * args.lr * (step + 1) / args.warmup_steps
+    progress = (step - args.warmup_steps) / max(args.num_train_steps - args.warmup_steps, 1)
+    return scale * (args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def clips_per_step(args: argparse.Namespace) -> int:
+    """Over all processes."""
+    return args.batch_size * args.accumulate * distributed.world_size()
+
+
+def seed_of(*numbers: int) -> int:
+    """One 63-bit seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,49 @@
+"""A threshold from the distances at hand follows their scale."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.calibration import SHARE, calibrated_tau, quantiles, window_distances
+from model.clustering import neighbours
+from model.segmenter import Segmenter, key_frame_indices
+from tests.conftest import moving_disk
+from tests.test_network import make_network
+
+
+def features_of(network, *, num_frames=9):
+    frames = [moving_disk(index, size=(64, 96), seed=0)[0] for index in range(num_frames)]
+    frames = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+    return Segmenter(network, key_stride=4).encode(frames, num_frames=num_frames)
+
+
+@pytest.mark.parametrize("temperature", [2.0, 4.0, 8.0])
+def test_the_share_of_pairs_within_tau_is_the_same_whatever_the_temperature(temperature, tiny_weights):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=temperature)
+    features, _ = features_of(network)
+    key_frames = key_frame_indices(len(features), 4)
+    tau = calibrated_tau(network, features, key_frames)
+    keys = network.keys(features[key_frames].flatten(0, 1))
+    shares = []
+    for window in features.split(3):
+        near = neighbours(network.attention_rows(network.queries(window.flatten(0, 1)), keys), tau=tau)
+        shares.append((near.sum() - len(near)).item() / (len(near) * (len(near) - 1)))
+    assert np.mean(shares) == pytest.approx(SHARE, abs=0.01)
+
+
+def test_quantiles_are_those_of_numpy():
+    values = torch.rand(1001, generator=torch.Generator().manual_seed(0))
+    assert quantiles(values, (0.1, 0.5)) == pytest.approx(np.quantile(values.numpy(), (0.1, 0.5)), abs=2e-3)
+    assert quantiles(torch.ones(1), (0.9,)) == [1.0]
+
+
+def test_calibration_repeats_and_leaves_torchs_generator_alone(tiny_weights):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    features, _ = features_of(network)
+    state = torch.get_rng_state()
+    first, second = (window_distances(network, features, [0, 4]) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (first >= -1e-5).all()

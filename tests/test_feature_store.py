@@ -1,0 +1,130 @@
+"""Training on features that are kept: the same as made anew, whole after any interruption, never stale."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import train as train_program
+from data.clips import index_videos
+from data.views import CachedClips, FrameViews, contents
+from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
+from utils.checkpoint import load_tensors
+from utils.errors import UserError
+from utils.feature_store import FILLED, MISSING, UNREADABLE, FeatureStore
+
+RESOLUTION = tuple(map(int, TINY_RESOLUTION))
+
+
+def make_store(folder, *, entries=10, shape=(4, 3), **settings):
+    store = FeatureStore(folder, settings=settings, entries=entries, shape=shape)
+    store.prepare()
+    return store
+
+
+def test_what_is_written_is_read(tmp_path):
+    store = make_store(tmp_path)
+    features = torch.randn(3, 4, 3)
+    store.write(5, features, [True, False, True])
+    assert store.states().tolist() == [MISSING] * 5 + [FILLED, UNREADABLE, FILLED] + [MISSING] * 2
+    assert torch.equal(store.read([7, 5]), features[[2, 0]].half())
+    again = make_store(tmp_path)
+    assert torch.equal(again.read([5]), features[:1].half())
+    assert make_store(tmp_path, seed=1).states().tolist() == [MISSING] * 10
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path):
+    store = make_store(tmp_path)
+    for value in (7e4, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="too large for half precision"):
+            store.write(0, torch.full((1, 4, 3), value), [True])
+    assert (store.states() == MISSING).all()
+
+
+def test_a_disk_without_room_is_refused_at_once(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"needs 0\.0 GB more, .* lower --cache_views"):
+        make_store(tmp_path)
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def store_of(folder):
+    about = json.loads(next(folder.glob("*/about.json")).read_text())
+    entries, shape = about.pop("entries"), tuple(about.pop("shape"))
+    return FeatureStore(folder, settings=about, entries=entries, shape=shape)
+
+
+def test_kept_features_are_those_of_the_augmented_frames(davis, tmp_path, run_train, tiny_weights):
+    cache = tmp_path / "cache"
+    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--feature_cache", cache, "--cache_views", 3)
+    videos = index_videos(davis)
+    views = FrameViews(videos, resolution=RESOLUTION, num_views=3, seed=0)
+    store = store_of(cache)
+    assert len(views) == store.entries == 3 * sum(map(len, videos.values()))
+    args = ["--backbone", TINY_BACKBONE, "--dino_path", str(tiny_weights), "--resolution", *TINY_RESOLUTION]
+    network = train_program.make_network(train_program.make_parser().parse(args), None)
+    clips = CachedClips(videos, store=store, num_views=3, resolution=RESOLUTION, num_frames=3, gap=1, seed=0)
+    found = clips.read(1, [2, 3], np.random.default_rng(5))
+    view, first = int(np.random.default_rng(5).integers(3)), len(next(iter(videos.values())))
+    frames = torch.stack([views[(first + position) * 3 + view][0] for position in (2, 3)])
+    with torch.no_grad():
+        made = network.embed(frames[None])[0]
+    torch.testing.assert_close(found.float(), made, rtol=2e-3, atol=2e-3)
+    assert not torch.equal(views[0][0], views[1][0])  # views differ
+
+
+def test_an_interrupted_filling_goes_on_and_ends_with_the_same_weights(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--cache_views", 2, "--save_freq", 2, "--lr", 1e-3]
+    run_train(*common, "--output_path", tmp_path / "whole", "--feature_cache", tmp_path / "a")
+    store = store_of(tmp_path / "a")
+    before = store._path("features").read_bytes()
+    states = store._path("states")
+    states.write_bytes(b"\0" * 9 + states.read_bytes()[9:])  # killed after entry 9 was made: 0 to 7 and 8 to 15 anew
+    run_train(*common, "--output_path", tmp_path / "parts", "--feature_cache", tmp_path / "a", "--resume_path",
+              tmp_path / "whole/step_0000002.pt")  # fmt: skip
+    assert (store.states() == FILLED).all()
+    assert store._path("features").read_bytes() == before
+    whole, parts = (load_tensors(tmp_path / name / "last.pt")["blocks"] for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+def test_asked_to_stop_while_filling(davis, tmp_path, run_train, monkeypatch):
+    write = FeatureStore.write
+
+    def write_and_ask(self, first, *rest):
+        write(self, first, *rest)
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    common = ["--basepath", davis, "--output_path", tmp_path / "run", "--feature_cache", tmp_path / "cache"]
+    monkeypatch.setattr(FeatureStore, "write", write_and_ask)
+    with pytest.raises(SystemExit) as asked:
+        run_train(*common)
+    assert asked.value.code == 75
+    assert (store_of(tmp_path / "cache").states() == FILLED).sum() == train_program.FRAMES_TO_FILL
+    monkeypatch.setattr(FeatureStore, "write", write)
+    run_train(*common, "--resume_path", "auto")
+    assert load_tensors(tmp_path / "run/last.pt")["step"] == 4
+
+
+def test_unreadable_frames_are_named_and_left_out(davis, tmp_path, run_train, capsys):
+    damaged = next((davis / "JPEGImages/480p/ant").glob("*3.jpg"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(UserError, match="more than 1 %; restore the files"):
+        run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 50,
+                  "--feature_cache", tmp_path / "cache")  # fmt: skip
+    assert str(damaged) in capsys.readouterr().err
+    assert (store_of(tmp_path / "cache").states() == UNREADABLE).sum() == 4
+
+
+def test_frames_that_changed_have_other_contents(davis):
+    videos = index_videos(davis)
+    before = contents(videos)
+    path = next(iter(videos.values()))[0]
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert contents(videos) != before
