@@ -4,7 +4,7 @@ mixed, mean = attend(q, k, v, drop=0.4)
 
 Training looks at the attention itself, so it has to be made; but only its mean over heads is looked at. The usual graph
 keeps every head's softmax, its dropout and the gradients of both. Here a head's softmax is made a few rows at a time in
-the processor's cache, and made again for the gradient.
+the processor's cache, and made again for the gradient; dropout too, from one seed.
 """
 
 import torch
@@ -22,26 +22,47 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, drop: float = 0.0) -> tuple[Tenso
     Args:
         q: (B, M, L, d). k, v: (B, M, S, d). M heads.
         drop: share of the attention that is left out where values are mixed, the rest scaled up; drawn from torch's
-            generator.
+            generator, to 1 in 65536.
 
     Returns:
         mixed (B, M, L, d) of the dtype of v, and the attention averaged over heads (B, L, S), without dropout, rows
         summing to 1, of float32 or float64. Both carry gradients, once.
     """
-    keep = None
-    if drop > 0:
-        keep = torch.empty(*q.shape[:3], k.shape[2], dtype=torch.bool, device=q.device).bernoulli_(1 - drop)
-    return _Attend.apply(q, k, v, keep, drop)
+    seed = torch.randint(2**62, ()).item() if drop > 0 else None
+    return _Attend.apply(q, k, v, drop, seed)
+
+
+class Dropout:
+    """What is kept of pieces of attention: the same for a piece whenever it is asked for.
+
+    Args:
+        shape: (B, M, L) of the attention's rows.
+        seed: of one use of the attention; None keeps everything, which is not to be asked for then.
+    """
+
+    def __init__(self, drop: float, *, seed: int | None, shape: tuple[int, int, int], device: torch.device):
+        self.scale = 1 / (1 - drop)
+        self.least = round(drop * 65536) - 32768  # of 16 random bits
+        self.seed, self.shape, self.device = seed, shape, device
+
+    def keep(self, b: int, m: int, first: int, size: tuple[int, int]) -> Tensor:
+        """What is kept of so many rows from `first` on of clip b and head m: `size` bool."""
+        number = (b * self.shape[1] + m) * self.shape[2] + first
+        generator = torch.Generator(self.device).manual_seed((self.seed + number) % 2**63)
+        words = torch.empty(-(-size[0] * size[1] // 4), dtype=torch.int64, device=self.device)
+        words.random_(-(2**63), None, generator=generator)
+        return (words.view(torch.int16)[: size[0] * size[1]] >= self.least).view(size)
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, drop: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, drop: float, seed: int | None) -> tuple[Tensor, Tensor]:
         batch, heads, length, dim = q.shape
         scale, exact = dim**-0.5, torch.promote_types(q.dtype, torch.float32)
         mixed = torch.empty(q.shape[:3] + v.shape[3:], dtype=v.dtype, device=q.device)
         mean = torch.empty(batch, length, k.shape[2], dtype=exact, device=q.device)
         logsumexp = torch.empty(q.shape[:3], dtype=exact, device=q.device)
+        dropout = Dropout(drop, seed=seed, shape=(batch, heads, length), device=q.device)
 
         def fill(piece: tuple[int, slice]) -> None:
             b, rows = piece
@@ -51,15 +72,15 @@ class _Attend(torch.autograd.Function):
                 logsumexp[b, m, rows] = norm = scores.logsumexp(-1)
                 weights = scores.sub_(norm[:, None]).exp_()
                 total += weights
-                if keep is not None:
-                    weights *= keep[b, m, rows]
-                mixed[b, m, rows] = (weights.to(v.dtype) @ v[b, m]) / (1 - drop)
+                if seed is not None:
+                    weights *= dropout.keep(b, m, rows.start, weights.shape)
+                mixed[b, m, rows] = (weights.to(v.dtype) @ v[b, m]) * dropout.scale
             mean[b, rows] = total.div_(heads)
 
         rows = CACHED_ROWS if q.device.type == "cpu" else DEVICE_ROWS
         each(fill, [(b, slice(at, at + rows)) for b in range(batch) for at in range(0, length, rows)], device=q.device)
-        ctx.save_for_backward(q, k, v, keep, mixed, logsumexp)
-        ctx.drop = drop
+        ctx.save_for_backward(q, k, v, mixed, logsumexp)
+        ctx.dropout = dropout
         return mixed, mean
 
     @staticmethod
@@ -70,9 +91,9 @@ class _Attend(torch.autograd.Function):
 
         rowsum(P (g v^T) K) is rowsum(g mixed), so that no row is looked at twice.
         """
-        q, k, v, keep, mixed, logsumexp = ctx.saved_tensors
+        q, k, v, mixed, logsumexp = ctx.saved_tensors
         batch, heads, length, dim = q.shape
-        scale, exact, kept = dim**-0.5, logsumexp.dtype, 1 / (1 - ctx.drop)
+        scale, exact, dropout = dim**-0.5, logsumexp.dtype, ctx.dropout
         to_q, to_k, to_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         size = CACHED_ROWS if q.device.type == "cpu" else DEVICE_ROWS
 
@@ -84,9 +105,10 @@ class _Attend(torch.autograd.Function):
                 weights = (q[b, m, rows] * scale @ k[b, m].mT).to(exact).sub_(logsumexp[b, m, rows, None]).exp_()
                 inner = (to_mixed[b, m, rows] @ v[b, m].mT).to(exact)
                 dropped = weights
-                if keep is not None:
-                    dropped = weights * keep[b, m, rows] * kept
-                    inner.mul_(keep[b, m, rows]).mul_(kept)
+                if dropout.seed is not None:
+                    kept = dropout.keep(b, m, at, weights.shape).to(exact).mul_(dropout.scale)
+                    dropped = weights * kept
+                    inner *= kept
                 sum_v += dropped.to(v.dtype).mT @ to_mixed[b, m, rows]
                 own = to_mean[b, rows] / heads
                 inner += own

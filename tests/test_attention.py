@@ -1,10 +1,12 @@
 """Attention without the usual graph against the usual graph."""
 
+import itertools
+
 import pytest
 import torch
 
 from model import attention
-from model.attention import attend
+from model.attention import Dropout, attend
 
 
 def usual(q, k, v, *, drop=0.0):
@@ -12,7 +14,14 @@ def usual(q, k, v, *, drop=0.0):
     weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
     dropped = weights
     if drop:
-        dropped = weights * torch.empty(weights.shape, dtype=torch.bool).bernoulli_(1 - drop) / (1 - drop)
+        shape = weights.shape[:3]
+        dropout = Dropout(drop, seed=torch.randint(2**62, ()).item(), shape=shape, device=weights.device)
+        kept = torch.ones(weights.shape)
+        for b, m in itertools.product(*map(range, shape[:2])):
+            for first in range(0, shape[2], attention.CACHED_ROWS):
+                part = kept[b, m, first : first + attention.CACHED_ROWS]
+                part *= dropout.keep(b, m, first, part.shape)
+        dropped = weights * kept / (1 - drop)
     return dropped @ v, weights.mean(1)
 
 
@@ -77,3 +86,25 @@ def test_large_scores_are_no_matter():
     mixed, mean = attend(q, k, v)
     torch.testing.assert_close(mean, usual(q, k, v)[1], atol=1e-3, rtol=0)
     assert mixed.isfinite().all()
+
+
+@pytest.mark.parametrize("drop", [0.1, 0.4, 0.9])
+def test_dropout_keeps_the_share_that_it_should_and_differs_from_piece_to_piece(drop):
+    dropout = Dropout(drop, seed=3, shape=(2, 3, 256), device=torch.device("cpu"))
+    pieces = [dropout.keep(b, m, first, (128, 333)) for b in range(2) for m in range(3) for first in (0, 128)]
+    kept = torch.stack(pieces).double()
+    assert kept.mean().item() == pytest.approx(1 - drop, abs=4 * (drop * (1 - drop) / kept.numel()) ** 0.5 + 2e-5)
+    centred = kept.flatten(1) - (1 - drop)
+    overlap = centred @ centred.T / centred.shape[1] / (drop * (1 - drop))
+    assert (overlap - torch.eye(len(kept))).abs().max() < 0.03
+    assert torch.equal(dropout.keep(1, 2, 128, (128, 333)), pieces[-1])
+    other = Dropout(drop, seed=4, shape=(2, 3, 256), device=torch.device("cpu"))
+    assert not torch.equal(other.keep(1, 2, 128, (128, 333)), pieces[-1])
+
+
+def test_nothing_of_the_size_of_a_head_is_kept_for_the_gradient():
+    q, k, v = inputs(length=64, others=64)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        attend(q, k, v, drop=0.4)
+    assert max(saved) < 64 * 64
