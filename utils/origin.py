@@ -1,6 +1,7 @@
 """Where a file came from: the command, the code, the libraries, the data."""
 
 import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -31,9 +32,11 @@ def git_revision() -> str | None:
     try:
         ask = ["git", "-C", str(REPOSITORY)]
         run = {"capture_output": True, "text": True, "timeout": 20, "check": True}
-        revision = subprocess.run([*ask, "rev-parse", "HEAD"], **run).stdout.strip()
+        top, revision = subprocess.run([*ask, "rev-parse", "--show-toplevel", "HEAD"], **run).stdout.splitlines()
+        if Path(top).resolve() != REPOSITORY:
+            return None  # this is a copy inside another repository
         changed = subprocess.run([*ask, "status", "--porcelain", "--untracked-files=no"], **run).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return revision + ("+" if changed else "")
 
@@ -42,5 +45,6 @@ def fingerprint(videos: dict[str, list[Path]]) -> str:
     """SHA-256 over the names of videos and their frames: 64 hexadecimal digits. Contents are not read."""
     digest = hashlib.sha256()
     for name in sorted(videos):
-        digest.update("\0".join((name, *(frame.name for frame in videos[name]), "")).encode())
+        names = (name, *(frame.name for frame in videos[name]))
+        digest.update(b"".join(os.fsencode(name) + b"\0" for name in names) + b"\0")
     return digest.hexdigest()
