@@ -9,6 +9,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from utils import distributed
+from utils.checkpoint import write_whole
 
 
 class RunLog:
@@ -44,9 +45,11 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 def cut_log(path: Path, step: int) -> None:
     """Keep what was logged up to `step`, the one a run is resumed from; of a run that starts, nothing."""
-    if path.exists():
-        kept = [json.dumps(record) + "\n" for record in read_log(path) if step > 0 and record["step"] <= step]
-        path.write_text("".join(kept))
+    if not path.exists():
+        return
+    kept = [json.dumps(record) + "\n" for record in read_log(path) if step > 0 and record["step"] <= step]
+    if (text := "".join(kept)) != path.read_text():
+        write_whole(path, lambda partial: partial.write_text(text))
 
 
 class Meter:
