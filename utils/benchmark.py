@@ -136,7 +136,8 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
                 point.ratio, point.max_key_frames = max(point.num_frames // key_frames, 1), key_frames
             else:
                 point.ratio = max(round(args.num_frames / max(key_frames * factor, 1)), 1)
-            setting = (point.resolution, point.num_frames, point.ratio)
+            key_indices = key_frame_indices(point.num_frames, point.ratio, point.max_key_frames)
+            setting = (point.resolution, point.num_frames, len(key_indices))
             if setting not in seen:  # small quantities round to the same
                 seen.add(setting)
                 yield name, point
