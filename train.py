@@ -8,6 +8,7 @@ python train.py --config ... --output_path outputs/run --resume_path auto      #
 
 import argparse
 import contextlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from tqdm import tqdm
 
 from data.clips import (
     CLIPS_PER_EPOCH,
+    OVERDUE,
     BadFrames,
     ClipDataset,
     StepSampler,
     collate_clips,
+    fetch,
     index_videos,
-    reading_faults,
 )
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
 from data.views import CachedClips, FrameViews, contents
@@ -48,7 +50,21 @@ from utils.feature_store import MISSING, FeatureStore
 from utils.folders import held
 from utils.logs import Meter, RunLog
 from utils.origin import fingerprint, origin
-from utils.runs import AUTO, Best, check_output, find_run, is_done, prepare_output, restore_run, save_run, say
+from utils.runs import (
+    AUTO,
+    Best,
+    check_output,
+    check_run,
+    find_run,
+    goes_on_in,
+    is_done,
+    prepare_output,
+    restore_run,
+    save_run,
+    say,
+    say_other_data,
+    set_aside_damaged,
+)
 from utils.stopping import StopRequest, leave_to_parent, stop_requests
 
 WATCH = {"num_frames": 12, "key_stride": 4}  # of the clips that are segmented while training
@@ -126,7 +142,7 @@ def make_parser() -> Parser:
     search = parser.add_argument_group("finding faults").add_argument
     search("--overfit", type=positive_int, metavar="N", help="train on the first N clips again and again")
     search("--profile", action="store_true", help="write where steps 3 to 5 spend their time to --output_path/profile")
-    search("--detect_anomaly", action="store_true", help="name the operation whose gradient is not finite; slow")
+    search("--detect_anomaly", action="store_true", help="name the operation whose gradient is NaN; slow")
     return parser
 
 
@@ -135,44 +151,38 @@ def main() -> None:
     device = choose_device(args.device)
     args.init_path = checkpoint_path(args.init_path)
     check_place(args.dataset, find_root(args), split=None, flag="--basepath")
-    begin_or_go_on = args.resume_path == AUTO
-    resumed, args.resume_path = find_run(args.resume_path, Path(args.output_path))
-    if begin_or_go_on and resumed and is_done(resumed, args):
-        return
-    network = make_network(args, resumed).to(device)
-    check_resolution(args.resolution, network.backbone.patch_size)
-    optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
-    scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
-    step = restore_run(resumed, args, optimizer, scaler) if resumed else 0
-    if args.profile and args.num_train_steps - step < 2 + PROFILED_STEPS:
-        raise UserError(f"--profile: looks at steps 3 to {2 + PROFILED_STEPS}; raise --num_train_steps to {step + 5}")
-    output = {"resume_path": args.resume_path, "overwrite": args.overwrite}
-    check_output(Path(args.output_path), **output)
-    videos = find_videos(args)  # only now: it may generate them
-    distributed.start(device)
+    output, asked = Path(args.output_path), args.resume_path
     with contextlib.ExitStack() as stack:
+        early = distributed.is_main() and goes_on_in(output, asked)
+        if early:  # before the checkpoint is read: a run that is asked to stop may be about to save a newer one
+            stack.enter_context(held(output, flag="--output_path"))
+        resumed, args.resume_path = find_run(asked, output)
+        if resumed:
+            check_run(resumed, args)
+        if asked == AUTO and resumed and is_done(resumed, args):
+            return
+        network = make_network(args, resumed).to(device)
+        check_resolution(args.resolution, network.backbone.patch_size)
+        optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
+        scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
+        step = restore_run(resumed, args, optimizer, scaler) if resumed else 0
+        check_profile(args, step)
+        check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+        videos = find_videos(args)  # only now: it may generate them
+        distributed.start(device)
         stack.callback(distributed.stop)
         if distributed.is_main():
-            stack.enter_context(held(Path(args.output_path), flag="--output_path"))
-            prepare_output(Path(args.output_path), **output)
+            if not early:
+                stack.enter_context(held(output, flag="--output_path"))
+            prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+            set_aside_damaged(output, asked=asked, found=args.resume_path)
+        distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
         stop = stack.enter_context(stop_requests())
-        with reading_faults():
-            store = fill_store(args, network, videos, stop) if args.feature_cache else None
-            clips = clip_dataset(args, videos, store)
-            run(
-                args,
-                network,
-                optimizer,
-                scaler,
-                videos,
-                clips,
-                resumed=resumed,
-                first_step=step,
-                start=start,
-                stop=stop,
-            )
+        store = fill_store(args, network, videos, stop) if args.feature_cache else None
+        clips = clip_dataset(args, videos, store)
+        run(args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, start=start, stop=stop)
     if stop.exit_code:
         sys.exit(stop.exit_code)
 
@@ -196,35 +206,50 @@ def run(
     num_images = sum(map(len, videos.values()))
     num_parameters = sum(p.numel() for p in network.blocks.parameters())
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
-    batches = iter(make_loader(args, clips, first_step))
+    batches = fetch(make_loader(args, clips, first_step), stop)
     bad_frames = BadFrames(num_images)
     watch = make_watch(args, network, videos, bad_frames) if distributed.is_main() else None
     best = Best(args.patience, resumed)  # of the main process
     log = RunLog(output, step=first_step) if distributed.is_main() else None
     meter = Meter(device)
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
-    from_where = {"backbone": backbone, "data": fingerprint(videos), **origin()}
+    from_where = {"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)}
+    if resumed:
+        say_other_data(resumed, from_where)
+    from_where |= origin() if log else {}
     profiler = make_profiler(args)
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
+
+    def save(**which: bool) -> None:
+        known = from_where | {"tau_auto": watch.tau_auto(network), "best": best.state}
+        save_run(output, args, network, optimizer, scaler, done, start=start, origin=known, **which)
+
     if watch and first_step == 0:
         log.write(0, watch.measure(network))
+    done, asked, over = first_step, 0, False
     for step in range(first_step, args.num_train_steps):
         lr = learning_rate(step, args)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        frames = []
         with meter:
-            for _ in range(args.accumulate):
-                batch = next(batches)
-                bad_frames.add(batch)
-                frames.append(batch.frames)
+            clips = list(itertools.islice(batches, args.accumulate))
+        if len(clips) < args.accumulate:  # asked to stop while waiting for frames
+            asked = stop.exit_code
+            if log and done > first_step:
+                save()
+            break
+        for batch in clips:
+            bad_frames.add(batch)
         with torch.autograd.set_detect_anomaly(args.detect_anomaly):
+            frames = [batch.frames for batch in clips]
             losses = train_step(args, network, optimizer, scaler, frames, step=step, start=start)
         meter.add(losses, clips=sum(map(len, frames)))
         done = step + 1
         if profiler:
             profiler.step()
         asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
+        if asked and log:
+            save()  # at once, there may be no time for more
         scalars, look = {}, done % args.eval_freq == 0 or done == args.num_train_steps
         if done % args.log_freq == 0 or done == args.num_train_steps:
             scalars = {"lr": lr, "epoch": done * clips_per_step(args) / CLIPS_PER_EPOCH, **meter.read()}
@@ -237,14 +262,15 @@ def run(
             log.write(done, scalars)
         over = look and bool(distributed.largest(best.is_over, device))
         keep = done % args.save_freq == 0 or done == args.num_train_steps or over
-        if log and (keep or better or asked or done % args.last_freq == 0):
-            origin_now = from_where | {"tau_auto": watch.tau_auto(network), "best": best.state}
-            save_run(output, args, network, optimizer, scaler, done, start=start, origin=origin_now, keep=keep,
-                     best=better)  # fmt: skip
+        if log and (keep or better or (asked and look) or done % args.last_freq == 0):
+            save(keep=keep, best=better)
         bar.update()
         if asked or over:
             break
     bar.close()
+    batches.close()
+    if profiler:
+        profiler.stop()
     stop.exit_code = asked if done < args.num_train_steps and not over else 0
     if log:
         log.close()
@@ -303,6 +329,7 @@ def make_loader(args: argparse.Namespace, clips: ClipDataset, first_step: int) -
     return DataLoader(
         clips, batch_size=args.batch_size, sampler=sampler, num_workers=args.num_workers, collate_fn=collate_clips,
         persistent_workers=args.num_workers > 0, worker_init_fn=leave_to_parent,
+        timeout=OVERDUE if args.num_workers else 0,
     )  # fmt: skip
 
 
@@ -333,9 +360,12 @@ def fill_store(
     distributed.barrier()  # all have seen the same
     firsts = firsts[distributed.rank() :: distributed.world_size()]
     groups = [list(range(first, min(first + FRAMES_TO_FILL, len(views)))) for first in firsts]
-    loader = DataLoader(views, batch_sampler=groups, num_workers=args.num_workers, worker_init_fn=leave_to_parent)
-    bar = tqdm(loader, desc="feature cache", unit="batch", disable=not distributed.is_main() or not groups)
-    for group, (frames, readable) in zip(groups, bar, strict=True):
+    loader = DataLoader(
+        views, batch_sampler=groups, num_workers=args.num_workers, worker_init_fn=leave_to_parent,
+        timeout=OVERDUE if args.num_workers else 0,
+    )  # fmt: skip
+    bar = tqdm(groups, desc="feature cache", unit="batch", disable=not distributed.is_main() or not groups)
+    for group, (frames, readable) in zip(bar, fetch(loader, stop), strict=False):  # fewer where asked to stop
         with autocast(device, args.amp):
             features = network.embed(frames[None].to(device))[0]
         store.write(group[0], features.float(), readable.tolist())
@@ -346,6 +376,11 @@ def fill_store(
         sys.exit(asked)
     distributed.barrier()
     return store
+
+
+def check_profile(args: argparse.Namespace, step: int) -> None:
+    if args.profile and args.num_train_steps - step < 2 + PROFILED_STEPS:
+        raise UserError(f"--profile: looks at steps 3 to {2 + PROFILED_STEPS}; raise --num_train_steps to {step + 5}")
 
 
 def make_profiler(args: argparse.Namespace) -> torch.profiler.profile | None:

@@ -1,25 +1,28 @@
 """Training clips: every folder of frames below a root is a video; clips are drawn from them (METHOD.md 3)."""
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from data.frames import UnreadableImage, list_images, read_image, resize
 from data.transforms import ClipAugmentation
 from utils.errors import UserError
 from utils.names import may_hold_frames
+from utils.stopping import StopRequest
 
 CLIPS_PER_EPOCH = 10_000
 MAX_BAD_SHARE = 0.01  # of the image files
+OVERDUE = 20  # seconds after which a batch that has not come lets a run that is asked to stop end
 MAX_ATTEMPTS = 20  # clips tried in place of one with an unreadable frame
 
 
@@ -136,18 +139,39 @@ def collate_clips(clips: list[Clip]) -> Clip:
     return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)
 
 
-@contextmanager
-def reading_faults() -> Iterator[None]:
-    """Within it the end of a process that reads frames, mostly for want of memory, is a `UserError`."""
+def fetch(loader: DataLoader, stop: StopRequest) -> Iterator[Any]:
+    """The batches of `loader`; it ends early where the run is asked to stop while a batch is overdue, as when a file
+    server does not answer.
+
+    Raises:
+        UserError: a process that reads frames has ended, mostly for want of memory.
+    """
     try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:  # torch's word for it, or a broken pipe
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"--num_workers: a process that reads frames ended ({' '.join(str(error).split())[:120]}); lower "
-            "--num_workers or --batch_size, and go on with --resume_path auto"
-        ) from error
+        yield from _fetch(iter(loader), stop)
+    finally:
+        if stop.exit_code:  # readers leave signals to us, and one that hangs could not be waited for
+            for process in multiprocessing.active_children():
+                process.kill()
+
+
+def _fetch(batches: Iterator[Any], stop: StopRequest) -> Iterator[Any]:
+    while True:
+        try:
+            yield next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, ConnectionError, EOFError) as error:  # torch's words for it, or a broken pipe
+            said = " ".join(str(error).split())
+            if said.startswith("DataLoader timed out"):
+                if stop.exit_code:
+                    return
+                continue
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in said:
+                raise
+            raise UserError(
+                f"--num_workers: a process that reads frames ended ({said[:120]}); lower --num_workers or "
+                "--batch_size, and go on with --resume_path auto"
+            ) from error
 
 
 class StepSampler(Sampler[int]):

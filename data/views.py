@@ -5,6 +5,7 @@ a store are the frames of all videos in order, each with its `num_views` views o
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def contents(videos: dict[str, list[Path]]) -> str:
     for name, paths in videos.items():
         for path in paths:
             about = path.stat()
-            digest.update(f"{name}/{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(f"{name}/{path.name}\0{about.st_size} {about.st_mtime_ns}\0"))
     return digest.hexdigest()
 
 

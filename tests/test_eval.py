@@ -411,7 +411,7 @@ def test_tau_auto_is_that_of_the_checkpoint_and_tau_video_that_of_each_video(dav
             for name in ("auto", "video")}  # fmt: skip
     assert taus["auto"] == [content["tau_auto"]] * 2
     assert 0 < taus["video"][0] != taus["video"][1] > 0
-    assert json.loads((tmp_path / "auto/settings.json").read_text())["settings"]["tau"] == content["tau_auto"]
+    assert json.loads((tmp_path / "auto/settings.json").read_text())["tau"] == content["tau_auto"]
     export_block(tmp_path / "run/last.pt", tmp_path / "block.safetensors")
     assert load_checkpoint(tmp_path / "block.safetensors")["tau_auto"] == content["tau_auto"]
     for arguments, message in (

@@ -108,11 +108,18 @@ def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(
     assert process.returncode == 0, err
     told = json.loads(out.splitlines()[-1])
     assert told["killed"] >= KILLS
+    whole = [told_of(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in whole] == list(range(41))
     assert sum(told["resumed"]) >= KILLS // 2  # the others were killed before their first checkpoint
     for number in range(len(told["resumed"])):
         same_runs(tmp_path / "whole", tmp_path / "killed" / str(number))
         log = (tmp_path / "killed" / str(number) / "log.jsonl").read_text().splitlines()
-        assert [json.loads(line)["step"] for line in log] == list(range(41))
+        assert [told_of(line) for line in log] == whole
+
+
+def told_of(line: str) -> dict:
+    """What a line of the log says, but for what depends on time."""
+    return {key: value for key, value in json.loads(line).items() if key not in ("clips_per_second", "data_wait_share")}
 
 
 @pytest.mark.parametrize(
@@ -170,6 +177,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(davis, tmp_path, run_t
     run_train(*common, "--num_train_steps", 3)
     last = out / "last.pt"
     (out / "step_0000003.pt").unlink()
+    (out / "best.pt").unlink()
     whole = last.read_bytes()
     last.unlink()
     if damage != "gone":
@@ -255,8 +263,147 @@ def test_profile_writes_a_trace(davis, tmp_path, run_train):
 
 @pytest.mark.filterwarnings("ignore:Error detected")
 def test_detect_anomaly_names_the_operation(davis, tmp_path, run_train, monkeypatch):
-    import train as train_program
+    from model import step
 
-    monkeypatch.setattr(train_program, "motion_loss", lambda attn, *_, **__: (attn * 0).sum().sqrt())
+    monkeypatch.setattr(step, "motion_loss", lambda attn, *_, **__: (attn * 0).sum().sqrt())
     with pytest.raises(RuntimeError, match="returned nan values"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--detect_anomaly")
+
+
+def test_a_save_that_fails_leaves_the_whole_checkpoint_and_not_the_damaged_one(davis, tmp_path, run_train, monkeypatch):
+    out = tmp_path / "run"
+    common = ["--basepath", davis, "--output_path", out, "--last_freq", 1, "--save_freq", 99]
+    run_train(*common, "--num_train_steps", 3)
+    (out / "step_0000003.pt").unlink()
+    (out / "best.pt").unlink()
+    (out / "last.pt").write_bytes((out / "last.pt").read_bytes()[:5000])
+    before = (out / "previous.pt").read_bytes()
+    save = torch.save
+
+    def full(content, path):
+        save({}, path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        run_train(*common, "--num_train_steps", 5, "--resume_path", "auto")
+    assert (out / "previous.pt").read_bytes() == before
+    assert (out / "last.pt.damaged").exists()
+    monkeypatch.undo()
+
+
+def test_of_what_is_whole_the_latest_step_is_taken_whatever_the_file_times(davis, tmp_path, run_train, capsys):
+    out = tmp_path / "run"
+    run_train("--basepath", davis, "--output_path", out, "--save_freq", 1, "--num_train_steps", 3)
+    for name in ("last.pt", "previous.pt", "best.pt"):
+        (out / name).unlink()
+    (out / "step_0000001.pt").touch()
+    run_train("--basepath", davis, "--output_path", out, "--resume_path", "auto", "--num_train_steps", 4)
+    assert "going on from" in (said := capsys.readouterr().err)
+    assert "step_0000003.pt, step 3" in said
+
+
+def test_auto_does_not_take_another_run_for_its_own(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--output_path", tmp_path / "run"]
+    run_train(*common)
+    with pytest.raises(UserError, match="--seed 9: the run to resume has 0"):
+        run_train(*common, "--resume_path", "auto", "--seed", 9)
+
+
+def test_checkpoints_without_a_last_one_are_a_run_too(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--output_path", tmp_path / "run"]
+    run_train(*common)
+    for name in ("last.pt", "previous.pt", "best.pt"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match="holds a run"):
+        run_train(*common)
+
+
+def test_what_changes_is_said(davis, tmp_path, run_train, capsys):
+    common = ["--basepath", davis, "--output_path", tmp_path / "run"]
+    run_train(*common)
+    next((davis / "JPEGImages/480p/ant").iterdir()).unlink()
+    run_train(*common, "--resume_path", "auto", "--num_train_steps", 6, "--attn_drop", 0, "--batch_size", 2)
+    said = capsys.readouterr().err
+    assert "resumed with changes: batch_size 1 -> 2, num_train_steps 4 -> 6, attn_drop 0.4 -> 0.0" in said
+    assert "the training data are others" in said
+    assert "clips a step 1 -> 2" in said
+
+
+def test_leftovers_of_a_kill_are_cleared_away(davis, tmp_path, run_train):
+    out = tmp_path / "run"
+    run_train("--basepath", davis, "--output_path", out)
+    (out / ".last.pt.123.partial").write_bytes(b"half")
+    run_train("--basepath", davis, "--output_path", out, "--resume_path", "auto", "--num_train_steps", 5)
+    assert not list(out.glob(".*.partial"))
+
+
+def test_a_fault_of_the_program_in_a_reading_process_keeps_its_traceback(davis, tmp_path, run_train, monkeypatch):
+    monkeypatch.setattr("data.clips.ClipDataset.read", lambda *_: 1 / 0)
+    monkeypatch.setattr("train.make_watch", lambda *_: None)
+    with pytest.raises(ZeroDivisionError, match="Caught ZeroDivisionError in DataLoader worker process"):
+        run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_workers", 1)
+
+
+def test_a_reader_that_hangs_does_not_keep_a_run_from_ending(davis, tmp_path, run_train, monkeypatch):
+    import train as train_program
+
+    read = train_program.ClipDataset.__getitem__
+
+    def hang(self, index):
+        if self.augmentation is not None and index >= 2:
+            if index == 2:
+                os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(1000)
+        return read(self, index)
+
+    monkeypatch.setattr(train_program, "OVERDUE", 1)
+    monkeypatch.setattr(train_program.ClipDataset, "__getitem__", hang)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_workers", 1, "--num_train_steps", 9)
+    assert ended.value.code == 75
+    assert time.monotonic() - began < 30
+    assert load_tensors(tmp_path / "run/last.pt")["step"] in (1, 2)
+
+
+def test_usr1_to_torchrun_saves_and_ends(tmp_path, tiny_weights):
+    davis, out = make_davis(tmp_path / "DAVIS"), tmp_path / "run"
+    arguments = tiny(tiny_weights, "--basepath", davis, "--output_path", out, "--num_train_steps", 100_000)
+    path = f"export PATH={Path(sys.executable).parent}:$PATH CUDA_VISIBLE_DEVICES=0,1"
+    launcher = f"{path}; . {ROOT}/utils/setup.sh requirements.txt"
+    command = ("bash", "-c", f'{launcher}; exec "${{LAUNCH[@]}}" {ROOT}/train.py "$@"', "--")
+    process = launch([*arguments, "--last_freq", 100_000], command=command)
+    wait_for(out / "log.jsonl", process)
+    time.sleep(1)
+    process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "asked to stop after step" in err
+    assert load_tensors(out / "last.pt")["step"] > 0
+
+
+def test_names_that_are_not_utf8_are_no_fault(tmp_path):
+    from utils.origin import fingerprint
+
+    videos = {os.fsdecode(b"caf\xe9"): [Path("a.jpg")], "b": [Path("c.jpg")]}
+    assert len(fingerprint(videos)) == 64
+    assert fingerprint({"a": [Path("b"), Path("c")]}) != fingerprint({"a": [Path("b")], "c": []})
+
+
+def test_the_revision_of_another_repository_is_not_taken_for_ours(tmp_path, monkeypatch):
+    from utils import origin
+
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.setattr(origin, "REPOSITORY", tmp_path / "inside")
+    (tmp_path / "inside").mkdir()
+    assert origin.git_revision() is None
+
+
+def test_processes_that_would_begin_at_different_steps_are_refused(monkeypatch):
+    from utils import distributed
+
+    monkeypatch.setattr(distributed, "gather", lambda value: [value, 3])
+    distributed.check_same(3, "steps")
+    with pytest.raises(UserError, match=r"steps differ: \[4, 3\]; --output_path must be on a disk"):
+        distributed.check_same(4, "steps")

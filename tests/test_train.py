@@ -154,7 +154,7 @@ def faults(davis, out):
             "--seed 1: the run to resume has 0; give that",
         ),
         (["--basepath", davis, "--resume_path", out / "weights.pt"], "give it as --init_path"),
-        (["--basepath", davis, "--resume_path", out / "last.pt", "--num_t", 2], "give --num_t 1"),
+        (["--basepath", davis, "--resume_path", out / "last.pt", "--num_t", 2], "--num_t 2: the run to resume has 1"),
         (["--basepath", davis, "--resume_path", out / "none.pt"], r"none\.pt: no such file"),
         (["--basepath", davis, "--device", "cuda:99"], "--device cuda:99: not available"),
         (["--basepath", davis, "--resume_path", out / "last.pt", "--resolution", 64, 96, "--num_train_steps", 9],

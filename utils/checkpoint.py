@@ -1,10 +1,12 @@
 """Checkpoint files: read as data only, written so that a crash at any moment leaves a whole file behind."""
 
 import argparse
+import errno
 import hashlib
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,14 @@ from safetensors.torch import load_file, save_file
 
 from utils.errors import UserError
 
+# Faults of a disk or its server, not of a file: EINVAL, which torch raises on short files, is not among them.
+PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
 # Under which name a .safetensors file says in its header how its ViT is built, or how its block was trained.
 STUDENT_KEY, BLOCK_KEY = "vision_transformer", "checkpoint"
+
+
+class CannotRead(UserError):
+    """The system did not let a file be read, which may be whole."""
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:
@@ -42,6 +50,8 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
             f"({_first_line(error)}); re-save its state dict alone"
         ) from error
     except Exception as error:  # what the readers raise on damaged bytes is of a dozen kinds
+        if isinstance(error, OSError) and error.errno in PASSING:
+            raise CannotRead(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
         raise UserError(
             f"{path}: not a readable checkpoint, probably truncated ({_first_line(error)}); fetch it again"
         ) from error
@@ -85,12 +95,29 @@ def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], *, key: str
     write_whole(path, lambda partial: save_file(state, partial, {key: json.dumps(metadata)}))
 
 
-def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
-    """Write `content` with `torch.save` under a temporary name, flush it to the disk, then rename it into place."""
-    write_whole(Path(path), lambda partial: torch.save(content, partial))
+def save_checkpoint(path: str | Path, content: dict[str, Any], *, keep_as: str | None = None) -> None:
+    """Write `content` with `torch.save` under a temporary name, flush it to the disk, then rename it into place.
+
+    keep_as: name for the file that is replaced, beside it; it gets that name once the new one is whole.
+    """
+    before = None if keep_as is None else lambda: _keep(Path(path), Path(path).with_name(keep_as))
+    write_whole(Path(path), lambda partial: torch.save(content, partial), before_rename=before)
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def _keep(path: Path, other: Path) -> None:
+    """Give a file, if it is there, a second name; at no moment is there neither."""
+    if not path.is_file():
+        return
+    spare = other.with_name(f".{other.name}.{os.getpid()}.partial")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(path, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, spare)
+    os.replace(spare, other)
+
+
+def write_whole(path: Path, write: Callable[[Path], None], *, before_rename: Callable[[], None] | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, rename it to `path`.
 
     Raises:
@@ -102,6 +129,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
+        if before_rename is not None:
+            before_rename()
         os.replace(partial, path)
     except (OSError, RuntimeError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from utils.errors import UserError
+
 if TYPE_CHECKING:  # slow to import, and scoring does without
     import torch
     from torch import Tensor
@@ -39,7 +41,8 @@ def stop() -> None:
 
 
 def rank() -> int:
-    return dist.get_rank() if (dist := _group()) else 0
+    """This process's number; before it has joined the others, the one that torchrun gave it."""
+    return dist.get_rank() if (dist := _group()) else int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
@@ -62,6 +65,13 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def check_same(value: Any, what: str) -> None:
+    """Raises `UserError` where the processes have different values of `what`."""
+    values = gather(value)
+    if len(set(values)) > 1:
+        raise UserError(f"{what} differ: {values}; --output_path must be on a disk that all of them share")
 
 
 def shares(costs: Sequence[float], parts: int) -> list[list[int]]:

@@ -1,8 +1,6 @@
 """A training run on the disk: its checkpoints, what stays the same when it is resumed, whose folder it is."""
 
 import argparse
-import contextlib
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from utils import distributed
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import CannotRead, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.folders import check_writable
 
@@ -22,22 +20,12 @@ BEST = "best.pt"  # that of the best look, see `Best`
 AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
 # What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = ("seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames")
-CHANGE_IS_NOTED = (
-    "basepath",
-    "gap",
-    "batch_size",
-    "accumulate",
-    "num_train_steps",
-    "lr",
-    "min_lr",
-    "weight_decay",
-    "amp",
-    "feature_cache",
-    "cache_views",
-    "semantic_weight",
-    "motion_weight",
-    "anchor_weight",
-)
+# What may change without a word; a change of anything else is said.
+CHANGE_IS_NOTHING = (
+    "config", "resume_path", "output_path", "overwrite", "dino_path", "checkpoint_key", "init", "init_path",
+    "temperature", "device", "num_workers", "log_freq", "save_freq", "last_freq", "eval_freq", "watch_clips", "tau",
+    "profile", "detect_anomaly",
+)  # fmt: skip
 
 
 def save_run(
@@ -50,8 +38,8 @@ def save_run(
     *,
     start: torch.nn.ModuleList | None,
     origin: dict[str, Any],
-    keep: bool,
-    best: bool,
+    keep: bool = False,
+    best: bool = False,
 ) -> None:
     """Write `last.pt`, `step_NNNNNNN.pt` where it is to be kept, and `best.pt` where it is the best look so far; the
     `last.pt` before becomes `previous.pt`.
@@ -73,22 +61,13 @@ def save_run(
         save_checkpoint(output / f"step_{step:07d}.pt", content)
     if best:
         save_checkpoint(output / BEST, content)
-    _keep_previous(output)
-    save_checkpoint(output / LAST, content)
+    save_checkpoint(output / LAST, content, keep_as=PREVIOUS)
 
 
-def _keep_previous(output: Path) -> None:
-    """Give `last.pt` a second name, `previous.pt`, so that at no moment there is no whole checkpoint."""
-    if not (output / LAST).is_file():
-        return
-    spare = output / f".{PREVIOUS}.{os.getpid()}.partial"
-    with contextlib.suppress(FileNotFoundError):
-        spare.unlink()
-    try:
-        os.link(output / LAST, spare)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(output / LAST, spare)
-    os.replace(spare, output / PREVIOUS)
+def goes_on_in(output: Path, resume_path: str | None) -> bool:
+    """Whether there is a run in `output` and it is the one to go on with."""
+    asked = resume_path is not None and (resume_path == AUTO or Path(resume_path).resolve().parent == output.resolve())
+    return asked and _holds_another_run(output, None)
 
 
 def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | None]:
@@ -106,21 +85,37 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
     if resume_path != AUTO and Path(resume_path).name != LAST:
         return load_checkpoint(resume_path), resume_path
     folder = output if resume_path == AUTO else Path(resume_path).parent
-    others = [path for path in (folder / PREVIOUS, *folder.glob("step_*.pt")) if path.is_file()]
-    candidates = [folder / LAST, *sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)]
-    if resume_path == AUTO and not any(path.is_file() for path in candidates):
+    others = [path for path in (folder / PREVIOUS, folder / BEST, *folder.glob("step_*.pt")) if path.is_file()]
+    if resume_path == AUTO and not others and not (folder / LAST).is_file():
         return None, None
-    faults = []
-    for path in candidates:
-        try:
-            content = load_checkpoint(path)
-        except UserError as error:
-            faults.append(error)
-            continue
-        if faults:
-            say(f"warning: {faults[0]}; going on from {path}, step {content.get('step')}")
-        return content, str(path)
-    raise faults[0]
+    try:
+        return load_checkpoint(folder / LAST), str(folder / LAST)
+    except CannotRead:
+        raise
+    except UserError as error:
+        fault = error
+    whole = [(step, content, path) for path in others for step, content in [_load_whole(path)] if step >= 0]
+    if not whole:
+        raise fault
+    step, content, path = max(whole, key=lambda found: found[0])
+    say(f"warning: {fault}; going on from {path}, step {step}")
+    return content, str(path)
+
+
+def _load_whole(path: Path) -> tuple[int, dict]:
+    """The step of a checkpoint, -1 where it is damaged, and what it holds."""
+    try:
+        content = load_checkpoint(path)
+    except UserError:
+        return -1, {}
+    return content["step"] if isinstance(content.get("step"), int) else -1, content
+
+
+def set_aside_damaged(output: Path, *, asked: str | None, found: str | None) -> None:
+    """Rename the `last.pt` in place of which `find_run` found another, so that it does not become the one before."""
+    fell_back = asked is not None and Path(asked).name in (AUTO, LAST) and found and Path(found).name != LAST
+    if fell_back and Path(found).resolve().parent == output.resolve() and (output / LAST).exists():
+        (output / LAST).replace(output / f"{LAST}.damaged")
 
 
 def is_done(content: dict, args: argparse.Namespace) -> bool:
@@ -163,10 +158,8 @@ class Best:
         return self.patience is not None and self.state["looks_since"] >= self.patience
 
 
-def restore_run(
-    content: dict, args: argparse.Namespace, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> int:
-    """Continue the run of a checkpoint; returns its step."""
+def check_run(content: dict, args: argparse.Namespace) -> None:
+    """Refuse a checkpoint that is no run to continue with these options; say what else has changed."""
     kinds = {"optimizer": dict, "scaler": dict, "config": dict, "step": int}
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
@@ -179,9 +172,23 @@ def restore_run(
         if held.get(key) != wanted[key]:
             raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "
                             "from its weights with --init_path")  # fmt: skip
-    changed = [key for key in CHANGE_IS_NOTED if held.get(key) != wanted[key]]
+    changed = [key for key in wanted if key in held and key not in CHANGE_IS_NOTHING and held[key] != wanted[key]]
     if changed:
         say("resumed with changes: " + ", ".join(f"{key} {held.get(key)} -> {wanted[key]}" for key in changed))
+
+
+def say_other_data(content: dict, origin: dict[str, Any]) -> None:
+    """Say where a run goes on with other data, or another number of clips a step, than it had."""
+    for key, what in (("data", "the training data are others"), ("clips_per_step", "clips a step")):
+        if content.get(key) not in (None, origin[key]):
+            detail = "" if key == "data" else f" {content[key]} -> {origin[key]}"
+            say(f"resumed with changes: {what}{detail}")
+
+
+def restore_run(
+    content: dict, args: argparse.Namespace, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> int:
+    """Continue the run of a checkpoint that `check_run` let pass; returns its step."""
     try:
         optimizer.load_state_dict(content["optimizer"])
         if content["scaler"] and scaler.is_enabled():  # empty where the run had no need of one
@@ -215,6 +222,8 @@ def prepare_output(
         also: names of files in `output` that the program makes of a run, to be cleared away with it.
     """
     check_output(output, resume_path=resume_path, overwrite=overwrite)
+    for path in output.glob(".*.partial"):  # of processes that were killed; the folder is ours alone
+        path.unlink()
     if not _holds_another_run(output, resume_path):
         return
     for path in [*output.glob("step_*.pt"), *(output / name for name in (LAST, PREVIOUS, BEST, "log.jsonl", *also))]:
@@ -225,7 +234,8 @@ def prepare_output(
 
 def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
     in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
-    return not in_place and any((output / name).exists() for name in (LAST, PREVIOUS))
+    names = (LAST, PREVIOUS, BEST)
+    return not in_place and (any((output / name).exists() for name in names) or any(output.glob("step_*.pt")))
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
