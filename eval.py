@@ -12,7 +12,7 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ import torch
 from tqdm import tqdm
 
 from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_videos, root_of
-from data.videos import Video, frame_size, frames_at
+from data.videos import Video, frames_at
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
-from model.proposals import foreground_clusters, rank_clusters, upsample_labels
+from model.proposals import foreground_clusters, rank_clusters
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
 from model.stream import ENGINES
+from model.upsampling import UPSAMPLING
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint
+from utils.clock import Clock
 from utils.config import (
     AUTO,
     VIDEO,
@@ -43,6 +45,7 @@ from utils.config import (
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.png import read_label_png
+from utils.prefetch import prefetch
 from utils.protocols import MAX_PROPOSALS, PROTOCOLS
 from utils.report import markdown_costs
 from utils.results import ResultsFolder, write_archive
@@ -50,7 +53,7 @@ from utils.score_files import Scores, print_side_by_side, print_table, write_sco
 from utils.scoring import add_score_options, expand, read_provenance, score, score_options
 from utils.visual import contact_sheet, overlay, write_picture, write_video
 
-# What is made of the clusters (T, h, w) for each kind of predictions that protocols ask for: proposals, 0 background.
+# Which proposal each cluster of a video's labels (T, h, w) is, 0 for none, for each kind of predictions.
 PREDICTIONS = {
     "davis": functools.partial(rank_clusters, max_proposals=MAX_PROPOSALS),
     "paper": functools.partial(rank_clusters, max_proposals=None),
@@ -94,6 +97,10 @@ def make_parser() -> Parser:
     method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
     method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
+    method(
+        "--upsampling", choices=tuple(UPSAMPLING), default="guided",
+        help="tokens to pixels: guided by the frame's colours, or nearest, in blocks, as the reference",
+    )  # fmt: skip
     method("--feature_cache", type=Path, help="folder where the backbone's features are kept for later runs")
     output = parser.add_argument_group("output").add_argument
     output("--save_path", default="outputs/eval", help="where results go")
@@ -195,12 +202,13 @@ def predict(
     lengths = [len(video.frame_names) for video in left]
     mine = [left[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
-        size = frame_size(video)
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
-        start = time.perf_counter()
-        maps = {kind: label_maps(PREDICTIONS[kind](found.labels), size) for kind in results.kinds}
-        results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
-        found.seconds["write"] = time.perf_counter() - start
+        clock = Clock(device)
+        proposals = {kind: PREDICTIONS[kind](found.labels) for kind in results.kinds}
+        with clock("write"):
+            maps = label_maps(clock.iterate("upsample", pixel_labels(args, video, found.labels, device)), proposals)
+            results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
+        found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
         stats = {
             "video": video.fingerprint,
             "frames": len(video.frame_names),
@@ -211,10 +219,19 @@ def predict(
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
 
 
-def label_maps(proposals: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Proposals (T, h, w) on the token grid to one map (H, W) per frame."""
-    for frame in proposals:
-        yield upsample_labels(frame, height=size[0], width=size[1])
+def pixel_labels(
+    args: argparse.Namespace, video: Video, labels: np.ndarray, device: torch.device
+) -> Iterator[np.ndarray]:
+    """Cluster labels (T, h, w) at the pixels of each frame: (H, W) int32."""
+    upsample = UPSAMPLING[args.upsampling]
+    for tokens, frame in zip(labels, prefetch(video.read()), strict=True):
+        yield upsample(torch.from_numpy(tokens).long().to(device), frame.to(device)).cpu().numpy()
+
+
+def label_maps(pixels: Iterable[np.ndarray], proposals: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Cluster labels (H, W) of frames to each kind's proposals."""
+    for labels in pixels:
+        yield {kind: ids[labels] for kind, ids in proposals.items()}
 
 
 def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder, protocols: list[str]) -> None:
@@ -351,7 +368,7 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
-    keys += ("clustering", "amp", "memory_gb")
+    keys += ("clustering", "amp", "memory_gb", "upsampling")
     return {
         "predictions": kinds,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),

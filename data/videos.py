@@ -51,12 +51,6 @@ def frames_at(video: Video, resolution: tuple[int, int]) -> Iterator[Tensor]:
         yield resize(frame, resolution)
 
 
-def frame_size(video: Video) -> tuple[int, int]:
-    """(height, width) of a video's frames in pixels."""
-    height, width = next(iter(video.read())).shape[-2:]
-    return height, width
-
-
 def _strictly(attempts: Iterator[Tensor | UserError]) -> Iterator[Tensor]:
     for frame in attempts:
         if isinstance(frame, UserError):

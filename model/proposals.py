@@ -1,8 +1,6 @@
-"""Label map of a video to object proposals, ranked and at the size of the annotation (METHOD.md 6)."""
+"""Which clusters of a video are object proposals, ranked (METHOD.md 6)."""
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 BORDER_RATIO = 0.5  # a cluster laid out evenly over the picture has 1
 
@@ -18,14 +16,14 @@ def rank_clusters(labels: np.ndarray, *, max_proposals: int | None) -> np.ndarra
         max_proposals: keep that many, the rest becomes background; None keeps every cluster.
 
     Returns:
-        (T, h, w) int32: 1..K by rank, 0 background.
+        (number of clusters,) int32: the rank of each, 1 for the largest; 0, background, for those not kept.
     """
     sizes = np.bincount(labels.ravel())
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] > 0][:max_proposals]
     ids = np.zeros(len(sizes), dtype=np.int32)
     ids[order] = np.arange(1, len(order) + 1)
-    return ids[labels]
+    return ids
 
 
 def foreground_clusters(labels: np.ndarray) -> np.ndarray:
@@ -39,7 +37,7 @@ def foreground_clusters(labels: np.ndarray) -> np.ndarray:
         labels: (T, h, w) int cluster of every token, >= 0.
 
     Returns:
-        (T, h, w) int32: 1 foreground, 0 background.
+        (number of clusters,) int32: 1 foreground, 0 background.
     """
     border = np.zeros(labels.shape[1:], dtype=bool)
     border[[0, -1]] = border[:, [0, -1]] = True
@@ -47,10 +45,4 @@ def foreground_clusters(labels: np.ndarray) -> np.ndarray:
     at_border = np.bincount(labels[:, border].ravel(), minlength=len(sizes))
     share = border.mean()
     ratios = np.where(sizes > 0, at_border / np.maximum(sizes * share, 1e-9), np.inf)
-    return (ratios <= max(BORDER_RATIO, ratios.min()))[labels].astype(np.int32)
-
-
-def upsample_labels(labels: np.ndarray, *, height: int, width: int) -> np.ndarray:
-    """Nearest upsampling of one frame's label map (h, w) int32 to (height, width) int32."""
-    resized = F.interpolate(torch.from_numpy(labels)[None, None].double(), size=(height, width), mode="nearest")
-    return resized[0, 0].to(torch.int32).numpy()
+    return (ratios <= max(BORDER_RATIO, ratios.min())).astype(np.int32)

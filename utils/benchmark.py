@@ -20,7 +20,6 @@ import itertools
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
@@ -39,9 +38,10 @@ from data.sprites import FRAMES, write_sprites
 from model import plain
 from model.embedded import EMBEDDED
 from model.network import build_network
-from model.proposals import rank_clusters, upsample_labels
+from model.proposals import rank_clusters
 from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
 from model.stream import ENGINES
+from model.upsampling import guided
 from utils.clock import Clock
 from utils.config import (
     DEFAULT_TEMPERATURE,
@@ -55,6 +55,7 @@ from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.folders import check_writable
 from utils.png import write_label_png
+from utils.prefetch import prefetch
 from utils.report import STAGES
 
 WARM_UP = 6  # frames
@@ -187,35 +188,36 @@ def usual_temperature(backbone: str) -> float:
 def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames: int) -> Segmentation:
     """The whole way from files to label PNGs."""
     clock = Clock(segmenter.device)
-    frames, size = read_frames(args, num_frames)
+    frames = (resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
     if engine in PLAIN:
         found = cluster_plainly(features.to(PLAIN[engine]), grid, clock=clock, segmenter=segmenter)
     else:
         found = segmenter.cluster(features, grid, clock=clock)
+    proposals = rank_clusters(found.labels, max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        for index, frame in enumerate(rank_clusters(found.labels, max_proposals=20)):
-            labels = upsample_labels(frame, height=size[0], width=size[1])
-            write_label_png(Path(folder) / f"{index:05d}.png", labels)
-        found.seconds["write"] = time.perf_counter() - start
+        for index, frame in enumerate(prefetch(read_frames(args, num_frames))):
+            with clock("upsample"):
+                labels = guided(
+                    torch.from_numpy(found.labels[index]).long().to(segmenter.device), frame.to(segmenter.device)
+                )
+                labels = labels.cpu().numpy()
+            with clock("write"):
+                write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])
+    found.seconds |= clock.seconds
     return found
 
 
-def read_frames(args: argparse.Namespace, num_frames: int) -> tuple[Iterator[Tensor], tuple[int, int]]:
-    """Frames at the network's resolution, read as they are asked for, and their size in the file."""
+def read_frames(args: argparse.Namespace, num_frames: int) -> Iterator[Tensor]:
+    """Frames as in the file, read as they are asked for; a video that is too short is played forth and back."""
     (video, *others) = load_videos(OWN_VIDEO, Path(args.basepath), flag="--basepath")
     if others:
         raise UserError(f"--basepath {args.basepath}: holds several videos; give one of them")
-
-    def forth_and_back() -> Iterator[Tensor]:
-        there = [resize(frame, tuple(args.resolution)) for frame in itertools.islice(video.read(), num_frames)]
-        return itertools.islice(itertools.cycle(there + there[-2:0:-1]), num_frames)
-
-    size = tuple(next(iter(video.read())).shape[-2:])
     if len(video.frame_names) >= num_frames:
-        return (resize(frame, tuple(args.resolution)) for frame in itertools.islice(video.read(), num_frames)), size
-    return forth_and_back(), size
+        yield from itertools.islice(video.read(), num_frames)
+        return
+    there = list(itertools.islice(video.read(), num_frames))
+    yield from itertools.islice(itertools.cycle(there + there[-2:0:-1]), num_frames)
 
 
 @torch.no_grad()

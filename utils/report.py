@@ -14,7 +14,7 @@ from utils.errors import UserError, run_main
 from utils.logs import read_log
 from utils.protocols import PROTOCOLS
 
-STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "write")
+STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "upsample", "write")
 PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_norm")
 
 

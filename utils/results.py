@@ -104,25 +104,28 @@ class ResultsFolder:
                     raise UserError(f"{folder / name}.png: missing from finished results; remove {folder} to redo it")
         return True
 
-    def write_video(self, video: str, *, frame_names: list[str], label_maps: dict[str, Iterable[np.ndarray]]) -> None:
-        """Write the label maps (H, W) of every frame for every kind.
+    def write_video(self, video: str, *, frame_names: list[str], label_maps: Iterable[dict[str, np.ndarray]]) -> None:
+        """Write the label maps (H, W) of every kind, frame by frame.
 
         The settings are recorded with the first video, so that a run that failed before blocks no other.
         """
         for folder in {self.path, *map(self.predictions, self.kinds)}:
             _write_json(folder / "settings.json", self.provenance)
-        for kind, maps in label_maps.items():
-            folder = self.predictions(kind) / video
-            partial = folder.with_name(f".{video}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
-                partial.mkdir(parents=True)
-                for name, labels in zip(frame_names, maps, strict=True):
-                    write_label_png(partial / f"{name}.png", labels)
+        folders = {kind: self.predictions(kind) / video for kind in self.kinds}
+        partial = {kind: folder.with_name(f".{video}.partial") for kind, folder in folders.items()}
+        try:
+            for path in partial.values():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir(parents=True)
+            for name, maps in zip(frame_names, label_maps, strict=True):
+                for kind, labels in maps.items():
+                    write_label_png(partial[kind] / f"{name}.png", labels)
+            for kind, folder in folders.items():
                 shutil.rmtree(folder, ignore_errors=True)
-                os.replace(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                os.replace(partial[kind], folder)
+        finally:
+            for path in partial.values():
+                shutil.rmtree(path, ignore_errors=True)
 
     def finish(self, video: str, stats: dict[str, Any]) -> None:
         """Record a video's statistics, which marks it as done."""
