@@ -1,8 +1,11 @@
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
-from utils import visual
+from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
+from utils import attention_maps, visual
 from utils.errors import UserError
 from utils.png import palette, write_label_png
 from utils.report import draw_log
@@ -58,3 +61,17 @@ def test_training_log_as_a_picture(tmp_path):
     assert cv2.imread(str(tmp_path / "curve.png")).std() > 5
     with pytest.raises(UserError, match="--log .*none.jsonl: no such file"):
         draw_log(tmp_path / "none.jsonl", tmp_path / "x.png")
+
+
+def test_attention_maps_over_checkpoints(davis, tmp_path, tiny_weights, run_train, monkeypatch):
+    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--save_freq", 2)
+    steps = [tmp_path / f"run/step_000000{step}.pt" for step in (2, 4)]
+    arguments = ["--basepath", davis / "JPEGImages/480p/ant", "--backbone", TINY_BACKBONE, "--dino_path", tiny_weights,
+                 "--resolution", *TINY_RESOLUTION, "--picture", tmp_path / "maps.png", "--checkpoints"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["attention_maps", *map(str, [*arguments, "identity", *steps]), "--gap", "2"])
+    attention_maps.main()
+    picture = cv2.imread(str(tmp_path / "maps.png"))
+    assert picture.shape == (3 * 126, 6 * 210, 3)
+    monkeypatch.setattr(sys, "argv", ["attention_maps", *map(str, [*arguments, "identity"]), "--gap", "9"])
+    with pytest.raises(UserError, match="give one video of 19 frames or more"):
+        attention_maps.main()
