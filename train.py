@@ -86,6 +86,9 @@ def make_parser() -> Parser:
     )
     data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
     data("--train_list", help="file, relative to --basepath, that names the videos to use")
+    data(
+        "--index_cache", type=Path, help="file where the list of frames below --basepath is kept: for millions of them"
+    )
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
     data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
@@ -292,7 +295,7 @@ def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Frames of every training video."""
     root = find_root(args)
     if args.dataset == OWN_VIDEO:
-        return index_videos(root, train_list=args.train_list)
+        return index_videos(root, train_list=args.train_list, cache=args.index_cache)
     return training_videos(args.dataset, root, train_list=args.train_list)
 
 

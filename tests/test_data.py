@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data import clips
 from data.clips import BadFrames, Clip, ClipDataset, StepSampler, clip_positions, index_videos
 from data.frames import list_images, read_image, resize
 from data.registry import load_videos
@@ -22,6 +23,27 @@ def write_frames(folder, count, *, size=(40, 60)):
 def truncate(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+
+
+def test_the_index_is_kept_until_a_folder_changes(tmp_path, monkeypatch):
+    davis, cache = make_davis(tmp_path / "DAVIS"), tmp_path / "cache/index.json"
+    found = index_videos(davis, cache=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "list_images", lambda _: pytest.fail("listed again"))
+        assert index_videos(davis, cache=cache) == found
+    other = make_davis(tmp_path / "other", sequences=("cow",))
+    assert list(index_videos(other, cache=cache)) == ["JPEGImages/480p/cow"]  # of another root
+    (davis / "JPEGImages/480p/ant/00003.jpg").unlink()
+    index_videos(davis, cache=cache)
+    assert len(index_videos(davis, cache=cache)["JPEGImages/480p/ant"]) == 6
+    write_frames(davis / "JPEGImages/480p/new", 2)
+    assert "JPEGImages/480p/new" in index_videos(davis, cache=cache)
+    whole = cache.read_text()
+    foreign = whole.replace("00003.jpg", "../../x"), whole.replace("480p/new", "../x")
+    for damage in (whole[:50], "[]", '{"format": 1}', *foreign):
+        cache.write_text(damage)
+        assert index_videos(davis, cache=cache) == index_videos(davis)
+        assert cache.read_text() == whole
 
 
 def test_index_finds_folders_in_any_depth_but_no_annotations(tmp_path):

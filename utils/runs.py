@@ -24,7 +24,7 @@ SAME_WHEN_RESUMED = ("seed", "backbone", "image_stats", "num_t", "num_heads", "w
 CHANGE_IS_NOTHING = (
     "config", "resume_path", "output_path", "overwrite", "dino_path", "checkpoint_key", "init", "init_path",
     "temperature", "device", "num_workers", "log_freq", "save_freq", "last_freq", "eval_freq", "watch_clips", "tau",
-    "profile", "detect_anomaly",
+    "profile", "detect_anomaly", "index_cache",
 )  # fmt: skip
 
 
