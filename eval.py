@@ -34,7 +34,6 @@ from utils.checkpoint import file_hash, load_checkpoint
 from utils.clock import Clock
 from utils.config import (
     AUTO,
-    VIDEO,
     Parser,
     add_network_arguments,
     check_resolution,
@@ -90,8 +89,7 @@ def make_parser() -> Parser:
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method(
         "--tau", type=threshold, default=1.0,
-        help="distance threshold of the clustering; auto: the one that training stored in the checkpoint; video: from "
-        "the distances in each video",
+        help="distance threshold of the clustering; auto: the one that training stored in the checkpoint",
     )  # fmt: skip
     method("--max_key_frames", type=positive_int, default=MAX_KEY_FRAMES, help="at most so many, spread evenly")
     method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
@@ -188,7 +186,7 @@ def predict(
         network,
         key_stride=args.ratio,
         max_key_frames=args.max_key_frames,
-        tau=None if args.tau == VIDEO else args.tau,
+        tau=args.tau,
         clustering=args.clustering,
         memory_gb=args.memory_gb,
         frame_batch=args.frame_batch,
@@ -213,7 +211,6 @@ def predict(
             "video": video.fingerprint,
             "frames": len(video.frame_names),
             "clusters": found.num_clusters,
-            "tau": found.tau,
             "seconds": found.seconds,
         }
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
@@ -360,7 +357,7 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
     tau = (checkpoint or {}).get("tau_auto")
     if not isinstance(tau, float) or not 0 < tau < float("inf"):
         where = f"{source} holds none" if source else "there is no checkpoint"
-        raise UserError(f"--tau auto: {where}; give a number, or --tau video")
+        raise UserError(f"--tau auto: {where}; give a number")
     print(f"--tau auto: {tau:.3g}, from {source}", file=sys.stderr)
     return tau
 

@@ -45,8 +45,3 @@ def quantiles(distances: Tensor, shares: tuple[float, ...] = QUANTILES) -> list[
     """The distances that so large shares of `distances` (n,) do not exceed; at least LEAST."""
     ordered = distances.sort().values
     return [max(ordered[min(int(share * len(ordered)), len(ordered) - 1)].item(), LEAST) for share in shares]
-
-
-def calibrated_tau(network: SpatioTemporalNetwork, features: Tensor, key_frames: list[int]) -> float:
-    """tau for one video, see `window_distances`."""
-    return quantiles(window_distances(network, features, key_frames), (SHARE,))[0]

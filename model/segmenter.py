@@ -17,7 +17,6 @@ import timm
 import torch
 from torch import Tensor
 
-from model.calibration import calibrated_tau
 from model.network import SpatioTemporalNetwork
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
 from utils.clock import Clock
@@ -33,12 +32,10 @@ FLOAT_BYTES = 4
 
 @dataclass
 class Segmentation:
-    """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). tau: the threshold they were made with.
-    seconds: time per stage."""
+    """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage."""
 
     labels: np.ndarray
     num_clusters: int
-    tau: float
     seconds: dict[str, float]
 
 
@@ -60,8 +57,7 @@ class Segmenter:
         network: in evaluation mode, on the device where everything is computed.
         key_stride: every how many frames a frame gives attention keys (R, `--ratio`).
         max_key_frames: at most so many key frames, whatever the length of the video.
-        tau: distance threshold of the clustering, in nats; None to calibrate it on each video
-            (`model.calibration`), for a stream on its key frames.
+        tau: distance threshold of the clustering, in nats.
         clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
             half of the memory that is left; beyond that they are merged early. `fast`: clusters are made of the means
             of 2x2 tokens, and tokens assigned by a ninth of the columns.
@@ -76,7 +72,7 @@ class Segmenter:
 
     def __init__(
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
-        tau: float | None = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
+        tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
     ):  # fmt: skip
         self.network = network.eval()
@@ -150,9 +146,8 @@ class Segmenter:
         spare = self._spare_bytes(features.shape, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
-            tau = self._tau(features, key_frames)
             stream = Stream(
-                self.network, features[key_frames].to(self.device), grid=grid, tau=tau, engine=self.engine,
+                self.network, features[key_frames].to(self.device), grid=grid, tau=self.tau, engine=self.engine,
                 samples=sample_tokens(features, len(key_frames) * tokens).to(self.device), clock=clock,
             )  # fmt: skip
         windows = features.split(WINDOW)
@@ -165,14 +160,14 @@ class Segmenter:
                 stream.merge()
                 if stream.num_centres > room:
                     raise UserError(
-                        f"--tau {tau:g}: {stream.num_centres} clusters in the first {index} of {len(windows)} "
+                        f"--tau {self.tau:g}: {stream.num_centres} clusters in the first {index} of {len(windows)} "
                         f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
                     )
             stream.step(window.to(self.device), keep=kept <= spare / 2)
         stream.merge()
         labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
         labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
-        return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
+        return Segmentation(labels, stream.num_centres, dict(clock.seconds))
 
     def _encode(self, batch: Tensor) -> Tensor:
         """Features (B, N, C) float32 of frames (B, 3, H, W), from the cache where they are there."""
@@ -191,10 +186,6 @@ class Segmenter:
                 if self.cache:
                     self.cache.save(paths[index], found)
         return torch.stack([found.to(self.device) for found in known])
-
-    def _tau(self, features: Tensor, key_frames: list[int]) -> float:
-        """The threshold given, or the one that fits a video's features (T, N, C)."""
-        return calibrated_tau(self.network, features, key_frames) if self.tau is None else self.tau
 
     def _room_for(self, shape: tuple[int, int, int]) -> Tensor:
         """Uninitialised float32 features of a video, in memory or on disk."""
@@ -253,9 +244,8 @@ class FrameStream:
         self.segmenter = segmenter
         self.grid = segmenter.network.backbone.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
-        tau = segmenter._tau(features, list(range(len(features))))
         self.stream = Stream(
-            segmenter.network, features, grid=self.grid, tau=tau, engine=segmenter.engine,
+            segmenter.network, features, grid=self.grid, tau=segmenter.tau, engine=segmenter.engine,
             samples=sample_tokens(features, features.shape[0] * features.shape[1]),
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.calibration import SHARE, calibrated_tau, quantiles, window_distances
+from model.calibration import SHARE, quantiles, window_distances
 from model.clustering import neighbours
 from model.segmenter import Segmenter, key_frame_indices
 from tests.conftest import moving_disk
@@ -23,7 +23,7 @@ def test_the_share_of_pairs_within_tau_is_the_same_whatever_the_temperature(temp
     network.init_blocks("identity", temperature=temperature)
     features, _ = features_of(network)
     key_frames = key_frame_indices(len(features), 4)
-    tau = calibrated_tau(network, features, key_frames)
+    tau = quantiles(window_distances(network, features, key_frames), (SHARE,))[0]
     keys = network.keys(features[key_frames].flatten(0, 1))
     shares = []
     for window in features.split(3):

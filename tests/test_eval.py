@@ -402,21 +402,16 @@ def test_anybodys_predictions_are_scored_without_a_backbone(davis, tmp_path, mon
     assert (predictions / "scores/foreground/global_results-val-1-.csv").is_file()
 
 
-def test_tau_auto_is_that_of_the_checkpoint_and_tau_video_that_of_each_video(davis, tmp_path, run_train, run_eval):
+def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval):
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--init", "identity")
     content = load_tensors(tmp_path / "run/last.pt")
     common = ["--davis_path", davis, "--resume_path", tmp_path / "run/last.pt"]
     run_eval(*common, "--tau", "auto", "--save_path", tmp_path / "auto")
-    run_eval(*common, "--tau", "video", "--save_path", tmp_path / "video")
-    taus = {name: [json.loads((tmp_path / name / f"stats/{video}.json").read_text())["tau"] for video in ("ant", "bee")]
-            for name in ("auto", "video")}  # fmt: skip
-    assert taus["auto"] == [content["tau_auto"]] * 2
-    assert 0 < taus["video"][0] != taus["video"][1] > 0
     assert json.loads((tmp_path / "auto/settings.json").read_text())["tau"] == content["tau_auto"]
     export_block(tmp_path / "run/last.pt", tmp_path / "block.safetensors")
     assert load_checkpoint(tmp_path / "block.safetensors")["tau_auto"] == content["tau_auto"]
     for arguments, message in (
-        (["--training_free"], "--tau auto: there is no checkpoint; give a number, or --tau video"),
+        (["--training_free"], "--tau auto: there is no checkpoint; give a number"),
         (["--resume_path", old_checkpoint(content, tmp_path / "old.pt")], "--tau auto: .*old.pt holds none"),
     ):
         with pytest.raises(UserError, match=message):

@@ -14,7 +14,7 @@ PROGRAMS = ("train", "eval")
 # The recipe of the embedded default, and the options of which any one means that something else is wanted.
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
 DEFAULT_TEMPERATURE = 3.0
-AUTO, VIDEO = TAUS = ("auto", "video")  # in place of a number for --tau
+AUTO = "auto"  # in place of a number for --tau
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
@@ -211,8 +211,8 @@ def positive_float(text: str) -> float:
 
 
 def threshold(text: str) -> float | str:
-    """A positive number, or one of `TAUS`."""
-    return text if text in TAUS else positive_float(text)
+    """A positive number, or `AUTO`."""
+    return text if text == AUTO else positive_float(text)
 
 
 def check_resolution(resolution: tuple[int, int], patch_size: tuple[int, int]) -> None:
