@@ -6,4 +6,6 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest "$@"
+# Tests side by side, so each on one thread.
+export OMP_NUM_THREADS=1
+exec "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 "$@"
