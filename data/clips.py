@@ -175,32 +175,32 @@ def fetch(loader: DataLoader, stop: StopRequest) -> Iterator[Any]:
     Raises:
         UserError: a process that reads frames has ended, mostly for want of memory.
     """
+    return _fetch(iter(loader), stop)  # readers start here, not with the first batch
+
+
+def _fetch(batches: Iterator[Any], stop: StopRequest) -> Iterator[Any]:
     try:
-        yield from _fetch(iter(loader), stop)
+        while True:
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, ConnectionError, EOFError) as error:  # torch's words for it, or a broken pipe
+                said = " ".join(str(error).split())
+                if said.startswith("DataLoader timed out"):
+                    if stop.exit_code:
+                        return
+                    continue
+                if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in said:
+                    raise
+                raise UserError(
+                    f"--num_workers: a process that reads frames ended ({said[:120]}); lower --num_workers or "
+                    "--batch_size, and go on with --resume_path auto"
+                ) from error
     finally:
         if stop.exit_code:  # readers leave signals to us, and one that hangs could not be waited for
             for process in multiprocessing.active_children():
                 process.kill()
-
-
-def _fetch(batches: Iterator[Any], stop: StopRequest) -> Iterator[Any]:
-    while True:
-        try:
-            yield next(batches)
-        except StopIteration:
-            return
-        except (RuntimeError, ConnectionError, EOFError) as error:  # torch's words for it, or a broken pipe
-            said = " ".join(str(error).split())
-            if said.startswith("DataLoader timed out"):
-                if stop.exit_code:
-                    return
-                continue
-            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in said:
-                raise
-            raise UserError(
-                f"--num_workers: a process that reads frames ended ({said[:120]}); lower --num_workers or "
-                "--batch_size, and go on with --resume_path auto"
-            ) from error
 
 
 class StepSampler(Sampler[int]):
