@@ -49,7 +49,7 @@ from utils.errors import UserError, run_main
 from utils.feature_store import MISSING, FeatureStore
 from utils.folders import held
 from utils.logs import Meter, RunLog
-from utils.origin import fingerprint, origin
+from utils.origin import fingerprint, origin, versions
 from utils.runs import (
     AUTO,
     Best,
@@ -350,7 +350,7 @@ def fill_store(
             "backbone": backbone.name, "sha256": backbone.weights_hash(), "architecture": repr(backbone.vit),
             "stats": backbone.mean.flatten().tolist() + backbone.std.flatten().tolist(), "amp": args.amp,
             "resolution": list(args.resolution), "with_cls": args.with_cls, "num_views": args.cache_views,
-            "seed": args.seed, "data": contents(videos), **origin()["versions"],
+            "seed": args.seed, "data": contents(videos), "device": device.type, **versions(),
         },
     )  # fmt: skip
     if distributed.is_main():

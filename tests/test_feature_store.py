@@ -13,7 +13,7 @@ from data.views import CachedClips, FrameViews, contents
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
-from utils.feature_store import FILLED, MISSING, UNREADABLE, FeatureStore
+from utils.feature_store import FILLED, FORMAT, MISSING, UNREADABLE, FeatureStore
 
 RESOLUTION = tuple(map(int, TINY_RESOLUTION))
 
@@ -54,6 +54,7 @@ def test_a_disk_without_room_is_refused_at_once(tmp_path, monkeypatch):
 def store_of(folder):
     about = json.loads(next(folder.glob("*/about.json")).read_text())
     entries, shape = about.pop("entries"), tuple(about.pop("shape"))
+    assert about.pop("format") == FORMAT
     return FeatureStore(folder, settings=about, entries=entries, shape=shape)
 
 

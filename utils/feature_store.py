@@ -18,6 +18,7 @@ from torch import Tensor
 
 from utils.errors import UserError
 
+FORMAT = 1  # raise it with every change of how entries are made: augmentation, resizing
 MISSING, FILLED, UNREADABLE = 0, 1, 2
 LARGEST = torch.finfo(torch.float16).max
 
@@ -31,7 +32,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, *, settings: dict[str, Any], entries: int, shape: tuple[int, int]):
-        about = json.dumps({**settings, "entries": entries, "shape": list(shape)}, sort_keys=True)
+        about = json.dumps({"format": FORMAT, **settings, "entries": entries, "shape": list(shape)}, sort_keys=True)
         self.folder = folder / hashlib.sha256(about.encode()).hexdigest()[:16]
         self.about, self.entries, self.shape = about, entries, tuple(shape)
 
@@ -66,7 +67,8 @@ class FeatureStore:
             ) from None
 
     def states(self) -> np.ndarray:
-        """State of every entry, (entries,) uint8: MISSING, FILLED or UNREADABLE."""
+        """State of every entry, (entries,) uint8: FORMAT = 1  # raise it with every change of how entries are made: augmentation, resizing
+        MISSING, FILLED or UNREADABLE."""
         return np.fromfile(self._path("states"), dtype=np.uint8, count=self.entries)
 
     def write(self, first: int, features: Tensor, readable: list[bool]) -> None:

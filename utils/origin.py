@@ -19,12 +19,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def origin() -> dict[str, Any]:
     """Plain values for a checkpoint: `command`, `git` (revision, "+" where files differ from it; None outside one) and
     `versions`."""
+    return {"command": list(sys.argv), "git": git_revision(), "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that numbers depend on."""
     libraries = {module.__name__: str(module.__version__) for module in (torch, torchvision, timm, np)}
-    return {
-        "command": list(sys.argv),
-        "git": git_revision(),
-        "versions": {"python": platform.python_version(), **libraries},
-    }
+    return {"python": platform.python_version(), **libraries}
 
 
 def git_revision() -> str | None:
