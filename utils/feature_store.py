@@ -67,8 +67,7 @@ class FeatureStore:
             ) from None
 
     def states(self) -> np.ndarray:
-        """State of every entry, (entries,) uint8: FORMAT = 1  # raise it with every change of how entries are made: augmentation, resizing
-        MISSING, FILLED or UNREADABLE."""
+        """State of every entry, (entries,) uint8: MISSING, FILLED or UNREADABLE."""
         return np.fromfile(self._path("states"), dtype=np.uint8, count=self.entries)
 
     def write(self, first: int, features: Tensor, readable: list[bool]) -> None:
