@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from tqdm import tqdm
 
@@ -43,6 +42,7 @@ from utils.config import (
 )
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
+from utils.origin import versions
 from utils.png import read_label_png
 from utils.prefetch import prefetch
 from utils.protocols import MAX_PROPOSALS, PROTOCOLS
@@ -132,8 +132,7 @@ def main() -> None:
     check_resolution(args.resolution, network.backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in protocols))
     settings = settings_of(args, network, kinds)
-    origin = {"config": args.config, "checkpoint": args.resume_path}
-    origin |= {"torch": torch.__version__, "timm": timm.__version__}
+    origin = {"config": args.config, "checkpoint": args.resume_path, "versions": versions()}
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
     results.check(overwrite=args.overwrite)
     videos = find_videos(args)  # only now: it may generate them, or decode a long one

@@ -26,8 +26,8 @@ from tests import reference_scoring as reference
 from utils.annotations import label_folder
 from utils.errors import UserError, run_main
 from utils.metrics import frame_scores
+from utils.origin import SCORING, versions
 from utils.png import read_label_png, write_label_png
-from utils.score_files import versions
 from utils.scoring import score
 
 Frame = tuple[Path, Path, int, int]  # annotation, result, objects and proposals of the sequence
@@ -139,7 +139,7 @@ def main() -> None:
     if (args.davis_path is None) != (args.results is None):
         raise UserError("--davis_path and --results go together; give both or neither")
     cv2.setNumThreads(1)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.system()}; {versions()}")
+    print(platform.processor() or platform.machine(), f"{os.cpu_count()} cores", platform.system(), versions(SCORING))
     with tempfile.TemporaryDirectory() as folder:
         if args.results is None:
             annotations, results = generate(Path(folder), args.frames)

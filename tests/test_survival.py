@@ -393,6 +393,16 @@ def test_names_that_are_not_utf8_are_no_fault(tmp_path):
     assert fingerprint({"a": [Path("b"), Path("c")]}) != fingerprint({"a": [Path("b")], "c": []})
 
 
+def test_versions_are_those_of_what_is_asked_for():
+    from utils.origin import SCORING, versions
+
+    assert versions().items() >= versions(SCORING).items()
+    assert versions(SCORING).keys() == {"python", "numpy", "opencv", "scipy"}
+    command = "import sys, utils.scoring; from utils.origin import *; versions(SCORING); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"  # slow to import, and scoring does without
+
+
 def test_the_revision_of_another_repository_is_not_taken_for_ours(tmp_path, monkeypatch):
     from utils import origin
 

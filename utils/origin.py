@@ -1,6 +1,7 @@
 """Where a file came from: the command, the code, the libraries, the data."""
 
 import hashlib
+import importlib
 import os
 import platform
 import subprocess
@@ -8,12 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import timm
-import torch
-import torchvision
-
 REPOSITORY = Path(__file__).resolve().parent.parent
+# What numbers depend on: the library's name, and that of its module.
+SCORING = {"numpy": "numpy", "opencv": "cv2", "scipy": "scipy"}
+LIBRARIES = {**SCORING, "pillow": "PIL", "torch": "torch", "torchvision": "torchvision", "timm": "timm"}
 
 
 def origin() -> dict[str, Any]:
@@ -22,10 +21,10 @@ def origin() -> dict[str, Any]:
     return {"command": list(sys.argv), "git": git_revision(), "versions": versions()}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that numbers depend on."""
-    libraries = {module.__name__: str(module.__version__) for module in (torch, torchvision, timm, np)}
-    return {"python": platform.python_version(), **libraries}
+def versions(libraries: dict[str, str] = LIBRARIES) -> dict[str, str]:
+    """Of Python and of libraries; none is imported but those that are asked for, since scoring does without torch."""
+    found = {name: str(importlib.import_module(module).__version__) for name, module in libraries.items()}
+    return {"python": platform.python_version(), **found}
 
 
 def git_revision() -> str | None:

@@ -5,19 +5,17 @@ import io
 import json
 import math
 import os
-import platform
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import scipy
 
 from utils.bootstrap import LEVEL, Interval, interval
 from utils.errors import UserError
+from utils.origin import SCORING, versions
 from utils.png import replacing
 from utils.protocols import PROTOCOLS
 
@@ -183,17 +181,7 @@ def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> d
         "sequences": {sequence.sequence: sequence.to_json() for sequence in scores.sequences},
         "ground_truth": scores.ground_truth,
         "provenance": provenance or {},
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the scores."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "scipy": scipy.__version__,
+        "versions": versions(SCORING),
     }
 
 
