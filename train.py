@@ -13,21 +13,22 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.clips import (
     CLIPS_PER_EPOCH,
-    OVERDUE,
     BadFrames,
     ClipDataset,
     StepSampler,
     collate_clips,
     fetch,
+    frame_loader,
     index_videos,
 )
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
-from data.views import CachedClips, FrameViews, contents
+from data.views import CachedClips, FrameViews, contents, fill
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.step import clips_per_step, learning_rate, make_optimizer, starting_blocks, train_step
@@ -46,7 +47,7 @@ from utils.config import (
 )
 from utils.device import autocast, choose_device
 from utils.errors import UserError, run_main
-from utils.feature_store import MISSING, FeatureStore
+from utils.feature_store import FeatureStore
 from utils.folders import held
 from utils.logs import Meter, RunLog
 from utils.origin import fingerprint, origin, versions
@@ -65,11 +66,10 @@ from utils.runs import (
     say_other_data,
     set_aside_damaged,
 )
-from utils.stopping import StopRequest, leave_to_parent, stop_requests
+from utils.stopping import StopRequest, stop_requests
 
 WATCH = {"num_frames": 12, "key_stride": 4}  # of the clips that are segmented while training
 PROFILED_STEPS = 3  # after two others
-FRAMES_TO_FILL = 8  # of the feature cache at once; always the same ones together, so that rounding is the same
 
 
 def make_parser() -> Parser:
@@ -183,7 +183,7 @@ def main() -> None:
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
         stop = stack.enter_context(stop_requests())
-        store = fill_store(args, network, videos, stop) if args.feature_cache else None
+        store = make_store(args, network, videos, stop) if args.feature_cache else None
         clips = clip_dataset(args, videos, store)
         run(args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, start=start, stop=stop)
     if stop.exit_code:
@@ -329,55 +329,37 @@ def make_loader(args: argparse.Namespace, clips: ClipDataset, first_step: int) -
         start_step=first_step, num_steps=args.num_train_steps, clips_per_step=clips_per_step(args),
         rank=distributed.rank(), world_size=distributed.world_size(), repeat=args.overfit,
     )  # fmt: skip
-    return DataLoader(
-        clips, batch_size=args.batch_size, sampler=sampler, num_workers=args.num_workers, collate_fn=collate_clips,
-        persistent_workers=args.num_workers > 0, worker_init_fn=leave_to_parent,
-        timeout=OVERDUE if args.num_workers else 0,
-    )  # fmt: skip
+    return frame_loader(
+        clips, num_workers=args.num_workers, batch_size=args.batch_size, sampler=sampler, collate_fn=collate_clips
+    )
 
 
-@torch.no_grad()
-def fill_store(
+def make_store(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], stop: StopRequest
 ) -> FeatureStore:
-    """Features of all frames under --cache_views augmentations, in --feature_cache; what is there is not made again."""
+    """Features of all frames under --cache_views augmentations, in --feature_cache; the program ends if asked to."""
     views = FrameViews(videos, resolution=tuple(args.resolution), num_views=args.cache_views, seed=args.seed)
     backbone, device = network.backbone, next(network.parameters()).device
     height, width = backbone.grid_size(*args.resolution)
     store = FeatureStore(
         args.feature_cache, entries=len(views), shape=(height * width + int(args.with_cls), backbone.dim),
         settings={
-            "backbone": backbone.name, "sha256": backbone.weights_hash(), "architecture": repr(backbone.vit),
-            "stats": backbone.mean.flatten().tolist() + backbone.std.flatten().tolist(), "amp": args.amp,
-            "resolution": list(args.resolution), "with_cls": args.with_cls, "num_views": args.cache_views,
-            "seed": args.seed, "data": contents(videos), "device": device.type, **versions(),
+            "backbone": backbone.settings(), "resolution": list(args.resolution), "with_cls": args.with_cls,
+            "num_views": args.cache_views, "seed": args.seed, "data": contents(videos), "amp": args.amp,
+            "device": device.type, **versions(),
         },
     )  # fmt: skip
-    if distributed.is_main():
-        store.prepare()
-    distributed.barrier()
-    states = store.states()
-    firsts = [i for i in range(0, len(views), FRAMES_TO_FILL) if (states[i : i + FRAMES_TO_FILL] == MISSING).any()]
-    say(f"feature cache {store.folder}: {len(views)} views of frames, {store.size / 1e9:.2f} GB; "
-        f"{min(len(firsts) * FRAMES_TO_FILL, len(views))} to be made")  # fmt: skip
-    distributed.barrier()  # all have seen the same
-    firsts = firsts[distributed.rank() :: distributed.world_size()]
-    groups = [list(range(first, min(first + FRAMES_TO_FILL, len(views)))) for first in firsts]
-    loader = DataLoader(
-        views, batch_sampler=groups, num_workers=args.num_workers, worker_init_fn=leave_to_parent,
-        timeout=OVERDUE if args.num_workers else 0,
-    )  # fmt: skip
-    bar = tqdm(groups, desc="feature cache", unit="batch", disable=not distributed.is_main() or not groups)
-    for group, (frames, readable) in zip(bar, fetch(loader, stop), strict=False):  # fewer where asked to stop
+
+    def embed(frames: Tensor) -> Tensor:
         with autocast(device, args.amp):
-            features = network.embed(frames[None].to(device))[0]
-        store.write(group[0], features.float(), readable.tolist())
-        if stop.exit_code:
-            break
+            return network.embed(frames[None].to(device))[0].float()
+
+    fill(store, views, embed=embed, num_workers=args.num_workers, stop=stop)
     if asked := int(distributed.largest(stop.exit_code, device)):
         say(f"asked to stop while filling {store.folder}; go on with --resume_path auto")
         sys.exit(asked)
     distributed.barrier()
+    store.check_filled()
     return store
 
 

@@ -20,7 +20,7 @@ from data.transforms import ClipAugmentation
 from utils.checkpoint import write_whole
 from utils.errors import UserError
 from utils.names import may_hold_frames, plain_name
-from utils.stopping import StopRequest
+from utils.stopping import StopRequest, leave_to_parent
 
 CLIPS_PER_EPOCH = 10_000
 INDEX_FORMAT = 1
@@ -166,6 +166,12 @@ def collate_clips(clips: list[Clip]) -> Clip:
     frames = [clip.frames for clip in clips]
     bad = [file for clip in clips for file in clip.bad]
     return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)
+
+
+def frame_loader(dataset: Dataset, *, num_workers: int, **options: Any) -> DataLoader:
+    """A loader for `fetch`; `options` are torch's."""
+    timeout = OVERDUE if num_workers else 0
+    return DataLoader(dataset, num_workers=num_workers, worker_init_fn=leave_to_parent, timeout=timeout, **options)
 
 
 def fetch(loader: DataLoader, stop: StopRequest) -> Iterator[Any]:

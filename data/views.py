@@ -6,17 +6,24 @@ a store are the frames of all videos in order, each with its `num_views` views o
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from data.clips import ClipDataset
+from data.clips import ClipDataset, fetch, frame_loader
 from data.frames import UnreadableImage, read_image, resize
 from data.transforms import ClipAugmentation
-from utils.feature_store import UNREADABLE, FeatureStore
+from utils import distributed
+from utils.feature_store import FILLED, UNREADABLE, FeatureStore
+from utils.runs import say
+from utils.stopping import StopRequest
+
+FRAMES_TO_FILL = 8  # at once; always the same ones together, so that rounding is the same
 
 
 def contents(videos: dict[str, list[Path]]) -> str:
@@ -24,17 +31,23 @@ def contents(videos: dict[str, list[Path]]) -> str:
     digest = hashlib.sha256()
     for name, paths in videos.items():
         for path in paths:
-            about = path.stat()
-            digest.update(os.fsencode(f"{name}/{path.name}\0{about.st_size} {about.st_mtime_ns}\0"))
+            digest.update(os.fsencode(f"{name}/{path.name}\0{_version(path)}\0"))
     return digest.hexdigest()
+
+
+def _version(path: Path) -> str:
+    """Size and time of change; of a file that is not there, such as a link to nothing, reading it will tell."""
+    try:
+        about = path.stat()
+    except OSError:
+        return "gone"
+    return f"{about.st_size} {about.st_mtime_ns}"
 
 
 class FrameViews(Dataset):
     """Entry i of a store: its frame (3, H, W) uint8, and whether it could be read (else zeros)."""
 
-    def __init__(
-        self, videos: dict[str, list[Path]], *, resolution: tuple[int, int], num_views: int, seed: int
-    ):  # fmt: skip
+    def __init__(self, videos: dict[str, list[Path]], *, resolution: tuple[int, int], num_views: int, seed: int):
         self.frames = [(video, path) for video, paths in enumerate(videos.values()) for path in paths]
         self.resolution, self.num_views, self.seed = resolution, num_views, seed
         self.augmentation = ClipAugmentation(resolution)
@@ -50,6 +63,36 @@ class FrameViews(Dataset):
             return torch.zeros(3, *self.resolution, dtype=torch.uint8), False
         draws = np.random.default_rng((self.seed, video, index % self.num_views))
         return self.augmentation(frame[None], seed=int(draws.integers(2**62)))[0], True
+
+
+@torch.no_grad()
+def fill(
+    store: FeatureStore, views: FrameViews, *, embed: Callable[[Tensor], Tensor], num_workers: int, stop: StopRequest
+) -> None:
+    """Put the features of all views into `store`, each process a share; what is there is not made again.
+
+    Frames that could not be read are tried again. Where the run is asked to stop it ends early.
+
+    Args:
+        embed: frames (n, 3, H, W) uint8 -> features (n, L, C).
+    """
+    if distributed.is_main():
+        store.prepare()
+    distributed.barrier()
+    states = store.states()
+    firsts = range(0, len(views), FRAMES_TO_FILL)
+    firsts = [first for first in firsts if (states[first : first + FRAMES_TO_FILL] != FILLED).any()]
+    say(f"feature cache {store.folder}: {len(views)} views of frames, {store.size / 1e9:.2f} GB; "
+        f"{min(len(firsts) * FRAMES_TO_FILL, len(views))} to be made")  # fmt: skip
+    distributed.barrier()  # all have seen the same
+    firsts = firsts[distributed.rank() :: distributed.world_size()]
+    groups = [list(range(first, min(first + FRAMES_TO_FILL, len(views)))) for first in firsts]
+    loader = frame_loader(views, batch_sampler=groups, num_workers=num_workers)
+    bar = tqdm(groups, desc="feature cache", unit="batch", disable=not distributed.is_main() or not groups)
+    for group, (frames, readable) in zip(bar, fetch(loader, stop), strict=False):  # fewer where asked to stop
+        store.write(group[0], embed(frames), readable.tolist())
+        if stop.exit_code:
+            break
 
 
 class CachedClips(ClipDataset):

@@ -66,6 +66,14 @@ class Backbone(nn.Module):
         """SHA-256 of the weights, equal for the same weights whatever file they came from."""
         return tensors_hash(self.vit.state_dict())
 
+    def settings(self) -> dict[str, Any]:
+        """Plain values that say all that features depend on, but for the frame, precision, device and libraries."""
+        return {
+            "name": self.name, "sha256": self.weights_hash(), "architecture": repr(self.vit),
+            "num_heads": self.vit.blocks[-1].attn.num_heads,
+            "stats": self.mean.flatten().tolist() + self.std.flatten().tolist(),
+        }  # fmt: skip
+
     @torch.no_grad()
     def forward(self, images: Tensor, *, with_cls: bool = False) -> tuple[Tensor, Tensor | None]:
         """Key features, and the CLS token where asked for, of single frames.

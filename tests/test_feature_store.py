@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import train as train_program
 from data.clips import index_videos
-from data.views import CachedClips, FrameViews, contents
+from data.views import FRAMES_TO_FILL, CachedClips, FrameViews, contents
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
@@ -49,6 +50,36 @@ def test_a_disk_without_room_is_refused_at_once(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"needs 0\.0 GB more, .* lower --cache_views"):
         make_store(tmp_path)
     assert not list(tmp_path.rglob("*.bin"))
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_states_tell_nothing_of_features_that_are_lost(tmp_path, damage):
+    store = make_store(tmp_path)
+    store.write(0, torch.ones(10, 4, 3), [True] * 10)
+    path = store._path("features")
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="not there or cut short; it must be on a disk that all processes share"):
+        store.states()
+    assert (make_store(tmp_path).states() == MISSING).all()
+
+
+def test_files_that_a_kill_left_empty_are_made_anew(tmp_path):
+    store = make_store(tmp_path)
+    store._path("states").write_bytes(b"")
+    assert make_store(tmp_path).states().tolist() == [MISSING] * 10
+
+
+def test_what_is_missing_after_all_was_made_is_an_error(tmp_path):
+    """As on a disk that processes do not share, where each would find holes."""
+    store = make_store(tmp_path)
+    store.write(0, torch.ones(9, 4, 3), [True] * 8 + [False])
+    with pytest.raises(UserError, match="1 of 10 features are missing though all were made; it must be on a disk"):
+        store.check_filled()
+    store.write(9, torch.ones(1, 4, 3), [True])
+    store.check_filled()
 
 
 def store_of(folder):
@@ -97,17 +128,14 @@ def test_asked_to_stop_while_filling(davis, tmp_path, run_train, monkeypatch):
 
     def write_and_ask(self, first, *rest):
         write(self, first, *rest)
-        import os
-        import signal
-
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
     common = ["--basepath", davis, "--output_path", tmp_path / "run", "--feature_cache", tmp_path / "cache"]
     monkeypatch.setattr(FeatureStore, "write", write_and_ask)
     with pytest.raises(SystemExit) as asked:
         run_train(*common)
     assert asked.value.code == 75
-    assert (store_of(tmp_path / "cache").states() == FILLED).sum() == train_program.FRAMES_TO_FILL
+    assert (store_of(tmp_path / "cache").states() == FILLED).sum() == FRAMES_TO_FILL
     monkeypatch.setattr(FeatureStore, "write", write)
     run_train(*common, "--resume_path", "auto")
     assert load_tensors(tmp_path / "run/last.pt")["step"] == 4
@@ -121,6 +149,26 @@ def test_unreadable_frames_are_named_and_left_out(davis, tmp_path, run_train, ca
                   "--feature_cache", tmp_path / "cache")  # fmt: skip
     assert str(damaged) in capsys.readouterr().err
     assert (store_of(tmp_path / "cache").states() == UNREADABLE).sum() == 4
+
+
+def test_unreadable_frames_are_tried_again(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--feature_cache", tmp_path / "cache", "--overfit", 1, "--watch_clips", 1]
+    run_train(*common, "--output_path", tmp_path / "a")
+    store = store_of(tmp_path / "cache")
+    whole = store._path("features").read_bytes()
+    store.write(3, torch.zeros(1, *store.shape), [False])  # a file server that did not answer
+    run_train(*common, "--output_path", tmp_path / "b")
+    assert (store.states() == FILLED).all()
+    assert store._path("features").read_bytes() == whole
+
+
+def test_a_link_to_nothing_is_an_unreadable_frame(davis, tmp_path, run_train):
+    lost = next((davis / "JPEGImages/480p/ant").glob("*6.jpg"))
+    lost.unlink()
+    lost.symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(UserError, match=f"{lost.name}: one of 1 unreadable images met among 14"):
+        run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 50,
+                  "--feature_cache", tmp_path / "cache")  # fmt: skip
 
 
 def test_frames_that_changed_have_other_contents(davis):
