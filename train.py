@@ -26,6 +26,7 @@ from data.clips import (
     fetch,
     frame_loader,
     index_videos,
+    readers,
 )
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
 from data.views import CachedClips, FrameViews, contents, fill
@@ -182,6 +183,7 @@ def main() -> None:
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
+        stack.enter_context(readers())
         stop = stack.enter_context(stop_requests())
         store = make_store(args, network, videos, stop) if args.feature_cache else None
         clips = clip_dataset(args, videos, store)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,10 +177,7 @@ def frame_loader(dataset: Dataset, *, num_workers: int, **options: Any) -> DataL
 
 def fetch(loader: DataLoader, stop: StopRequest) -> Iterator[Any]:
     """The batches of `loader`; it ends early where the run is asked to stop while a batch is overdue, as when a file
-    server does not answer.
-
-    Raises:
-        UserError: a process that reads frames has ended, mostly for want of memory.
+    server does not answer. To be used within `readers`.
     """
     return _fetch(iter(loader), stop)  # readers start here, not with the first batch
 
@@ -191,22 +189,40 @@ def _fetch(batches: Iterator[Any], stop: StopRequest) -> Iterator[Any]:
                 yield next(batches)
             except StopIteration:
                 return
-            except (RuntimeError, ConnectionError, EOFError) as error:  # torch's words for it, or a broken pipe
-                said = " ".join(str(error).split())
-                if said.startswith("DataLoader timed out"):
-                    if stop.exit_code:
-                        return
-                    continue
-                if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in said:
+            except (ConnectionError, EOFError) as error:  # a broken pipe
+                raise _reader_ended(error) from error
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out"):
                     raise
-                raise UserError(
-                    f"--num_workers: a process that reads frames ended ({said[:120]}); lower --num_workers or "
-                    "--batch_size, and go on with --resume_path auto"
-                ) from error
+                if stop.exit_code:
+                    return
     finally:
         if stop.exit_code:  # readers leave signals to us, and one that hangs could not be waited for
             for process in multiprocessing.active_children():
                 process.kill()
+
+
+@contextmanager
+def readers() -> Iterator[None]:
+    """Within it processes read frames; torch raises the end of one at whatever line is run just then.
+
+    Raises:
+        UserError: such a process has ended, mostly for want of memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise _reader_ended(error) from error
+
+
+def _reader_ended(error: Exception) -> UserError:
+    said = " ".join(str(error).split())[:120]
+    return UserError(
+        f"--num_workers: a process that reads frames ended ({said}); lower --num_workers or --batch_size, and go on "
+        "with --resume_path auto"
+    )
 
 
 class StepSampler(Sampler[int]):
