@@ -25,7 +25,6 @@ from data.clips import (
     collate_clips,
     fetch,
     frame_loader,
-    index_videos,
     readers,
 )
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
@@ -76,7 +75,7 @@ PROFILED_STEPS = 3  # after two others
 def make_parser() -> Parser:
     parser = Parser(
         program="train", description="Train the spatio-temporal block on video without labels.",
-        idle=(("temperature", "init_path"), ("init", "init_path")),
+        idle=(("temperature", "init_path"), ("init", "init_path")), needs=(("cache_views", "feature_cache"),),
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
@@ -295,10 +294,7 @@ def find_root(args: argparse.Namespace) -> Path:
 
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Frames of every training video."""
-    root = find_root(args)
-    if args.dataset == OWN_VIDEO:
-        return index_videos(root, train_list=args.train_list, cache=args.index_cache)
-    return training_videos(args.dataset, root, train_list=args.train_list)
+    return training_videos(args.dataset, find_root(args), train_list=args.train_list, index_cache=args.index_cache)
 
 
 def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from tqdm import tqdm
 
 from data.frames import UnreadableImage, list_images, read_image, resize
 from data.transforms import ClipAugmentation
+from utils import distributed
 from utils.checkpoint import write_whole
 from utils.errors import UserError
-from utils.names import may_hold_frames, plain_name
+from utils.names import listed_names, may_hold_frames, plain_name
 from utils.stopping import StopRequest, leave_to_parent
 
 CLIPS_PER_EPOCH = 10_000
 INDEX_FORMAT = 1
+CLOCK_TICK = 2  # seconds, the coarsest of the file systems' times
 MAX_BAD_SHARE = 0.01  # of the image files
 OVERDUE = 20  # seconds after which a batch that has not come lets a run that is asked to stop end
 MAX_ATTEMPTS = 20  # clips tried in place of one with an unreadable frame
@@ -43,24 +46,34 @@ def index_videos(
             a look at each folder instead of at each file.
 
     Raises:
-        UserError: no such folder, no frames below it, or a video of the list is missing.
+        UserError: no such folder, no frames below it, a video of the list is missing, or the cache lies below `root`,
+            where writing it would change a folder.
     """
     if not root.is_dir():
         raise UserError(f"{flag} {root}: no such folder")
+    if cache is not None and cache.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"--index_cache {cache}: lies below {flag} {root}, where it would change what it tells of; "
+                        "name a file elsewhere")  # fmt: skip
     folders = cache and _unchanged(cache, root)
     if not folders:
         folders = {}
         for folder, children, _ in os.walk(root, followlinks=True):
-            changed = os.stat(folder).st_mtime_ns  # before it is listed
+            changed = _time_of_change(folder)  # before it is listed
             children[:] = sorted(filter(may_hold_frames, children))
             folders[os.path.relpath(folder, root)] = (changed, [path.name for path in list_images(Path(folder))])
-        if cache is not None:
+        if cache is not None and distributed.is_main():
             content = {"format": INDEX_FORMAT, "root": str(root.resolve()), "folders": folders}
             write_whole(cache, lambda partial: partial.write_text(json.dumps(content)))
     videos = {name: [root / name / frame for frame in frames] for name, (_, frames) in folders.items() if frames}
     if not videos:
         raise UserError(f"{flag} {root}: no frames (jpg, png, ...) in any folder below it")
     return videos if train_list is None else _keep_listed(videos, root, train_list)
+
+
+def _time_of_change(folder: str) -> int:
+    """In nanoseconds; -1, which no folder has, where it is so recent that another change could have the same time."""
+    changed = os.stat(folder).st_mtime_ns
+    return changed if time.time_ns() - changed > CLOCK_TICK * 1e9 else -1
 
 
 def _unchanged(cache: Path, root: Path) -> dict[str, tuple[int, list[str]]] | None:
@@ -80,16 +93,10 @@ def _unchanged(cache: Path, root: Path) -> dict[str, tuple[int, list[str]]] | No
 
 
 def _keep_listed(videos: dict[str, list[Path]], root: Path, train_list: str) -> dict[str, list[Path]]:
-    path = root / train_list  # an absolute train_list stays as it is
-    if not path.is_file():
-        raise UserError(f"--train_list {train_list}: no such file below {root}")
-    wanted = set(path.read_text().split())
+    wanted = set(listed_names(root, train_list))
     kept = {name: frames for name, frames in videos.items() if Path(name).name in wanted}
-    missing = wanted - {Path(name).name for name in kept}
-    if missing or not kept:
-        raise UserError(
-            f"--train_list {train_list}: no frames below {root} for {', '.join(sorted(missing)[:3]) or 'it'}"
-        )
+    if missing := wanted - {Path(name).name for name in kept}:
+        raise UserError(f"--train_list {train_list}: no frames below {root} for {', '.join(sorted(missing)[:3])}")
     return kept
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from data.annotations import VOID, fbms_annotations, fbms_unread, label_files, merged_masks
+from data.clips import index_videos
 from data.layouts.base import AnyOf, Layout
 from data.layouts.folders import FolderLayout, OwnVideos
 from data.layouts.instances import InstanceLayout
@@ -24,7 +25,7 @@ from data.layouts.splits import (
 from data.sprites import DEFAULT_ROOT, FRAMES, LABELS, SPLITS, ensure_sprites
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
-from utils.names import names_in, plain_name
+from utils.names import listed_names, plain_name
 
 FOREGROUND = ("foreground", "oracle")  # protocols for one object: matching it by `davis` would choose with the truth
 OBJECTS = ("davis", "paper", "slots", "tracks", *FOREGROUND)  # for several, which may be scored as one too
@@ -422,15 +423,23 @@ def load_videos(
     return [layout.video(root, split, name) for name in names]
 
 
-def training_videos(dataset: str, root: Path, *, train_list: str | None = None) -> dict[str, list[Path]]:
+def training_videos(
+    dataset: str, root: Path, *, train_list: str | None = None, index_cache: Path | None = None
+) -> dict[str, list[Path]]:
     """The frames of the videos of a dataset's training split by name; its annotations are not looked at.
 
     Args:
+        dataset: `OWN_VIDEO` stands for every folder of frames below `root`.
         train_list: a text file, absolute or relative to `root`, naming those to keep, one a line.
+        index_cache: for `OWN_VIDEO`, see `index_videos`.
 
     Raises:
         UserError: anything of the layout missing, videos that are not image files, a name that the split lacks.
     """
+    if dataset == OWN_VIDEO:
+        return index_videos(root, train_list=train_list, cache=index_cache)
+    if index_cache is not None:
+        raise UserError(f"--index_cache {index_cache}: --dataset {dataset} has no need of one; leave it out")
     spec = DATASETS[dataset]
     if spec.generate:
         spec.generate(root)
@@ -448,10 +457,7 @@ def training_videos(dataset: str, root: Path, *, train_list: str | None = None) 
 
 
 def _keep_listed(names: list[str], root: Path, train_list: str) -> list[str]:
-    path = root / train_list  # an absolute train_list stays as it is
-    if not path.is_file():
-        raise UserError(f"--train_list {train_list}: no such file below {root}")
-    wanted = set(names_in(path))
+    wanted = set(listed_names(root, train_list))
     if unknown := sorted(wanted - set(names)):
         raise UserError(f"--train_list {train_list}: {unknown[0]} is not among the {len(names)} training videos")
     return [name for name in names if name in wanted]

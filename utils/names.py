@@ -39,6 +39,15 @@ def names_in(path: Path) -> list[str]:
     return checked_names(read_text(path).split(), path)
 
 
+def listed_names(root: Path, train_list: str) -> list[str]:
+    """The names in a --train_list, a file absolute or relative to `root`. Raises `UserError` as `names_in`, and where
+    there is no such file."""
+    path = root / train_list  # an absolute one stays as it is
+    if not path.is_file():
+        raise UserError(f"--train_list {train_list}: no such file below {root}")
+    return names_in(path)
+
+
 def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
