@@ -64,7 +64,7 @@ from utils.runs import (
     save_run,
     say,
     say_other_data,
-    set_aside_damaged,
+    set_aside,
 )
 from utils.stopping import StopRequest, stop_requests
 
@@ -178,7 +178,7 @@ def main() -> None:
             if not early:
                 stack.enter_context(held(output, flag="--output_path"))
             prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
-            set_aside_damaged(output, asked=asked, found=args.resume_path)
+            set_aside(output, asked=asked, found=args.resume_path, step=step)
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)

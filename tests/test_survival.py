@@ -1,5 +1,6 @@
 """A run that is killed, asked to stop, crowded or damaged loses nothing."""
 
+import errno
 import json
 import os
 import shutil
@@ -305,6 +306,39 @@ def test_of_what_is_whole_the_latest_step_is_taken_whatever_the_file_times(davis
     assert "step_0000003.pt, step 3" in said
 
 
+def test_of_a_run_taken_up_at_an_earlier_step_the_later_ones_are_set_aside(davis, tmp_path, run_train, capsys):
+    out = tmp_path / "run"
+    common = ["--basepath", davis, "--output_path", out, "--save_freq", 1, "--last_freq", 1]
+    run_train(*common)
+    run_train(*common, "--resume_path", out / "step_0000002.pt", "--num_train_steps", 3)
+    assert "last.pt, of step 4, is now last.pt.later: the run goes on from step 2" in capsys.readouterr().err
+    steps = {path.name: load_tensors(path)["step"] for path in out.glob("*.pt")}
+    assert steps == {
+        "last.pt": 3, "best.pt": 3, "step_0000001.pt": 1, "step_0000002.pt": 2, "step_0000003.pt": 3,
+    }  # fmt: skip
+    assert {path.name for path in out.glob("*.later")} == {
+        f"{name}.pt.later" for name in ("last", "previous", "best", "step_0000003", "step_0000004")
+    }
+    run_train(*common, "--overwrite")
+    assert not list(out.glob("*.later"))
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_passed_over(davis, tmp_path, run_train, monkeypatch):
+    out = tmp_path / "run"
+    run_train("--basepath", davis, "--output_path", out, "--save_freq", 1)
+    (out / "last.pt").write_bytes(b"")
+    load = torch.load
+
+    def unanswered(path, **options):
+        if path.name == "previous.pt":
+            raise OSError(errno.EIO, "Input/output error")
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", unanswered)
+    with pytest.raises(UserError, match=r"previous\.pt: cannot be read .*mend that and start again"):
+        run_train("--basepath", davis, "--output_path", out, "--resume_path", "auto", "--num_train_steps", 9)
+
+
 def test_auto_does_not_take_another_run_for_its_own(davis, tmp_path, run_train):
     common = ["--basepath", davis, "--output_path", tmp_path / "run"]
     run_train(*common)
@@ -410,6 +444,15 @@ def test_the_revision_of_another_repository_is_not_taken_for_ours(tmp_path, monk
     monkeypatch.setattr(origin, "REPOSITORY", tmp_path / "inside")
     (tmp_path / "inside").mkdir()
     assert origin.git_revision() is None
+
+
+def test_a_rank_without_others_is_that_of_the_main_process(monkeypatch):
+    from utils import distributed
+
+    monkeypatch.setenv("RANK", "3")
+    assert distributed.is_main()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert distributed.rank() == 3
 
 
 def test_processes_that_would_begin_at_different_steps_are_refused(monkeypatch):

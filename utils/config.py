@@ -2,12 +2,12 @@
 
 import argparse
 import difflib
-import os
 import sys
 from pathlib import Path
 
 import yaml
 
+from utils import distributed
 from utils.errors import UserError
 
 PROGRAMS = ("train", "eval")
@@ -99,7 +99,7 @@ class Parser(OneLineParser):
         return str(EMBEDDED_RECIPE)
 
     def _say_embedded(self, args: argparse.Namespace) -> None:
-        if os.environ.get("RANK", "0") == "0":
+        if distributed.is_main():
             notice = SPRITES_NOTICE if getattr(args, "predictions", None) else EMBEDDED_NOTICE
             data = {"train": "--basepath VIDEOS", "eval": "--davis_path DAVIS"}[self.program]
             print(notice.format(data=data), file=sys.stderr, flush=True)

@@ -20,17 +20,23 @@ def _group() -> ModuleType | None:
     return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
+def _announced() -> bool:
+    """Whether torchrun tells of other processes; a RANK alone, as schedulers leave in the environment, does not."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
 def start(device: "torch.device | None" = None) -> None:
     """Join the process group that torchrun announces in the environment.
 
-    Between GPUs by nccl. Where processes only wait for each other (`device` None) or compute on the CPU, by gloo, and
-    for as long as it takes: one may have a long video when the others are done.
+    Between GPUs by nccl, which gives up on a process after two hours: one may be that much later when it has made its
+    share of features to keep. Where processes only wait for each other (`device` None) or compute on the CPU, by gloo,
+    and for as long as it takes: one may have a long video when the others are done.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if _announced():
         import torch.distributed as dist
 
         if device is not None and device.type == "cuda":
-            dist.init_process_group("nccl")
+            dist.init_process_group("nccl", timeout=timedelta(hours=2))
         else:
             dist.init_process_group("gloo", timeout=timedelta(days=7))
 
@@ -42,7 +48,9 @@ def stop() -> None:
 
 def rank() -> int:
     """This process's number; before it has joined the others, the one that torchrun gave it."""
-    return dist.get_rank() if (dist := _group()) else int(os.environ.get("RANK", 0))
+    if dist := _group():
+        return dist.get_rank()
+    return int(os.environ.get("RANK", 0)) if _announced() else 0
 
 
 def world_size() -> int:

@@ -17,6 +17,7 @@ from utils.folders import check_writable
 FORMAT = 1  # of the checkpoints
 LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint, and the one it replaced
 BEST = "best.pt"  # that of the best look, see `Best`
+DAMAGED, LATER = ".damaged", ".later"  # added to the names of checkpoints that a run does not go on from
 AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
 # What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = ("seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames")
@@ -85,7 +86,7 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
     if resume_path != AUTO and Path(resume_path).name != LAST:
         return load_checkpoint(resume_path), resume_path
     folder = output if resume_path == AUTO else Path(resume_path).parent
-    others = [path for path in (folder / PREVIOUS, folder / BEST, *folder.glob("step_*.pt")) if path.is_file()]
+    others = [path for path in _checkpoints(folder) if path.name != LAST]
     if resume_path == AUTO and not others and not (folder / LAST).is_file():
         return None, None
     try:
@@ -94,28 +95,50 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
         raise
     except UserError as error:
         fault = error
-    whole = [(step, content, path) for path in others for step, content in [_load_whole(path)] if step >= 0]
-    if not whole:
+    loaded = ((*_load_whole(path), path) for path in others)  # one at a time, there may be many
+    step, content, path = max(loaded, key=lambda found: found[0], default=(-1, {}, folder))
+    if step < 0:
         raise fault
-    step, content, path = max(whole, key=lambda found: found[0])
     say(f"warning: {fault}; going on from {path}, step {step}")
     return content, str(path)
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    """All that are there, of whatever step."""
+    named = [folder / name for name in (LAST, PREVIOUS, BEST)]
+    return [path for path in (*named, *sorted(folder.glob("step_*.pt"))) if path.is_file()]
+
+
 def _load_whole(path: Path) -> tuple[int, dict]:
-    """The step of a checkpoint, -1 where it is damaged, and what it holds."""
+    """The step of a checkpoint, -1 where it is damaged, and what it holds; `CannotRead` where it may be whole."""
     try:
         content = load_checkpoint(path)
+    except CannotRead:
+        raise
     except UserError:
         return -1, {}
     return content["step"] if isinstance(content.get("step"), int) else -1, content
 
 
-def set_aside_damaged(output: Path, *, asked: str | None, found: str | None) -> None:
-    """Rename the `last.pt` in place of which `find_run` found another, so that it does not become the one before."""
-    fell_back = asked is not None and Path(asked).name in (AUTO, LAST) and found and Path(found).name != LAST
-    if fell_back and Path(found).resolve().parent == output.resolve() and (output / LAST).exists():
-        (output / LAST).replace(output / f"{LAST}.damaged")
+def set_aside(output: Path, *, asked: str | None, found: str | None, step: int) -> None:
+    """Rename checkpoints in `output` that the run resumed there does not go on from, so that none is taken for its own.
+
+    These are a damaged `last.pt`, in place of which `find_run` found another; and where one before the last was asked
+    for, of step `step`, all of later steps, which a line says.
+    """
+    if asked is None or found is None or Path(found).resolve().parent != output.resolve():
+        return
+    if Path(asked).name in (AUTO, LAST):
+        if Path(found).name != LAST and (output / LAST).exists():
+            (output / LAST).replace(output / f"{LAST}{DAMAGED}")
+        return
+    for path in _checkpoints(output):
+        its_step, _ = _load_whole(path)
+        if its_step < 0:
+            path.replace(f"{path}{DAMAGED}")
+        elif its_step > step:
+            path.replace(f"{path}{LATER}")
+            say(f"{path}, of step {its_step}, is now {path.name}{LATER}: the run goes on from step {step}")
 
 
 def is_done(content: dict, args: argparse.Namespace) -> bool:
@@ -226,7 +249,8 @@ def prepare_output(
         path.unlink()
     if not _holds_another_run(output, resume_path):
         return
-    for path in [*output.glob("step_*.pt"), *(output / name for name in (LAST, PREVIOUS, BEST, "log.jsonl", *also))]:
+    aside = [path for ending in (DAMAGED, LATER) for path in output.glob(f"*.pt{ending}")]
+    for path in [*_checkpoints(output), *aside, *(output / name for name in ("log.jsonl", *also))]:
         path.unlink(missing_ok=True)
     for folder in ("tensorboard", "profile"):
         shutil.rmtree(output / folder, ignore_errors=True)
@@ -234,8 +258,7 @@ def prepare_output(
 
 def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
     in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
-    names = (LAST, PREVIOUS, BEST)
-    return not in_place and (any((output / name).exists() for name in names) or any(output.glob("step_*.pt")))
+    return not in_place and bool(_checkpoints(output))
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
