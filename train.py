@@ -8,6 +8,7 @@ python train.py --config ... --output_path outputs/run --resume_path auto      #
 
 import argparse
 import contextlib
+import functools
 import itertools
 import sys
 from pathlib import Path
@@ -17,85 +18,47 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.clips import (
-    CLIPS_PER_EPOCH,
-    BadFrames,
-    ClipDataset,
-    StepSampler,
-    collate_clips,
-    fetch,
-    frame_loader,
-    readers,
-)
+from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, fetch, frame_loader, readers
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
-from data.views import CachedClips, FrameViews, contents, fill
+from data.views import CachedClips, FrameViews, fill
+from model import watch
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.step import clips_per_step, learning_rate, make_optimizer, starting_blocks, train_step
-from model.watch import Watch
-from utils import distributed
+from model.step import clips_per_step, make_optimizer, set_learning_rate, starting_blocks, train_step
+from utils import config, distributed, runs
 from utils.checkpoint import load_checkpoint
-from utils.config import (
-    Parser,
-    add_network_arguments,
-    check_resolution,
-    not_negative_float,
-    not_negative_int,
-    positive_float,
-    positive_int,
-    share,
-)
+from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
 from utils.device import autocast, choose_device
 from utils.errors import UserError, run_main
 from utils.feature_store import FeatureStore
 from utils.folders import held
-from utils.logs import Meter, RunLog
-from utils.origin import fingerprint, origin, versions
-from utils.runs import (
-    AUTO,
-    Best,
-    check_output,
-    check_run,
-    find_run,
-    goes_on_in,
-    is_done,
-    prepare_output,
-    restore_run,
-    save_run,
-    say,
-    say_other_data,
-    set_aside,
-)
+from utils.logs import check_profile
+from utils.origin import fingerprint, versions
+from utils.records import Records
+from utils.runs import say
 from utils.stopping import StopRequest, stop_requests
 
-WATCH = {"num_frames": 12, "key_stride": 4}  # of the clips that are segmented while training
-PROFILED_STEPS = 3  # after two others
 
-
-def make_parser() -> Parser:
-    parser = Parser(
+def make_parser() -> config.Parser:
+    parser = config.Parser(
         program="train", description="Train the spatio-temporal block on video without labels.",
         idle=(("temperature", "init_path"), ("init", "init_path")), needs=(("cache_views", "feature_cache"),),
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
-        "--dataset",
-        default=OWN_VIDEO,
-        choices=TRAINING_NAMES,
+        "--dataset", default=OWN_VIDEO, choices=TRAINING_NAMES,
         help="video: whatever frames lie below --basepath; others: their training split below it",
-    )
+    )  # fmt: skip
     data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
     data("--train_list", help="file, relative to --basepath, that names the videos to use")
-    data(
-        "--index_cache", type=Path, help="file where the list of frames below --basepath is kept: for millions of them"
-    )
+    data("--index_cache", type=Path, help="file that keeps the list of frames below --basepath: for millions of them")
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
     data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
     data("--feature_cache", type=Path, help="folder where the frozen backbone's features are kept instead of made anew")
     data("--cache_views", type=positive_int, default=4, help="augmented views of each frame in --feature_cache")
     data("--num_workers", type=not_negative_int, default=2, help="processes that read frames")
-    add_network_arguments(parser)
+    config.add_network_arguments(parser)
     parser.add_argument(
         "--with_cls", action=argparse.BooleanOptionalAction, default=True, help="CLS tokens in training"
     )
@@ -121,8 +84,8 @@ def make_parser() -> Parser:
     train("--warmup_steps", type=not_negative_int, default=0)
     train("--weight_decay", type=not_negative_float, default=0.1, help="on matrices; none on biases and norms")
     train("--clip_grad", type=positive_float, default=1.0, help="largest gradient norm")
-    train("--drop", type=share, default=0.1, help="dropout on projections and MLP of the block")
-    train("--attn_drop", type=share, default=0.4, help="dropout on the block's attention")
+    train("--drop", type=config.share, default=0.1, help="dropout on projections and MLP of the block")
+    train("--attn_drop", type=config.share, default=0.4, help="dropout on the block's attention")
     train("--semantic_weight", type=not_negative_float, default=1.0, help="of the semantic loss")
     train("--motion_weight", type=not_negative_float, default=1.0, help="of the motion loss")
     train(
@@ -133,12 +96,7 @@ def make_parser() -> Parser:
     train("--log_freq", type=positive_int, default=10)
     train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
     train("--last_freq", type=positive_int, default=100, help="steps between checkpoints that replace last.pt")
-    train(
-        "--eval_freq",
-        type=positive_int,
-        default=500,
-        help="steps between looks at fixed clips: clusters, agreement with the mirror image",
-    )
+    train("--eval_freq", type=positive_int, default=500, help="steps between looks at fixed clips, see model/watch.py")
     train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
     train("--patience", type=positive_int, metavar="N", help="end after N looks without a better mirror_agreement_auto")
     train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
@@ -156,132 +114,92 @@ def main() -> None:
     check_place(args.dataset, find_root(args), split=None, flag="--basepath")
     output, asked = Path(args.output_path), args.resume_path
     with contextlib.ExitStack() as stack:
-        early = distributed.is_main() and goes_on_in(output, asked)
+        early = distributed.is_main() and runs.goes_on_in(output, asked)
         if early:  # before the checkpoint is read: a run that is asked to stop may be about to save a newer one
             stack.enter_context(held(output, flag="--output_path"))
-        resumed, args.resume_path = find_run(asked, output)
+        resumed, args.resume_path = runs.find_run(asked, output)
         if resumed:
-            check_run(resumed, args)
-        if asked == AUTO and resumed and is_done(resumed, args):
+            runs.check_run(resumed, args)
+        if asked == runs.AUTO and resumed and runs.is_done(resumed, args):
             return
         network = make_network(args, resumed).to(device)
-        check_resolution(args.resolution, network.backbone.patch_size)
+        config.check_resolution(args.resolution, network.backbone.patch_size)
         optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
         scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
-        step = restore_run(resumed, args, optimizer, scaler) if resumed else 0
-        check_profile(args, step)
-        check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+        step = runs.restore_run(resumed, args, optimizer, scaler) if resumed else 0
+        if args.profile:
+            check_profile(step, args.num_train_steps)
+        runs.check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
         videos = find_videos(args)  # only now: it may generate them
         distributed.start(device)
         stack.callback(distributed.stop)
         if distributed.is_main():
             if not early:
                 stack.enter_context(held(output, flag="--output_path"))
-            prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
-            set_aside(output, asked=asked, found=args.resume_path, step=step)
+            runs.prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+            runs.set_aside(output, asked=asked, found=args.resume_path, step=step)
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
         stack.enter_context(readers())
         stop = stack.enter_context(stop_requests())
-        store = make_store(args, network, videos, stop) if args.feature_cache else None
-        clips = clip_dataset(args, videos, store)
-        run(args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, start=start, stop=stop)
-    if stop.exit_code:
-        sys.exit(stop.exit_code)
+        clips = make_clips(args, network, videos, stop)
+        code = run(
+            args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, start=start, stop=stop
+        )
+    if code:
+        sys.exit(code)
 
 
 def run(
-    args: argparse.Namespace,
-    network: SpatioTemporalNetwork,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    videos: dict[str, list[Path]],
-    clips: ClipDataset,
-    *,
-    resumed: dict | None,
-    first_step: int,
-    start: torch.nn.ModuleList | None,
-    stop: StopRequest,
-) -> None:
-    """The training loop; once it is asked to `stop` it ends after the step it is at, with a checkpoint."""
-    device = next(network.parameters()).device
-    output = Path(args.output_path)
-    num_images = sum(map(len, videos.values()))
+    args: argparse.Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler, videos: dict[str, list[Path]], clips: ClipDataset, *, resumed: dict | None,
+    first_step: int, start: torch.nn.ModuleList | None, stop: StopRequest,
+) -> int:  # fmt: skip
+    """The training loop; once it is asked to `stop` it ends after the step it is at, with a checkpoint.
+
+    Returns the code to exit with.
+    """
+    device, num_images = next(network.parameters()).device, sum(map(len, videos.values()))
     num_parameters = sum(p.numel() for p in network.blocks.parameters())
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
     batches = fetch(make_loader(args, clips, first_step), stop)
     bad_frames = BadFrames(num_images)
-    watch = make_watch(args, network, videos, bad_frames) if distributed.is_main() else None
-    best = Best(args.patience, resumed)  # of the main process
-    log = RunLog(output, step=first_step) if distributed.is_main() else None
-    meter = Meter(device)
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
-    from_where = {"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)}
-    if resumed:
-        say_other_data(resumed, from_where)
-    from_where |= origin() if log else {}
-    profiler = make_profiler(args)
+    records = Records(
+        args, network, step=first_step, resumed=resumed,
+        watch=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
+        origin={"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)},
+        save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler, start=start),
+    )  # fmt: skip
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
-
-    def save(**which: bool) -> None:
-        known = from_where | {"tau_auto": watch.tau_auto(network), "best": best.state}
-        save_run(output, args, network, optimizer, scaler, done, start=start, origin=known, **which)
-
-    if watch and first_step == 0:
-        log.write(0, watch.measure(network))
-    done, asked, over = first_step, 0, False
-    for step in range(first_step, args.num_train_steps):
-        lr = learning_rate(step, args)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        with meter:
-            clips = list(itertools.islice(batches, args.accumulate))
-        if len(clips) < args.accumulate:  # asked to stop while waiting for frames
+    done, asked = first_step, 0
+    while done < args.num_train_steps and not (asked or records.over):
+        rate = set_learning_rate(optimizer, done, args)
+        with records.meter:
+            taken = list(itertools.islice(batches, args.accumulate))
+        if len(taken) < args.accumulate:  # asked to stop while waiting for frames
             asked = stop.exit_code
-            if log and done > first_step:
-                save()
+            if done > first_step:
+                records.save(done)
             break
-        for batch in clips:
+        for batch in taken:
             bad_frames.add(batch)
         with torch.autograd.set_detect_anomaly(args.detect_anomaly):
-            frames = [batch.frames for batch in clips]
-            losses = train_step(args, network, optimizer, scaler, frames, step=step, start=start)
-        meter.add(losses, clips=sum(map(len, frames)))
-        done = step + 1
-        if profiler:
-            profiler.step()
+            frames = [batch.frames for batch in taken]
+            losses = train_step(args, network, optimizer, scaler, frames, step=done, start=start)
+        records.meter.add(losses, clips=sum(map(len, frames)))
+        done += 1
         asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
-        if asked and log:
-            save()  # at once, there may be no time for more
-        scalars, look = {}, done % args.eval_freq == 0 or done == args.num_train_steps
-        if done % args.log_freq == 0 or done == args.num_train_steps:
-            scalars = {"lr": lr, "epoch": done * clips_per_step(args) / CLIPS_PER_EPOCH, **meter.read()}
-            scalars["bad_frames"] = len(bad_frames.files)
-            bar.set_postfix(semantic=f"{scalars['loss_semantic']:.3f}", motion=f"{scalars['loss_motion']:.3f}")
-        if watch and look:
-            scalars |= watch.measure(network)
-        better = bool(watch and look and best.look(done, scalars["mirror_agreement_auto"]))
-        if log and scalars:
-            log.write(done, scalars)
-        over = look and bool(distributed.largest(best.is_over, device))
-        keep = done % args.save_freq == 0 or done == args.num_train_steps or over
-        if log and (keep or better or (asked and look) or done % args.last_freq == 0):
-            save(keep=keep, best=better)
+        epoch = done * clips_per_step(args) / CLIPS_PER_EPOCH
+        values = {"lr": rate, "epoch": epoch, "bad_frames": len(bad_frames.files)}
+        logged = records.after_step(done, values, asked=asked)
+        if "loss" in logged:
+            bar.set_postfix(semantic=f"{logged['loss_semantic']:.3f}", motion=f"{logged['loss_motion']:.3f}")
         bar.update()
-        if asked or over:
-            break
     bar.close()
     batches.close()
-    if profiler:
-        profiler.stop()
-    stop.exit_code = asked if done < args.num_train_steps and not over else 0
-    if log:
-        log.close()
-        how = f"asked to stop after step {done}; go on with --resume_path auto" if stop.exit_code else "done"
-        if over:
-            how = f"ended at step {done} by --patience {args.patience}; the best look was at step {best.state['step']}"
-        say(f"{how}: {output / 'last.pt'}")
+    return records.close(done, asked=asked)
 
 
 def find_root(args: argparse.Namespace) -> Path:
@@ -314,11 +232,14 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     return network
 
 
-def clip_dataset(args: argparse.Namespace, videos: dict[str, list[Path]], store: FeatureStore | None) -> ClipDataset:
-    """Training clips: frames, or their features where there is a store."""
+def make_clips(
+    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], stop: StopRequest
+) -> ClipDataset:
+    """Training clips: frames, or with --feature_cache their features."""
     options = {"resolution": tuple(args.resolution), "num_frames": args.num_frames, "gap": args.gap, "seed": args.seed}
-    if store is None:
+    if args.feature_cache is None:
         return ClipDataset(videos, **options)
+    store = make_store(args, network, videos, stop)
     return CachedClips(videos, store=store, num_views=args.cache_views, **options)
 
 
@@ -339,14 +260,10 @@ def make_store(
     views = FrameViews(videos, resolution=tuple(args.resolution), num_views=args.cache_views, seed=args.seed)
     backbone, device = network.backbone, next(network.parameters()).device
     height, width = backbone.grid_size(*args.resolution)
-    store = FeatureStore(
-        args.feature_cache, entries=len(views), shape=(height * width + int(args.with_cls), backbone.dim),
-        settings={
-            "backbone": backbone.settings(), "resolution": list(args.resolution), "with_cls": args.with_cls,
-            "num_views": args.cache_views, "seed": args.seed, "data": contents(videos), "amp": args.amp,
-            "device": device.type, **versions(),
-        },
-    )  # fmt: skip
+    settings = {"views": views.settings(), "backbone": backbone.settings(), "with_cls": args.with_cls}
+    settings |= {"amp": args.amp, "device": device.type, "versions": versions()}
+    shape = (height * width + int(args.with_cls), backbone.dim)
+    store = FeatureStore(args.feature_cache, settings=settings, entries=len(views), shape=shape)
 
     def embed(frames: Tensor) -> Tensor:
         with autocast(device, args.amp):
@@ -361,38 +278,18 @@ def make_store(
     return store
 
 
-def check_profile(args: argparse.Namespace, step: int) -> None:
-    if args.profile and args.num_train_steps - step < 2 + PROFILED_STEPS:
-        raise UserError(f"--profile: looks at steps 3 to {2 + PROFILED_STEPS}; raise --num_train_steps to {step + 5}")
-
-
-def make_profiler(args: argparse.Namespace) -> torch.profiler.profile | None:
-    """Of the main process with --profile: a trace of its steps 3 to 5, for chrome://tracing or ui.perfetto.dev."""
-    if not args.profile or not distributed.is_main():
-        return None
-    folder = Path(args.output_path) / "profile"
-    profiler = torch.profiler.profile(
-        activities=torch.profiler.supported_activities(),
-        schedule=torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1),
-        on_trace_ready=torch.profiler.tensorboard_trace_handler(str(folder)),
-        record_shapes=True,
-    )
-    profiler.start()
-    return profiler
-
-
 def make_watch(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], bad_frames: BadFrames
-) -> Watch:
+) -> watch.Watch:
     """Looks at --watch_clips fixed training clips; stops the run where one cannot be read."""
     dataset = ClipDataset(
-        videos, resolution=tuple(args.resolution), num_frames=WATCH["num_frames"], gap=args.gap, seed=args.seed,
+        videos, resolution=tuple(args.resolution), num_frames=watch.NUM_FRAMES, gap=args.gap, seed=args.seed,
         augment=False,
     )  # fmt: skip
     clips = [dataset[index] for index in range(args.watch_clips)]
     for clip in clips:
         bad_frames.add(clip)
-    return Watch(network, [clip.frames for clip in clips], key_stride=WATCH["key_stride"], tau=args.tau)
+    return watch.Watch(network, [clip.frames for clip in clips], tau=args.tau)
 
 
 if __name__ == "__main__":

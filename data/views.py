@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,9 +49,15 @@ class FrameViews(Dataset):
     """Entry i of a store: its frame (3, H, W) uint8, and whether it could be read (else zeros)."""
 
     def __init__(self, videos: dict[str, list[Path]], *, resolution: tuple[int, int], num_views: int, seed: int):
+        self.videos = videos
         self.frames = [(video, path) for video, paths in enumerate(videos.values()) for path in paths]
         self.resolution, self.num_views, self.seed = resolution, num_views, seed
         self.augmentation = ClipAugmentation(resolution)
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values that say all that the entries depend on, but for versions of libraries."""
+        about = {"data": contents(self.videos), "resolution": list(self.resolution)}
+        return about | {"num_views": self.num_views, "seed": self.seed}
 
     def __len__(self) -> int:
         return len(self.frames) * self.num_views

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
 from model.network import SpatioTemporalNetwork
@@ -26,9 +26,9 @@ def train_step(
     batches: list[Tensor],
     *,
     step: int,
-    start: torch.nn.ModuleList | None = None,
+    start: nn.ModuleList | None = None,
 ) -> dict[str, float]:
-    """One optimizer step over the forward passes of `batches`. Returns what to log.
+    """One optimizer step over the forward passes of `batches`. Returns what to log, means over all processes.
 
     Each is frames (B, T, 3, H, W) uint8, or what the backbone made of them before, (B, T, L, C) float16.
 
@@ -67,9 +67,9 @@ def train_step(
         totals["loss_motion"] += motion.item() / len(batches)
         totals["attention_entropy"] += attention_entropy(attn, sample, num_frames=args.num_frames).item() / len(batches)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    distributed.average(p.grad for p in parameters)
+    _average(parameters, totals)
     scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
+    norm = nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
     if math.isfinite(norm):
         totals["grad_norm"] = norm
     elif not scaler.is_enabled():  # a scaler leaves the step out and lowers its scale
@@ -80,9 +80,17 @@ def train_step(
     return totals
 
 
+def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
+    """Replace gradients and values to log by their means over processes, in one message."""
+    logged = torch.tensor(list(totals.values()), device=parameters[0].device)
+    distributed.average([*(p.grad for p in parameters), logged])
+    if distributed.world_size() > 1:  # of one process they stay as they are, in double precision
+        totals.update(zip(totals, logged.tolist(), strict=True))
+
+
 def starting_blocks(
     args: argparse.Namespace, network: SpatioTemporalNetwork, resumed: dict | None
-) -> torch.nn.ModuleList | None:
+) -> nn.ModuleList | None:
     """A frozen copy of the blocks as training began; None where --anchor_weight ties nothing to them."""
     if not args.anchor_weight:
         return None
@@ -102,6 +110,14 @@ def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: f
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=lr)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, args: argparse.Namespace) -> float:
+    """Give all parameters the `learning_rate` of a step, which is returned."""
+    rate = learning_rate(step, args)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:

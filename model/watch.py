@@ -9,6 +9,8 @@ from model.calibration import QUANTILES, SHARE, quantiles, window_distances
 from model.network import SpatioTemporalNetwork
 from model.segmenter import Segmentation, Segmenter, key_frame_indices
 
+NUM_FRAMES, KEY_STRIDE = 12, 4  # of the clips that are looked at
+
 
 class Watch:
     """Segments a few fixed clips and their mirror images.
@@ -21,7 +23,9 @@ class Watch:
         key_stride, tau: of the segmentation (METHOD.md 4, 5).
     """
 
-    def __init__(self, network: SpatioTemporalNetwork, clips: list[Tensor], *, key_stride: int, tau: float):
+    def __init__(
+        self, network: SpatioTemporalNetwork, clips: list[Tensor], *, tau: float, key_stride: int = KEY_STRIDE
+    ):
         self.key_stride, self.tau = key_stride, tau
         segmenter = Segmenter(network, key_stride=key_stride, tau=tau)
         self.features = [

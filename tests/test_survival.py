@@ -144,16 +144,16 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, tiny_weights, ru
 
 
 def test_asked_to_stop_while_a_step_is_logged_it_still_saves(davis, tmp_path, run_train, monkeypatch):
-    import train as train_program
+    from utils.logs import RunLog
 
-    write = train_program.RunLog.write
+    write = RunLog.write
 
     def write_and_ask(log, step, scalars):
         write(log, step, scalars)
         if step == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(train_program.RunLog, "write", write_and_ask)
+    monkeypatch.setattr(RunLog, "write", write_and_ask)
     with pytest.raises(SystemExit) as ended:
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 9)
     assert ended.value.code == 75

@@ -11,6 +11,7 @@ import torch
 
 import train as train_program
 from model import step
+from model.watch import Watch
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
 from utils.checkpoint import load_tensors
 from utils.device import choose_device
@@ -258,10 +259,8 @@ def test_lr_clips_scales_the_rate_with_the_clips_of_a_step(davis, tmp_path, run_
 
 def test_patience_ends_a_run_and_the_end_is_final(davis, tmp_path, run_train, monkeypatch, capsys):
     scores = iter([0.0, 0.5, 0.7, 0.6, 0.7, 0.9])  # the first before training, which does not count
-    measure = train_program.Watch.measure
-    monkeypatch.setattr(
-        train_program.Watch, "measure", lambda *args: measure(*args) | {"mirror_agreement_auto": next(scores)}
-    )
+    measure = Watch.measure
+    monkeypatch.setattr(Watch, "measure", lambda *args: measure(*args) | {"mirror_agreement_auto": next(scores)})
     common = ["--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 20, "--eval_freq", 2,
               "--patience", 2, "--save_freq", 20, "--resume_path", "auto"]  # fmt: skip
     run_train(*common)

@@ -1,15 +1,18 @@
-"""A run's log: one JSON line per log step beside TensorBoard scalars."""
+"""A run's log: one JSON line per log step beside TensorBoard scalars, means over steps, a trace of a few."""
 
 import json
 import time
-from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from utils import distributed
 from utils.checkpoint import write_whole
+from utils.errors import UserError
+
+PROFILED_STEPS = 3  # after two others
 
 
 class RunLog:
@@ -53,18 +56,23 @@ def cut_log(path: Path, step: int) -> None:
 
 
 class Meter:
-    """Means over the steps since it was last read and over all processes; clips per second; the share of time waited.
+    """Means over the steps since it was last read, of all processes; clips per second; the share of time waited.
 
     As a context manager it counts the time inside as waiting for data.
+
+    Args:
+        kept: `sums` of a run that goes on, so that means are of all steps though it was stopped; times are not kept.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, kept: Any = None):
         self.device = device
         self._reset()
+        if isinstance(kept, dict) and all(map(_is_sum, kept.values())):
+            self.sums = dict(kept)
 
     def _reset(self) -> None:
-        self.sums: dict[str, float] = defaultdict(float)
-        self.steps = self.clips = 0
+        self.sums: dict[str, tuple[float, int]] = {}  # and of how many steps: not all have every value
+        self.clips = 0
         self.waited = 0.0
         self.start = time.perf_counter()
 
@@ -75,18 +83,38 @@ class Meter:
         self.waited += time.perf_counter() - self._wait_start
 
     def add(self, scalars: dict[str, float], *, clips: int) -> None:
+        """Values of a step, which are those of all processes; clips of this one."""
         for name, value in scalars.items():
-            self.sums[name] += value
-        self.steps += 1
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
         self.clips += clips
 
     def read(self) -> dict[str, float]:
         elapsed = time.perf_counter() - self.start
-        names = sorted(self.sums)
-        means = torch.tensor([self.sums[name] / self.steps for name in names] + [self.waited / elapsed])
-        means = means.to(self.device)
-        distributed.average([means])
-        scalars = dict(zip([*names, "data_wait_share"], means.tolist(), strict=True))
+        waited = torch.tensor(self.waited / elapsed, device=self.device)
+        distributed.average([waited])
+        scalars = {name: total / count for name, (total, count) in sorted(self.sums.items())}
+        scalars["data_wait_share"] = waited.item()
         scalars["clips_per_second"] = self.clips * distributed.world_size() / elapsed
         self._reset()
         return scalars
+
+
+def _is_sum(entry: Any) -> bool:
+    return isinstance(entry, tuple) and list(map(type, entry)) == [float, int] and entry[1] > 0
+
+
+def check_profile(first_step: int, last_step: int) -> None:
+    """Raises `UserError` where a run is too short for `make_profiler`."""
+    if last_step - first_step < (needed := 2 + PROFILED_STEPS):
+        raise UserError(f"--profile: looks at steps 3 to {needed}; raise --num_train_steps to {first_step + needed}")
+
+
+def make_profiler(folder: Path) -> torch.profiler.profile:
+    """A trace of steps 3 to 5 into `folder`, for chrome://tracing or ui.perfetto.dev; its `step` ends a step."""
+    return torch.profiler.profile(
+        activities=torch.profiler.supported_activities(),
+        schedule=torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1),
+        on_trace_ready=torch.profiler.tensorboard_trace_handler(str(folder)),
+        record_shapes=True,
+    )
