@@ -188,7 +188,8 @@ def run(
         with torch.autograd.set_detect_anomaly(args.detect_anomaly):
             frames = [batch.frames for batch in taken]
             losses = train_step(args, network, optimizer, scaler, frames, step=done, start=start)
-        records.meter.add(losses, clips=sum(map(len, frames)))
+        records.means.add(losses)
+        records.meter.add(sum(map(len, frames)))
         done += 1
         asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
         epoch = done * clips_per_step(args) / CLIPS_PER_EPOCH

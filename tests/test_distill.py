@@ -3,7 +3,9 @@
 import json
 import math
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -129,6 +131,41 @@ def test_a_run_is_not_written_over(run, tmp_path):
     run("--num_train_steps", 0)  # fills the cache; no run
     run("--num_train_steps", 2, "--overwrite")
     assert [line["step"] for line in read_log(folder / "log.jsonl") if "key" in line] == [1, 2]
+
+
+def test_means_after_a_stop_between_two_lines_of_the_log_are_of_all_steps(run, tmp_path, monkeypatch):
+    steps = ("--num_train_steps", 4, "--log_every", 4)
+    whole = run(*steps, "--output_path", tmp_path / "whole").parent / "whole"
+    step_of = distill.train_step
+
+    def stop_at_3(*arguments, step, **others):
+        if step == 3:
+            raise KeyboardInterrupt
+        return step_of(*arguments, step=step, **others)
+
+    monkeypatch.setattr(distill, "train_step", stop_at_3)
+    with pytest.raises(KeyboardInterrupt):
+        run(*steps, "--save_minutes", 0)
+    monkeypatch.setattr(distill, "train_step", step_of)
+    run(*steps, "--resume_path", tmp_path / "run/last.pt")
+    expected, found = (
+        next(line for line in read_log(folder / "log.jsonl") if "key" in line) for folder in (whole, tmp_path / "run")
+    )
+    assert {**found, "seconds": 0} == {**expected, "seconds": 0}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_share_a_folder(run, tmp_path, resume):
+    folder = run() if resume else tmp_path / "run"
+    code = "import sys, utils.folders as f, pathlib as p\nwith f.held(p.Path(sys.argv[1]), flag=''): print(); input()"
+    command = [sys.executable, "-c", code, str(folder)]
+    root = Path(__file__).resolve().parents[1]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match=f"--output_path {folder}: another run writes there .process {other.pid} "):
+            run(*(["--resume_path", folder / "last.pt", "--num_train_steps", 5] if resume else []))
+        other.communicate("\n")
+    assert not (folder / "log.jsonl").exists() or resume
 
 
 def test_minutes_alone_rule_where_steps_are_not_given():

@@ -7,29 +7,27 @@ import torch
 
 from tests.test_train import log_of
 from utils import distributed
-from utils.logs import Meter
+from utils.logs import Means
 from utils.records import Records
 
 
 def test_a_mean_is_of_the_steps_that_have_the_value():
-    meter = Meter(torch.device("cpu"))
+    means = Means()
     for step, norm in enumerate((2.0, None, 4.0)):
-        meter.add({"loss": float(step)} | ({} if norm is None else {"grad_norm": norm}), clips=2)
-    read = meter.read()
-    assert read["loss"] == 1.0
-    assert read["grad_norm"] == 3.0  # a step that fp16 left out has none
-    assert meter.sums == {}
+        means.add({"loss": float(step)} | ({} if norm is None else {"grad_norm": norm}))
+    assert means.read() == {"loss": 1.0, "grad_norm": 3.0}  # a step that fp16 left out has no norm
+    assert means.sums == {}
 
 
-def test_a_meter_goes_on_from_sums_that_are_some():
-    device, meter = torch.device("cpu"), Meter(torch.device("cpu"))
-    meter.add({"loss": 0.1}, clips=1)
-    again = Meter(device, meter.sums)
-    for its in (meter, again):
-        its.add({"loss": 0.2}, clips=1)
-    assert again.read()["loss"] == meter.read()["loss"]
+def test_means_go_on_from_sums_that_are_some():
+    means = Means()
+    means.add({"loss": 0.1})
+    again = Means(means.sums)
+    for its in (means, again):
+        its.add({"loss": 0.2})
+    assert again.read() == means.read()
     for odd in (None, [], {"loss": 1.0}, {"loss": ("a", 1)}, {"loss": (1.0, 0)}, {"loss": (1.0, 2, 3)}):
-        assert Meter(device, odd).sums == {}
+        assert Means(odd).sums == {}
 
 
 @pytest.mark.parametrize("step", [2, 4])

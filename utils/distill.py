@@ -31,6 +31,7 @@ Measure an exported student on the held-out pairs:
 """
 
 import argparse
+import contextlib
 import json
 import math
 import random
@@ -66,9 +67,10 @@ from utils.distill_data import (
 )
 from utils.distill_student import Student, attention, key_targets, select_weights, unit
 from utils.errors import UserError, run_main
-from utils.logs import cut_log
+from utils.folders import held
+from utils.logs import Means, cut_log
 from utils.muon import Muon
-from utils.runs import prepare_output
+from utils.runs import check_output, goes_on_in, prepare_output
 
 SHARPNESS = (10.0, 60.0)  # of the relation softmax; sqrt(48) = 6.9 is q = k = LayerNorm(key) at head dim 48
 LEVEL_SHARE = 0.6  # of the run at the full learning rate, then linear to zero
@@ -207,13 +209,18 @@ def schedule(step: int, progress: float, args: argparse.Namespace) -> float:
     return min(1.0, (step + 1) / args.warmup, (1 - progress) / (1 - LEVEL_SHARE))
 
 
-def save(student: Student, optimizers, streams: dict[str, Stream], args, *, step: int, elapsed: float) -> None:
-    """Write OUT/last.pt: weights, optimizers, and with the step and the seed all that later draws depend on."""
+def save(
+    student: Student, optimizers: list[torch.optim.Optimizer], streams: dict[str, Stream], args: argparse.Namespace, *,
+    step: int, elapsed: float, means: Means,
+) -> None:  # fmt: skip
+    """Write OUT/last.pt: weights, optimizers, sums of the log, and with the step and the seed all that later draws
+    depend on."""
     state = {
         "student": student.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "step": step,
         "elapsed": elapsed,
+        "sums": means.sums,
         "streams": {size: stream.state() for size, stream in streams.items()},
         "student_kwargs": student_kwargs(args),
         "args": as_text(args),
@@ -357,8 +364,7 @@ def train(args: argparse.Namespace, student: Student, cache: Cache, device: torc
     cut_log(args.output_path / "log.jsonl", step)
     log(args, step=step, shards=len(cache.shards), **evaluate(student, cache.held_out, device, ceiling=True))
     saved = before = time.monotonic()
-    sums: dict[str, float] = {}  # the losses since the last line of the log; fewer than --log_every after a resume
-    summed = 0
+    means = Means(resumed.get("sums"))
     if step >= args.num_train_steps or elapsed >= 60 * args.minutes:
         print(f"nothing left to train: at step {step}, minute {elapsed / 60:.1f}; raise --num_train_steps or --minutes")
     while (progress := max(step / args.num_train_steps, elapsed / (60 * args.minutes))) < 1:
@@ -372,20 +378,17 @@ def train(args: argparse.Namespace, student: Student, cache: Cache, device: torc
         batch = {k: v.to(device) for k, v in streams["large" if large else "small"].next().items()}
         losses = train_step(student, optimizers, batch, args, step=step, rng=rng)
         step += 1
-        sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-        summed += 1
+        means.add(losses)
         now = time.monotonic()
         elapsed, before = elapsed + min(now - before, LONGEST_STEP), now
         if step % args.log_every == 0:
-            means = {name: value / summed for name, value in sums.items()}
-            log(args, step=step, seconds=round(elapsed), progress=progress, lr=args.lr * share, **means)
-            sums, summed = {}, 0
+            log(args, step=step, seconds=round(elapsed), progress=progress, lr=args.lr * share, **means.read())
         if step % args.eval_every == 0:
             log(args, step=step, **evaluate(student, cache.held_out, device))
         if now - saved >= 60 * args.save_minutes:
-            save(student, optimizers, streams, args, step=step, elapsed=elapsed)
+            save(student, optimizers, streams, args, step=step, elapsed=elapsed, means=means)
             saved = now
-    save(student, optimizers, streams, args, step=step, elapsed=elapsed)
+    save(student, optimizers, streams, args, step=step, elapsed=elapsed, means=means)
     log(args, step=step, final=True, **evaluate(student, cache.held_out, device))
 
 
@@ -544,16 +547,24 @@ def main() -> None:
     teacher = load_teacher(args.teacher, args.teacher_path)
     check_teacher(args, teacher)
     setattr(args, TEACHER_HASH, tensors_hash(teacher.state_dict()))
-    resumed = load_run(args) if args.resume_path else {}
-    check_cache_settings(args)
-    if args.num_train_steps > 0:
-        prepare_output(args.output_path, resume_path=args.resume_path, overwrite=args.overwrite, also=(EXPORTED,))
-    fill_cache(args, teacher, device)
-    if args.num_train_steps > 0:
-        cache = Cache(args.cache)
-        student = build_student(args, cache, teacher).to(device)
-        train(args, student, cache, device, resumed)
-        export(student, args)
+    output, with_run = args.output_path, args.num_train_steps > 0
+    with contextlib.ExitStack() as stack:
+        early = with_run and args.resume_path is not None and goes_on_in(output, str(args.resume_path))
+        if early:  # before the checkpoint is read: another process may be about to save a newer one
+            stack.enter_context(held(output, flag="--output_path"))
+        resumed = load_run(args) if args.resume_path else {}
+        check_cache_settings(args)
+        if with_run:
+            check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+            if not early:
+                stack.enter_context(held(output, flag="--output_path"))
+            prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite, also=(EXPORTED,))
+        fill_cache(args, teacher, device)
+        if with_run:
+            cache = Cache(args.cache)
+            student = build_student(args, cache, teacher).to(device)
+            train(args, student, cache, device, resumed)
+            export(student, args)
 
 
 if __name__ == "__main__":

@@ -55,23 +55,43 @@ def cut_log(path: Path, step: int) -> None:
         write_whole(path, lambda partial: partial.write_text(text))
 
 
-class Meter:
-    """Means over the steps since it was last read, of all processes; clips per second; the share of time waited.
-
-    As a context manager it counts the time inside as waiting for data.
+class Means:
+    """Means over the steps since they were last read; of a value that only some steps have, over those.
 
     Args:
-        kept: `sums` of a run that goes on, so that means are of all steps though it was stopped; times are not kept.
+        kept: `sums` of a run that goes on, so that means are of all steps though it was stopped.
     """
 
-    def __init__(self, device: torch.device, kept: Any = None):
+    def __init__(self, kept: Any = None):
+        is_some = isinstance(kept, dict) and all(map(_is_sum, kept.values()))
+        self.sums: dict[str, tuple[float, int]] = dict(kept) if is_some else {}  # and of how many steps
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
+
+    def read(self) -> dict[str, float]:
+        found = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
+        return found
+
+
+def _is_sum(entry: Any) -> bool:
+    return isinstance(entry, tuple) and list(map(type, entry)) == [float, int] and entry[1] > 0
+
+
+class Meter:
+    """Clips per second and the share of time waited, since it was last read; of all processes.
+
+    As a context manager it counts the time inside as waiting for data.
+    """
+
+    def __init__(self, device: torch.device):
         self.device = device
         self._reset()
-        if isinstance(kept, dict) and all(map(_is_sum, kept.values())):
-            self.sums = dict(kept)
 
     def _reset(self) -> None:
-        self.sums: dict[str, tuple[float, int]] = {}  # and of how many steps: not all have every value
         self.clips = 0
         self.waited = 0.0
         self.start = time.perf_counter()
@@ -82,26 +102,17 @@ class Meter:
     def __exit__(self, *_) -> None:
         self.waited += time.perf_counter() - self._wait_start
 
-    def add(self, scalars: dict[str, float], *, clips: int) -> None:
-        """Values of a step, which are those of all processes; clips of this one."""
-        for name, value in scalars.items():
-            total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + value, count + 1)
+    def add(self, clips: int) -> None:
+        """Clips that this process is done with."""
         self.clips += clips
 
     def read(self) -> dict[str, float]:
         elapsed = time.perf_counter() - self.start
         waited = torch.tensor(self.waited / elapsed, device=self.device)
         distributed.average([waited])
-        scalars = {name: total / count for name, (total, count) in sorted(self.sums.items())}
-        scalars["data_wait_share"] = waited.item()
-        scalars["clips_per_second"] = self.clips * distributed.world_size() / elapsed
+        clips = self.clips * distributed.world_size()
         self._reset()
-        return scalars
-
-
-def _is_sum(entry: Any) -> bool:
-    return isinstance(entry, tuple) and list(map(type, entry)) == [float, int] and entry[1] > 0
+        return {"data_wait_share": waited.item(), "clips_per_second": clips / elapsed}
 
 
 def check_profile(first_step: int, last_step: int) -> None:

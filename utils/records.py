@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from utils import distributed
-from utils.logs import Meter, RunLog, make_profiler
+from utils.logs import Means, Meter, RunLog, make_profiler
 from utils.origin import origin as origin_of_process
 from utils.runs import LAST, Best, say, say_other_data
 
@@ -22,7 +22,7 @@ class Watching(Protocol):
 
 
 class Records:
-    """The records of a run from `step` on. Every process has them and calls each method at the same steps, since means
+    """The records of a run from `step` on. Every process has them and calls each method at the same steps, since times
     are of all; the main process alone writes.
 
     Args:
@@ -33,7 +33,7 @@ class Records:
         save: writes a checkpoint, given its step, `origin` and whether to `keep` it and call it the `best`.
 
     Attributes:
-        meter: to be given the losses of every step.
+        means, meter: to be told of every step: its losses, and its clips and the time waited for them.
         over: whether there have been --patience looks without a better one.
     """
 
@@ -44,7 +44,7 @@ class Records:
         self.args, self.network, self.watch = args, network, watch
         self._save, self.output = save, Path(args.output_path)
         self.device = next(network.parameters()).device
-        self.meter = Meter(self.device, (resumed or {}).get("meter"))
+        self.means, self.meter = Means((resumed or {}).get("sums")), Meter(self.device)
         self.best = Best(args.patience, resumed)
         self.over = False
         if resumed:
@@ -64,7 +64,7 @@ class Records:
         """Log, look and save as step `step` asks for. Returns what was logged.
 
         Args:
-            values: to be logged beside the means of `meter`.
+            values: to be logged beside `means` and `meter`.
             asked: whether the run is to stop, so that this step is its last.
         """
         if self.profiler:
@@ -72,7 +72,7 @@ class Records:
         args, last = self.args, step == self.args.num_train_steps
         look, better, scalars = step % args.eval_freq == 0 or last, False, {}
         if step % args.log_freq == 0 or last:
-            scalars = values | self.meter.read()
+            scalars = values | self.means.read() | self.meter.read()
         if asked and look:
             self.save(step)  # a look takes its time, and there may be none
         if look and self.watch:
@@ -90,7 +90,7 @@ class Records:
 
     def save(self, step: int, *, keep: bool = False, best: bool = False) -> None:
         if self.log:
-            known = {"tau_auto": self.watch.tau_auto(self.network), "best": self.best.state, "meter": self.meter.sums}
+            known = {"tau_auto": self.watch.tau_auto(self.network), "best": self.best.state, "sums": self.means.sums}
             self._save(step, origin=self.origin | known, keep=keep, best=best)
 
     def close(self, step: int, *, asked: int) -> int:
