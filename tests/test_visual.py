@@ -63,11 +63,13 @@ def test_training_log_as_a_picture(tmp_path):
         draw_log(tmp_path / "none.jsonl", tmp_path / "x.png")
 
 
-def test_attention_maps_over_checkpoints(davis, tmp_path, tiny_weights, run_train, monkeypatch):
-    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--save_freq", 2)
+@pytest.mark.parametrize("network", [[], ["--num_t", 2, "--num_heads", 4]])
+def test_attention_maps_over_checkpoints(davis, tmp_path, tiny_weights, run_train, monkeypatch, network):
+    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--save_freq", 2, *network)
     steps = [tmp_path / f"run/step_000000{step}.pt" for step in (2, 4)]
     arguments = ["--basepath", davis / "JPEGImages/480p/ant", "--backbone", TINY_BACKBONE, "--dino_path", tiny_weights,
-                 "--resolution", *TINY_RESOLUTION, "--picture", tmp_path / "maps.png", "--checkpoints"]  # fmt: skip
+                 "--resolution", *TINY_RESOLUTION, *network, "--picture", tmp_path / "maps.png",
+                 "--checkpoints"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["attention_maps", *map(str, [*arguments, "identity", *steps]), "--gap", "2"])
     attention_maps.main()
     picture = cv2.imread(str(tmp_path / "maps.png"))

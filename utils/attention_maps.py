@@ -3,7 +3,8 @@
     python -m utils.attention_maps --basepath CLIP --checkpoints identity outputs/run/step_*.pt --picture maps.png
 
 A row per checkpoint. Each of three tokens of the first frame, marked by a cross, gives two pictures: its attention to
-that frame and to the last of three, `--gap` apart. Brightness is attention over the largest of the row.
+that frame and to the last of three frames that lie `--gap` apart. Brightness is the square root of attention over the
+largest of the three frames.
 
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
 """
@@ -33,7 +34,10 @@ NUM_FRAMES = 3
 
 def main() -> None:
     args = make_parser().parse_args()
-    network = build_network(backbone=args.backbone, dino_path=args.dino_path, with_cls=False).eval()
+    network = build_network(
+        backbone=args.backbone, dino_path=args.dino_path, num_blocks=args.num_t, num_heads=args.num_heads,
+        with_cls=False,
+    ).eval()  # fmt: skip
     check_resolution(args.resolution, network.backbone.patch_size)
     frames = read_frames(args)
     features = network.encode(frames)
@@ -44,7 +48,7 @@ def main() -> None:
         else:
             content = load_checkpoint(checkpoint)
             network.load_blocks(content, source=checkpoint)
-            check_origin(content, network, num_heads=8, source=checkpoint)
+            check_origin(content, network, num_heads=args.num_heads, source=checkpoint)
         rows.append((Path(checkpoint).stem, maps(network, frames, features)))
     write_picture(args.picture, contact_sheet(rows, cell_width=210))
     print(args.picture)
@@ -56,11 +60,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--basepath", required=True, help="a video file or folder of frames")
     add("--checkpoints", nargs="+", required=True, help=f"of train.py; {IDENTITY}: the training-free point")
     add("--backbone", default=EMBEDDED)
-    add("--dino_path")
+    add("--dino_path", help="weights of the backbone, as for train.py")
+    add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks; attention is that of the last")
+    add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
     add("--temperature", type=positive_float, default=DEFAULT_TEMPERATURE, help=f"s of {IDENTITY}")
     add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
-    add("--gap", type=positive_int, default=4)
-    add("--picture", type=Path, required=True)
+    add("--gap", type=positive_int, default=4, help="distance of the three frames in the video")
+    add("--picture", type=Path, required=True, help="where the picture goes (.png, .jpg)")
     return parser
 
 
@@ -76,8 +82,12 @@ def read_frames(args: argparse.Namespace) -> Tensor:
 
 
 def maps(network: SpatioTemporalNetwork, frames: Tensor, features: Tensor) -> list[np.ndarray]:
-    """Pictures (H, W, 3) uint8: for each token its attention to the first and to the last frame."""
+    """Pictures (H, W, 3) uint8: for each token its attention to the first and to the last frame.
+
+    frames: (3, 3, H, W) uint8. features: (3, N, C), what the backbone makes of them.
+    """
     height, width = network.backbone.grid_size(*frames.shape[-2:])
+    features = network.refine(features.clone(), list(range(NUM_FRAMES)))
     keys = network.keys(features.flatten(0, 1))
     pictures = []
     for down, right in PLACES:
