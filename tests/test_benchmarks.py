@@ -10,9 +10,24 @@ import pytest
 from data.sprites import write_sprites
 from model.segmenter import key_frame_indices
 from utils import benchmark
+from utils.errors import UserError
 from utils.report import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def columns_of(name):
+    """Of a table in assets/, to which the commands of the README append."""
+    with (ROOT / "assets" / name).open() as file:
+        return next(csv.reader(file))
+
+
+def test_a_table_with_other_columns_is_refused(tmp_path):
+    benchmark.write_csv(tmp_path / "a.csv", [{"x": 1}])
+    benchmark.write_csv(tmp_path / "a.csv", [{"x": 2}])
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 3
+    with pytest.raises(UserError, match=r"--csv .*a\.csv: has other columns; name another file"):
+        benchmark.write_csv(tmp_path / "a.csv", [{"y": 1}])
 
 
 def test_benchmark_of_scoring():
@@ -45,6 +60,7 @@ def test_benchmark_of_inference(tmp_path):
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["engine"] for row in rows] == ["plain", "exact", "fast"]
+    assert list(rows[0]) == columns_of("benchmark.csv")
     assert {row["key_frames"] for row in rows} == {"4"}
     assert all(float(row["backbone"]) > 0 and float(row["peak_gb"]) > 0 for row in rows)
 
@@ -58,6 +74,7 @@ def test_benchmark_of_training(tmp_path):
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out.csv").open() as file:
         plain, ours, kept = csv.DictReader(file)
+    assert list(plain) == columns_of("benchmark_training.csv")
     for loss in ("semantic", "motion"):
         assert float(ours[loss]) > 0
         assert float(ours[loss]) == pytest.approx(float(plain[loss]), rel=1e-4, abs=2e-6)

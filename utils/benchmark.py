@@ -82,13 +82,13 @@ def main() -> None:
             rows.append({"sweep": swept, **row})
             labels[engine] = found
             print_row(rows[-1], first=len(rows) == 1)
+            if args.csv:
+                write_csv(args.csv, rows[-1:])
         if not swept:
             for engine, other in itertools.combinations(args.engines, 2):
                 print(f"{other} gives {100 * agreement(labels[engine], labels[other]):.3f} % of the tokens the label "
                       f"that {engine} gives")  # fmt: skip
     print(machine())
-    if args.csv:
-        write_csv(args.csv, rows)
     if args.picture:
         draw(rows, args.picture)
 
@@ -268,6 +268,11 @@ def print_row(row: dict[str, Any], *, first: bool) -> None:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to a table, each as soon as it is measured, so that other columns are found out by the first.
+
+    Raises:
+        UserError: the table has other columns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     columns, new = [*rows[0], "machine"], not path.is_file()
     if not new and path.read_text().splitlines()[:1] != [",".join(columns)]:

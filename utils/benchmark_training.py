@@ -52,13 +52,13 @@ def main() -> None:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
             rows.append(pool.submit(measure, args, engine).result())
         print_row(rows[-1], first=len(rows) == 1)
+        if args.csv:
+            write_csv(args.csv, rows[-1:])
     plain, ours, cached = rows
     print(f"a step is {plain['step'] / ours['step']:.2f} times as fast as plain and takes "
           f"{ours['step'] / ours['backbone']:.2f} times its backbone, in {ours['peak_gb'] / plain['peak_gb']:.2f} of "
           f"plain's memory; with kept features it is {ours['step'] / cached['step']:.2f} times as fast again; "
           f"{machine()}")  # fmt: skip
-    if args.csv:
-        write_csv(args.csv, rows)
 
 
 def make_parser() -> argparse.ArgumentParser:
