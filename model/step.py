@@ -44,28 +44,14 @@ def train_step(
     sample = torch.randperm(height * width, generator=same_everywhere)[: args.num_queries].to(device)
     totals: dict[str, float] = defaultdict(float)
     for frames in batches:
-        with autocast(device, args.amp):
-            frames = frames.to(device, non_blocking=True)
-            embedded = network.embed(frames) if frames.ndim == 5 else frames.float()
-            tokens, attn = network.link(embedded, network.blocks)
-        tokens, attn = tokens.float(), attn.float()
-        semantic = semantic_loss(attn, tokens, sample)
-        motion = motion_loss(attn, sample, num_frames=args.num_frames)
-        loss = args.semantic_weight * semantic + args.motion_weight * motion
-        if start is not None:
-            with torch.no_grad(), autocast(device, args.amp):
-                before = network.link(embedded, start)[1].float()
-            anchor = anchor_loss(attn, before, sample, num_frames=args.num_frames)
-            totals["loss_anchor"] += anchor.item() / len(batches)
-            loss = loss + args.anchor_weight * anchor
-        if not torch.isfinite(loss):
+        losses = _losses(args, network, frames.to(device, non_blocking=True), sample, start)
+        if not torch.isfinite(losses["loss"]):
+            semantic, motion = losses["loss_semantic"], losses["loss_motion"]
             raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
                             f"{NOT_FINITE_MEND}")  # fmt: skip
-        scaler.scale(loss / len(batches)).backward()
-        totals["loss"] += loss.item() / len(batches)
-        totals["loss_semantic"] += semantic.item() / len(batches)
-        totals["loss_motion"] += motion.item() / len(batches)
-        totals["attention_entropy"] += attention_entropy(attn, sample, num_frames=args.num_frames).item() / len(batches)
+        scaler.scale(losses["loss"] / len(batches)).backward()
+        for name, value in losses.items():
+            totals[name] += value.item() / len(batches)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     _average(parameters, totals)
     scaler.unscale_(optimizer)
@@ -80,12 +66,35 @@ def train_step(
     return totals
 
 
+def _losses(
+    args: argparse.Namespace, network: SpatioTemporalNetwork, frames: Tensor, sample: Tensor,
+    start: nn.ModuleList | None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """`loss`, what it is made of, and the entropy of the attention: scalars. `frames` as in `train_step`."""
+    with autocast(frames.device, args.amp):
+        embedded = network.embed(frames) if frames.ndim == 5 else frames.float()
+        tokens, attn = network.link(embedded, network.blocks)
+    tokens, attn = tokens.float(), attn.float()
+    semantic = semantic_loss(attn, tokens, sample)
+    motion = motion_loss(attn, sample, num_frames=args.num_frames)
+    loss = args.semantic_weight * semantic + args.motion_weight * motion
+    found = {"loss_semantic": semantic, "loss_motion": motion}
+    if start is not None:
+        with torch.no_grad(), autocast(frames.device, args.amp):
+            before = network.link(embedded, start)[1].float()
+        found["loss_anchor"] = anchor_loss(attn, before, sample, num_frames=args.num_frames)
+        loss = loss + args.anchor_weight * found["loss_anchor"]
+    entropy = attention_entropy(attn, sample, num_frames=args.num_frames)
+    return {"loss": loss, **found, "attention_entropy": entropy}
+
+
 def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
     """Replace gradients and values to log by their means over processes, in one message."""
+    if distributed.world_size() == 1:
+        return
     logged = torch.tensor(list(totals.values()), device=parameters[0].device)
     distributed.average([*(p.grad for p in parameters), logged])
-    if distributed.world_size() > 1:  # of one process they stay as they are, in double precision
-        totals.update(zip(totals, logged.tolist(), strict=True))
+    totals.update(zip(totals, logged.tolist(), strict=True))
 
 
 def starting_blocks(

@@ -62,7 +62,8 @@ class FeatureStore:
             if not whole:
                 for name, length in self._lengths().items():
                     with self._path(name).open("ab") as file:
-                        file.truncate(0)
+                        if name == "states":
+                            file.truncate(0)
                         file.truncate(length)
         except OSError as error:
             raise UserError(
