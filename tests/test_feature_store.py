@@ -11,7 +11,8 @@ import torch
 import train as train_program
 from data.clips import index_videos
 from data.views import FRAMES_TO_FILL, CachedClips, FrameViews, contents
-from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
+from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
+from tests.test_train import NO_DROPOUT, log_of, torchrun
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
 from utils.feature_store import FILLED, FORMAT, MISSING, UNREADABLE, FeatureStore
@@ -121,6 +122,19 @@ def test_an_interrupted_filling_goes_on_and_ends_with_the_same_weights(davis, tm
     assert store._path("features").read_bytes() == before
     whole, parts = (load_tensors(tmp_path / name / "last.pt")["blocks"] for name in ("whole", "parts"))
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+def test_two_processes_fill_one_store(tmp_path, tiny_weights, run_train):
+    davis = make_davis(tmp_path / "DAVIS")
+    common = ["--basepath", davis, "--num_train_steps", 2, "--lr", 1e-3, *NO_DROPOUT]
+    run_train(*common, "--batch_size", 2, "--output_path", tmp_path / "one", "--feature_cache", tmp_path / "a")
+    torchrun(tiny_weights, *common, "--output_path", tmp_path / "two", "--feature_cache", tmp_path / "b")
+    one, two = (store_of(tmp_path / name) for name in "ab")
+    assert (two.states() == FILLED).all()
+    everything = list(range(one.entries))
+    torch.testing.assert_close(two.read(everything), one.read(everything), rtol=2e-3, atol=2e-3)
+    for first, second in zip(log_of(tmp_path / "one")[1:], log_of(tmp_path / "two")[1:], strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-3)
 
 
 def test_asked_to_stop_while_filling(davis, tmp_path, run_train, monkeypatch):
