@@ -15,7 +15,7 @@ The teacher runs once, over augmented pairs kept in shards (safetensors, float16
 be stopped at any time and goes on where it was, and several processes may fill one cache. Training is saved to
 OUT/last.pt every --save_minutes. With --resume_path it goes on from there: all that a step draws follows from
 --seed and its number, so on a CPU the outcome is that of a run never stopped (where --minutes rules, up to the
-clock). Without it, a folder that holds a run is refused.
+clock). Without it, a folder that holds a run is refused, and always one that another process trains in.
 An image lying in a sub-folder of DIR is a frame of that clip, one lying directly in DIR is a photo; folders of
 annotations are passed over. Every 20th photo and clip of each DIR is held out.
 
