@@ -9,7 +9,6 @@ torchrun --nproc_per_node 8 eval.py ...                                   # vide
 """
 
 import argparse
-import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_
 from data.videos import Video, frames_at
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
-from model.proposals import foreground_clusters, rank_clusters
+from model.proposals import by_objectness, by_size, describe, foreground, rank
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.upsampling import UPSAMPLING
@@ -52,12 +51,9 @@ from utils.score_files import Scores, print_side_by_side, print_table, write_sco
 from utils.scoring import add_score_options, expand, read_provenance, score, score_options
 from utils.visual import contact_sheet, overlay, write_picture, write_video
 
-# Which proposal each cluster of a video's labels (T, h, w) is, 0 for none, for each kind of predictions.
-PREDICTIONS = {
-    "davis": functools.partial(rank_clusters, max_proposals=MAX_PROPOSALS),
-    "paper": functools.partial(rank_clusters, max_proposals=None),
-    "foreground": foreground_clusters,
-}
+OBJECTS = "objects"
+# What proposals are ranked by: the paper's clusters by size.
+SCORES = {OBJECTS: by_objectness, "clusters": by_size}
 
 
 def make_parser() -> Parser:
@@ -95,6 +91,11 @@ def make_parser() -> Parser:
     method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
     method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
+    method(
+        "--proposals", choices=tuple(SCORES), default=OBJECTS,
+        help="objects: clusters that look alike and touch are one, pieces that live apart two, ranked by objectness; "
+        "clusters: each by itself, ranked by size, as the reference",
+    )  # fmt: skip
     method(
         "--upsampling", choices=tuple(UPSAMPLING), default="guided",
         help="tokens to pixels: guided by the frame's colours, or nearest, in blocks, as the reference",
@@ -192,6 +193,7 @@ def predict(
         amp=args.amp,
         spill_path=results.path,
         feature_cache=args.feature_cache,
+        with_objects=args.proposals == OBJECTS,
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -201,31 +203,42 @@ def predict(
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
         clock = Clock(device)
-        proposals = {kind: PREDICTIONS[kind](found.labels) for kind in results.kinds}
+        labels = found.labels if found.objects is None else found.objects
+        scores = SCORES[args.proposals](labels)
+        proposals = {kind: choose(kind, labels, scores) for kind in results.kinds}
         with clock("write"):
-            maps = label_maps(clock.iterate("upsample", pixel_labels(args, video, found.labels, device)), proposals)
+            maps = label_maps(clock.iterate("upsample", pixel_labels(args, video, labels, device)), proposals)
             results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
         found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
         stats = {
             "video": video.fingerprint,
             "frames": len(video.frame_names),
             "clusters": found.num_clusters,
+            "objects": None if found.objects is None else int(labels.max()) + 1,
+            "proposals": {kind: describe(labels, ids, scores) for kind, ids in proposals.items()},
             "seconds": found.seconds,
         }
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
 
 
+def choose(kind: str, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Which proposal each label of a video (T, h, w) is, 0 for none, in a kind of predictions."""
+    if kind == "foreground":
+        return foreground(labels)
+    return rank(labels, scores, max_proposals=MAX_PROPOSALS if kind == "davis" else None)
+
+
 def pixel_labels(
     args: argparse.Namespace, video: Video, labels: np.ndarray, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """Cluster labels (T, h, w) at the pixels of each frame: (H, W) int32."""
+    """Labels of tokens (T, h, w) at the pixels of each frame: (H, W) int32."""
     upsample = UPSAMPLING[args.upsampling]
     for tokens, frame in zip(labels, prefetch(video.read()), strict=True):
         yield upsample(torch.from_numpy(tokens).long().to(device), frame.to(device)).cpu().numpy()
 
 
 def label_maps(pixels: Iterable[np.ndarray], proposals: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """Cluster labels (H, W) of frames to each kind's proposals."""
+    """Labels (H, W) of frames to each kind's proposals."""
     for labels in pixels:
         yield {kind: ids[labels] for kind, ids in proposals.items()}
 
@@ -364,7 +377,7 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
-    keys += ("clustering", "amp", "memory_gb", "upsampling")
+    keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     return {
         "predictions": kinds,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),

@@ -1,48 +1,79 @@
-"""Which clusters of a video are object proposals, ranked (METHOD.md 6)."""
+"""Which clusters or objects of a video are proposals, ranked (METHOD.md 6). Nothing here sees an annotation."""
 
 import numpy as np
+
+from model.objects import border_ratios
 
 BORDER_RATIO = 0.5  # a cluster laid out evenly over the picture has 1
 
 
-def rank_clusters(labels: np.ndarray, *, max_proposals: int | None) -> np.ndarray:
-    """Renumber clusters into proposals by size, the largest first.
+def by_size(labels: np.ndarray) -> np.ndarray:
+    """Share of the video's tokens that each label has: (number of labels,) float64. labels: (T, h, w) int >= 0."""
+    return np.bincount(labels.ravel()) / labels.size
 
-    The simple order for now: number of tokens over the whole video, ties by cluster number. A cluster is one
-    proposal in every frame, so identities are consistent over the video.
+
+def by_objectness(labels: np.ndarray) -> np.ndarray:
+    """How much of an object each label is: (number of labels,) float64 in [0, 1].
+
+    The square root of its share of the video, times 1 minus its border ratio: backgrounds run out of the picture and
+    have 0. Labels of 0 rank behind all others, among themselves by size (see `rank`).
+
+    labels: (T, h, w) int >= 0.
+    """
+    return np.clip(1 - border_ratios(labels), 0, 1) * np.sqrt(by_size(labels))
+
+
+def rank(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -> np.ndarray:
+    """Renumber labels into proposals, the one with the highest score first, ties by size, then by number.
+
+    A label is one proposal in every frame, so identities are consistent over the video.
 
     Args:
-        labels: (T, h, w) int cluster of every token, >= 0.
-        max_proposals: keep that many, the rest becomes background; None keeps every cluster.
+        labels: (T, h, w) int label of every token, >= 0.
+        scores: (number of labels,) float.
+        max_proposals: keep that many, the rest becomes background; None keeps every label that a token has.
 
     Returns:
-        (number of clusters,) int32: the rank of each, 1 for the largest; 0, background, for those not kept.
+        (number of labels,) int32: the rank of each, 1 for the first; 0, background, for those not kept.
     """
     sizes = np.bincount(labels.ravel())
-    order = np.argsort(-sizes, kind="stable")
+    order = np.lexsort((-sizes, -scores))
     order = order[sizes[order] > 0][:max_proposals]
     ids = np.zeros(len(sizes), dtype=np.int32)
     ids[order] = np.arange(1, len(order) + 1)
     return ids
 
 
-def foreground_clusters(labels: np.ndarray) -> np.ndarray:
-    """One foreground out of the clusters of a video, without labels: those that keep away from the border.
+def foreground(labels: np.ndarray) -> np.ndarray:
+    """One foreground out of the labels of a video: those that keep away from the border.
 
-    Backgrounds run out of the picture, objects mostly stay in it. A cluster is foreground when its share of the border
-    tokens (over all frames) is at most `BORDER_RATIO` times its share of all tokens. Where none is, the cluster with
+    Backgrounds run out of the picture, objects mostly stay in it. A label is foreground when its share of the border
+    tokens (over all frames) is at most `BORDER_RATIO` times its share of all tokens. Where none is, the label with
     the smallest such ratio alone is.
 
     Args:
-        labels: (T, h, w) int cluster of every token, >= 0.
+        labels: (T, h, w) int label of every token, >= 0.
 
     Returns:
-        (number of clusters,) int32: 1 foreground, 0 background.
+        (number of labels,) int32: 1 foreground, 0 background.
     """
-    border = np.zeros(labels.shape[1:], dtype=bool)
-    border[[0, -1]] = border[:, [0, -1]] = True
-    sizes = np.bincount(labels.ravel())
-    at_border = np.bincount(labels[:, border].ravel(), minlength=len(sizes))
-    share = border.mean()
-    ratios = np.where(sizes > 0, at_border / np.maximum(sizes * share, 1e-9), np.inf)
+    ratios = border_ratios(labels)
     return (ratios <= max(BORDER_RATIO, ratios.min())).astype(np.int32)
+
+
+def describe(labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
+    """What is known of each proposal, by id: its score, share of the video's tokens, and frames it is seen in.
+
+    labels (T, h, w) int >= 0; ids, scores: (number of labels,), as `rank` returns and takes.
+    """
+    shares = by_size(labels)
+    frames = np.sum([np.bincount(frame.ravel(), minlength=len(ids)) > 0 for frame in labels], axis=0)
+    return [
+        {
+            "id": int(ids[label]),
+            "score": round(float(scores[label]), 4),
+            "share": round(float(shares[label]), 4),
+            "frames": int(frames[label]),
+        }
+        for label in sorted(np.flatnonzero(ids), key=lambda label: ids[label])
+    ]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from model.network import SpatioTemporalNetwork
+from model.objects import find_objects
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
 from utils.clock import Clock
 from utils.device import autocast
@@ -32,11 +33,13 @@ FLOAT_BYTES = 4
 
 @dataclass
 class Segmentation:
-    """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage."""
+    """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: the same
+    with the number of the object that each token is of, of `model.objects`; None where these were not asked for."""
 
     labels: np.ndarray
     num_clusters: int
     seconds: dict[str, float]
+    objects: np.ndarray | None = None
 
 
 def key_frame_indices(num_frames: int, key_stride: int, max_key_frames: int | None = None) -> list[int]:
@@ -68,14 +71,17 @@ class Segmenter:
         spill_path: folder for features that do not fit the budget, made if need be; None for the system's folder of
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
+        with_objects: `segment` also makes whole objects of the clusters.
     """
 
     def __init__(
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
+        with_objects: bool = False,
     ):  # fmt: skip
         self.network = network.eval()
+        self.with_objects = with_objects
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -104,7 +110,12 @@ class Segmenter:
         """
         clock = Clock(self.device)
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
-        return self.cluster(features, grid, clock=clock)
+        found = self.cluster(features, grid, clock=clock)
+        if self.with_objects:
+            with clock("objects"):
+                found.objects = find_objects(found.labels, features)
+            found.seconds = dict(clock.seconds)
+        return found
 
     @torch.no_grad()
     def encode(

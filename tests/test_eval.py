@@ -49,6 +49,20 @@ def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsy
         assert word in printed
 
 
+def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
+    out = tmp_path / "results"
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "both", "--sequences", "ant")
+    stats = json.loads((out / "stats/ant.json").read_text())
+    assert {"objects", "upsample"} <= set(stats["seconds"])
+    told = stats["proposals"]["paper"]
+    assert [entry["id"] for entry in told] == list(range(1, stats["objects"] + 1))
+    assert [entry["score"] for entry in told] == sorted((entry["score"] for entry in told), reverse=True)
+    assert sum(entry["share"] for entry in told) == pytest.approx(1, abs=0.01)
+    assert f"| ant | 7 | {stats['clusters']} | {stats['objects']} |" in markdown_costs(out)
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["proposals"] == "objects"
+
+
 def test_half_precision_backbone(davis, tmp_path, run_eval):
     run_eval(
         "--davis_path", davis, "--training_free", "--amp", "bf16", "--sequences", "ant", "--save_path", tmp_path / "r"
@@ -58,7 +72,8 @@ def test_half_precision_backbone(davis, tmp_path, run_eval):
 
 def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
     out = tmp_path / "results"
-    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "both", "--tau", "1e-4")
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "both", "--tau", "1e-4",
+             "--proposals", "clusters")  # fmt: skip
     stats = json.loads((out / "stats/ant.json").read_text())
     assert stats["clusters"] > 20
     official = np.stack([read_label_png(path) for path in sorted((out / "davis/ant").iterdir())])
@@ -79,7 +94,7 @@ def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
         "**mean of objects**",
     ]
     assert table[-1].count(f"{100 * scores['global']['J-Mean']:.1f} / {100 * scores['global']['F-Mean']:.1f}") >= 1
-    assert f"| ant | 7 | {stats['clusters']} |" in markdown_costs(out)
+    assert f"| ant | 7 | {stats['clusters']} | 0 |" in markdown_costs(out)
 
 
 def test_more_than_255_clusters(davis, tmp_path, run_eval):
@@ -94,7 +109,7 @@ def test_more_than_255_clusters(davis, tmp_path, run_eval):
         cv2.imwrite(str(path), noise)
     out = tmp_path / "results"
     run_eval("--davis_path", davis, "--sequences", "ant", "--training_free", "--temperature", 8, "--tau", "1e-6",
-             "--save_path", out, "--protocol", "paper")  # fmt: skip
+             "--proposals", "clusters", "--save_path", out, "--protocol", "paper")  # fmt: skip
     assert json.loads((out / "stats/ant.json").read_text())["clusters"] > 255
     assert max(read_label_png(path).max() for path in (out / "ant").iterdir()) > 255
     scores = json.loads((out / "scores/paper/scores-val-selected.json").read_text())
@@ -357,7 +372,7 @@ def test_real_video_reaches_the_figures_of_the_readme(shared, tmp_path, run_eval
     run_eval("--config", ROOT / "configs/dev8_dinov2_s14.yaml", "--davis_path", shared / "data/davis17_dev",
              "--backbone", "vit_small_patch14_dinov2.lvd142m", "--dino_path", weights, "--resolution", 280, 490,
              "--training_free", "--sequences", "car-shadow", "--protocol", "davis", "--upsampling", "nearest",
-             "--save_path", tmp_path / "results")  # fmt: skip
+             "--proposals", "clusters", "--save_path", tmp_path / "results")  # fmt: skip
     found = json.loads((tmp_path / "results/scores/davis/scores-val-selected.json").read_text())
     assert 5 <= found["sequences"]["car-shadow"]["proposals"] <= 10
     assert found["global"]["J-Mean"] == pytest.approx(0.769, abs=0.04)

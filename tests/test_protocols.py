@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.proposals import foreground_clusters
+from model.proposals import foreground
 from tests.test_scoring import ROOT, davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
 from utils import scoring
 from utils.annotations import label_folder
@@ -99,9 +99,9 @@ def test_foreground_rule_takes_what_keeps_off_the_border():
     labels = np.zeros((2, 9, 9), dtype=int)
     labels[:, 3:6, 3:6], labels[:, 6:, 4:6] = 4, 2  # one in the middle, one that stands on the lower edge
     expected = (labels == 4).astype(int)
-    assert (foreground_clusters(labels)[labels][:, :3] == expected[:, :3]).all()
-    assert (foreground_clusters(labels)[labels][:, 3:6] == expected[:, 3:6]).all()
-    assert (foreground_clusters(np.zeros((1, 4, 4), dtype=int)) == 1).all()  # something always is
+    assert (foreground(labels)[labels][:, :3] == expected[:, :3]).all()
+    assert (foreground(labels)[labels][:, 3:6] == expected[:, 3:6]).all()
+    assert (foreground(np.zeros((1, 4, 4), dtype=int)) == 1).all()  # something always is
 
 
 def test_scores_are_kept_for_the_same_files_only(davis, monkeypatch):  # noqa: F811

@@ -38,7 +38,8 @@ from data.sprites import FRAMES, write_sprites
 from model import plain
 from model.embedded import EMBEDDED
 from model.network import build_network
-from model.proposals import rank_clusters
+from model.objects import find_objects
+from model.proposals import by_objectness, rank
 from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.upsampling import guided
@@ -194,12 +195,14 @@ def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames:
         found = cluster_plainly(features.to(PLAIN[engine]), grid, clock=clock, segmenter=segmenter)
     else:
         found = segmenter.cluster(features, grid, clock=clock)
-    proposals = rank_clusters(found.labels, max_proposals=20)
+    with clock("objects"):
+        objects = find_objects(found.labels, features)
+    proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
         for index, frame in enumerate(prefetch(read_frames(args, num_frames))):
             with clock("upsample"):
                 labels = guided(
-                    torch.from_numpy(found.labels[index]).long().to(segmenter.device), frame.to(segmenter.device)
+                    torch.from_numpy(objects[index]).long().to(segmenter.device), frame.to(segmenter.device)
                 )
                 labels = labels.cpu().numpy()
             with clock("write"):

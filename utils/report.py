@@ -14,7 +14,7 @@ from utils.errors import UserError, run_main
 from utils.logs import read_log
 from utils.protocols import PROTOCOLS
 
-STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "upsample", "write")
+STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_norm")
 
 
@@ -84,20 +84,21 @@ def _with_objects(paths: Iterable[Path]) -> list[Path]:
 
 
 def markdown_costs(folder: Path) -> str:
-    """Clusters and seconds per frame and stage of every video of one folder of results."""
+    """Clusters, objects made of them, and seconds per frame and stage of every video of one folder of results."""
     stats = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "stats").glob("*.json"))}
     if not stats:
         raise UserError(f"--results {folder}: holds no statistics of eval.py")
-    lines = ["| | frames | clusters | " + " | ".join(f"{stage}, s/frame" for stage in STAGES) + " |"]
-    lines.append("| --- |" + " ---: |" * (2 + len(STAGES)))
-    total = {"frames": 0, "clusters": 0, "seconds": dict.fromkeys(STAGES, 0.0)}
+    lines = ["| | frames | clusters | objects | " + " | ".join(f"{stage}, s/frame" for stage in STAGES) + " |"]
+    lines.append("| --- |" + " ---: |" * (3 + len(STAGES)))
+    total = {"frames": 0, "clusters": 0, "objects": 0, "seconds": dict.fromkeys(STAGES, 0.0)}
     for name, entry in stats.items():
-        lines.append(_cost_row(name, entry, entry["clusters"]))
+        lines.append(_cost_row(name, entry))
         total["frames"] += entry["frames"]
-        total["clusters"] += entry["clusters"] / len(stats)
+        for counted in ("clusters", "objects"):
+            total[counted] += (entry.get(counted) or 0) / len(stats)
         for stage in STAGES:
             total["seconds"][stage] += entry["seconds"].get(stage, 0.0)
-    lines.append(_cost_row("**all**", total, round(total["clusters"], 1)))
+    lines.append(_cost_row("**all**", total))
     peak = max(entry["peak_memory_gb"] for entry in stats.values())
     return "\n".join([*lines, "", f"Peak memory of the process: {peak:.2f} GB."])
 
@@ -111,9 +112,10 @@ def _cell(j: float, f: float) -> str:
     return f"{100 * j:.1f} / {100 * f:.1f} / {50 * (j + f):.1f}"
 
 
-def _cost_row(name: str, entry: dict[str, Any], clusters: float) -> str:
+def _cost_row(name: str, entry: dict[str, Any]) -> str:
+    clusters, objects = (f"{entry.get(counted) or 0:.4g}" for counted in ("clusters", "objects"))
     times = " | ".join(f"{entry['seconds'].get(stage, 0.0) / entry['frames']:.3f}" for stage in STAGES)
-    return f"| {name} | {entry['frames']} | {clusters} | {times} |"
+    return f"| {name} | {entry['frames']} | {clusters} | {objects} | {times} |"
 
 
 def main() -> None:

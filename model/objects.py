@@ -1,0 +1,279 @@
+"""Clusters of tokens to whole objects: clusters that look alike and touch become one, what lies apart becomes two.
+
+Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), and several objects of
+a kind are one cluster. Both are mended from what is at hand, the backbone's key features and where the tokens are:
+
+    labels = merge_alike(labels, features)      # by features inside and across the boundary
+    labels = drop_flicker(labels)               # over time
+    labels = split_apart(labels)                # pieces are followed from frame to frame
+
+The limits were chosen on the training videos of Sprites with the embedded backbone and hold for any ViT, since they are
+cosines and shares.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+ALIKE = 0.75  # cosine of centred features, of two clusters' means and across their boundary, from which they are one
+CONTACT = 0.2  # and the share of the smaller outline that they have in common, at least
+INSIDE = 1.0  # clusters whose border share is less than so many times an even one are split; others are background
+REACH = 3.0  # tokens an object moves at most between frames, or is mistaken for another
+SMALLEST = 4  # tokens of a piece that can be an object
+SHARE = 0.15  # of the piece it parts from, at least, counts as parting
+APART = 0.1  # of the frames that both are in they must be apart, and in at least
+APART_FRAMES = 3  # so many
+LIFE = 0.1  # of the video's frames that an object is in, at least
+
+
+def find_objects(labels: np.ndarray, features: Tensor) -> np.ndarray:
+    """Labels of objects from labels of clusters, of a whole video.
+
+    Args:
+        labels: (T, h, w) int cluster of every token, >= 0.
+        features: (T, h*w, C) key features, in memory or mapped from disk; read a frame at a time.
+
+    Returns:
+        (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
+    """
+    labels = drop_flicker(merge_alike(labels, features))
+    labels = split_apart(labels, which=np.flatnonzero(border_ratios(labels) < INSIDE))
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+
+
+def border_ratios(labels: np.ndarray) -> np.ndarray:
+    """Each cluster's share of the border tokens over its share of all: 1 for one laid out evenly, 0 off the border.
+
+    labels: (T, h, w) int >= 0. Returns (number of clusters,) float64; inf for a number that no token has.
+    """
+    border = np.zeros(labels.shape[1:], dtype=bool)
+    border[[0, -1]] = border[:, [0, -1]] = True
+    sizes = np.bincount(labels.ravel())
+    at_border = np.bincount(labels[:, border].ravel(), minlength=len(sizes))
+    return np.where(sizes > 0, at_border / np.maximum(sizes * border.mean(), 1e-9), np.inf)
+
+
+# ------------------------------------------------------------------ one object in several clusters
+
+
+@torch.no_grad()
+def merge_alike(labels: np.ndarray, features: Tensor) -> np.ndarray:
+    """Make one of clusters that touch and look alike, the most alike first, until none are.
+
+    Two clusters are as much alike as the lesser of two cosines of features centred over the video: of their means, and
+    of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change.
+
+    labels (T, h, w) int >= 0, features (T, h*w, C) -> labels (T, h, w), some of the numbers left out.
+    """
+    sums, across, contact = _relations(labels, features)
+    outline = contact.sum(1)
+    number = np.arange(len(sums))
+    while True:
+        norms = np.linalg.norm(sums, axis=1)
+        cosine = sums @ sums.T / np.maximum(np.outer(norms, norms), 1e-12)
+        alike = np.minimum(cosine, across / np.maximum(contact, 1))
+        alike[contact < np.maximum(CONTACT * np.minimum.outer(outline, outline), 1)] = -1
+        kept, joined = np.unravel_index(alike.argmax(), alike.shape)
+        if alike[kept, joined] < ALIKE:
+            return number[labels]
+        number[number == joined] = kept
+        sums[kept] += sums[joined]
+        sums[joined] = 0
+        for table in (across, contact):
+            table[kept] += table[joined]
+            table[:, kept] += table[:, joined]
+            table[joined] = table[:, joined] = table[kept, kept] = 0
+        outline = contact.sum(1)
+
+
+def _relations(labels: np.ndarray, features: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of clusters: sums of centred unit features (K, C); over neighbouring tokens of two of them the sum of cosines
+    (K, K) and their number (K, K), symmetric, diagonals zero."""
+    count = int(labels.max()) + 1
+    grid = labels.shape[1:]
+    mean = torch.stack([frame.mean(0, dtype=torch.float64) for frame in features]).mean(0)
+    sums = torch.zeros(count, features.shape[-1], dtype=torch.float64)
+    across, contact = np.zeros(count * count), np.zeros(count * count)
+    for frame, tokens in zip(features, torch.from_numpy(labels).long(), strict=True):
+        units = F.normalize(frame.double().cpu() - mean.cpu(), dim=-1)
+        sums.index_add_(0, tokens.flatten(), units)
+        units = units.view(*grid, -1)
+        for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+            cosines = (units[one] * units[other]).sum(-1).flatten().numpy()
+            pairs = (tokens[one] * count + tokens[other]).flatten().numpy()
+            across += np.bincount(pairs, cosines, minlength=count * count)
+            contact += np.bincount(pairs, minlength=count * count)
+    tables = [table.reshape(count, count) for table in (across, contact)]
+    tables = [(table + table.T) * (1 - np.eye(count)) for table in tables]
+    return sums.numpy(), *tables
+
+
+def drop_flicker(labels: np.ndarray) -> np.ndarray:
+    """A token whose neighbours in time agree with one another takes their label: (T, h, w) -> the same."""
+    steady = labels.copy()
+    same = labels[:-2] == labels[2:]
+    steady[1:-1][same] = labels[2:][same]
+    return steady
+
+
+# ------------------------------------------------------------------ several objects in one cluster
+
+
+def split_apart(labels: np.ndarray, *, which: np.ndarray) -> np.ndarray:
+    """Give pieces of a cluster that live apart from one another labels of their own.
+
+    Pieces are followed through the video, also while they touch; those that are seldom apart stay one, and those never
+    seen at the same time are one object that returns. Pieces that are short-lived or tiny stay with the largest.
+
+    Args:
+        labels: (T, h, w) int >= 0.
+        which: the clusters to split.
+
+    Returns:
+        (T, h, w) int64; the largest object of a cluster keeps its number, the others have new ones.
+    """
+    result = labels.astype(np.int64)
+    new = int(labels.max()) + 1
+    for cluster in which:
+        tracks = join_absent(follow_pieces(labels == cluster))
+        for track in _objects(tracks)[1:]:
+            result[tracks == track] = new
+            new += 1
+    return result
+
+
+def _objects(tracks: np.ndarray) -> list[int]:
+    """The tracks (T, h, w) that live long and are large enough, by size, the largest, whatever it is, first."""
+    seen = np.stack([np.bincount(frame.ravel(), minlength=tracks.max() + 1) for frame in tracks])
+    seen[:, 0] = 0
+    sizes, frames = seen.sum(0), (seen > 0).sum(0)
+    whole = (frames >= max(APART_FRAMES, LIFE * len(tracks))) & (sizes >= SMALLEST * frames)
+    order = np.argsort(-sizes, kind="stable")
+    return [int(track) for place, track in enumerate(order) if sizes[track] and (place == 0 or whole[track])]
+
+
+def follow_pieces(mask: np.ndarray) -> np.ndarray:
+    """Tracks of the pieces of a mask (T, h, w) bool: (T, h, w) int64, 1 and up in it and 0 outside.
+
+    A token belongs to the track of the nearest token in the frame before. A piece far from all tracks begins one, and
+    a track that falls into pieces is divided: the smaller ones become tracks of their own, children of it. Children
+    that are hardly ever apart from it again are taken back; of the others it is found out where they were before.
+    """
+    tracks = np.zeros(mask.shape, dtype=np.int64)
+    family = _Family()
+    before = tracks[0]
+    for now, frame in zip(tracks, mask, strict=True):
+        pieces, count = ndimage.label(frame)
+        now[:] = _carry(before, pieces, count, family)
+        _divide(now, pieces, count, family)
+        family.look(now, pieces)
+        before = now
+    tracks = family.settled()[tracks]
+    for now, after in zip(tracks[-2::-1], tracks[:0:-1], strict=True):
+        _hand_back(now, after, family)
+    return tracks
+
+
+class _Family:
+    """Which track parted from which, and how often the two were apart since. Tracks are numbered from 1."""
+
+    def __init__(self):
+        self.parents = [0]  # by track; 0 where it began by itself
+        self.frames, self.apart = [0], [0]
+
+    def begin(self, parent: int = 0) -> int:
+        for values, value in ((self.parents, parent), (self.frames, 0), (self.apart, 0)):
+            values.append(value)
+        return len(self.parents) - 1
+
+    def ancestors(self, track: int) -> Iterator[int]:
+        while track := self.parents[track]:
+            yield track
+
+    def look(self, now: np.ndarray, pieces: np.ndarray) -> None:
+        """Count a frame for each track (h, w) that is in it together with an ancestor: the nearest one in it."""
+        inside = now > 0
+        pairs = np.unique(np.stack([now[inside], pieces[inside]]), axis=1)
+        held = {int(track): set(pairs[1, pairs[0] == track].tolist()) for track in np.unique(pairs[0])}
+        for track, its_pieces in held.items():
+            parent = next((other for other in self.ancestors(track) if other in held), None)
+            if parent is not None:
+                self.frames[track] += 1
+                self.apart[track] += its_pieces.isdisjoint(held[parent])
+
+    def settled(self) -> np.ndarray:
+        """What each track is once children that were seldom apart are taken back; they are no parents any more."""
+        becomes = list(range(len(self.parents)))
+        for track in range(1, len(self.parents)):  # parents have smaller numbers than their children
+            if self.parents[track] and self.apart[track] < max(APART_FRAMES, APART * self.frames[track]):
+                becomes[track] = becomes[self.parents[track]]
+        self.parents = [becomes[parent] for parent in self.parents]
+        return np.array(becomes)
+
+
+def _carry(before: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> np.ndarray:
+    """Tracks (h, w) of the tokens in `pieces` (h, w), numbered 1 to `count`, given those of the frame before."""
+    carried = _nearest(before, reach=REACH) * (pieces > 0)
+    for piece in range(1, count + 1):
+        inside = pieces == piece
+        held = carried[inside]
+        if not held.any():
+            carried[inside] = family.begin()
+        elif not held.all():
+            carried[inside] = _nearest(np.where(inside, carried, 0))[inside]
+    return carried
+
+
+def _divide(now: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> None:
+    """Where a track (h, w) is in several pieces, let all but the largest of them be children of it, if large enough."""
+    for track in np.unique(now[now > 0]):
+        sizes = np.bincount(pieces[now == track], minlength=count + 1)
+        largest = sizes.argmax()
+        for piece in np.flatnonzero(sizes >= max(SMALLEST, SHARE * sizes[largest])):
+            if piece != largest:
+                now[(pieces == piece) & (now == track)] = family.begin(int(track))
+
+
+def _hand_back(now: np.ndarray, after: np.ndarray, family: _Family) -> None:
+    """Divide a track (h, w) among itself and its children, by where they are in the frame after; in place."""
+    later = np.unique(after[after > 0]).tolist()
+    for track in np.unique(now[now > 0]).tolist():
+        if children := [other for other in later if track in family.ancestors(other)]:
+            nearest = _nearest(np.where(np.isin(after, [track, *children]), after, 0), reach=REACH)
+            inside = (now == track) & (nearest > 0)
+            now[inside] = nearest[inside]
+
+
+def _nearest(values: np.ndarray, *, reach: float = np.inf) -> np.ndarray:
+    """The nearest value above 0 at every place of (h, w), 0 where none is within `reach`."""
+    if not values.any():
+        return np.zeros_like(values)
+    distance, (row, column) = ndimage.distance_transform_edt(values == 0, return_indices=True)
+    return np.where(distance <= reach, values[row, column], 0)
+
+
+def join_absent(tracks: np.ndarray) -> np.ndarray:
+    """Tracks (T, h, w) that are never in a frame together become one, those with the shortest absence first."""
+    seen = np.stack([np.bincount(frame.ravel(), minlength=tracks.max() + 1) > 0 for frame in tracks], axis=1)
+    becomes = np.arange(len(seen))
+    alive = np.flatnonzero(seen.any(1) & (becomes > 0)).tolist()
+    while pairs := [
+        (_absence(seen[one], seen[other]), one, other)
+        for place, one in enumerate(alive)
+        for other in alive[place + 1 :]
+        if not (seen[one] & seen[other]).any()
+    ]:
+        _, one, other = min(pairs)
+        becomes[becomes == other] = one
+        seen[one] |= seen[other]
+        alive.remove(other)
+    return becomes[tracks]
+
+
+def _absence(one: np.ndarray, other: np.ndarray) -> int:
+    """Frames from where one is seen to where the other is, at least: both (T,) bool, in no frame together."""
+    return int(np.abs(np.subtract.outer(np.flatnonzero(one), np.flatnonzero(other))).min())

@@ -1,0 +1,150 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from model.objects import (
+    border_ratios,
+    drop_flicker,
+    find_objects,
+    follow_pieces,
+    join_absent,
+    merge_alike,
+    split_apart,
+)
+
+
+def video(frames: list[str]) -> np.ndarray:
+    """Frames written as rows of digits, rows parted by blanks."""
+    return np.array([[[int(token) for token in row] for row in frame.split()] for frame in frames])
+
+
+def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+    pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1)
+    return pairs.shape[1] == len(np.unique(one)) == len(np.unique(other))
+
+
+def features_of(labels: np.ndarray, colours: list[list[float]]) -> torch.Tensor:
+    """Each cluster's tokens have one feature."""
+    return torch.tensor(colours)[torch.from_numpy(labels)].flatten(1, 2)
+
+
+def test_parts_that_look_alike_and_touch_become_one():
+    labels = video(["0000 0120 0120 0003"] * 2)
+    alike = [[-1.0, 0, 0], [1, 0.1, 0], [1, -0.1, 0], [1, 0, 0]]
+    merged = merge_alike(labels, features_of(labels, alike))
+    # 3 looks like them too, but only its corner meets 2: no token of it has a neighbour of theirs.
+    assert same_partition(merged, video(["0000 0110 0110 0003"] * 2))
+    different = [[-1.0, 0, 0], [1, 1, 0], [1, -1, 0], [1, 0, 0]]
+    assert same_partition(merge_alike(labels, features_of(labels, different)), labels)
+
+
+def test_a_short_common_outline_joins_nothing():
+    labels = video(["00000000 01111000 01111222 01111022 00000022"])
+    colours = [[-1.0, 0], [1, 0], [1, 0.01]]
+    assert same_partition(merge_alike(labels, features_of(labels, colours)), labels)
+
+
+def test_an_edge_keeps_apart_what_is_alike_on_the_whole():
+    labels = video(["00000000 01112220 01112220 00000000"])
+    features = features_of(labels, [[-1.0, 0], [1, 0], [1, 0]]).view(1, 4, 8, 2).clone()
+    assert len(np.unique(merge_alike(labels, features.view(1, 32, 2)))) == 2
+    features[:, 1:3, 3], features[:, 1:3, 4] = torch.tensor([1.0, 2]), torch.tensor([1.0, -2])
+    assert len(np.unique(merge_alike(labels, features.view(1, 32, 2)))) == 3
+
+
+def test_flicker_is_dropped_and_change_is_not():
+    labels = np.array([0, 0, 1, 0, 0, 2, 2, 1, 1]).reshape(-1, 1, 1)
+    assert drop_flicker(labels).ravel().tolist() == [0, 0, 0, 0, 0, 2, 2, 1, 1]
+    for short in (labels[:1], labels[:2]):
+        assert (drop_flicker(short) == short).all()
+
+
+APART = ["000000000 011000110 011000110 000000000"] * 4
+TOUCHING = ["000000000 001111000 001111000 000000000"] * 4
+
+
+def test_two_that_meet_and_part_stay_two():
+    meeting = ["000000000 001101100 001101100 000000000"]
+    tracks = follow_pieces(video(APART + meeting + TOUCHING + meeting + APART) == 1)
+    left, right = tracks[0, 1, 1], tracks[0, 1, 7]
+    assert left != right
+    for frame in tracks:
+        row = frame[1][frame[1] > 0]
+        assert (row[0], row[-1]) == (left, right)
+    assert np.unique(tracks).tolist() == sorted([0, left, right])
+
+
+def test_two_that_part_later_were_two_before():
+    meeting = ["000000000 001101100 001101100 000000000"]
+    tracks = follow_pieces(video(TOUCHING + meeting + APART) == 1)
+    for frame in tracks:
+        row = frame[1][frame[1] > 0]
+        assert (row[0], row[-1]) == (tracks[-1, 1, 1], tracks[-1, 1, 7])
+    assert len(np.unique(tracks)) == 3
+
+
+def test_one_that_breaks_for_a_moment_stays_one():
+    broken = ["000000000 001101100 001101100 000000000"] * 2
+    whole = ["000000000 001111100 001111100 000000000"] * 10
+    assert np.unique(follow_pieces(video(whole + broken + whole) == 1)).tolist() == [0, 1]
+
+
+def test_what_returns_is_the_same_object():
+    gone = ["000000000 000000110 000000110 000000000"] * 4
+    tracks = join_absent(follow_pieces(video(APART + gone + APART) == 1))
+    assert len(np.unique(tracks)) == 3
+    assert tracks[0, 1, 1] == tracks[-1, 1, 1] != tracks[0, 1, 7]
+
+
+def test_specks_and_short_lives_stay_with_the_largest():
+    speck = ["000000000 011000010 011000000 000000000"] * 8
+    short = ["000000000 011000110 011000110 000000000"] * 2
+    alone = ["000000000 011000000 011000000 000000000"] * 8
+    assert np.unique(split_apart(video(speck), which=np.array([1]))).tolist() == [0, 1]
+    assert np.unique(split_apart(video(alone + short), which=np.array([1]))).tolist() == [0, 1]
+    assert np.unique(split_apart(video(alone + short * 2), which=np.array([1]))).tolist() == [0, 1, 2]
+    assert (split_apart(video(APART), which=np.array([], dtype=int)) == video(APART)).all()
+
+
+def test_whole_objects_of_a_video():
+    """Two of a kind, each of two parts, before a background: two clusters too many and one too few."""
+    labels = video(["000000000000 011000000110 022000000220 000000000000"] * 6)
+    found = find_objects(labels, features_of(labels, [[-1.0, 0, 0], [1, 0.2, 0], [1, -0.2, 0]]))
+    expected = video(["000000000000 011000000220 011000000220 000000000000"] * 6)
+    assert same_partition(found, expected)
+    assert found.dtype == np.int32
+
+
+def test_border_ratio():
+    labels = np.zeros((2, 4, 5), dtype=int)
+    labels[:, 1:3, 1:4] = 2
+    ratios = border_ratios(labels)
+    assert ratios[2] == 0
+    assert np.isinf(ratios[1])
+    np.testing.assert_allclose(ratios[0], 1 / (14 / 20))
+
+
+shapes = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 6))
+volumes = hnp.arrays(np.int64, shapes, elements=st.integers(0, 3))
+
+
+@settings(deadline=None, max_examples=60)
+@given(volumes, st.randoms(use_true_random=False))
+def test_objects_of_any_labels(labels, random):
+    """Every token has one, numbers have no gaps, and how clusters are numbered does not matter."""
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(len(labels), labels[0].size, 3)))
+    found = find_objects(labels, features)
+    assert found.shape == labels.shape
+    assert np.unique(found).tolist() == list(range(found.max() + 1))
+    renumbered = np.array(random.sample(range(7), 4))[labels]
+    assert same_partition(found, find_objects(renumbered, features))
+
+
+@settings(deadline=None, max_examples=60)
+@given(hnp.arrays(bool, shapes))
+def test_tracks_cover_the_mask(mask):
+    tracks = follow_pieces(mask)
+    assert ((tracks > 0) == mask).all()
+    assert ((join_absent(tracks) > 0) == mask).all()
