@@ -224,7 +224,7 @@ def test_key_frames_are_limited(tiny_weights, clustering):
 
 
 def test_fast_engine_by_its_definition(tiny_weights):
-    """Attention of tokens to the means of 3x3 key tokens; clusters of the means of 2x2, at 0.75 of the threshold."""
+    """Attention of tokens to the means of 3x3 key tokens; clusters of the means of 2x2, at 0.7 of the threshold."""
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=3.0)
     features = network.encode(torch.stack(video(6)))
@@ -235,7 +235,7 @@ def test_fast_engine_by_its_definition(tiny_weights):
         for x in (pool_tokens(features, (3, 5), 2), features)
     )
     windows = means.split(3 * 2 * 3)
-    tau = 0.75 * 0.05
+    tau = 0.7 * 0.05
     centres = torch.cat([window_centres(part, neighbours(part, tau=tau), tau=tau) for part in windows])
     expected = assign(tokens, merge_centres(centres, tau=tau))
     assert keys.shape[1] == 3 * 2
