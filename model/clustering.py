@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from utils.parallel import each
 from utils.scratch import Scratch
 
-GROUP = 32  # rows, roughly, whose neighbourhoods are summed together
+GROUP = 64  # rows, roughly, whose neighbourhoods are summed together
 STRIP = 256  # columns of them at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
 
@@ -153,8 +153,10 @@ def _next_leaders(free: np.ndarray, hint: np.ndarray | None, batch: int) -> np.n
 
 
 def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
-    """Mean row of every cluster: (K, S)."""
-    return torch.stack([rows[torch.from_numpy(members).to(rows.device)].mean(0) for members in clusters])
+    """Mean of the rows (L, S) of every cluster, which are given by their indices: (K, S)."""
+    members = torch.from_numpy(np.concatenate(clusters)).to(rows.device)
+    starts = torch.tensor([0, *map(len, clusters[:-1])], device=rows.device).cumsum(0)
+    return F.embedding_bag(members, rows, starts, mode="mean")
 
 
 def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch | None = None) -> Tensor:
@@ -174,8 +176,12 @@ def merge_centres(centres: Tensor, *, tau: float) -> Tensor:
 
 
 def assign(rows: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest centre (K, S) of every row (L, S): (L,) int64."""
-    return symmetric_kl(rows, centres).argmin(-1)
+    """Index of the nearest centre (K, S) of every row (L, S): (L,) int64.
+
+    By D without the row's own entropy, which is the same for every centre.
+    """
+    log_rows, log_centres = safe_log(rows), safe_log(centres)
+    return (inner(centres, log_centres) - rows @ log_centres.T - log_rows @ centres.T).argmin(-1)
 
 
 def hierarchical_clustering(rows: Tensor, *, window: int, tau: float) -> Tensor:

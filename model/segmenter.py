@@ -62,8 +62,8 @@ class Segmenter:
         max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
         clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
-            half of the memory that is left; beyond that they are merged early. `fast`: clusters are made of the means
-            of 2x2 tokens, and tokens assigned by a ninth of the columns.
+            half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
+            means of 3x3 tokens, and clusters are made of the means of 2x2.
         memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
             its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
@@ -154,7 +154,7 @@ class Segmenter:
         clock = clock or Clock(self.device)
         num_frames, tokens = features.shape[:2]
         key_frames = key_frame_indices(num_frames, self.key_stride, self.max_key_frames)
-        spare = self._spare_bytes(features.shape, len(key_frames))
+        spare = self._spare_bytes(features.shape, grid, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
             stream = Stream(
@@ -209,24 +209,27 @@ class Segmenter:
                 os.posix_fallocate(file.fileno(), 0, int(FLOAT_BYTES * np.prod(shape)))
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
-    def _spare_bytes(self, shape: tuple[int, int, int], num_key_frames: int) -> float:
+    def _spare_bytes(self, shape: tuple[int, int, int], grid: tuple[int, int], num_key_frames: int) -> float:
         """What the budget leaves for what grows with a video: summaries of windows, and centres.
 
-        shape: (T, N, C) of the features.
+        shape: (T, N, C) of the features. grid: (h, w), N = h * w.
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
-        columns = num_key_frames * tokens
-        window_rows = WINDOW * (tokens if self.engine.pool == 1 else math.ceil(tokens / self.engine.pool))
+        columns, window_rows = (
+            number * math.prod(math.ceil(side / pool) for side in grid)
+            for number, pool in ((num_key_frames, self.engine.key_pool), (WINDOW, self.engine.row_pool))
+        )
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms and smoothed rows; neighbourhoods as bits and as floats; what each thread
-        # works on; the sketch's basis, what it is fitted to, keys and attention in the making.
+        # works on; the sketch's basis, what it is fitted to and attention in the making; keys.
         needed = (
             (features if features <= self.memory / 2 else 0)
-            + 3.1 * FLOAT_BYTES * window_rows * columns
+            + 3.1 * FLOAT_BYTES * WINDOW * tokens * columns
             + (2 * FLOAT_BYTES + 3) * window_rows**2
             + 2048 * threads * FLOAT_BYTES * window_rows
-            + FLOAT_BYTES * columns * (2 * self.engine.rank + 2 * SAMPLES[1] + 3 * dim + 512 * threads)
+            + FLOAT_BYTES * columns * (2 * self.engine.rank + 2 * SAMPLES[1] + 512 * threads)
+            + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
         )
         if needed > self.memory:
             raise UserError(

@@ -6,10 +6,10 @@ import torch
 from data.registry import load_videos
 from data.videos import frames_at
 from model.backbone import build_backbone
-from model.clustering import hierarchical_clustering
+from model.clustering import assign, hierarchical_clustering, merge_centres, neighbours, window_centres
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
-from model.stream import Engine, Stream, grid_subset, pool_tokens
+from model.stream import Stream, pool_tokens
 from tests.conftest import TINY_BACKBONE
 from utils.benchmark import agreement, cluster_plainly
 from utils.clock import Clock
@@ -168,7 +168,7 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
     needed = smallest_budget(network, frames, options)
     attended = []
     attend = Stream._attend
-    monkeypatch.setattr(Stream, "_attend", lambda self, x, keys: attended.append(len(x)) or attend(self, x, keys))
+    monkeypatch.setattr(Stream, "_attend", lambda self, x: attended.append(len(x)) or attend(self, x))
     assert Segmenter(network, memory_gb=1, **options).segment(frames, num_frames=12).labels.tolist() == expected
     assert attended.count(45) == 4  # once a window
     attended.clear()
@@ -203,7 +203,7 @@ def test_features_that_are_not_finite_are_refused(tiny_weights, tmp_path):
     assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_centres_without_attention_on_the_columns_of_the_assignment(tiny_weights):
+def test_attention_that_is_zero_nearly_everywhere(tiny_weights):
     """At so high a temperature attention is exactly zero nearly everywhere."""
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=60.0)
@@ -223,16 +223,24 @@ def test_key_frames_are_limited(tiny_weights, clustering):
     assert found.labels.tolist() == other.labels.tolist()
 
 
-def test_tokens_are_assigned_by_one_column_of_each_cell(tiny_weights):
+def test_fast_engine_by_its_definition(tiny_weights):
+    """Attention of tokens to the means of 3x3 key tokens; clusters of the means of 2x2, at 0.7 of the threshold."""
     network = make_network(tiny_weights)
-    features = network.encode(torch.stack(video(4)))
-    engine = Engine(rank=8, pool=2, label_cell=2)
-    stream = Stream(network, features, grid=(3, 5), samples=features[0], tau=1.0, engine=engine)
-    subset = grid_subset(4, (3, 5), 2, device=features.device)
-    rows, columns = subset % 15 // 5, subset % 5
-    assert len(rows) == stream.label_keys.shape[1] == 6 + 2 + 3 + 4  # of 3x5 tokens, by where in the cell they lie
-    assert torch.equal(stream.label_columns, subset)
-    assert set(zip((rows % 2).tolist(), (columns % 2).tolist(), strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    network.init_blocks("identity", temperature=3.0)
+    features = network.encode(torch.stack(video(6)))
+    found = Segmenter(network, key_stride=2, tau=0.05, clustering="fast").cluster(features, (3, 5))
+    keys = network.keys(pool_tokens(features[:5:2], (3, 5), 3).flatten(0, 1))
+    means, tokens = (
+        network.attention_rows(network.queries(x.flatten(0, 1)), keys)
+        for x in (pool_tokens(features, (3, 5), 2), features)
+    )
+    windows = means.split(3 * 2 * 3)
+    tau = 0.7 * 0.05
+    centres = torch.cat([window_centres(part, neighbours(part, tau=tau), tau=tau) for part in windows])
+    expected = assign(tokens, merge_centres(centres, tau=tau))
+    assert keys.shape[1] == 3 * 2
+    assert found.num_clusters > 1
+    assert found.labels.ravel().tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
