@@ -51,9 +51,13 @@ from utils.score_files import Scores, print_side_by_side, print_table, write_sco
 from utils.scoring import add_score_options, expand, read_provenance, score, score_options
 from utils.visual import contact_sheet, overlay, write_picture, write_video
 
-OBJECTS = "objects"
-# What proposals are ranked by: the paper's clusters by size.
-SCORES = {OBJECTS: by_objectness, "clusters": by_size}
+# What is made of clusters, as options of `find_objects`.
+PROPOSALS = {
+    "objects": {"merge": True, "split": True},
+    "merged": {"merge": True, "split": False},
+    "split": {"merge": False, "split": True},
+    "clusters": None,
+}
 
 
 def make_parser() -> Parser:
@@ -92,9 +96,9 @@ def make_parser() -> Parser:
     method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
     method(
-        "--proposals", choices=tuple(SCORES), default=OBJECTS,
-        help="objects: clusters that look alike and touch are one, pieces that live apart two, ranked by objectness; "
-        "clusters: each by itself, ranked by size, as the reference",
+        "--proposals", choices=tuple(PROPOSALS), default="objects",
+        help="objects: clusters that look alike and touch are one (merged), pieces that live apart are two (split), "
+        "ranked by objectness; clusters: each by itself, ranked by size, as the reference",
     )  # fmt: skip
     method(
         "--upsampling", choices=tuple(UPSAMPLING), default="guided",
@@ -193,7 +197,7 @@ def predict(
         amp=args.amp,
         spill_path=results.path,
         feature_cache=args.feature_cache,
-        with_objects=args.proposals == OBJECTS,
+        objects=PROPOSALS[args.proposals],
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -203,8 +207,8 @@ def predict(
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
         clock = Clock(device)
-        labels = found.labels if found.objects is None else found.objects
-        scores = SCORES[args.proposals](labels)
+        labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
+        scores = score_of(labels)
         proposals = {kind: choose(kind, labels, scores) for kind in results.kinds}
         with clock("write"):
             maps = label_maps(clock.iterate("upsample", pixel_labels(args, video, labels, device)), proposals)

@@ -3,9 +3,10 @@
 Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), and several objects of
 a kind are one cluster. Both are mended from what is at hand, the backbone's key features and where the tokens are:
 
-    labels = merge_alike(labels, features)      # by features inside and across the boundary
+    units = CentredUnits(features, grid)
+    labels = merge_alike(labels, units)         # by features inside and across the boundary
     labels = drop_flicker(labels)               # over time
-    labels = split_apart(labels)                # pieces are followed from frame to frame
+    labels = split_apart(labels, units, which)  # pieces are followed from frame to frame by features and place
 
 The limits were chosen on the training videos of Sprites with the embedded backbone and hold for any ViT, since they are
 cosines and shares.
@@ -22,7 +23,9 @@ from torch.nn import functional as F
 ALIKE = 0.75  # cosine of centred features, of two clusters' means and across their boundary, from which they are one
 CONTACT = 0.2  # and the share of the smaller outline that they have in common, at least
 INSIDE = 1.0  # clusters whose border share is less than so many times an even one are split; others are background
-REACH = 3.0  # tokens an object moves at most between frames, or is mistaken for another
+REACH = 4.0  # tokens that something moves at most from frame to frame
+PLACE, LOOKS = 2.0, 0.05  # how fast a vote falls with distance (standard deviation, in tokens) and with 1 - cosine
+VOTERS = 3  # of each track, the best ones: as many of a small one as of a large one beside it
 SMALLEST = 4  # tokens of a piece that can be an object
 SHARE = 0.15  # of the piece it parts from, at least, counts as parting
 APART = 0.1  # of the frames that both are in they must be apart, and in at least
@@ -30,19 +33,38 @@ APART_FRAMES = 3  # so many
 LIFE = 0.1  # of the video's frames that an object is in, at least
 
 
-def find_objects(labels: np.ndarray, features: Tensor) -> np.ndarray:
+def find_objects(labels: np.ndarray, features: Tensor, *, merge: bool = True, split: bool = True) -> np.ndarray:
     """Labels of objects from labels of clusters, of a whole video.
 
     Args:
         labels: (T, h, w) int cluster of every token, >= 0.
         features: (T, h*w, C) key features, in memory or mapped from disk; read a frame at a time.
+        merge, split: whether to do either.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
     """
-    labels = drop_flicker(merge_alike(labels, features))
-    labels = split_apart(labels, which=np.flatnonzero(border_ratios(labels) < INSIDE))
+    units = CentredUnits(features, labels.shape[1:])
+    labels = drop_flicker(merge_alike(labels, units) if merge else labels)
+    if split:
+        labels = split_apart(labels, units, which=np.flatnonzero(border_ratios(labels) < INSIDE))
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+
+
+class CentredUnits:
+    """Features of a video, centred over it and of length 1, made frame by frame: units[t] is (h, w, C) float32.
+
+    Args:
+        features: (T, h*w, C), in memory or mapped from disk.
+        grid: (h, w).
+    """
+
+    def __init__(self, features: Tensor, grid: tuple[int, int]):
+        self.features, self.grid = features, grid
+        self.mean = torch.stack([frame.mean(0, dtype=torch.float64) for frame in features]).mean(0).float()
+
+    def __getitem__(self, frame: int) -> Tensor:
+        return F.normalize(self.features[frame].float() - self.mean, dim=-1).cpu().unflatten(0, self.grid)
 
 
 def border_ratios(labels: np.ndarray) -> np.ndarray:
@@ -61,15 +83,15 @@ def border_ratios(labels: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def merge_alike(labels: np.ndarray, features: Tensor) -> np.ndarray:
+def merge_alike(labels: np.ndarray, units: CentredUnits) -> np.ndarray:
     """Make one of clusters that touch and look alike, the most alike first, until none are.
 
     Two clusters are as much alike as the lesser of two cosines of features centred over the video: of their means, and
     of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change.
 
-    labels (T, h, w) int >= 0, features (T, h*w, C) -> labels (T, h, w), some of the numbers left out.
+    labels (T, h, w) int >= 0 -> labels (T, h, w), some of the numbers left out.
     """
-    sums, across, contact = _relations(labels, features)
+    sums, across, contact = _relations(labels, units)
     outline = contact.sum(1)
     number = np.arange(len(sums))
     while True:
@@ -90,20 +112,17 @@ def merge_alike(labels: np.ndarray, features: Tensor) -> np.ndarray:
         outline = contact.sum(1)
 
 
-def _relations(labels: np.ndarray, features: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of clusters: sums of centred unit features (K, C); over neighbouring tokens of two of them the sum of cosines
     (K, K) and their number (K, K), symmetric, diagonals zero."""
     count = int(labels.max()) + 1
-    grid = labels.shape[1:]
-    mean = torch.stack([frame.mean(0, dtype=torch.float64) for frame in features]).mean(0)
-    sums = torch.zeros(count, features.shape[-1], dtype=torch.float64)
+    sums = torch.zeros(count, units.features.shape[-1], dtype=torch.float64)
     across, contact = np.zeros(count * count), np.zeros(count * count)
-    for frame, tokens in zip(features, torch.from_numpy(labels).long(), strict=True):
-        units = F.normalize(frame.double().cpu() - mean.cpu(), dim=-1)
-        sums.index_add_(0, tokens.flatten(), units)
-        units = units.view(*grid, -1)
+    for frame, tokens in enumerate(torch.from_numpy(labels).long()):
+        here = units[frame]
+        sums.index_add_(0, tokens.flatten(), here.flatten(0, 1).double())
         for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-            cosines = (units[one] * units[other]).sum(-1).flatten().numpy()
+            cosines = (here[one] * here[other]).sum(-1).flatten().numpy()
             pairs = (tokens[one] * count + tokens[other]).flatten().numpy()
             across += np.bincount(pairs, cosines, minlength=count * count)
             contact += np.bincount(pairs, minlength=count * count)
@@ -123,7 +142,8 @@ def drop_flicker(labels: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------ several objects in one cluster
 
 
-def split_apart(labels: np.ndarray, *, which: np.ndarray) -> np.ndarray:
+@torch.no_grad()
+def split_apart(labels: np.ndarray, units: CentredUnits, *, which: np.ndarray) -> np.ndarray:
     """Give pieces of a cluster that live apart from one another labels of their own.
 
     Pieces are followed through the video, also while they touch; those that are seldom apart stay one, and those never
@@ -139,7 +159,7 @@ def split_apart(labels: np.ndarray, *, which: np.ndarray) -> np.ndarray:
     result = labels.astype(np.int64)
     new = int(labels.max()) + 1
     for cluster in which:
-        tracks = join_absent(follow_pieces(labels == cluster))
+        tracks = join_absent(follow_pieces(labels == cluster, units))
         for track in _objects(tracks)[1:]:
             result[tracks == track] = new
             new += 1
@@ -156,25 +176,26 @@ def _objects(tracks: np.ndarray) -> list[int]:
     return [int(track) for place, track in enumerate(order) if sizes[track] and (place == 0 or whole[track])]
 
 
-def follow_pieces(mask: np.ndarray) -> np.ndarray:
+def follow_pieces(mask: np.ndarray, units: CentredUnits) -> np.ndarray:
     """Tracks of the pieces of a mask (T, h, w) bool: (T, h, w) int64, 1 and up in it and 0 outside.
 
-    A token belongs to the track of the nearest token in the frame before. A piece far from all tracks begins one, and
-    a track that falls into pieces is divided: the smaller ones become tracks of their own, children of it. Children
-    that are hardly ever apart from it again are taken back; of the others it is found out where they were before.
+    Tokens take the track of tokens of the frame before that are near and look alike. A piece far from all tracks
+    begins one, and a track that falls into pieces is divided: the smaller ones become tracks of their own, children of
+    it. Children that are hardly ever apart from it again are taken back; of the others it is found out where they were
+    before.
     """
     tracks = np.zeros(mask.shape, dtype=np.int64)
     family = _Family()
-    before = tracks[0]
-    for now, frame in zip(tracks, mask, strict=True):
-        pieces, count = ndimage.label(frame)
-        now[:] = _carry(before, pieces, count, family)
-        _divide(now, pieces, count, family)
-        family.look(now, pieces)
-        before = now
+    for frame, inside in enumerate(mask):
+        pieces, count = ndimage.label(inside)
+        if frame:
+            tracks[frame] = _vote(tracks[frame - 1], inside, units, there=frame - 1, here=frame)
+        _complete(tracks[frame], pieces, count, family)
+        _divide(tracks[frame], pieces, count, family)
+        family.look(tracks[frame], pieces)
     tracks = family.settled()[tracks]
-    for now, after in zip(tracks[-2::-1], tracks[:0:-1], strict=True):
-        _hand_back(now, after, family)
+    for frame in range(len(tracks) - 2, -1, -1):
+        _hand_back(tracks, frame, family, units)
     return tracks
 
 
@@ -215,17 +236,38 @@ class _Family:
         return np.array(becomes)
 
 
-def _carry(before: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> np.ndarray:
-    """Tracks (h, w) of the tokens in `pieces` (h, w), numbered 1 to `count`, given those of the frame before."""
-    carried = _nearest(before, reach=REACH) * (pieces > 0)
+def _vote(tracks: np.ndarray, inside: np.ndarray, units: CentredUnits, *, there: int, here: int) -> np.ndarray:
+    """The track of each token `inside` (h, w) frame `here`, by those (h, w) of frame `there`, one before or after.
+
+    The tokens of a track within REACH vote for it, by how near they are and how much they look alike. 0 where none is.
+    """
+    known = np.unique(tracks[tracks > 0])
+    if len(known) < 2 or not inside.any():
+        return np.where(inside, _nearest(tracks, reach=REACH), 0)
+    place, voters = np.argwhere(inside), np.argwhere(tracks > 0)
+    distance = ((place[:, None] - voters) ** 2).sum(-1)
+    cosine = units[here][inside] @ units[there][tracks > 0].T
+    weight = np.exp((cosine.numpy() - 1) / LOOKS - distance / (2 * PLACE**2)) * (distance <= REACH**2)
+    owners = tracks[tracks > 0]
+    votes = np.stack([_sum_of_largest(weight[:, owners == track], VOTERS) for track in known], axis=1)
+    result = np.zeros_like(tracks)
+    result[inside] = np.where(votes.any(1), known[votes.argmax(1)], 0)
+    return result
+
+
+def _sum_of_largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Sum of the `count` largest values of each row (n, m), of all where there are fewer: (n,)."""
+    return np.partition(values, -min(count, values.shape[1]), axis=1)[:, -count:].sum(1)
+
+
+def _complete(now: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> None:
+    """Give every token in `pieces` (h, w), numbered 1 to `count`, a track: the nearest in its piece, or a new one."""
     for piece in range(1, count + 1):
         inside = pieces == piece
-        held = carried[inside]
-        if not held.any():
-            carried[inside] = family.begin()
-        elif not held.all():
-            carried[inside] = _nearest(np.where(inside, carried, 0))[inside]
-    return carried
+        if not now[inside].any():
+            now[inside] = family.begin()
+        elif not now[inside].all():
+            now[inside] = _nearest(np.where(inside, now, 0))[inside]
 
 
 def _divide(now: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> None:
@@ -238,14 +280,15 @@ def _divide(now: np.ndarray, pieces: np.ndarray, count: int, family: _Family) ->
                 now[(pieces == piece) & (now == track)] = family.begin(int(track))
 
 
-def _hand_back(now: np.ndarray, after: np.ndarray, family: _Family) -> None:
-    """Divide a track (h, w) among itself and its children, by where they are in the frame after; in place."""
+def _hand_back(tracks: np.ndarray, frame: int, family: _Family, units: CentredUnits) -> None:
+    """Divide each track of a frame among itself and its children, by where they are in the next; tracks (T, h, w)."""
+    now, after = tracks[frame], tracks[frame + 1]
     later = np.unique(after[after > 0]).tolist()
     for track in np.unique(now[now > 0]).tolist():
         if children := [other for other in later if track in family.ancestors(other)]:
-            nearest = _nearest(np.where(np.isin(after, [track, *children]), after, 0), reach=REACH)
-            inside = (now == track) & (nearest > 0)
-            now[inside] = nearest[inside]
+            known = np.where(np.isin(after, [track, *children]), after, 0)
+            found = _vote(known, now == track, units, there=frame + 1, here=frame)
+            now[found > 0] = found[found > 0]
 
 
 def _nearest(values: np.ndarray, *, reach: float = np.inf) -> np.ndarray:

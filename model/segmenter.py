@@ -71,17 +71,17 @@ class Segmenter:
         spill_path: folder for features that do not fit the budget, made if need be; None for the system's folder of
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
-        with_objects: `segment` also makes whole objects of the clusters.
+        objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
     """
 
     def __init__(
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
-        with_objects: bool = False,
+        objects: dict[str, bool] | None = None,
     ):  # fmt: skip
         self.network = network.eval()
-        self.with_objects = with_objects
+        self.objects = objects
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -111,9 +111,9 @@ class Segmenter:
         clock = Clock(self.device)
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
         found = self.cluster(features, grid, clock=clock)
-        if self.with_objects:
+        if self.objects is not None:
             with clock("objects"):
-                found.objects = find_objects(found.labels, features)
+                found.objects = find_objects(found.labels, features, **self.objects)
             found.seconds = dict(clock.seconds)
         return found
 

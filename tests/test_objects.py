@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from model.objects import (
+    CentredUnits,
     border_ratios,
     drop_flicker,
     find_objects,
@@ -25,6 +26,10 @@ def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
     return pairs.shape[1] == len(np.unique(one)) == len(np.unique(other))
 
 
+def units_of(labels: np.ndarray, colours: list[list[float]]) -> CentredUnits:
+    return CentredUnits(features_of(labels, colours), labels.shape[1:])
+
+
 def features_of(labels: np.ndarray, colours: list[list[float]]) -> torch.Tensor:
     """Each cluster's tokens have one feature."""
     return torch.tensor(colours)[torch.from_numpy(labels)].flatten(1, 2)
@@ -33,25 +38,25 @@ def features_of(labels: np.ndarray, colours: list[list[float]]) -> torch.Tensor:
 def test_parts_that_look_alike_and_touch_become_one():
     labels = video(["0000 0120 0120 0003"] * 2)
     alike = [[-1.0, 0, 0], [1, 0.1, 0], [1, -0.1, 0], [1, 0, 0]]
-    merged = merge_alike(labels, features_of(labels, alike))
+    merged = merge_alike(labels, units_of(labels, alike))
     # 3 looks like them too, but only its corner meets 2: no token of it has a neighbour of theirs.
     assert same_partition(merged, video(["0000 0110 0110 0003"] * 2))
     different = [[-1.0, 0, 0], [1, 1, 0], [1, -1, 0], [1, 0, 0]]
-    assert same_partition(merge_alike(labels, features_of(labels, different)), labels)
+    assert same_partition(merge_alike(labels, units_of(labels, different)), labels)
 
 
 def test_a_short_common_outline_joins_nothing():
     labels = video(["00000000 01111000 01111222 01111022 00000022"])
     colours = [[-1.0, 0], [1, 0], [1, 0.01]]
-    assert same_partition(merge_alike(labels, features_of(labels, colours)), labels)
+    assert same_partition(merge_alike(labels, units_of(labels, colours)), labels)
 
 
 def test_an_edge_keeps_apart_what_is_alike_on_the_whole():
     labels = video(["00000000 01112220 01112220 00000000"])
     features = features_of(labels, [[-1.0, 0], [1, 0], [1, 0]]).view(1, 4, 8, 2).clone()
-    assert len(np.unique(merge_alike(labels, features.view(1, 32, 2)))) == 2
+    assert len(np.unique(merge_alike(labels, CentredUnits(features.view(1, 32, 2), (4, 8))))) == 2
     features[:, 1:3, 3], features[:, 1:3, 4] = torch.tensor([1.0, 2]), torch.tensor([1.0, -2])
-    assert len(np.unique(merge_alike(labels, features.view(1, 32, 2)))) == 3
+    assert len(np.unique(merge_alike(labels, CentredUnits(features.view(1, 32, 2), (4, 8))))) == 3
 
 
 def test_flicker_is_dropped_and_change_is_not():
@@ -61,14 +66,29 @@ def test_flicker_is_dropped_and_change_is_not():
         assert (drop_flicker(short) == short).all()
 
 
-APART = ["000000000 011000110 011000110 000000000"] * 4
-TOUCHING = ["000000000 001111000 001111000 000000000"] * 4
+def follow(mask: np.ndarray, features: torch.Tensor | None = None) -> np.ndarray:
+    """`follow_pieces` of tokens that all look alike, or have these features (T, h, w, C)."""
+    features = torch.ones(*mask.shape, 2) if features is None else features
+    return follow_pieces(mask, CentredUnits(features.flatten(1, 2), mask.shape[1:]))
+
+
+def split(labels: np.ndarray, which: list[int]) -> np.ndarray:
+    units = CentredUnits(torch.ones(len(labels), labels[0].size, 2), labels.shape[1:])
+    return split_apart(labels, units, which=np.array(which, dtype=int))
+
+
+def rows(row: str, count: int, times: int) -> list[str]:
+    """`times` frames with `count` such rows between empty ones."""
+    empty = "0" * len(row)
+    return [" ".join([empty, *[row] * count, empty])] * times
+
+
+APART, NEAR, TOUCHING = rows("0111000001110", 3, 4), rows("0001110111000", 3, 1), rows("0001111110000", 3, 4)
 
 
 def test_two_that_meet_and_part_stay_two():
-    meeting = ["000000000 001101100 001101100 000000000"]
-    tracks = follow_pieces(video(APART + meeting + TOUCHING + meeting + APART) == 1)
-    left, right = tracks[0, 1, 1], tracks[0, 1, 7]
+    tracks = follow(video(APART + NEAR + TOUCHING + NEAR + APART) == 1)
+    left, right = tracks[0, 1, 1], tracks[0, 1, 11]
     assert left != right
     for frame in tracks:
         row = frame[1][frame[1] > 0]
@@ -76,36 +96,45 @@ def test_two_that_meet_and_part_stay_two():
     assert np.unique(tracks).tolist() == sorted([0, left, right])
 
 
+def test_looks_tell_which_is_which_where_places_do_not():
+    """Two that touch move two tokens a frame, as far as they are wide: by place alone one would take the other's."""
+    frames = ["011022000000 011022000000"] * 4
+    frames += [" ".join(["0" * (1 + 2 * step) + "1122" + "0" * (7 - 2 * step)] * 2) for step in range(1, 4)]
+    labels = video(frames)
+    colours = torch.tensor([[0.0, 0], [1, 0.5], [1, -0.5]])[torch.from_numpy(labels)]
+    tracks = follow(labels > 0, colours)
+    assert same_partition(tracks, labels)
+
+
 def test_two_that_part_later_were_two_before():
-    meeting = ["000000000 001101100 001101100 000000000"]
-    tracks = follow_pieces(video(TOUCHING + meeting + APART) == 1)
+    tracks = follow(video(TOUCHING + NEAR + APART) == 1)
     for frame in tracks:
         row = frame[1][frame[1] > 0]
-        assert (row[0], row[-1]) == (tracks[-1, 1, 1], tracks[-1, 1, 7])
+        assert (row[0], row[-1]) == (tracks[-1, 1, 1], tracks[-1, 1, 11])
     assert len(np.unique(tracks)) == 3
 
 
 def test_one_that_breaks_for_a_moment_stays_one():
     broken = ["000000000 001101100 001101100 000000000"] * 2
     whole = ["000000000 001111100 001111100 000000000"] * 10
-    assert np.unique(follow_pieces(video(whole + broken + whole) == 1)).tolist() == [0, 1]
+    assert np.unique(follow(video(whole + broken + whole) == 1)).tolist() == [0, 1]
 
 
 def test_what_returns_is_the_same_object():
-    gone = ["000000000 000000110 000000110 000000000"] * 4
-    tracks = join_absent(follow_pieces(video(APART + gone + APART) == 1))
+    gone = rows("0000000001110", 3, 4)
+    tracks = join_absent(follow(video(APART + gone + APART) == 1))
     assert len(np.unique(tracks)) == 3
-    assert tracks[0, 1, 1] == tracks[-1, 1, 1] != tracks[0, 1, 7]
+    assert tracks[0, 1, 1] == tracks[-1, 1, 1] != tracks[0, 1, 11]
 
 
 def test_specks_and_short_lives_stay_with_the_largest():
     speck = ["000000000 011000010 011000000 000000000"] * 8
     short = ["000000000 011000110 011000110 000000000"] * 2
     alone = ["000000000 011000000 011000000 000000000"] * 8
-    assert np.unique(split_apart(video(speck), which=np.array([1]))).tolist() == [0, 1]
-    assert np.unique(split_apart(video(alone + short), which=np.array([1]))).tolist() == [0, 1]
-    assert np.unique(split_apart(video(alone + short * 2), which=np.array([1]))).tolist() == [0, 1, 2]
-    assert (split_apart(video(APART), which=np.array([], dtype=int)) == video(APART)).all()
+    assert np.unique(split(video(speck), [1])).tolist() == [0, 1]
+    assert np.unique(split(video(alone + short), [1])).tolist() == [0, 1]
+    assert np.unique(split(video(alone + short * 2), [1])).tolist() == [0, 1, 2]
+    assert (split(video(APART), []) == video(APART)).all()
 
 
 def test_whole_objects_of_a_video():
@@ -145,6 +174,6 @@ def test_objects_of_any_labels(labels, random):
 @settings(deadline=None, max_examples=60)
 @given(hnp.arrays(bool, shapes))
 def test_tracks_cover_the_mask(mask):
-    tracks = follow_pieces(mask)
+    tracks = follow(mask)
     assert ((tracks > 0) == mask).all()
     assert ((join_absent(tracks) > 0) == mask).all()
