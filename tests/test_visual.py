@@ -47,6 +47,13 @@ def test_label_maps_as_a_picture(tmp_path, monkeypatch):
     sheet = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1]
     assert sheet.shape == (30, 720, 3)
     np.testing.assert_array_equal(sheet[29, [100, 300, 700]], palette()[[0, 1, 2]])
+    monkeypatch.setattr("sys.argv", [*arguments[:3], *arguments[2:]])
+    visual.main()
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (30, 1440, 3)
+    write_label_png(tmp_path / "others/bee/0.png", np.zeros((30, 240), dtype=np.int32))
+    monkeypatch.setattr("sys.argv", [*arguments[:3], str(tmp_path / "others"), *arguments[3:]])
+    with pytest.raises(UserError, match="holds other videos"):
+        visual.main()
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr("sys.argv", ["visual", "--results", str(tmp_path / "empty"), "--picture", "x.png"])
     with pytest.raises(UserError, match="holds no folders of label PNGs"):

@@ -1,6 +1,7 @@
 """Masks to look at: overlays, an overlay video, a contact sheet.
 
 python -m utils.visual --results outputs/eval --picture label_maps.png      # of anyone's label PNGs, without the frames
+python -m utils.visual --results outputs/a outputs/b --count 2 --picture a_and_b.png
 """
 
 import argparse
@@ -78,13 +79,20 @@ def label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndar
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw label PNGs as one contact sheet.")
-    parser.add_argument("--results", type=Path, required=True, help="folder with one folder of label PNGs per video")
+    parser.add_argument("--results", type=Path, nargs="+", required=True,
+                        help="folders with one folder of label PNGs per video; several: side by side")  # fmt: skip
     parser.add_argument("--picture", type=Path, required=True, help="where the picture goes (.png)")
     parser.add_argument("--count", type=int, default=4, help="frames per video")
     args = parser.parse_args()
-    if not args.results.is_dir() or not (rows := label_map_rows(args.results, count=args.count)):
-        raise UserError(f"--results {args.results}: holds no folders of label PNGs")
-    write_picture(args.picture, contact_sheet(rows, cell_width=240))
+    beside: dict[str, list[np.ndarray]] = {}
+    for place, results in enumerate(args.results):
+        if not results.is_dir() or not (rows := label_map_rows(results, count=args.count)):
+            raise UserError(f"--results {results}: holds no folders of label PNGs")
+        if place and [name for name, _ in rows] != list(beside):
+            raise UserError(f"--results {results}: holds other videos than {args.results[0]}")
+        for name, pictures in rows:
+            beside.setdefault(name, []).extend(pictures)
+    write_picture(args.picture, contact_sheet(beside.items(), cell_width=240))
 
 
 if __name__ == "__main__":
