@@ -91,44 +91,60 @@ def merge_alike(labels: np.ndarray, units: CentredUnits) -> np.ndarray:
 
     labels (T, h, w) int >= 0 -> labels (T, h, w), some of the numbers left out.
     """
-    sums, across, contact = _relations(labels, units)
-    outline = contact.sum(1)
-    number = np.arange(len(sums))
-    while True:
-        norms = np.linalg.norm(sums, axis=1)
-        cosine = sums @ sums.T / np.maximum(np.outer(norms, norms), 1e-12)
-        alike = np.minimum(cosine, across / np.maximum(contact, 1))
-        alike[contact < np.maximum(CONTACT * np.minimum.outer(outline, outline), 1)] = -1
-        kept, joined = np.unravel_index(alike.argmax(), alike.shape)
-        if alike[kept, joined] < ALIKE:
-            return number[labels]
+    sums, pairs, across, contact = _relations(labels, units)
+    number, cosine = np.arange(len(sums)), _cosines(sums, pairs)
+    while len(pairs):
+        outline = np.bincount(pairs.ravel(), contact.repeat(2))
+        alike = np.minimum(cosine, across / contact)
+        alike[contact < CONTACT * outline[pairs].min(1)] = -1
+        best = alike.argmax()
+        if alike[best] < ALIKE:
+            break
+        kept, joined = pairs[best]
         number[number == joined] = kept
         sums[kept] += sums[joined]
-        sums[joined] = 0
-        for table in (across, contact):
-            table[kept] += table[joined]
-            table[:, kept] += table[:, joined]
-            table[joined] = table[:, joined] = table[kept, kept] = 0
-        outline = contact.sum(1)
+        pairs, first, (across, contact) = _gather(np.where(pairs == joined, kept, pairs), across, contact)
+        cosine, changed = cosine[first], (pairs == kept).any(1)
+        cosine[changed] = _cosines(sums, pairs[changed])
+    return number[labels]
 
 
-def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of clusters: sums of centred unit features (K, C); over neighbouring tokens of two of them the sum of cosines
-    (K, K) and their number (K, K), symmetric, diagonals zero."""
-    count = int(labels.max()) + 1
-    sums = torch.zeros(count, units.features.shape[-1], dtype=torch.float64)
-    across, contact = np.zeros(count * count), np.zeros(count * count)
+def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of clusters: sums of centred unit features (K, C); the pairs (E, 2) of those that touch, as `_gather` gives them;
+    over neighbouring tokens of each pair the sum of cosines (E,) and their number (E,)."""
+    sums = torch.zeros(int(labels.max()) + 1, units.features.shape[-1], dtype=torch.float64)
+    parts = []
     for frame, tokens in enumerate(torch.from_numpy(labels).long()):
         here = units[frame]
         sums.index_add_(0, tokens.flatten(), here.flatten(0, 1).double())
         for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
             cosines = (here[one] * here[other]).sum(-1).flatten().numpy()
-            pairs = (tokens[one] * count + tokens[other]).flatten().numpy()
-            across += np.bincount(pairs, cosines, minlength=count * count)
-            contact += np.bincount(pairs, minlength=count * count)
-    tables = [table.reshape(count, count) for table in (across, contact)]
-    tables = [(table + table.T) * (1 - np.eye(count)) for table in tables]
-    return sums.numpy(), *tables
+            pairs = torch.stack([tokens[one], tokens[other]], dim=-1).flatten(0, 1).numpy()
+            pairs, _, sums_of_pairs = _gather(pairs, cosines, np.ones(len(pairs)))
+            parts.append((pairs, *sums_of_pairs))
+    pairs, _, (across, contact) = _gather(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return sums.numpy(), pairs, across, contact
+
+
+def _gather(pairs: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Every pair (E, 2) of two different numbers once, and the sums of its values (E,), whichever way round it stands.
+
+    Returns:
+        Sorted pairs (F, 2), the lower number first; an index (F,) at which each stood; sums (F,) of each of `values`.
+    """
+    lower, upper = pairs.min(1), pairs.max(1)
+    places = np.flatnonzero(lower < upper)
+    base = upper.max(initial=0) + 1
+    keys, first, inverse = np.unique((lower * base + upper)[places], return_index=True, return_inverse=True)
+    totals = [np.bincount(inverse, value[places], minlength=len(keys)) for value in values]
+    return np.stack(np.divmod(keys, base), axis=1), places[first], totals
+
+
+def _cosines(sums: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Cosines (E,) of pairs (E, 2) of rows of sums (K, C); 0 where one has no length."""
+    one, other = sums[pairs[:, 0]], sums[pairs[:, 1]]
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / np.maximum(lengths, 1e-12)
 
 
 def drop_flicker(labels: np.ndarray) -> np.ndarray:
