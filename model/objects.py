@@ -1,7 +1,8 @@
 """Clusters of tokens to whole objects: clusters that look alike and touch become one, what lies apart becomes two.
 
 Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), and several objects of
-a kind are one cluster. Both are mended from what is at hand, the backbone's key features and where the tokens are:
+a kind are one cluster. Both are mended from what is at hand, the features that the last block attends with (with one
+block the backbone's keys) and where the tokens are:
 
     units = CentredUnits(features, grid)
     labels = merge_alike(labels, units)         # by features inside and across the boundary
@@ -41,8 +42,9 @@ def find_objects(labels: np.ndarray, features: Tensor, *, merge: bool = True, sp
 
     Args:
         labels: (T, h, w) int cluster of every token, >= 0.
-        features: (T, h*w, C) key features, in memory or mapped from disk; read a frame at a time.
-        merge, split: whether to do either.
+        features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
+        merge, split: whether to do either. Flicker is dropped in any case. In fewer than `APART_FRAMES` frames nothing
+            is split.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
