@@ -66,6 +66,15 @@ def test_an_edge_keeps_apart_what_is_alike_on_the_whole():
     assert len(np.unique(merge_alike(labels, CentredUnits(features.view(1, 32, 2), (4, 8))))) == 3
 
 
+def test_a_gradual_change_keeps_apart_what_differs_on_the_whole():
+    """Neighbouring tokens are 20 degrees apart, the means of the clusters 80."""
+    labels = video(["00000000 11112222 11112222 11112222 11112222 00000000"])
+    angles = torch.arange(8).mul(20).deg2rad()
+    features = torch.stack([angles.cos(), angles.sin()], dim=-1).repeat(1, 6, 1, 1)
+    features[:, [0, 5]] = -2 * features[0, 1].mean(0)
+    assert same_partition(merge_alike(labels, CentredUnits(features.flatten(1, 2), (6, 8))), labels)
+
+
 def test_flicker_is_dropped_and_change_is_not():
     labels = np.array([0, 0, 1, 0, 0, 2, 2, 1, 1]).reshape(-1, 1, 1)
     assert drop_flicker(labels).ravel().tolist() == [0, 0, 0, 0, 0, 2, 2, 1, 1]
@@ -147,10 +156,24 @@ def test_specks_and_short_lives_stay_with_the_largest():
 def test_whole_objects_of_a_video():
     """Two of a kind, each of two parts, before a background: two clusters too many and one too few."""
     labels = video(["000000000000 011000000110 022000000220 000000000000"] * 6)
-    found = find_objects(labels, features_of(labels, [[-1.0, 0, 0], [1, 0.2, 0], [1, -0.2, 0]]))
+    labels[3, 1, 1] = 0  # for a moment
+    features = features_of(labels, [[8.0, 5, 5], [10, 5.2, 5], [10, 4.8, 5]])  # alike but for what they have in common
+    found = find_objects(labels, features)
     expected = video(["000000000000 011000000220 011000000220 000000000000"] * 6)
     assert same_partition(found, expected)
     assert found.dtype == np.int32
+    counts = {
+        (merge, split): find_objects(labels, features, merge=merge, split=split).max() + 1
+        for merge in (False, True)
+        for split in (False, True)
+    }
+    # The parts alone have two tokens a piece, too few to be objects.
+    assert counts == {(False, False): 3, (True, False): 2, (False, True): 3, (True, True): 3}
+
+
+def test_a_background_in_two_pieces_stays_one():
+    labels = video([" ".join(["000011110000"] * 6)] * 6)
+    assert same_partition(find_objects(labels, features_of(labels, [[-1.0, 0], [1, 0]])), labels)
 
 
 def test_border_ratio():
