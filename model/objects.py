@@ -1,7 +1,8 @@
 """Clusters of tokens to whole objects: clusters that look alike and touch become one, what lies apart becomes two.
 
 Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), and several objects of
-a kind are one cluster. Both are mended from what is at hand, the backbone's key features and where the tokens are:
+a kind are one cluster. Both are mended from what is at hand, the features that the last block attends with (with one
+block the backbone's keys) and where the tokens are:
 
     units = CentredUnits(features, grid)
     labels = merge_alike(labels, units)         # by features inside and across the boundary
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 ALIKE = 0.75  # cosine of centred features, of two clusters' means and across their boundary, from which they are one
 CONTACT = 0.2  # and the share of the smaller outline that they have in common, at least
 INSIDE = 1.0  # clusters whose border share is less than so many times an even one are split; others are background
-REACH = 4.0  # tokens that something moves at most from frame to frame
+REACH = 4  # tokens that something moves at most from frame to frame
 PLACE, LOOKS = 2.0, 0.05  # how fast a vote falls with distance (standard deviation, in tokens) and with 1 - cosine
 VOTERS = 3  # of each track, the best ones: as many of a small one as of a large one beside it
 SMALLEST = 4  # tokens of a piece that can be an object
@@ -31,6 +32,9 @@ SHARE = 0.15  # of the piece it parts from, at least, counts as parting
 APART = 0.1  # of the frames that both are in they must be apart, and in at least
 APART_FRAMES = 3  # so many
 LIFE = 0.1  # of the video's frames that an object is in, at least
+STEPS = np.indices((2 * REACH + 1, 2 * REACH + 1)).reshape(2, -1) - REACH
+STEPS = STEPS[:, (STEPS**2).sum(0) <= REACH**2]  # (2, k): down and to the right
+NEVER = np.iinfo(np.int32).max  # absence of two that are in a frame together
 
 
 def find_objects(labels: np.ndarray, features: Tensor, *, merge: bool = True, split: bool = True) -> np.ndarray:
@@ -38,8 +42,9 @@ def find_objects(labels: np.ndarray, features: Tensor, *, merge: bool = True, sp
 
     Args:
         labels: (T, h, w) int cluster of every token, >= 0.
-        features: (T, h*w, C) key features, in memory or mapped from disk; read a frame at a time.
-        merge, split: whether to do either.
+        features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
+        merge, split: whether to do either. Flicker is dropped in any case. In fewer than `APART_FRAMES` frames nothing
+            is split.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
@@ -64,7 +69,14 @@ class CentredUnits:
         self.mean = torch.stack([frame.mean(0, dtype=torch.float64) for frame in features]).mean(0).float()
 
     def __getitem__(self, frame: int) -> Tensor:
-        return F.normalize(self.features[frame].float() - self.mean, dim=-1).cpu().unflatten(0, self.grid)
+        return self._unit(self.features[frame]).unflatten(0, self.grid)
+
+    def at(self, frame: int, mask: np.ndarray) -> Tensor:
+        """Those of the tokens in a mask (h, w) bool, in its order: (n, C)."""
+        return self._unit(self.features[frame][torch.from_numpy(mask).flatten()])
+
+    def _unit(self, features: Tensor) -> Tensor:
+        return F.normalize(features.float() - self.mean, dim=-1).cpu()
 
 
 def border_ratios(labels: np.ndarray) -> np.ndarray:
@@ -91,44 +103,60 @@ def merge_alike(labels: np.ndarray, units: CentredUnits) -> np.ndarray:
 
     labels (T, h, w) int >= 0 -> labels (T, h, w), some of the numbers left out.
     """
-    sums, across, contact = _relations(labels, units)
-    outline = contact.sum(1)
-    number = np.arange(len(sums))
-    while True:
-        norms = np.linalg.norm(sums, axis=1)
-        cosine = sums @ sums.T / np.maximum(np.outer(norms, norms), 1e-12)
-        alike = np.minimum(cosine, across / np.maximum(contact, 1))
-        alike[contact < np.maximum(CONTACT * np.minimum.outer(outline, outline), 1)] = -1
-        kept, joined = np.unravel_index(alike.argmax(), alike.shape)
-        if alike[kept, joined] < ALIKE:
-            return number[labels]
+    sums, pairs, across, contact = _relations(labels, units)
+    number, cosine = np.arange(len(sums)), _cosines(sums, pairs)
+    while len(pairs):
+        outline = np.bincount(pairs.ravel(), contact.repeat(2))
+        alike = np.minimum(cosine, across / contact)
+        alike[contact < CONTACT * outline[pairs].min(1)] = -1
+        best = alike.argmax()
+        if alike[best] < ALIKE:
+            break
+        kept, joined = pairs[best]
         number[number == joined] = kept
         sums[kept] += sums[joined]
-        sums[joined] = 0
-        for table in (across, contact):
-            table[kept] += table[joined]
-            table[:, kept] += table[:, joined]
-            table[joined] = table[:, joined] = table[kept, kept] = 0
-        outline = contact.sum(1)
+        pairs, first, (across, contact) = _gather(np.where(pairs == joined, kept, pairs), across, contact)
+        cosine, changed = cosine[first], (pairs == kept).any(1)
+        cosine[changed] = _cosines(sums, pairs[changed])
+    return number[labels]
 
 
-def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of clusters: sums of centred unit features (K, C); over neighbouring tokens of two of them the sum of cosines
-    (K, K) and their number (K, K), symmetric, diagonals zero."""
-    count = int(labels.max()) + 1
-    sums = torch.zeros(count, units.features.shape[-1], dtype=torch.float64)
-    across, contact = np.zeros(count * count), np.zeros(count * count)
+def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of clusters: sums of centred unit features (K, C); the pairs (E, 2) of those that touch, as `_gather` gives them;
+    over neighbouring tokens of each pair the sum of cosines (E,) and their number (E,)."""
+    sums = torch.zeros(int(labels.max()) + 1, units.features.shape[-1], dtype=torch.float64)
+    parts = []
     for frame, tokens in enumerate(torch.from_numpy(labels).long()):
         here = units[frame]
         sums.index_add_(0, tokens.flatten(), here.flatten(0, 1).double())
         for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
             cosines = (here[one] * here[other]).sum(-1).flatten().numpy()
-            pairs = (tokens[one] * count + tokens[other]).flatten().numpy()
-            across += np.bincount(pairs, cosines, minlength=count * count)
-            contact += np.bincount(pairs, minlength=count * count)
-    tables = [table.reshape(count, count) for table in (across, contact)]
-    tables = [(table + table.T) * (1 - np.eye(count)) for table in tables]
-    return sums.numpy(), *tables
+            pairs = torch.stack([tokens[one], tokens[other]], dim=-1).flatten(0, 1).numpy()
+            pairs, _, sums_of_pairs = _gather(pairs, cosines, np.ones(len(pairs)))
+            parts.append((pairs, *sums_of_pairs))
+    pairs, _, (across, contact) = _gather(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return sums.numpy(), pairs, across, contact
+
+
+def _gather(pairs: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Every pair (E, 2) of two different numbers once, and the sums of its values (E,), whichever way round it stands.
+
+    Returns:
+        Sorted pairs (F, 2), the lower number first; an index (F,) at which each stood; sums (F,) of each of `values`.
+    """
+    lower, upper = pairs.min(1), pairs.max(1)
+    places = np.flatnonzero(lower < upper)
+    base = upper.max(initial=0) + 1
+    keys, first, inverse = np.unique((lower * base + upper)[places], return_index=True, return_inverse=True)
+    totals = [np.bincount(inverse, value[places], minlength=len(keys)) for value in values]
+    return np.stack(np.divmod(keys, base), axis=1), places[first], totals
+
+
+def _cosines(sums: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Cosines (E,) of pairs (E, 2) of rows of sums (K, C); 0 where one has no length."""
+    one, other = sums[pairs[:, 0]], sums[pairs[:, 1]]
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / np.maximum(lengths, 1e-12)
 
 
 def drop_flicker(labels: np.ndarray) -> np.ndarray:
@@ -159,7 +187,10 @@ def split_apart(labels: np.ndarray, units: CentredUnits, *, which: np.ndarray) -
     result = labels.astype(np.int64)
     new = int(labels.max()) + 1
     for cluster in which:
-        tracks = join_absent(follow_pieces(labels == cluster, units))
+        mask = labels == cluster
+        if all(ndimage.label(inside)[1] < 2 for inside in mask):
+            continue
+        tracks = join_absent(follow_pieces(mask, units))
         for track in _objects(tracks)[1:]:
             result[tracks == track] = new
             new += 1
@@ -244,20 +275,41 @@ def _vote(tracks: np.ndarray, inside: np.ndarray, units: CentredUnits, *, there:
     known = np.unique(tracks[tracks > 0])
     if len(known) < 2 or not inside.any():
         return np.where(inside, _nearest(tracks, reach=REACH), 0)
-    place, voters = np.argwhere(inside), np.argwhere(tracks > 0)
-    distance = ((place[:, None] - voters) ** 2).sum(-1)
-    cosine = units[here][inside] @ units[there][tracks > 0].T
-    weight = np.exp((cosine.numpy() - 1) / LOOKS - distance / (2 * PLACE**2)) * (distance <= REACH**2)
-    owners = tracks[tracks > 0]
-    votes = np.stack([_sum_of_largest(weight[:, owners == track], VOTERS) for track in known], axis=1)
+    rows, columns = np.nonzero(inside)
+    near = np.pad(_numbered(tracks > 0), REACH)[rows[:, None] + REACH + STEPS[0], columns[:, None] + REACH + STEPS[1]]
+    cosine = _cosines_of_near(units.at(here, inside), units.at(there, tracks > 0), near)
+    weight = np.exp((cosine - 1) / LOOKS - (STEPS**2).sum(0) / (2 * PLACE**2))
+    owners = np.concatenate([[0], tracks[tracks > 0]])[near]
+    votes = [_sum_of_largest(np.where(owners == track, weight, 0), VOTERS) for track in known]
     result = np.zeros_like(tracks)
-    result[inside] = np.where(votes.any(1), known[votes.argmax(1)], 0)
+    result[inside] = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
     return result
 
 
+def _numbered(mask: np.ndarray) -> np.ndarray:
+    """The tokens in a mask (h, w) bool numbered from 1 in its order, 0 outside."""
+    return np.where(mask, mask.cumsum().reshape(mask.shape), 0)
+
+
+def _cosines_of_near(units: Tensor, others: Tensor, near: np.ndarray, *, chunk: int = 256) -> np.ndarray:
+    """Inner products (n, k) of units (n, C) with those of others (m, C) that near (n, k) names, from 1; 0 for 0.
+
+    Both are in the order of the grid, so that the neighbours of a chunk stand close together: a matrix product of those
+    is quicker than rows picked one by one, and does not grow with n * m.
+    """
+    index = torch.from_numpy(near) - 1
+    found = torch.zeros(index.shape)
+    for part, into, own in zip(index.split(chunk), found.split(chunk), units.split(chunk), strict=True):
+        if (part >= 0).any():
+            first = int(part[part >= 0].min())
+            products = own @ others[first : int(part.max()) + 1].T
+            into.copy_(products.take_along_dim((part - first).clamp_(min=0), dim=1)).mul_(part >= 0)
+    return found.numpy()
+
+
 def _sum_of_largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Sum of the `count` largest values of each row (n, m), of all where there are fewer: (n,)."""
-    return np.partition(values, -min(count, values.shape[1]), axis=1)[:, -count:].sum(1)
+    """Sum of the `count` largest values of each row (n, k): (n,)."""
+    return np.partition(values, -count, axis=1)[:, -count:].sum(1)
 
 
 def _complete(now: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> None:
@@ -302,21 +354,34 @@ def _nearest(values: np.ndarray, *, reach: float = np.inf) -> np.ndarray:
 def join_absent(tracks: np.ndarray) -> np.ndarray:
     """Tracks (T, h, w) that are never in a frame together become one, those with the shortest absence first."""
     seen = np.stack([np.bincount(frame.ravel(), minlength=tracks.max() + 1) > 0 for frame in tracks], axis=1)
+    present = np.flatnonzero(seen.any(1))
+    present = present[present > 0]
     becomes = np.arange(len(seen))
-    alive = np.flatnonzero(seen.any(1) & (becomes > 0)).tolist()
-    while pairs := [
-        (_absence(seen[one], seen[other]), one, other)
-        for place, one in enumerate(alive)
-        for other in alive[place + 1 :]
-        if not (seen[one] & seen[other]).any()
-    ]:
-        _, one, other = min(pairs)
-        becomes[becomes == other] = one
-        seen[one] |= seen[other]
-        alive.remove(other)
+    absence = _absences(seen[present])
+    while absence.size:
+        one, other = np.unravel_index(absence.argmin(), absence.shape)  # one < other: symmetric, the first is found
+        if absence[one, other] == NEVER:
+            break
+        becomes[becomes == present[other]] = present[one]
+        apart = np.maximum(absence[one], absence[other]) < NEVER
+        absence[one] = absence[:, one] = np.where(apart, np.minimum(absence[one], absence[other]), NEVER)
+        absence[other] = absence[:, other] = NEVER
     return becomes[tracks]
 
 
-def _absence(one: np.ndarray, other: np.ndarray) -> int:
-    """Frames from where one is seen to where the other is, at least: both (T,) bool, in no frame together."""
-    return int(np.abs(np.subtract.outer(np.flatnonzero(one), np.flatnonzero(other))).min())
+def _absences(seen: np.ndarray) -> np.ndarray:
+    """Frames from where one track is seen to where another is, at least: seen (K, T) bool -> (K, K) int32, symmetric.
+
+    `NEVER` where both are in a frame together, as each is with itself.
+    """
+    track, frame = np.nonzero(seen)  # of all tracks one after the other
+    starts = np.searchsorted(track, np.arange(len(seen)))
+    absence = np.empty((len(seen), len(seen)), dtype=np.int32)
+    for row, frames in zip(absence, np.split(frame, starts)[1:], strict=True):
+        here = np.arange(seen.shape[1])
+        later = frames[np.searchsorted(frames, here).clip(max=len(frames) - 1)]
+        earlier = frames[(np.searchsorted(frames, here, side="right") - 1).clip(min=0)]
+        distance = np.minimum(abs(later - here), abs(here - earlier))
+        row[:] = np.minimum.reduceat(distance[frame], starts)
+    absence[absence == 0] = NEVER
+    return absence

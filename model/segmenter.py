@@ -33,8 +33,8 @@ FLOAT_BYTES = 4
 
 @dataclass
 class Segmentation:
-    """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: the same
-    with the number of the object that each token is of, of `model.objects`; None where these were not asked for."""
+    """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
+    int32 object of every token, as `find_objects` makes them of the clusters; None where these were not asked for."""
 
     labels: np.ndarray
     num_clusters: int

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -5,7 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from model.objects import (
+    LOOKS,
+    PLACE,
+    REACH,
+    VOTERS,
     CentredUnits,
+    _vote,
     border_ratios,
     drop_flicker,
     find_objects,
@@ -57,6 +64,15 @@ def test_an_edge_keeps_apart_what_is_alike_on_the_whole():
     assert len(np.unique(merge_alike(labels, CentredUnits(features.view(1, 32, 2), (4, 8))))) == 2
     features[:, 1:3, 3], features[:, 1:3, 4] = torch.tensor([1.0, 2]), torch.tensor([1.0, -2])
     assert len(np.unique(merge_alike(labels, CentredUnits(features.view(1, 32, 2), (4, 8))))) == 3
+
+
+def test_a_gradual_change_keeps_apart_what_differs_on_the_whole():
+    """Neighbouring tokens are 20 degrees apart, the means of the clusters 80."""
+    labels = video(["00000000 11112222 11112222 11112222 11112222 00000000"])
+    angles = torch.arange(8).mul(20).deg2rad()
+    features = torch.stack([angles.cos(), angles.sin()], dim=-1).repeat(1, 6, 1, 1)
+    features[:, [0, 5]] = -2 * features[0, 1].mean(0)
+    assert same_partition(merge_alike(labels, CentredUnits(features.flatten(1, 2), (6, 8))), labels)
 
 
 def test_flicker_is_dropped_and_change_is_not():
@@ -140,10 +156,24 @@ def test_specks_and_short_lives_stay_with_the_largest():
 def test_whole_objects_of_a_video():
     """Two of a kind, each of two parts, before a background: two clusters too many and one too few."""
     labels = video(["000000000000 011000000110 022000000220 000000000000"] * 6)
-    found = find_objects(labels, features_of(labels, [[-1.0, 0, 0], [1, 0.2, 0], [1, -0.2, 0]]))
+    labels[3, 1, 1] = 0  # for a moment
+    features = features_of(labels, [[8.0, 5, 5], [10, 5.2, 5], [10, 4.8, 5]])  # alike but for what they have in common
+    found = find_objects(labels, features)
     expected = video(["000000000000 011000000220 011000000220 000000000000"] * 6)
     assert same_partition(found, expected)
     assert found.dtype == np.int32
+    counts = {
+        (merge, split): find_objects(labels, features, merge=merge, split=split).max() + 1
+        for merge in (False, True)
+        for split in (False, True)
+    }
+    # The parts alone have two tokens a piece, too few to be objects.
+    assert counts == {(False, False): 3, (True, False): 2, (False, True): 3, (True, True): 3}
+
+
+def test_a_background_in_two_pieces_stays_one():
+    labels = video([" ".join(["000011110000"] * 6)] * 6)
+    assert same_partition(find_objects(labels, features_of(labels, [[-1.0, 0], [1, 0]])), labels)
 
 
 def test_border_ratio():
@@ -177,3 +207,69 @@ def test_tracks_cover_the_mask(mask):
     tracks = follow(mask)
     assert ((tracks > 0) == mask).all()
     assert ((join_absent(tracks) > 0) == mask).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1))
+def test_the_shortest_absence_is_bridged_first(seed):
+    """Against every pair of tracks looked at anew after each that is joined."""
+    random = np.random.default_rng(seed)
+    tracks = random.integers(1, 12, (random.integers(1, 12), 1, 3)) * (random.random((1, 3)) < 0.8)
+    seen = {track: {frame for frame in range(len(tracks)) if track in tracks[frame]} for track in np.unique(tracks)}
+    expected = tracks.copy()
+    seen.pop(0, None)
+    while pairs := [
+        (min(abs(here - there) for here in seen[one] for there in seen[other]), one, other)
+        for one in seen
+        for other in seen
+        if one < other and not seen[one] & seen[other]
+    ]:
+        _, one, other = min(pairs)
+        expected[expected == other] = one
+        seen[one] |= seen.pop(other)
+    assert (join_absent(tracks) == expected).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1))
+def test_votes_are_of_the_nearest_and_most_alike(seed):
+    """Against the weights of all pairs of tokens."""
+    random = np.random.default_rng(seed)
+    height, width = random.integers(1, 24, 2)
+    tracks, inside = random.integers(0, 4, (height, width)), random.random((height, width)) < 0.7
+    units = CentredUnits(torch.from_numpy(random.normal(size=(2, height * width, 4))), (height, width))
+    known, voters, places = np.unique(tracks[tracks > 0]), np.argwhere(tracks > 0), np.argwhere(inside)
+    if len(known) < 2:
+        return
+    distance = ((places[:, None] - voters) ** 2).sum(-1)
+    cosine = (units[1][inside] @ units[0][tracks > 0].T).numpy()
+    weight = np.exp((cosine - 1) / LOOKS - distance / (2 * PLACE**2)) * (distance <= REACH**2)
+    votes = [np.sort(weight[:, tracks[tracks > 0] == track], axis=1)[:, -VOTERS:].sum(1) for track in known]
+    expected = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
+    assert _vote(tracks, inside, units, there=0, here=1)[inside].tolist() == expected.tolist()
+
+
+def test_what_is_in_one_piece_is_not_split():
+    """However far it jumps from frame to frame."""
+    assert np.unique(split(video(rows("1100000000000", 3, 4) + rows("0000000000011", 3, 4)), [1])).tolist() == [0, 1]
+
+
+def peak_memory(function, *args, **options) -> int:
+    tracemalloc.start()
+    try:
+        function(*args, **options)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_pairs_of_clusters():
+    labels = np.arange(50 * 80).reshape(1, 50, 80)
+    units = CentredUnits(torch.randn(1, 4000, 64, generator=torch.Generator().manual_seed(0)), (50, 80))
+    assert peak_memory(merge_alike, labels, units) < 4000**2
+
+
+def test_memory_does_not_grow_with_pairs_of_tokens():
+    mask = np.ones((2, 50, 80), dtype=bool)
+    mask[:, :, 40] = False
+    assert peak_memory(follow, mask) < 2 * 4000**2

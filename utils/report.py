@@ -113,7 +113,7 @@ def _cell(j: float, f: float) -> str:
 
 
 def _cost_row(name: str, entry: dict[str, Any]) -> str:
-    clusters, objects = (f"{entry.get(counted) or 0:.4g}" for counted in ("clusters", "objects"))
+    clusters, objects = (f"{entry.get(counted) or 0:.1f}".removesuffix(".0") for counted in ("clusters", "objects"))
     times = " | ".join(f"{entry['seconds'].get(stage, 0.0) / entry['frames']:.3f}" for stage in STAGES)
     return f"| {name} | {entry['frames']} | {clusters} | {objects} | {times} |"
 
