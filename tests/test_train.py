@@ -12,7 +12,8 @@ import torch
 import train as train_program
 from model import step
 from model.watch import Watch
-from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
+from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis, moving_disk
+from tests.test_network import make_network
 from utils.checkpoint import load_tensors
 from utils.device import choose_device
 from utils.errors import UserError
@@ -255,6 +256,17 @@ def test_lr_clips_scales_the_rate_with_the_clips_of_a_step(davis, tmp_path, run_
     scaled, plain = ([record["lr"] for record in log_of(tmp_path / name)[1:]] for name in "ab")
     assert plain[0] == pytest.approx(1e-4)
     assert scaled == pytest.approx([rate / 2 for rate in plain])
+
+
+def test_a_block_that_has_collapsed_is_never_the_best(tiny_weights):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=8.0)
+    clip = torch.from_numpy(np.stack([moving_disk(index, size=(64, 96), seed=0)[0] for index in range(6)]))
+    look = Watch(network, [clip.permute(0, 3, 1, 2)], tau=1e6).measure(network)
+    assert look["clusters_per_clip"] == 1
+    assert look["mirror_agreement"] == 0
+    assert look["clusters_per_clip_auto"] > 1
+    assert look["mirror_agreement_auto"] > 0
 
 
 def test_patience_ends_a_run_and_the_end_is_final(davis, tmp_path, run_train, monkeypatch, capsys):
