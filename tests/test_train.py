@@ -269,6 +269,27 @@ def test_a_block_that_has_collapsed_is_never_the_best(tiny_weights):
     assert look["mirror_agreement_auto"] > 0
 
 
+def test_a_run_that_goes_on_knows_the_frames_that_could_not_be_read(davis, tmp_path, run_train, monkeypatch, capsys):
+    monkeypatch.setattr("data.clips.MAX_BAD_SHARE", 0.9)
+    frames = sorted((davis / "JPEGImages/480p/ant").iterdir())
+    for frame in frames:
+        frame.write_text("no image")
+    common = ["--basepath", davis / "JPEGImages", "--output_path", tmp_path / "run", "--resume_path", "auto",
+              "--watch_clips", 1, "--gap", 1]  # fmt: skip
+    run_train(*common, "--num_train_steps", 6, "--seed", 1)
+    met = load_tensors(tmp_path / "run/last.pt")["bad_frames"]
+    assert len(met) == log_of(tmp_path / "run")[-1]["bad_frames"] > 1
+    Path(met[0]).write_bytes(next((davis / "JPEGImages/480p/bee").iterdir()).read_bytes())  # mended in between
+    capsys.readouterr()
+    run_train(*common, "--num_train_steps", 12, "--seed", 1)
+    warned = capsys.readouterr().err
+    assert not any(f"{file}: unreadable" in warned for file in met)
+    after = load_tensors(tmp_path / "run/last.pt")["bad_frames"]
+    assert met[0] not in after
+    assert set(met[1:]) <= set(after)
+    assert log_of(tmp_path / "run")[7]["bad_frames"] >= len(met) - 1
+
+
 def test_patience_ends_a_run_and_the_end_is_final(davis, tmp_path, run_train, monkeypatch, capsys):
     scores = iter([0.0, 0.5, 0.7, 0.6, 0.7, 0.9])  # the first before training, which does not count
     measure = Watch.measure
