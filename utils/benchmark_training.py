@@ -125,7 +125,7 @@ def plain_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step
     """A step by `model.plain_training`, with the queries that train.py draws."""
     settings = train.make_parser().parse_args([])
     optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
-    plain_training.write_out_attention(network)
+    plain_training.write_out(network)
     device = next(network.parameters()).device
     height, width = network.backbone.grid_size(*args.resolution)
 
