@@ -290,6 +290,19 @@ def test_a_run_that_goes_on_knows_the_frames_that_could_not_be_read(davis, tmp_p
     assert log_of(tmp_path / "run")[7]["bad_frames"] >= len(met) - 1
 
 
+def test_a_run_of_the_unfused_optimizer_goes_on(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--output_path", tmp_path / "run"]
+    run_train(*common, "--num_train_steps", 2)
+    content = load_tensors(tmp_path / "run/last.pt")
+    assert all(group["fused"] for group in content["optimizer"]["param_groups"])
+    for group in content["optimizer"]["param_groups"]:
+        group["fused"] = None
+    torch.save(content, tmp_path / "run/last.pt")
+    run_train(*common, "--num_train_steps", 3, "--resume_path", "auto")
+    content = load_tensors(tmp_path / "run/last.pt")
+    assert all(group["fused"] for group in content["optimizer"]["param_groups"])
+
+
 def test_patience_ends_a_run_and_the_end_is_final(davis, tmp_path, run_train, monkeypatch, capsys):
     scores = iter([0.0, 0.5, 0.7, 0.6, 0.7, 0.9])  # the first before training, which does not count
     measure = Watch.measure
