@@ -26,7 +26,7 @@ def test_table_and_picture_of_checkpoints(davis, tmp_path, run_train, run_eval, 
     assert [(row[2], row[3]) for row in rows] == [
         ("fixed tau", "0"), ("fixed tau", "2"), ("fixed tau", "4"), ("tau auto", "2"), ("tau auto", "4"),
     ]  # fmt: skip
-    assert all(row[:2] == ["| DAVIS val", f"identity start, {run}"] for row in rows)
+    assert all(row[:2] == ["| DAVIS val", f"identity start, lr 1e-05, {run}"] for row in rows)
     assert all(float(row[5]) >= 1 and 0 <= float(row[6]) <= 100 for row in rows)
     assert cv2.imread(str(tmp_path / "s.png")).std() > 5
 

@@ -68,7 +68,8 @@ def read_point(folder: Path) -> Point:
     rule = AUTO if tau == content.get("tau_auto") else FIXED
     start = config.get("init")
     temperature = config.get("temperature") if start == "identity" else None
-    return Point(dataset, f"{start} start, {config.get('output_path')}", step, tau, rule, temperature, values)
+    run = f"{start} start, lr {config.get('lr')}, {config.get('output_path')}"
+    return Point(dataset, run, step, tau, rule, temperature, values)
 
 
 def _checkpoint_of(folder: Path, scores: Path, sha256: str) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def draw(found: dict[str, dict[tuple[str, str], list[Point]]], picture: Path) ->
                 known = [(point.step, point.values[measure]) for point in points if measure in point.values]
                 axis.plot(
                     *zip(*known, strict=True), marker=".", color=f"C{runs.index(run)}", linewidth=1.2,
-                    linestyle="--" if rule == AUTO else "-", label=f"{run.split(',')[0]}, {rule}",
+                    linestyle="--" if rule == AUTO else "-", label=f"{run.rpartition(',')[0]}, {rule}",
                 )  # fmt: skip
             axis.set_title(f"{dataset}: {TITLES[measure]}", fontsize=9)
             axis.grid(alpha=0.3)
