@@ -164,12 +164,13 @@ def run(
     num_parameters = sum(p.numel() for p in network.blocks.parameters())
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
     batches = fetch(make_loader(args, clips, first_step), stop)
-    bad_frames = BadFrames(num_images)
+    bad_frames = BadFrames.of(videos, (resumed or {}).get("bad_frames"))
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
+    origin = {"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)}
     records = Records(
         args, network, step=first_step, resumed=resumed,
         watch=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
-        origin={"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)},
+        origin=origin | {"bad_frames": bad_frames.files},  # as they are when a checkpoint is written
         save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler, start=start),
     )  # fmt: skip
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from data.frames import UnreadableImage, list_images, read_image, resize
+from data.frames import UnreadableImage, is_readable, list_images, read_image, resize
 from data.transforms import ClipAugmentation
 from utils import distributed
 from utils.checkpoint import write_whole
@@ -261,11 +261,29 @@ class StepSampler(Sampler[int]):
 
 
 class BadFrames:
-    """Image files that could not be read: each is warned about once; more than 1 % of all is an error."""
+    """Image files that could not be read: each is warned about once; more than 1 % of all is an error.
 
-    def __init__(self, total: int):
+    Args:
+        total: image files there are.
+        known: files counted from the beginning.
+
+    Attributes:
+        files: in the order they were met; the same list throughout.
+    """
+
+    def __init__(self, total: int, known: Iterable[str] = ()):
         self.total = total
-        self.files: set[str] = set()
+        self.files = list(known)
+
+    @classmethod
+    def of(cls, videos: dict[str, list[Path]], known: Any = None) -> "BadFrames":
+        """Of the frames of `videos`; of those that a run knew as bad before it was stopped, what is bad still counts.
+
+        known: what its checkpoint has, `files`, or whatever stands there in its place.
+        """
+        known = {file for file in known if isinstance(file, str)} if isinstance(known, list) else set()
+        frames = [path for paths in videos.values() for path in paths if str(path) in known] if known else []
+        return cls(sum(map(len, videos.values())), [str(path) for path in frames if not is_readable(path)])
 
     def add(self, batch: Clip) -> None:
         """Count what a batch met on its way.
@@ -273,8 +291,8 @@ class BadFrames:
         Raises:
             UserError: more than 1 % of the image files are unreadable, or no clip could be read whole.
         """
-        for file in sorted(set(batch.bad) - self.files):
-            self.files.add(file)
+        for file in sorted(set(batch.bad).difference(self.files)):
+            self.files.append(file)
             tqdm.write(f"warning: {file}: unreadable, skipped ({len(self.files)} so far)", file=sys.stderr)
         if batch.frames is None or len(self.files) > MAX_BAD_SHARE * self.total:
             raise UserError(

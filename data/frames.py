@@ -37,6 +37,15 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(array).permute(2, 0, 1)
 
 
+def is_readable(path: Path) -> bool:
+    """Whether `read_image` takes the file."""
+    try:
+        read_image(path)
+    except UnreadableImage:
+        return False
+    return True
+
+
 def resize(image: Tensor, resolution: tuple[int, int]) -> Tensor:
     """(3, H, W) uint8 to `resolution` (height, width), uint8: bilinear, without antialiasing.
 

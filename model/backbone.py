@@ -9,7 +9,7 @@ from typing import Any
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +41,7 @@ class Backbone(nn.Module):
         dim: width C of the key features.
         patch_size: (height, width) of a patch in pixels.
         has_cls: whether the ViT has a CLS token.
+        cls_alone: whether only the CLS token goes all the way through the last block, where it is asked for.
     """
 
     def __init__(self, vit: nn.Module, *, name: str, image_stats: str = "imagenet"):
@@ -50,6 +51,7 @@ class Backbone(nn.Module):
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
         self.has_cls = getattr(vit, "cls_token", None) is not None
         self.dim = _key_projection(vit.blocks[-1].attn)[0].shape[0]
+        self.cls_alone = self.has_cls and _is_usual(vit.blocks[-1])
         mean, std = IMAGE_STATS[image_stats]
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -88,9 +90,10 @@ class Backbone(nn.Module):
         """
         images = (_to_unit_range(images) - self.mean) / self.std
         last = self.vit.blocks[-1]
-        if not with_cls:
+        if not with_cls or self.cls_alone:
             hidden = self._run_until(images, block=len(self.vit.blocks) - 2)
-            return self._keys(last.norm1(hidden)), None  # pre-norm, as checked
+            normed = last.norm1(hidden)  # pre-norm, as checked
+            return self._keys_and_cls(hidden, normed) if with_cls else (self._keys(normed), None)
         attention_input = []
         hook = last.attn.register_forward_pre_hook(lambda _, args: attention_input.append(args[0]))
         try:
@@ -109,6 +112,22 @@ class Backbone(nn.Module):
             patches, prefix = output
             return torch.cat([prefix, patches], dim=1)
         return output
+
+    def _keys_and_cls(self, hidden: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, from the input of the last block and what its norm makes of it: (B, prefix + N, C).
+
+        Keys and values of all tokens, but query, projection and MLP of the CLS token alone: a sixth of the block.
+        """
+        block = self.vit.blocks[-1]
+        attn, qkv = block.attn, block.attn.qkv
+        queried, rest = (None, None) if qkv.bias is None else qkv.bias.split([self.dim, 2 * self.dim])
+        query = F.linear(normed[:, :1], qkv.weight[: self.dim], queried)
+        keys, values = F.linear(normed, qkv.weight[self.dim :], rest).chunk(2, dim=-1)
+        heads = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in (query, keys, values))
+        seen = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        cls = hidden[:, :1] + block.ls1(attn.proj(seen))
+        cls = cls + block.ls2(block.mlp(block.norm2(cls)))
+        return keys[:, self.vit.num_prefix_tokens :], cls[:, 0]
 
     def _keys(self, attention_input: Tensor) -> Tensor:
         """The key third of the last qkv, patch tokens only. Taken from the attention's input, so that it does not
@@ -252,6 +271,14 @@ def _check_is_vit(vit: nn.Module, name: str) -> None:
         and not hasattr(vit.patch_embed, "backbone")  # hybrid: its patches do not tile the image
     ):
         raise UserError(f"--backbone {name}: not a plain ViT with self-attention blocks; choose another")
+
+
+def _is_usual(block: nn.Module) -> bool:
+    """Whether a block is computed as in the first ViTs, with at most a scale on each branch."""
+    if type(block) is not Block or type(block.attn) is not Attention or block.attn.scale != block.attn.head_dim**-0.5:
+        return False
+    parts = [getattr(block.attn, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
+    return all(part is None or isinstance(part, nn.Identity) for part in parts)
 
 
 def _has_key_projection(attention: nn.Module) -> bool:

@@ -1,15 +1,11 @@
 """The spatio-temporal Transformer block, the only trained part (METHOD.md 2)."""
 
-import math
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import attend
-
-LOG2_E = math.log2(math.e)
+from model.attention import LOG2_E, attend
 
 
 class Attention(nn.Module):

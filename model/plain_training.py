@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from model.network import SpatioTemporalNetwork
 
 
-def write_out_attention(network: SpatioTemporalNetwork) -> None:
-    """Make the backbone compute softmax(q k) v in three steps, as code without fused attention does."""
+def write_out(network: SpatioTemporalNetwork) -> None:
+    """Make the backbone compute softmax(q k) v in three steps, as code without fused attention does, and all tokens of
+    the last layer's output."""
+    network.backbone.cls_alone = False
     for block in network.backbone.vit.blocks:
         block.attn.fused_attn = False
 

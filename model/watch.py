@@ -34,7 +34,7 @@ class Watch:
 
     def measure(self, network: SpatioTemporalNetwork) -> dict[str, float]:
         """Means over the clips, at --tau and at `tau_auto`: `clusters_per_clip`, and `mirror_agreement`, the adjusted
-        Rand index between the clusters of a clip and of its mirror image (1 too where both are one single cluster).
+        Rand index between the clusters of a clip and of its mirror image (0 where both are one single cluster).
         And quantiles of the distances that the clusters are cut by, in nats, see `model.calibration`."""
         found = self.distances(network)
         found["tau_auto"] = found[_name(SHARE)]
@@ -44,7 +44,7 @@ class Watch:
             for encoded, mirrored in self.features:
                 here, there = _cluster(segmenter, *encoded), _cluster(segmenter, *mirrored)
                 counts.append(here.num_clusters)
-                agreements.append(adjusted_rand_score(here.labels.ravel(), there.labels[..., ::-1].ravel()))
+                agreements.append(_agreement(here, there))
             found[f"clusters_per_clip{suffix}"] = float(np.mean(counts))
             found[f"mirror_agreement{suffix}"] = float(np.mean(agreements))
         return found
@@ -71,3 +71,13 @@ def _name(share: float) -> str:
 def _cluster(segmenter: Segmenter, features: Tensor, grid: tuple[int, int]) -> Segmentation:
     """Clusters of a clip, whose features are left as they are."""
     return segmenter.cluster(features.clone(), grid)
+
+
+def _agreement(here: Segmentation, there: Segmentation) -> float:
+    """Adjusted Rand index between a clip's clusters and those of its mirror image, at most 1.
+
+    Two single clusters agree by what the index is defined as, yet a block that has collapsed must not be called best.
+    """
+    if max(here.num_clusters, there.num_clusters) < 2:
+        return 0.0
+    return adjusted_rand_score(here.labels.ravel(), there.labels[..., ::-1].ravel())

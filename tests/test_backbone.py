@@ -55,6 +55,10 @@ def test_keys_and_cls_are_the_last_layers(name):
     alone, none = backbone(images)
     assert none is None
     torch.testing.assert_close(alone, keys)
+    assert backbone.cls_alone == ("dinov3" not in name)
+    backbone.cls_alone = False
+    for short, whole in zip((keys, cls), backbone(images, with_cls=True), strict=True):
+        torch.testing.assert_close(short, whole)
 
     # Independently: the whole forward pass, with the last attention's input and the last block's output looked at.
     seen = {}

@@ -9,7 +9,7 @@ import pytest
 
 from data.sprites import write_sprites
 from model.segmenter import key_frame_indices
-from utils import benchmark
+from utils import benchmark, benchmark_training
 from utils.errors import UserError
 from utils.report import STAGES
 
@@ -79,6 +79,18 @@ def test_benchmark_of_training(tmp_path):
         assert float(ours[loss]) > 0
         assert float(ours[loss]) == pytest.approx(float(plain[loss]), rel=1e-4, abs=2e-6)
         assert float(kept[loss]) == pytest.approx(float(plain[loss]), rel=2e-2, abs=2e-3)  # half precision
+
+
+def test_what_the_benchmark_of_training_says():
+    row = {"step": 2.0, "cpu": 2.0, "backbone": 1.0, "base_gb": 1.0, "peak_gb": 1.5}
+    rows = {"plain": row | {"step": 3.0, "cpu": 4.0, "peak_gb": 2.0}, benchmark_training.PROGRAM: row,
+            benchmark_training.COMPILED: row | {"step": 2.2}}  # fmt: skip
+    first, second, third = benchmark_training.comparisons(rows)
+    assert first == "a step of train.py takes 2.00 times its backbone"
+    assert "1.50 times as fast as plain (2.00 times by seconds computed), in 0.75 of its memory" in second
+    assert second.endswith("libraries and weights in 0.50")
+    assert third == "train.py, compiled: 1.100 times the time, 1.000 times the computing"
+    assert benchmark_training.comparisons({"plain": row}) == []
 
 
 def test_growth(tmp_path):

@@ -12,7 +12,8 @@ import torch
 import train as train_program
 from model import step
 from model.watch import Watch
-from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
+from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis, moving_disk
+from tests.test_network import make_network
 from utils.checkpoint import load_tensors
 from utils.device import choose_device
 from utils.errors import UserError
@@ -255,6 +256,51 @@ def test_lr_clips_scales_the_rate_with_the_clips_of_a_step(davis, tmp_path, run_
     scaled, plain = ([record["lr"] for record in log_of(tmp_path / name)[1:]] for name in "ab")
     assert plain[0] == pytest.approx(1e-4)
     assert scaled == pytest.approx([rate / 2 for rate in plain])
+
+
+def test_a_block_that_has_collapsed_is_never_the_best(tiny_weights):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=8.0)
+    clip = torch.from_numpy(np.stack([moving_disk(index, size=(64, 96), seed=0)[0] for index in range(6)]))
+    look = Watch(network, [clip.permute(0, 3, 1, 2)], tau=1e6).measure(network)
+    assert look["clusters_per_clip"] == 1
+    assert look["mirror_agreement"] == 0
+    assert look["clusters_per_clip_auto"] > 1
+    assert look["mirror_agreement_auto"] > 0
+
+
+def test_a_run_that_goes_on_knows_the_frames_that_could_not_be_read(davis, tmp_path, run_train, monkeypatch, capsys):
+    monkeypatch.setattr("data.clips.MAX_BAD_SHARE", 0.9)
+    frames = sorted((davis / "JPEGImages/480p/ant").iterdir())
+    for frame in frames:
+        frame.write_text("no image")
+    common = ["--basepath", davis / "JPEGImages", "--output_path", tmp_path / "run", "--resume_path", "auto",
+              "--watch_clips", 1, "--gap", 1]  # fmt: skip
+    run_train(*common, "--num_train_steps", 6, "--seed", 1)
+    met = load_tensors(tmp_path / "run/last.pt")["bad_frames"]
+    assert len(met) == log_of(tmp_path / "run")[-1]["bad_frames"] > 1
+    Path(met[0]).write_bytes(next((davis / "JPEGImages/480p/bee").iterdir()).read_bytes())  # mended in between
+    capsys.readouterr()
+    run_train(*common, "--num_train_steps", 12, "--seed", 1)
+    warned = capsys.readouterr().err
+    assert not any(f"{file}: unreadable" in warned for file in met)
+    after = load_tensors(tmp_path / "run/last.pt")["bad_frames"]
+    assert met[0] not in after
+    assert set(met[1:]) <= set(after)
+    assert log_of(tmp_path / "run")[7]["bad_frames"] >= len(met) - 1
+
+
+def test_a_run_of_the_unfused_optimizer_goes_on(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--output_path", tmp_path / "run"]
+    run_train(*common, "--num_train_steps", 2)
+    content = load_tensors(tmp_path / "run/last.pt")
+    assert all(group["fused"] for group in content["optimizer"]["param_groups"])
+    for group in content["optimizer"]["param_groups"]:
+        group["fused"] = None
+    torch.save(content, tmp_path / "run/last.pt")
+    run_train(*common, "--num_train_steps", 3, "--resume_path", "auto")
+    content = load_tensors(tmp_path / "run/last.pt")
+    assert all(group["fused"] for group in content["optimizer"]["param_groups"])
 
 
 def test_patience_ends_a_run_and_the_end_is_final(davis, tmp_path, run_train, monkeypatch, capsys):

@@ -6,8 +6,11 @@
         --resolution 196 392 --csv assets/benchmark_training.csv
 
 Each measurement has a process of its own, so that peak memory is its own; it warms up for two steps and reports
-medians. Clips are read beforehand. `backbone` is its forward pass alone, of the same frames. `plain` is
-`model.plain_training`: METHOD.md 1 to 3 word by word. Steps are without dropout, so that losses can be compared.
+medians. `cpu` is seconds computed by all cores together, which other work on the machine changes less than those that
+a `step` took. Clips are read beforehand; `base_gb` is memory just before the first step: libraries and weights.
+`backbone` is its forward pass alone, of the same frames. `plain` is `model.plain_training`: METHOD.md 1 to 3 word by
+word. Steps are without dropout, so that losses can be compared. `--engines` also measures what was tried: the optimizer
+in a loop over parameters, and `torch.compile` of the backbone's layers and the block's MLP, whose first step compiles.
 
 An entry point like train.py: nothing imports it, which is why it may import `train`.
 """
@@ -37,7 +40,8 @@ from utils.errors import run_main
 from utils.folders import check_writable
 
 WARM_UP = 2  # steps
-CACHED = "train.py --feature_cache"
+PROGRAM, CACHED = "train.py", "train.py --feature_cache"
+LOOPED, COMPILED = "train.py, optimizer in a loop", "train.py, compiled"
 Step = Callable[[Tensor, int], dict[str, float]]
 
 
@@ -47,18 +51,37 @@ def main() -> None:
         check_writable(args.csv.parent, flag="--csv")
     if args.basepath is None:
         args.basepath = str(write_sprites(Path(DEFAULT_ROOT)))
-    rows = []
-    for engine in ENGINES:
+    rows = {}
+    for engine in dict.fromkeys(args.engines):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-            rows.append(pool.submit(measure, args, engine).result())
-        print_row(rows[-1], first=len(rows) == 1)
+            rows[engine] = pool.submit(measure, args, engine).result()
+        print_row(rows[engine], first=len(rows) == 1)
         if args.csv:
-            write_csv(args.csv, rows[-1:])
-    plain, ours, cached = rows
-    print(f"a step is {plain['step'] / ours['step']:.2f} times as fast as plain and takes "
-          f"{ours['step'] / ours['backbone']:.2f} times its backbone, in {ours['peak_gb'] / plain['peak_gb']:.2f} of "
-          f"plain's memory; with kept features it is {ours['step'] / cached['step']:.2f} times as fast again; "
-          f"{machine()}")  # fmt: skip
+            write_csv(args.csv, [rows[engine]])
+    for line in comparisons(rows):
+        print(line)
+    print(machine())
+
+
+def comparisons(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """What one engine gains over another, in words, where both were measured."""
+    lines, ours = [], rows.get(PROGRAM)
+    if not ours:
+        return lines
+    lines.append(f"a step of {PROGRAM} takes {ours['step'] / ours['backbone']:.2f} times its backbone")
+    if plain := rows.get("plain"):
+        above = [row["peak_gb"] - row["base_gb"] for row in (ours, plain)]
+        lines.append(f"it is {plain['step'] / ours['step']:.2f} times as fast as plain "
+                     f"({plain['cpu'] / ours['cpu']:.2f} times by seconds computed), in "
+                     f"{ours['peak_gb'] / plain['peak_gb']:.2f} of its memory; of what comes on top of libraries and "
+                     f"weights in {above[0] / max(above[1], 0.01):.2f}")  # fmt: skip
+    if cached := rows.get(CACHED):
+        lines.append(f"with kept features it is {ours['step'] / cached['step']:.2f} times as fast again")
+    tried = [name for name in (LOOPED, COMPILED) if name in rows]
+    return lines + [
+        f"{name}: {rows[name]['step'] / ours['step']:.3f} times the time, {rows[name]['cpu'] / ours['cpu']:.3f} times "
+        "the computing" for name in tried
+    ]  # fmt: skip
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -68,6 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_frames", type=positive_int, default=3)
     add("--batch_size", type=positive_int, default=2)
     add("--steps", type=positive_int, default=7, help="of which the median counts")
+    add("--engines", nargs="+", choices=tuple(ENGINES), default=("plain", PROGRAM, CACHED))
     return parser
 
 
@@ -85,14 +109,16 @@ def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
         for number in range(WARM_UP + args.steps)
     ]
     step = ENGINES[engine](args, network)
-    took, losses = [], []
+    took, computed, losses = [], [], []
     inputs = [network.embed(batch.to(device)).half().cpu() for batch in batches] if engine == CACHED else batches
+    base = peak_memory_gb(device)
     for number, batch in enumerate(inputs):
         synchronize(device)
-        start = time.perf_counter()
+        start, computing = time.perf_counter(), time.process_time()
         losses.append(step(batch, number))
         synchronize(device)
         took.append(time.perf_counter() - start)
+        computed.append(time.process_time() - computing)
     peak = peak_memory_gb(device)
     backbone = []
     for batch in batches[: WARM_UP + 3]:
@@ -105,27 +131,43 @@ def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     return {
         "engine": engine, "tokens": "x".join(map(str, network.backbone.grid_size(*args.resolution))),
         "frames": args.num_frames, "batch": args.batch_size, "step": round(statistics.median(took[WARM_UP:]), 3),
-        "backbone": round(statistics.median(backbone[WARM_UP:]), 3), "peak_gb": round(peak, 2),
+        "cpu": round(statistics.median(computed[WARM_UP:]), 3),
+        "backbone": round(statistics.median(backbone[WARM_UP:]), 3),
+        "base_gb": round(base, 2), "peak_gb": round(peak, 2),
         "semantic": round(losses[0]["loss_semantic"], 6), "motion": round(losses[0]["loss_motion"], 6),
         "amp": "none" if engine == "plain" else args.amp,
         "device": str(device), "threads": torch.get_num_threads(), "backbone_name": args.backbone, "runs": args.steps,
     }  # fmt: skip
 
 
-def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
-    """A step of train.py."""
+def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork, *, fused: bool | None = True) -> Step:
+    """A step of train.py, its optimizer `fused` or in torch's usual way, which on a CPU is a loop."""
     settings = train.make_parser().parse_args([])
     settings.resolution, settings.num_frames, settings.amp = tuple(args.resolution), args.num_frames, args.amp
     optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
+    for group in optimizer.param_groups:
+        group["fused"] = fused
     scaler = torch.amp.GradScaler(enabled=False)
     return lambda batch, number: train_step(settings, network, optimizer, scaler, [batch], step=number)
+
+
+def looped_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
+    """A step of train.py whose optimizer takes one operation after the other of one parameter after the other."""
+    return program_step(args, network, fused=None)
+
+
+def compiled_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
+    """A step of train.py, compiled but for what `model.attention` computes."""
+    for layer in (*network.backbone.vit.blocks, *(block.mlp for block in network.blocks)):
+        layer.compile()
+    return program_step(args, network)
 
 
 def plain_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
     """A step by `model.plain_training`, with the queries that train.py draws."""
     settings = train.make_parser().parse_args([])
     optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
-    plain_training.write_out_attention(network)
+    plain_training.write_out(network)
     device = next(network.parameters()).device
     height, width = network.backbone.grid_size(*args.resolution)
 
@@ -145,7 +187,9 @@ def plain_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step
     return step
 
 
-ENGINES = {"plain": plain_step, "train.py": program_step, CACHED: program_step}
+ENGINES = {
+    "plain": plain_step, PROGRAM: program_step, CACHED: program_step, LOOPED: looped_step, COMPILED: compiled_step,
+}  # fmt: skip
 
 if __name__ == "__main__":
     run_main(main)

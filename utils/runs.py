@@ -213,6 +213,8 @@ def restore_run(
 ) -> int:
     """Continue the run of a checkpoint that `check_run` let pass; returns its step."""
     try:
+        for held, group in zip(content["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
+            held["fused"] = group["fused"]  # how it is computed is this process's affair
         optimizer.load_state_dict(content["optimizer"])
         if content["scaler"] and scaler.is_enabled():  # empty where the run had no need of one
             scaler.load_state_dict(content["scaler"])
