@@ -250,6 +250,9 @@ class RleVideo:
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
+OUTSIDE = 4  # pycocotools takes memory for every pixel that an outline passes, wherever it is
+
+
 def decode_segmentation(segmentation: object, size: tuple[int, int], source: str) -> np.ndarray:
     """A COCO segmentation as (H, W) bool.
 
@@ -282,6 +285,8 @@ def _rle_of_polygons(polygons: list, height: int, width: int) -> dict:
         numbers = isinstance(points, list) and all(type(number) in (int, float) for number in points)
         if not numbers or len(points) < 6 or len(points) % 2:
             raise ValueError("a polygon is not x, y, x, y, ... of three corners or more")
+        if not all(abs(number) <= OUTSIDE * max(height, width) for number in points):
+            raise ValueError(f"a polygon has corners far outside of the {_size((height, width))} pixels")
     rle = coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 

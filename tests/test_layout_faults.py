@@ -223,6 +223,13 @@ FAULTS = {
     "vis no videos": ("ytvis19", vis(lambda c: c.pop("videos")), "train.json: has no list of 'videos'"),
     "vis empty": ("ytvis19", vis(lambda c: c["videos"].clear()), "train.json: describes no video"),
     "vis no height": ("ytvis19", vis(lambda c: c["videos"][1].pop("height")), r"videos\[1\] is not as .*'height'"),
+    "vis huge": (
+        "ytvis19", vis(lambda c: c["videos"][1].update(height=10**9)), r"videos\[1\]: 1000000000 x .* is no size",
+    ),
+    "vis infinite": (
+        "ytvis19", vis(lambda c: c["videos"][1].update(width=float("inf"))), r"videos\[1\] is not as in YouTube-VIS",
+    ),
+    "vis flat": ("ytvis19", vis(lambda c: c["videos"][1].update(width=0)), "x 0 is no size of a frame"),
     "vis no masks": (
         "ytvis19", vis(lambda c: c["annotations"][1].pop("segmentations")), r"annotations\[1\] is not as in",
     ),
@@ -272,6 +279,12 @@ FAULTS = {
     "vis characters": ("ytvis19", segmentation(lambda s: {**s, "counts": "!"}), "segmentation of COCO .character"),
     "vis negative": ("ytvis19", segmentation(lambda s: {**s, "counts": [-4, 220]}), "not a segmentation of COCO"),
     "vis number": ("ytvis19", segmentation(lambda s: 7), "not a segmentation of COCO"),
+    "vis far polygon": (
+        "ytvis19", segmentation(lambda s: [[1, 1, 10**9, 1, 1, 10**9]]), "has corners far outside of the 18x12",
+    ),
+    "vis no number": (
+        "ytvis19", segmentation(lambda s: [[1, 1, float("nan"), 1, 1, 5]]), "a polygon has corners far outside",
+    ),
     "vis polygon": ("ytvis19", segmentation(lambda s: [["x"]]), "not a segmentation of COCO"),
     # MOVi
     "movi shard gone": (

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 
 import pytest
 import torch
@@ -406,9 +407,10 @@ def test_a_reader_that_hangs_does_not_keep_a_run_from_ending(davis, tmp_path, ru
 def test_usr1_to_torchrun_saves_and_ends(tmp_path, tiny_weights):
     davis, out = make_davis(tmp_path / "DAVIS"), tmp_path / "run"
     arguments = tiny(tiny_weights, "--basepath", davis, "--output_path", out, "--num_train_steps", 100_000)
-    path = f"export PATH={Path(sys.executable).parent}:$PATH CUDA_VISIBLE_DEVICES=0,1"
-    launcher = f"{path}; . {ROOT}/utils/setup.sh requirements.txt"
-    command = ("bash", "-c", f'{launcher}; exec "${{LAUNCH[@]}}" {ROOT}/train.py "$@"', "--")
+    path = f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH" CUDA_VISIBLE_DEVICES=0,1'
+    root = quote(str(ROOT))
+    launcher = f"{path}; . {root}/utils/setup.sh requirements.txt"
+    command = ("bash", "-c", f'{launcher}; exec "${{LAUNCH[@]}}" {root}/train.py "$@"', "--")
     process = launch([*arguments, "--last_freq", 100_000], command=command)
     wait_for(out / "log.jsonl", process)
     time.sleep(1)

@@ -14,6 +14,8 @@ from data.videos import FrameFolder, Video
 from utils.errors import UserError
 from utils.names import plain_name
 
+MAX_PIXELS = 2**26  # of a frame, so that a damaged JSON does not take all memory; 8K has 2**25
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -138,9 +140,11 @@ def _entry(video: Any, tracks: dict[Any, list[Track]], path: Path, index: int) -
         parts = [str(file).split("/") for file in video["file_names"]]
         size = int(video["height"]), int(video["width"])
         own = tuple(tracks[video["id"]])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: videos[{index}] is not as in YouTube-VIS ({error!r}); download it again") from None
     source = f"{path}, videos[{index}]"
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise UserError(f"{source}: {size[0]} x {size[1]} is no size of a frame; download it again")
     if not parts or any(len(part) != 2 or part[0] != parts[0][0] for part in parts):
         raise UserError(f"{source}: its file names are not all <video>/<frame> of one video; download it again")
     name = plain_name(parts[0][0], source)
