@@ -51,7 +51,8 @@ while killed < int(kills) or len(starts) > 0:
     output = pathlib.Path(folder) / str(len(finished))
     last = output / "last.pt"
     starts.append(last.exists())
-    pid, until = start(output), time.perf_counter() + random.uniform(0.2, 1.0) * seconds
+    began = time.perf_counter()
+    pid, until = start(output), began + random.uniform(0.2, 1.0) * seconds
     if killed >= int(kills):
         until = float("inf")
     done = (0, 0)
@@ -64,6 +65,8 @@ while killed < int(kills) or len(starts) > 0:
         killed += 1
     else:
         assert done[1] == 0, (output, done)
+        if len(starts) == 1:  # the machine may have been busier at the first run
+            seconds = min(seconds, time.perf_counter() - began)
         finished.append(sum(starts))
         starts = []
 print(json.dumps({"killed": killed, "resumed": finished, "seconds": seconds}))
