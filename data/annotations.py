@@ -300,6 +300,8 @@ def run_lengths(counts: str | list) -> list[int]:
     """
     if isinstance(counts, list):
         return [int(run) for run in counts]
+    if not isinstance(counts, str):
+        raise TypeError("its counts are neither text nor a list")
     runs: list[int] = []
     value, shift = 0, 0
     for byte in counts.encode("ascii"):

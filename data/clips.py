@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -218,10 +220,13 @@ def readers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        raise _reader_ended(error) from error
+    except BaseException as error:
+        # The run ends, and torch's word that a reader has too must not come into the message.
+        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+            raise _reader_ended(error) from error
+        raise
 
 
 def _reader_ended(error: Exception) -> UserError:

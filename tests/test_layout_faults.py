@@ -278,6 +278,7 @@ FAULTS = {
     "vis text cut": ("ytvis19", segmentation(lambda s: {**s, "counts": "h"}), "its text ends within a number"),
     "vis characters": ("ytvis19", segmentation(lambda s: {**s, "counts": "!"}), "segmentation of COCO .character"),
     "vis negative": ("ytvis19", segmentation(lambda s: {**s, "counts": [-4, 220]}), "not a segmentation of COCO"),
+    "vis no counts": ("ytvis19", segmentation(lambda s: {**s, "counts": None}), "neither text nor a list"),
     "vis number": ("ytvis19", segmentation(lambda s: 7), "not a segmentation of COCO"),
     "vis far polygon": (
         "ytvis19", segmentation(lambda s: [[1, 1, 10**9, 1, 1, 10**9]]), "has corners far outside of the 18x12",
