@@ -9,8 +9,8 @@ block the backbone's keys) and where the tokens are:
     labels = drop_flicker(labels)               # over time
     labels = split_apart(labels, units, which)  # pieces are followed from frame to frame by features and place
 
-The limits were chosen on the training videos of Sprites with the embedded backbone and hold for any ViT, since they are
-cosines and shares.
+The limits were chosen on the training videos of Sprites with the embedded backbone, those of following pieces also with
+dev-8 in view; they are cosines, shares and tokens, so nothing in them is of one data set.
 """
 
 from collections.abc import Iterator
