@@ -273,3 +273,20 @@ def test_memory_does_not_grow_with_pairs_of_tokens():
     mask = np.ones((2, 50, 80), dtype=bool)
     mask[:, :, 40] = False
     assert peak_memory(follow, mask) < 2 * 4000**2
+
+
+def test_apart_in_a_tenth_of_the_frames_at_least():
+    """Three frames apart are enough in a short video and too few in one where they touch in forty."""
+    short, long = (rows("0001110111000", 3, 3) + rows("0001111110000", 3, times) for times in (10, 40))
+    assert len(np.unique(follow(video(short) == 1))) == 3
+    assert len(np.unique(follow(video(long) == 1))) == 3  # they began apart: two tracks, none the other's child
+    short, long = (rows("0001111110000", 3, 1) + frames for frames in (short, long))
+    assert len(np.unique(follow(video(short) == 1))) == 3
+    assert len(np.unique(follow(video(long) == 1))) == 2
+
+
+def test_an_object_lives_a_tenth_of_the_video():
+    beside = rows("0111000001110", 3, 4)
+    for frames, objects in ((30, 2), (60, 1)):
+        labels = video(beside + rows("0111000000000", 3, frames))
+        assert len(np.unique(split(labels, [1]))) == 1 + objects
