@@ -16,6 +16,7 @@ from torch.nn import functional as F
 CELL = 6  # pixels a token takes along each side where coefficients are fitted
 RADIUS = 8  # of the window, in these pixels: a token and a third to each side
 RIDGE = 1e-4  # added to the variances of colour, which is in [0, 1]: steps below 0.01 are no edges
+AT_ONCE = 4  # labels that coefficients are fitted for together, so that they stay in the cache
 HALF = 2  # coefficients are applied at a resolution so many times lower than the frame's
 
 
@@ -37,19 +38,24 @@ def guided(labels: Tensor, frame: Tensor) -> Tensor:
     height, width = frame.shape[-2:]
     image = frame[None].float() / 255
     coarse = F.interpolate(image, size=(CELL * labels.shape[0], CELL * labels.shape[1]), mode="area")[0]
-    members = F.interpolate(members[None], size=coarse.shape[-2:], mode="bilinear", align_corners=False)[0]
-    slopes, offsets = fit_linear(members, coarse, radius=RADIUS, ridge=RIDGE)
     size = (max(height // HALF, 1), max(width // HALF, 1))
     fine = F.interpolate(image, size=size, mode="area")[0]
-    # A membership at a time, so that what is worked on stays small however many clusters a frame has.
+    # Some memberships at a time, so that what is worked on stays small however many labels a frame has.
     best = torch.full(fine.shape[-2:], -torch.inf, device=frame.device)
     found = torch.zeros(fine.shape[-2:], dtype=torch.int64, device=frame.device)
-    for index, (slope, offset) in enumerate(zip(slopes, offsets, strict=True)):
-        linear = F.interpolate(torch.cat([slope, offset[None]])[None], size=size, mode="bilinear", align_corners=False)
-        value = (linear[0, :3] * fine).sum(0) + linear[0, 3]
-        found[value > best] = index
-        best = torch.maximum(best, value)
+    for first, some in zip(range(0, len(kept), AT_ONCE), members.split(AT_ONCE), strict=True):
+        slopes, offsets = fit_linear(_resize(some, coarse), coarse, radius=RADIUS, ridge=RIDGE)
+        for index, (slope, offset) in enumerate(zip(slopes, offsets, strict=True), start=first):
+            linear = _resize(torch.cat([slope, offset[None]]), fine)
+            value = (linear[:3] * fine).sum(0) + linear[3]
+            found[value > best] = index
+            best = torch.maximum(best, value)
     return nearest(kept[found], frame)
+
+
+def _resize(values: Tensor, like: Tensor) -> Tensor:
+    """Values (K, h, w) at the height and width of `like`, bilinear."""
+    return F.interpolate(values[None], size=like.shape[-2:], mode="bilinear", align_corners=False)[0]
 
 
 UPSAMPLING = {"guided": guided, "nearest": nearest}
