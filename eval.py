@@ -58,6 +58,7 @@ PROPOSALS = {
     "split": {"merge": False, "split": True},
     "clusters": None,
 }
+MERGED_SHARE = 0.6  # of --max_objects that merging leaves; splitting adds to them
 
 
 def make_parser() -> Parser:
@@ -101,6 +102,11 @@ def make_parser() -> Parser:
         "ranked by objectness; clusters: each by itself, ranked by size, as the reference",
     )  # fmt: skip
     method(
+        "--clusters", type=positive_int, nargs=2, metavar=("MIN", "MAX"),
+        help="choose tau for each video where --clustering fast does not find so many clusters at --tau",
+    )  # fmt: skip
+    method("--max_objects", type=positive_int, help="that --proposals objects may give; more are merged, then left out")
+    method(
         "--upsampling", choices=tuple(UPSAMPLING), default="guided",
         help="tokens to pixels: guided by the frame's colours, or nearest, in blocks, as the reference",
     )  # fmt: skip
@@ -125,6 +131,7 @@ def make_parser() -> Parser:
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     args.split = args.split or DATASETS[args.dataset].default_split
+    args.clusters = choose_clusters(args)
     protocols = choose_protocols(args)
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_place(args.dataset, root, split=args.split, flag=flag)
@@ -168,6 +175,17 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     return chosen
 
 
+def choose_clusters(args: argparse.Namespace) -> tuple[int, int] | None:
+    """How many clusters tau is moved for, None where it stays.
+
+    Raises:
+        UserError: the least is more than the most.
+    """
+    if args.clusters and args.clusters[0] > args.clusters[1]:
+        raise UserError(f"--clusters {args.clusters[0]} {args.clusters[1]}: give the lower number first")
+    return tuple(args.clusters) if args.clusters else None
+
+
 def say_limited(args: argparse.Namespace, videos: list[Video]) -> None:
     """Say where --max_key_frames takes effect, so that nobody takes --ratio for the distance of the key frames."""
     counts = {video.name: len(key_frame_indices(len(video.frame_names), args.ratio)) for video in videos}
@@ -186,6 +204,9 @@ def predict(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder
 ) -> None:
     """Write the label PNGs of every video that is not done yet; longest first, shared out over processes."""
+    objects = PROPOSALS[args.proposals]
+    if objects and args.max_objects:
+        objects = objects | {"most": max(round(MERGED_SHARE * args.max_objects), 1)}
     segmenter = Segmenter(
         network,
         key_stride=args.ratio,
@@ -197,7 +218,8 @@ def predict(
         amp=args.amp,
         spill_path=results.path,
         feature_cache=args.feature_cache,
-        objects=PROPOSALS[args.proposals],
+        objects=objects,
+        clusters=args.clusters,
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -209,7 +231,9 @@ def predict(
         clock = Clock(device)
         labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
         scores = score_of(labels)
-        proposals = {kind: choose(kind, labels, scores) for kind in results.kinds}
+        limit = args.max_objects if objects else None
+        limits = {"davis": min(limit or MAX_PROPOSALS, MAX_PROPOSALS), "paper": limit}
+        proposals = {kind: choose(kind, labels, scores, limits) for kind in results.kinds}
         with clock("write"):
             maps = label_maps(clock.iterate("upsample", pixel_labels(args, video, labels, device)), proposals)
             results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
@@ -218,6 +242,7 @@ def predict(
             "video": video.fingerprint,
             "frames": len(video.frame_names),
             "clusters": found.num_clusters,
+            "tau": found.tau,
             "objects": None if found.objects is None else int(labels.max()) + 1,
             "proposals": {kind: describe(labels, ids, scores) for kind, ids in proposals.items()},
             "seconds": found.seconds,
@@ -225,11 +250,11 @@ def predict(
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
 
 
-def choose(kind: str, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def choose(kind: str, labels: np.ndarray, scores: np.ndarray, limits: dict[str, int | None]) -> np.ndarray:
     """Which proposal each label of a video (T, h, w) is, 0 for none, in a kind of predictions."""
     if kind == "foreground":
         return foreground(labels)
-    return rank(labels, scores, max_proposals=MAX_PROPOSALS if kind == "davis" else None)
+    return rank(labels, scores, max_proposals=limits[kind])
 
 
 def pixel_labels(
@@ -381,7 +406,7 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
-    keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
+    keys += ("clustering", "amp", "memory_gb", "proposals", "clusters", "max_objects", "upsampling")
     return {
         "predictions": kinds,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),

@@ -37,7 +37,9 @@ STEPS = STEPS[:, (STEPS**2).sum(0) <= REACH**2]  # (2, k): down and to the right
 NEVER = np.iinfo(np.int32).max  # absence of two that are in a frame together
 
 
-def find_objects(labels: np.ndarray, features: Tensor, *, merge: bool = True, split: bool = True) -> np.ndarray:
+def find_objects(
+    labels: np.ndarray, features: Tensor, *, merge: bool = True, split: bool = True, most: int | None = None
+) -> np.ndarray:
     """Labels of objects from labels of clusters, of a whole video.
 
     Args:
@@ -45,12 +47,13 @@ def find_objects(labels: np.ndarray, features: Tensor, *, merge: bool = True, sp
         features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
         merge, split: whether to do either. Flicker is dropped in any case. In fewer than `APART_FRAMES` frames nothing
             is split.
+        most: clusters that merging leaves at most, see `merge_alike`; None for any number.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
     """
     units = CentredUnits(features, labels.shape[1:])
-    labels = drop_flicker(merge_alike(labels, units) if merge else labels)
+    labels = drop_flicker(merge_alike(labels, units, most=most) if merge else labels)
     if split:
         labels = split_apart(labels, units, which=np.flatnonzero(border_ratios(labels) < INSIDE))
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
@@ -95,24 +98,29 @@ def border_ratios(labels: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def merge_alike(labels: np.ndarray, units: CentredUnits) -> np.ndarray:
-    """Make one of clusters that touch and look alike, the most alike first, until none are.
+def merge_alike(labels: np.ndarray, units: CentredUnits, *, most: int | None = None) -> np.ndarray:
+    """Make one of clusters that touch and look alike, the most alike first, until none are and at most `most` are left.
 
     Two clusters are as much alike as the lesser of two cosines of features centred over the video: of their means, and
-    of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change.
+    of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change. While
+    there are more than `most`, the most alike of those that touch at all become one, however little they are.
 
     labels (T, h, w) int >= 0 -> labels (T, h, w), some of the numbers left out.
     """
     sums, pairs, across, contact = _relations(labels, units)
     number, cosine = np.arange(len(sums)), _cosines(sums, pairs)
+    left = len(np.unique(labels))
     while len(pairs):
         outline = np.bincount(pairs.ravel(), contact.repeat(2))
         alike = np.minimum(cosine, across / contact)
-        alike[contact < CONTACT * outline[pairs].min(1)] = -1
-        best = alike.argmax()
-        if alike[best] < ALIKE:
-            break
+        joined_by_much = contact >= CONTACT * outline[pairs].min(1)
+        best = np.where(joined_by_much, alike, -np.inf).argmax()
+        if not joined_by_much[best] or alike[best] < ALIKE:
+            if most is None or left <= most:
+                break
+            best = alike.argmax()
         kept, joined = pairs[best]
+        left -= 1
         number[number == joined] = kept
         sums[kept] += sums[joined]
         pairs, first, (across, contact) = _gather(np.where(pairs == joined, kept, pairs), across, contact)

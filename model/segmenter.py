@@ -8,18 +8,20 @@ disk and summaries are made a second time.
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 from torch import Tensor
 
+from model.calibration import tau_for
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
-from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
+from model.stream import ENGINES, SAMPLES, Engine, Stream, sample_tokens
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -34,10 +36,12 @@ FLOAT_BYTES = 4
 @dataclass
 class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
-    int32 object of every token, as `find_objects` makes them of the clusters; None where these were not asked for."""
+    int32 object of every token, as `find_objects` makes them of the clusters; None where these were not asked for.
+    tau: the threshold that clusters were made with."""
 
     labels: np.ndarray
     num_clusters: int
+    tau: float
     seconds: dict[str, float]
     objects: np.ndarray | None = None
 
@@ -72,16 +76,19 @@ class Segmenter:
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
+        clusters: tau is moved, video by video, until the fast engine finds so many clusters of it, at least and at
+            most; None keeps it as it is.
     """
 
     def __init__(
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
-        objects: dict[str, bool] | None = None,
+        objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None,
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
+        self.clusters = clusters
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -157,28 +164,61 @@ class Segmenter:
         spare = self._spare_bytes(features.shape, grid, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
-            stream = Stream(
-                self.network, features[key_frames].to(self.device), grid=grid, tau=self.tau, engine=self.engine,
-                samples=sample_tokens(features, len(key_frames) * tokens).to(self.device), clock=clock,
-            )  # fmt: skip
+            context = features[key_frames].to(self.device)
+            samples = sample_tokens(features, len(key_frames) * tokens).to(self.device)
         windows = features.split(WINDOW)
+
+        def centres_at(tau: float, engine: Engine) -> Stream:
+            stream = Stream(
+                self.network, context, grid=grid, tau=tau, engine=engine, samples=samples, clock=clock,
+            )  # fmt: skip
+            self._find_centres(stream, windows, spare=spare, tau=tau)
+            return stream
+
+        tau, stream = self.tau, None
+        if self.clusters:
+            tau, stream = self._choose_tau(lambda tau: centres_at(tau, ENGINES["fast"]))
+        if stream is None or self.engine != ENGINES["fast"]:
+            stream = centres_at(tau, self.engine)
+        labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
+        labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
+        return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
+
+    def _choose_tau(self, centres_at: Callable[[float], Stream]) -> tuple[float, Stream]:
+        """The threshold at which there are as many clusters as wanted, and what was found with it."""
+        streams = {}
+
+        def count(tau: float) -> int:
+            if tau not in streams:
+                streams[tau] = centres_at(tau)
+            return streams[tau].num_centres
+
+        least, most = self.clusters
+        tau = tau_for(count, start=self.tau, least=least, most=most)
+        return tau, streams[tau]
+
+    def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float, tau: float) -> None:
+        """Stages 1 and 2, in what the budget has to spare.
+
+        Raises:
+            UserError: there are too many clusters for it.
+        """
+        rank, columns = stream.engine.rank, stream.keys.shape[1]
+        kept = 0
         for index, window in enumerate(windows):
-            kept = (index + 1) * WINDOW * tokens * (2 * self.engine.rank + 3) * FLOAT_BYTES
+            kept += window.shape[0] * window.shape[1] * (2 * rank + 3) * FLOAT_BYTES
             # Stage 2 holds centres as found, in one piece, their logarithms, and those merged, as a list and in one
             # piece. Merged early where they outgrow that, which can change a few labels.
-            room = spare / 2 / (5 * FLOAT_BYTES * stream.keys.shape[1])
+            room = spare / 2 / (5 * FLOAT_BYTES * columns)
             if stream.num_centres > room:
                 stream.merge()
                 if stream.num_centres > room:
                     raise UserError(
-                        f"--tau {self.tau:g}: {stream.num_centres} clusters in the first {index} of {len(windows)} "
+                        f"--tau {tau:g}: {stream.num_centres} clusters in the first {index} of {len(windows)} "
                         f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
                     )
             stream.step(window.to(self.device), keep=kept <= spare / 2)
         stream.merge()
-        labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
-        labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
-        return Segmentation(labels, stream.num_centres, dict(clock.seconds))
 
     def _encode(self, batch: Tensor) -> Tensor:
         """Features (B, N, C) float32 of frames (B, 3, H, W), from the cache where they are there."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.calibration import SHARE, quantiles, window_distances
+from model.calibration import SHARE, quantiles, tau_for, window_distances
 from model.clustering import neighbours
 from model.segmenter import Segmenter, key_frame_indices
 from tests.conftest import moving_disk
@@ -47,3 +47,18 @@ def test_calibration_repeats_and_leaves_torchs_generator_alone(tiny_weights):
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), state)
     assert (first >= -1e-5).all()
+
+
+@pytest.mark.parametrize("start", [1e-4, 0.25, 1.0, 4.0, 100.0])
+def test_a_threshold_is_found_from_anywhere_and_kept_where_it_does(start):
+    def count(tau):
+        return max(round(20 * tau**-2.5), 1)
+
+    tau = tau_for(count, start=start, least=6, most=14)
+    assert 6 <= count(tau) <= 14
+    assert tau == tau_for(count, start=0.01, least=6, most=14)
+    assert tau_for(count, start=1.3, least=6, most=14) == 1.3
+
+
+def test_where_no_threshold_gives_as_many_the_nearest_is_taken():
+    assert tau_for(lambda tau: 100 if tau < 0.7 else 4, start=1.0, least=6, most=14) >= 0.7

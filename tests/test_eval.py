@@ -63,6 +63,21 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     assert settings["proposals"] == "objects"
 
 
+def test_any_tau_gives_the_clusters_wanted_and_no_more_objects_than_allowed(davis, tmp_path, run_eval):
+    found = []
+    for tau in (0.001, 50):
+        out = tmp_path / str(tau)
+        some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "--clustering", "fast", "--tau", tau)
+        run_eval(*some, "--clusters", 3, 9, "--max_objects", 2, "--protocol", "both", "--save_path", out)
+        found.append(json.loads((out / "stats/ant.json").read_text()))
+    for stats in found:
+        assert 3 <= stats["clusters"] <= 9
+        assert all(len(told) <= 2 for told in stats["proposals"].values())
+    assert found[0]["tau"] == found[1]["tau"]
+    with pytest.raises(UserError, match="--clusters 9 3"):
+        run_eval(*some, "--clusters", 9, 3, "--save_path", tmp_path / "none")
+
+
 def test_half_precision_backbone(davis, tmp_path, run_eval):
     run_eval(
         "--davis_path", davis, "--training_free", "--amp", "bf16", "--sequences", "ant", "--save_path", tmp_path / "r"

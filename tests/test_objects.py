@@ -52,6 +52,14 @@ def test_parts_that_look_alike_and_touch_become_one():
     assert same_partition(merge_alike(labels, units_of(labels, different)), labels)
 
 
+def test_of_too_many_the_most_alike_that_touch_become_one():
+    labels = video(["0011 0011 2233 2233"] * 2)
+    units = units_of(labels, [[-1.0, 0], [0.5, 1], [-0.5, 0.8], [1, -1]])
+    assert same_partition(merge_alike(labels, units, most=4), labels)
+    assert same_partition(merge_alike(labels, units, most=3), video(["0011 0011 0033 0033"] * 2))
+    assert len(np.unique(merge_alike(labels, units, most=1))) == 1
+
+
 def test_a_short_common_outline_joins_nothing():
     labels = video(["00000000 01111000 01111222 01111022 00000022"])
     colours = [[-1.0, 0], [1, 0], [1, 0.01]]

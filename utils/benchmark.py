@@ -240,7 +240,7 @@ def cluster_plainly(features: Tensor, grid: tuple[int, int], *, clock: Clock, se
     with clock("assign"):
         labels = torch.cat([plain.divergence(part, merged).argmin(-1) for part in rows])
     labels = labels.view(len(features), *grid).to("cpu", torch.int32).numpy()
-    return Segmentation(labels, len(merged), dict(clock.seconds))
+    return Segmentation(labels, len(merged), tau, dict(clock.seconds))
 
 
 def agreement(labels: np.ndarray, others: np.ndarray) -> float:
