@@ -23,7 +23,7 @@ from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_
 from data.videos import Video, frames_at
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
-from model.proposals import by_objectness, by_size, describe, foreground, rank
+from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.upsampling import UPSAMPLING
@@ -44,7 +44,7 @@ from utils.errors import UserError, run_main
 from utils.origin import versions
 from utils.png import read_label_png
 from utils.prefetch import prefetch
-from utils.protocols import MAX_PROPOSALS, PROTOCOLS
+from utils.protocols import PROTOCOLS
 from utils.report import markdown_costs
 from utils.results import ResultsFolder, write_archive
 from utils.score_files import Scores, print_side_by_side, print_table, write_scores
@@ -58,7 +58,6 @@ PROPOSALS = {
     "split": {"merge": False, "split": True},
     "clusters": None,
 }
-MERGED_SHARE = 0.6  # of --max_objects that merging leaves; splitting adds to them
 
 
 def make_parser() -> Parser:
@@ -131,7 +130,7 @@ def make_parser() -> Parser:
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     args.split = args.split or DATASETS[args.dataset].default_split
-    args.clusters = choose_clusters(args)
+    check_counts(args)
     protocols = choose_protocols(args)
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_place(args.dataset, root, split=args.split, flag=flag)
@@ -175,15 +174,12 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     return chosen
 
 
-def choose_clusters(args: argparse.Namespace) -> tuple[int, int] | None:
-    """How many clusters tau is moved for, None where it stays.
-
-    Raises:
-        UserError: the least is more than the most.
-    """
+def check_counts(args: argparse.Namespace) -> None:
+    """Refuse numbers of clusters or objects that cannot be meant."""
     if args.clusters and args.clusters[0] > args.clusters[1]:
         raise UserError(f"--clusters {args.clusters[0]} {args.clusters[1]}: give the lower number first")
-    return tuple(args.clusters) if args.clusters else None
+    if args.max_objects and args.proposals == "clusters":
+        raise UserError("--max_objects: has no effect with --proposals clusters; leave one of them out")
 
 
 def say_limited(args: argparse.Namespace, videos: list[Video]) -> None:
@@ -204,9 +200,7 @@ def predict(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder
 ) -> None:
     """Write the label PNGs of every video that is not done yet; longest first, shared out over processes."""
-    objects = PROPOSALS[args.proposals]
-    if objects and args.max_objects:
-        objects = objects | {"most": max(round(MERGED_SHARE * args.max_objects), 1)}
+    options = PROPOSALS[args.proposals]
     segmenter = Segmenter(
         network,
         key_stride=args.ratio,
@@ -218,7 +212,7 @@ def predict(
         amp=args.amp,
         spill_path=results.path,
         feature_cache=args.feature_cache,
-        objects=objects,
+        objects=None if options is None else options | {"max_objects": args.max_objects},
         clusters=args.clusters,
     )
     device = segmenter.device
@@ -231,9 +225,7 @@ def predict(
         clock = Clock(device)
         labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
         scores = score_of(labels)
-        limit = args.max_objects if objects else None
-        limits = {"davis": min(limit or MAX_PROPOSALS, MAX_PROPOSALS), "paper": limit}
-        proposals = {kind: choose(kind, labels, scores, limits) for kind in results.kinds}
+        proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
         with clock("write"):
             maps = label_maps(clock.iterate("upsample", pixel_labels(args, video, labels, device)), proposals)
             results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
@@ -248,13 +240,6 @@ def predict(
             "seconds": found.seconds,
         }
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
-
-
-def choose(kind: str, labels: np.ndarray, scores: np.ndarray, limits: dict[str, int | None]) -> np.ndarray:
-    """Which proposal each label of a video (T, h, w) is, 0 for none, in a kind of predictions."""
-    if kind == "foreground":
-        return foreground(labels)
-    return rank(labels, scores, max_proposals=limits[kind])
 
 
 def pixel_labels(

@@ -2,8 +2,8 @@
 
 Distances of attention distributions grow as attention sharpens, with training or with `--temperature`, and a fixed tau
 then cuts ever more clusters. What stays about the same is the share of a window's pairs of tokens that belong together:
-tau is the distance that SHARE of these pairs do not exceed. From one video to the next even that leaves anything from
-twenty to hundreds of clusters; where their number matters, tau is moved until it is as wanted.
+tau is the distance that SHARE of these pairs do not exceed. How many clusters that gives differs from video to video;
+where their number matters, `tau_for` looks for the tau that gives it.
 """
 
 import math
@@ -20,7 +20,7 @@ SHARE = 0.16
 QUANTILES = (0.05, SHARE, 0.5)
 LEAST = 1e-4  # nats: smaller distances, as of a block that has learned nothing, are rounding
 WINDOW, MAX_WINDOWS, TOKENS = 3, 8, 384  # frames in a window, windows looked at, tokens taken of each
-STEEP = 2.2  # the number of clusters falls about with this power of tau: 1.5 to 3 on dev-8 and Sprites
+STEEP = 2.2  # power of tau that the number of clusters is taken to fall with; where it does not, trials are lost
 USUAL, TRIALS = 1.0, 8  # nats, where the search begins, and thresholds that it tries at most
 
 
@@ -54,19 +54,19 @@ def quantiles(distances: Tensor, shares: tuple[float, ...] = QUANTILES) -> list[
 
 
 def tau_for(count: Callable[[float], int], *, start: float, least: int, most: int) -> float:
-    """The threshold at which there are `least` to `most` clusters: `start` where it is one, or one looked for from
-    USUAL on, so that it is the same whatever `start` was.
+    """A threshold at which there are `least` to `most` clusters.
 
-    Each trial is where a power law leads from the one before, or the geometric middle of the thresholds known to be
-    too low and too high. Where after TRIALS none is found, the one nearest to it.
+    `start` where it is one; else one looked for from USUAL on, the same whatever `start` was. Each trial is where a
+    power law leads from the one before, or the geometric middle of the thresholds known to be too low and too high.
+    Where TRIALS find none, it is the one that came nearest.
 
     Args:
         count: number of clusters, 1 or more, at a threshold.
     """
+    if start != USUAL and least <= count(start) <= most:
+        return start
     wanted = math.sqrt(least * most)
     tau, low, high, tried = USUAL, 0.0, math.inf, []
-    if least <= count(start) <= most:
-        return start
     for _ in range(TRIALS):
         number = count(tau)
         tried.append((abs(math.log(number / wanted)), tau))

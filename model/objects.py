@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 ALIKE = 0.75  # cosine of centred features, of two clusters' means and across their boundary, from which they are one
 CONTACT = 0.2  # and the share of the smaller outline that they have in common, at least
+MERGED_SHARE = 0.6  # of the objects wanted at most that merging leaves; splitting adds to them
 INSIDE = 1.0  # clusters whose border share is less than so many times an even one are split; others are background
 REACH = 4  # tokens that something moves at most from frame to frame
 PLACE, LOOKS = 2.0, 0.05  # how fast a vote falls with distance (standard deviation, in tokens) and with 1 - cosine
@@ -38,7 +39,7 @@ NEVER = np.iinfo(np.int32).max  # absence of two that are in a frame together
 
 
 def find_objects(
-    labels: np.ndarray, features: Tensor, *, merge: bool = True, split: bool = True, most: int | None = None
+    labels: np.ndarray, features: Tensor, *, merge: bool = True, split: bool = True, max_objects: int | None = None
 ) -> np.ndarray:
     """Labels of objects from labels of clusters, of a whole video.
 
@@ -47,13 +48,16 @@ def find_objects(
         features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
         merge, split: whether to do either. Flicker is dropped in any case. In fewer than `APART_FRAMES` frames nothing
             is split.
-        most: clusters that merging leaves at most, see `merge_alike`; None for any number.
+        max_objects: merging goes on until there are at most MERGED_SHARE of so many, see `merge_alike`. It can still be
+            more objects once these are split.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
     """
     units = CentredUnits(features, labels.shape[1:])
-    labels = drop_flicker(merge_alike(labels, units, most=most) if merge else labels)
+    if merge:
+        labels = merge_alike(labels, units, most=max_objects and max(round(MERGED_SHARE * max_objects), 1))
+    labels = drop_flicker(labels)
     if split:
         labels = split_apart(labels, units, which=np.flatnonzero(border_ratios(labels) < INSIDE))
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)

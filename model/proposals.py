@@ -3,6 +3,7 @@
 import numpy as np
 
 from model.objects import border_ratios
+from utils.protocols import MAX_PROPOSALS
 
 BORDER_RATIO = 0.5  # a cluster laid out evenly over the picture has 1
 
@@ -21,6 +22,17 @@ def by_objectness(labels: np.ndarray) -> np.ndarray:
     labels: (T, h, w) int >= 0.
     """
     return np.clip(1 - border_ratios(labels), 0, 1) * np.sqrt(by_size(labels))
+
+
+def choose(kind: str, labels: np.ndarray, scores: np.ndarray, *, limit: int | None = None) -> np.ndarray:
+    """Which proposal each label of a video is in a kind of predictions (`utils.protocols`): as `rank` returns.
+
+    labels (T, h, w) int >= 0; scores (number of labels,); limit: proposals at most, below what the kind allows.
+    """
+    if kind == "foreground":
+        return foreground(labels)
+    limits = [number for number in (limit, MAX_PROPOSALS if kind == "davis" else None) if number]
+    return rank(labels, scores, max_proposals=min(limits, default=None))
 
 
 def rank(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -> np.ndarray:

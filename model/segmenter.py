@@ -76,8 +76,8 @@ class Segmenter:
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
-        clusters: tau is moved, video by video, until the fast engine finds so many clusters of it, at least and at
-            most; None keeps it as it is.
+        clusters: where the fast engine does not find so many clusters of a video at tau, at least and at most, another
+            tau is chosen for it, see `model.calibration.tau_for`; None keeps tau.
     """
 
     def __init__(
@@ -168,44 +168,47 @@ class Segmenter:
             samples = sample_tokens(features, len(key_frames) * tokens).to(self.device)
         windows = features.split(WINDOW)
 
-        def centres_at(tau: float, engine: Engine) -> Stream:
-            stream = Stream(
-                self.network, context, grid=grid, tau=tau, engine=engine, samples=samples, clock=clock,
-            )  # fmt: skip
-            self._find_centres(stream, windows, spare=spare, tau=tau)
-            return stream
+        def find(tau: float, engine: Engine) -> tuple[Stream, bool]:
+            with clock("attention"):
+                stream = Stream(
+                    self.network, context, grid=grid, tau=tau, engine=engine, samples=samples, clock=clock,
+                )  # fmt: skip
+            return stream, self._find_centres(stream, windows, spare=spare)
 
         tau, stream = self.tau, None
         if self.clusters:
-            tau, stream = self._choose_tau(lambda tau: centres_at(tau, ENGINES["fast"]))
-        if stream is None or self.engine != ENGINES["fast"]:
-            stream = centres_at(tau, self.engine)
+            tau, stream = self._choose_tau(lambda tau: find(tau, ENGINES["fast"]))
+        if stream is None or stream.engine != self.engine:
+            stream, fits = find(tau, self.engine)
+            if not fits:
+                raise UserError(
+                    f"--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of {len(windows)} "
+                    f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
+                )
         labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
         labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
         return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
 
-    def _choose_tau(self, centres_at: Callable[[float], Stream]) -> tuple[float, Stream]:
-        """The threshold at which there are as many clusters as wanted, and what was found with it."""
-        streams = {}
+    def _choose_tau(self, find: Callable[[float], tuple[Stream, bool]]) -> tuple[float, Stream | None]:
+        """The threshold at which there are as many clusters as wanted, and what was found with it if that was last."""
+        latest = {}
 
         def count(tau: float) -> int:
-            if tau not in streams:
-                streams[tau] = centres_at(tau)
-            return streams[tau].num_centres
+            latest.clear()  # one at a time holds its buffers
+            stream, fits = find(tau)
+            if fits:
+                latest[tau] = stream
+            return stream.num_centres  # where they do not fit, those so far: too many
 
         least, most = self.clusters
         tau = tau_for(count, start=self.tau, least=least, most=most)
-        return tau, streams[tau]
+        return tau, latest.get(tau)
 
-    def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float, tau: float) -> None:
-        """Stages 1 and 2, in what the budget has to spare.
-
-        Raises:
-            UserError: there are too many clusters for it.
-        """
+    def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:
+        """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""
         rank, columns = stream.engine.rank, stream.keys.shape[1]
         kept = 0
-        for index, window in enumerate(windows):
+        for window in windows:
             kept += window.shape[0] * window.shape[1] * (2 * rank + 3) * FLOAT_BYTES
             # Stage 2 holds centres as found, in one piece, their logarithms, and those merged, as a list and in one
             # piece. Merged early where they outgrow that, which can change a few labels.
@@ -213,12 +216,10 @@ class Segmenter:
             if stream.num_centres > room:
                 stream.merge()
                 if stream.num_centres > room:
-                    raise UserError(
-                        f"--tau {tau:g}: {stream.num_centres} clusters in the first {index} of {len(windows)} "
-                        f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
-                    )
+                    return False
             stream.step(window.to(self.device), keep=kept <= spare / 2)
         stream.merge()
+        return True
 
     def _encode(self, batch: Tensor) -> Tensor:
         """Features (B, N, C) float32 of frames (B, 3, H, W), from the cache where they are there."""

@@ -97,3 +97,11 @@ def test_a_flat_frame_gives_no_nan():
     found = guided(labels, torch.full((3, 40, 80), 128, dtype=torch.uint8))
     expected = torch.arange(80) >= 40
     assert (found == expected).float().mean() > 0.97
+
+
+def test_labels_are_fitted_a_few_at_a_time_to_the_same_end(monkeypatch):
+    frame = (random(3, 60, 80) * 255).to(torch.uint8)
+    labels = torch.arange(48).view(6, 8) % 11
+    few = guided(labels, frame)
+    monkeypatch.setattr("model.upsampling.AT_ONCE", 11)
+    assert (few == guided(labels, frame)).float().mean() > 0.999
