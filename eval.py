@@ -102,7 +102,8 @@ def make_parser() -> Parser:
     )  # fmt: skip
     method(
         "--clusters", type=positive_int, nargs=2, metavar=("MIN", "MAX"),
-        help="choose tau for each video where --clustering fast does not find so many clusters at --tau",
+        help="choose tau for each video where --clustering fast does not find so many clusters at --tau; "
+        "exact finds more at the tau chosen",
     )  # fmt: skip
     method("--max_objects", type=positive_int, help="that --proposals objects may give; more are merged, then left out")
     method(
@@ -178,8 +179,8 @@ def check_counts(args: argparse.Namespace) -> None:
     """Refuse numbers of clusters or objects that cannot be meant."""
     if args.clusters and args.clusters[0] > args.clusters[1]:
         raise UserError(f"--clusters {args.clusters[0]} {args.clusters[1]}: give the lower number first")
-    if args.max_objects and args.proposals == "clusters":
-        raise UserError("--max_objects: has no effect with --proposals clusters; leave one of them out")
+    if args.max_objects and not (PROPOSALS[args.proposals] or {}).get("merge"):
+        raise UserError(f"--max_objects: --proposals {args.proposals} merges nothing; leave one of them out")
 
 
 def say_limited(args: argparse.Namespace, videos: list[Video]) -> None:
@@ -391,7 +392,8 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
-    keys += ("clustering", "amp", "memory_gb", "proposals", "clusters", "max_objects", "upsampling")
+    keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
+    keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
     return {
         "predictions": kinds,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),

@@ -48,15 +48,16 @@ def find_objects(
         features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
         merge, split: whether to do either. Flicker is dropped in any case. In fewer than `APART_FRAMES` frames nothing
             is split.
-        max_objects: merging goes on until there are at most MERGED_SHARE of so many, see `merge_alike`. It can still be
-            more objects once these are split.
+        max_objects: merging goes on until there are so many at most, or MERGED_SHARE of that where splitting follows,
+            see `merge_alike`. Once split they can still be more.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
     """
     units = CentredUnits(features, labels.shape[1:])
     if merge:
-        labels = merge_alike(labels, units, most=max_objects and max(round(MERGED_SHARE * max_objects), 1))
+        share = MERGED_SHARE if split else 1
+        labels = merge_alike(labels, units, most=max_objects and max(round(share * max_objects), 1))
     labels = drop_flicker(labels)
     if split:
         labels = split_apart(labels, units, which=np.flatnonzero(border_ratios(labels) < INSIDE))
@@ -107,7 +108,8 @@ def merge_alike(labels: np.ndarray, units: CentredUnits, *, most: int | None = N
 
     Two clusters are as much alike as the lesser of two cosines of features centred over the video: of their means, and
     of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change. While
-    there are more than `most`, the most alike of those that touch at all become one, however little they are.
+    there are more than `most`, the most alike of those that touch at all become one, however little they are; more are
+    left only where none touch, as after a cut.
 
     labels (T, h, w) int >= 0 -> labels (T, h, w), some of the numbers left out.
     """

@@ -27,7 +27,8 @@ def by_objectness(labels: np.ndarray) -> np.ndarray:
 def choose(kind: str, labels: np.ndarray, scores: np.ndarray, *, limit: int | None = None) -> np.ndarray:
     """Which proposal each label of a video is in a kind of predictions (`utils.protocols`): as `rank` returns.
 
-    labels (T, h, w) int >= 0; scores (number of labels,); limit: proposals at most, below what the kind allows.
+    labels (T, h, w) int >= 0; scores (number of labels,); limit: proposals at most, where the kind does not
+    allow fewer; `foreground` has none to be limited.
     """
     if kind == "foreground":
         return foreground(labels)

@@ -7,6 +7,7 @@ disk and summaries are made a second time.
 
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Segmenter:
         feature_cache: folder where features of frames are kept between runs; None for none.
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
         clusters: where the fast engine does not find so many clusters of a video at tau, at least and at most, another
-            tau is chosen for it, see `model.calibration.tau_for`; None keeps tau.
+            tau is chosen for it, see `model.calibration.tau_for`; None keeps tau, and so does `open`.
     """
 
     def __init__(
@@ -179,11 +180,14 @@ class Segmenter:
         if self.clusters:
             tau, stream = self._choose_tau(lambda tau: find(tau, ENGINES["fast"]))
         if stream is None or stream.engine != self.engine:
+            stream = None  # with its buffers
             stream, fits = find(tau, self.engine)
             if not fits:
+                chosen = f"--clusters {self.clusters[0]} {self.clusters[1]}, " if self.clusters else ""
                 raise UserError(
-                    f"--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of {len(windows)} "
-                    f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
+                    f"{chosen}--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of "
+                    f"{len(windows)} windows, more than fit --memory_gb {self.memory / 1e9:g}; "
+                    + ("raise it or lower --clusters" if chosen else "raise either")
                 )
         labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
         labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
@@ -191,17 +195,21 @@ class Segmenter:
 
     def _choose_tau(self, find: Callable[[float], tuple[Stream, bool]]) -> tuple[float, Stream | None]:
         """The threshold at which there are as many clusters as wanted, and what was found with it if that was last."""
-        latest = {}
+        least, most = self.clusters
+        latest, counts = {}, {}
 
         def count(tau: float) -> int:
             latest.clear()  # one at a time holds its buffers
             stream, fits = find(tau)
             if fits:
                 latest[tau] = stream
-            return stream.num_centres  # where they do not fit, those so far: too many
+            counts[tau] = stream.num_centres if fits else max(stream.num_centres, most + 1)
+            return counts[tau]
 
-        least, most = self.clusters
         tau = tau_for(count, start=self.tau, least=least, most=most)
+        if not least <= counts[tau] <= most:
+            found = f"found {counts[tau]} at best, at tau {tau:g}"
+            print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
         return tau, latest.get(tau)
 
     def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:

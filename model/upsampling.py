@@ -16,7 +16,7 @@ from torch.nn import functional as F
 CELL = 6  # pixels a token takes along each side where coefficients are fitted
 RADIUS = 8  # of the window, in these pixels: a token and a third to each side
 RIDGE = 1e-4  # added to the variances of colour, which is in [0, 1]: steps below 0.01 are no edges
-AT_ONCE = 4  # labels that coefficients are fitted for together, so that they stay in the cache
+AT_ONCE = 4  # labels that coefficients are fitted for together, so that memory does not grow with them
 HALF = 2  # coefficients are applied at a resolution so many times lower than the frame's
 
 

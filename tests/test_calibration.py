@@ -62,3 +62,11 @@ def test_a_threshold_is_found_from_anywhere_and_kept_where_it_does(start):
 
 def test_where_no_threshold_gives_as_many_the_nearest_is_taken():
     assert tau_for(lambda tau: 100 if tau < 0.7 else 4, start=1.0, least=6, most=14) >= 0.7
+    assert tau_for(lambda tau: 20 if tau < 0.7 else 1, start=1.0, least=6, most=14) < 0.7  # in proportion
+
+
+def test_a_narrow_range_is_closed_in_on_from_both_sides():
+    def count(tau):
+        return 1000 if tau < 0.5 else 10 if tau < 0.55 else 1
+
+    assert 0.5 <= tau_for(count, start=4.0, least=6, most=14) < 0.55

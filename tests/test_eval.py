@@ -76,8 +76,9 @@ def test_any_tau_gives_the_clusters_wanted_and_no_more_objects_than_allowed(davi
     assert found[0]["tau"] == found[1]["tau"]
     with pytest.raises(UserError, match="--clusters 9 3"):
         run_eval(*some, "--clusters", 9, 3, "--save_path", tmp_path / "none")
-    with pytest.raises(UserError, match="--max_objects"):
-        run_eval(*some, "--max_objects", 2, "--proposals", "clusters", "--save_path", tmp_path / "none")
+    for proposals in ("clusters", "split"):
+        with pytest.raises(UserError, match="--max_objects"):
+            run_eval(*some, "--max_objects", 2, "--proposals", proposals, "--save_path", tmp_path / "none")
 
 
 def test_half_precision_backbone(davis, tmp_path, run_eval):

@@ -1,5 +1,7 @@
 import tempfile
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from model.clustering import assign, hierarchical_clustering, merge_centres, nei
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
 from model.stream import Stream, pool_tokens
-from tests.conftest import TINY_BACKBONE
+from tests.conftest import TINY_BACKBONE, moving_disk
 from utils.benchmark import agreement, cluster_plainly
 from utils.clock import Clock
 from utils.errors import UserError
@@ -303,3 +305,42 @@ def test_widths_that_do_not_go_together(tiny_weights):
     backbone.has_cls = False
     with pytest.raises(UserError, match="--no-with_cls"):
         SpatioTemporalNetwork(backbone)
+
+
+def test_a_tau_chosen_by_the_number_of_clusters(tiny_weights, capsys):
+    """Both engines take the threshold that the fast one finds, and give what they give at it."""
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    frames = torch.from_numpy(np.stack([moving_disk(index, size=(64, 96), seed=0)[0] for index in range(9)]))
+    frames = frames.permute(0, 3, 1, 2)
+
+    def segment(**options):
+        return Segmenter(network, key_stride=4, **options).segment(frames, num_frames=9)
+
+    chosen = segment(tau=50.0, clustering="fast", clusters=(3, 9))
+    assert 3 <= chosen.num_clusters <= 9
+    for engine in ("fast", "exact"):
+        found, plain = (segment(clustering=engine, **some) for some in (
+            {"tau": 50.0, "clusters": (3, 9)}, {"tau": chosen.tau},
+        ))  # fmt: skip
+        assert found.tau == chosen.tau
+        np.testing.assert_array_equal(found.labels, plain.labels)
+    segment(clustering="fast", clusters=(100000, 100001))
+    assert "--clusters 100000 100001: found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("clusters", [(3, 900), (1000, 2000)])
+def test_what_does_not_fit_is_too_many_clusters(tiny_weights, clusters):
+    """However few were found until it was given up."""
+    tried = []
+
+    def find(tau):
+        tried.append(tau)
+        fits = tau > 2
+        return SimpleNamespace(num_centres=max(clusters) - 1 if fits else 500), fits
+
+    segmenter = Segmenter(make_network(tiny_weights), tau=0.5, clusters=clusters)
+    tau, stream = segmenter._choose_tau(find)
+    assert tau > 2
+    assert stream.num_centres == max(clusters) - 1
+    assert tried[:2] == [0.5, 1.0]

@@ -58,6 +58,15 @@ def test_of_too_many_the_most_alike_that_touch_become_one():
     assert same_partition(merge_alike(labels, units, most=4), labels)
     assert same_partition(merge_alike(labels, units, most=3), video(["0011 0011 0033 0033"] * 2))
     assert len(np.unique(merge_alike(labels, units, most=1))) == 1
+    # 0.6 of those wanted where splitting follows.
+    for wanted, left, all_left in ((None, 4, 4), (5, 3, 4), (3, 2, 3), (1, 1, 1)):
+        assert len(np.unique(find_objects(labels, units.features, max_objects=wanted))) == left
+        assert len(np.unique(find_objects(labels, units.features, split=False, max_objects=wanted))) == all_left
+
+
+def test_what_never_touches_is_not_merged_however_many_are_wanted():
+    labels = video(["00 00", "11 11", "22 22"])
+    assert len(np.unique(merge_alike(labels, units_of(labels, [[1.0, 0], [0, 1], [1, 1]]), most=1))) == 3
 
 
 def test_a_short_common_outline_joins_nothing():

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.proposals import by_objectness, by_size, describe, foreground, rank
+from model.proposals import by_objectness, by_size, choose, describe, foreground, rank
 
 
 def test_largest_first_and_the_rest_is_background():
@@ -38,3 +38,11 @@ def test_ranking_keeps_the_partition(labels, limit):
         np.testing.assert_array_equal(
             rank(labels, scores, max_proposals=limit)[labels], np.where(ranked <= limit, ranked, 0)
         )
+
+
+def test_of_more_than_allowed_the_best_are_chosen():
+    labels, scores = np.arange(25).reshape(1, 5, 5), np.arange(25) / 25
+    kept = {("davis", None): 20, ("davis", 30): 20, ("davis", 3): 3, ("paper", None): 25, ("paper", 3): 3}
+    for (kind, limit), number in kept.items():
+        ids = choose(kind, labels, scores, limit=limit)
+        assert set(np.flatnonzero(ids)) == set(range(25 - number, 25))
