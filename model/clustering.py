@@ -5,6 +5,8 @@ Pure functions on distributions: each row of a tensor (L, S) is a token's attent
 type, so an exact zero gives a large finite distance instead of a NaN (in float32 a smaller one than in float64).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from utils.scratch import Scratch
 GROUP = 64  # rows, roughly, whose neighbourhoods are summed together
 STRIP = 256  # columns of them at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
+FORESIGHT = 8  # who leads is foreseen from one in so many columns
+AT_ONCE = {"cpu": 32}  # leaders whose distances are computed together; 64 elsewhere
 
 
 def safe_log(rows: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -51,7 +55,9 @@ def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024, scratch: Scratch 
     return near.fill_diagonal_(True)
 
 
-def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Tensor:
+def smooth(
+    rows: Tensor, near: Tensor, *, scratch: Scratch | None = None, seen: Callable[[slice, Tensor], None] | None = None
+) -> Tensor:
     """Every row (L, S) replaced by the mean of its neighbours' rows (near: (L, L) bool, symmetric, diagonal true).
 
     A row sums to 1, so the mean is the sum normalised. On a CPU rows are grouped by alike neighbourhoods; what most of
@@ -63,7 +69,10 @@ def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Ten
     counts = bits.sum(-1, keepdim=True)
     smoothed = scratch("smoothed", rows.shape, like=rows)
     if rows.device.type != "cpu":
-        return torch.mm(bits, rows, out=smoothed).div_(counts)
+        torch.mm(bits, rows, out=smoothed).div_(counts)
+        if seen:
+            seen(slice(None), smoothed)
+        return smoothed
     group, majority = _group_alike(bits, size=GROUP)
     row, other = (near ^ majority[group]).nonzero().T
     offsets = torch.searchsorted(row, torch.arange(len(rows)))
@@ -72,20 +81,23 @@ def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Ten
 
     def fill(part: slice) -> None:
         """A strip of columns, narrow enough to stay in the processor's cache."""
-        strip = scratch("strip", rows[:, part].shape, like=rows).copy_(rows[:, part])
+        strip, left = (scratch(name, rows[:, part].shape, like=rows) for name in ("strip", "left"))
+        strip.copy_(rows[:, part])
         base = (majority @ strip)[group]
         sums = F.embedding_bag(other, strip, offsets, mode="sum", per_sample_weights=signs).add_(base)
-        lost = (sums < base.mul_(LEFT_OF_BASE)).any(-1).nonzero()[:, 0]
+        lost = (torch.sub(sums, base, alpha=LEFT_OF_BASE, out=left).amin(-1) < 0).nonzero()[:, 0]
         if len(lost):
             sums[lost] = bits[lost] @ strip
-        torch.div(sums, counts, out=smoothed[:, part])
+        smoothed[:, part] = sums.div_(counts)
+        if seen:
+            seen(part, sums)
 
     strips = [slice(start, start + STRIP) for start in range(0, rows.shape[1], STRIP)]
     each(fill, strips, device=rows.device)
     return smoothed
 
 
-def _group_alike(bits: Tensor, *, size: int, rounds: int = 2, every: int = 4) -> tuple[Tensor, Tensor]:
+def _group_alike(bits: Tensor, *, size: int, rounds: int = 2, every: int = 8) -> tuple[Tensor, Tensor]:
     """Rows of bits (L, L), values 0 or 1, in groups of about `size` that are close to one another: k-means.
 
     Returns:
@@ -96,18 +108,16 @@ def _group_alike(bits: Tensor, *, size: int, rounds: int = 2, every: int = 4) ->
     number = max(count // size, 1)
     some = bits[:, ::every].contiguous()
     centres = some[torch.arange(number, device=bits.device) * count // number]
-    members = torch.empty(number, count, dtype=bits.dtype, device=bits.device)
     for last in [False] * (rounds - 1) + [True]:
         group = (centres.square().sum(-1) - 2 * some @ centres.T).argmin(-1)
-        members.zero_()[group, torch.arange(count, device=bits.device)] = 1
-        sizes = members.sum(-1, keepdim=True).clamp_min_(1)
-        if last:
-            return group, members @ bits > sizes / 2
-        centres = members @ some / sizes
+        starts = torch.bincount(group, minlength=number).cumsum(0).roll(1)
+        starts[0] = 0
+        centres = F.embedding_bag(group.argsort(), bits if last else some, starts, mode="mean")
+    return group, centres > 0.5
 
 
 def greedy_leaders(
-    rows: Tensor, *, tau: float, likely: Tensor | None = None, scratch: Scratch | None = None
+    rows: Tensor, *, tau: float, likely: np.ndarray | None = None, logs: Tensor | None = None, own: Tensor | None = None
 ) -> list[np.ndarray]:
     """Greedy leader pass in row order over rows (L, S): the members of each cluster, as row indices.
 
@@ -115,41 +125,43 @@ def greedy_leaders(
     from leaders only; those of a few rows that will probably lead are computed together, with one transfer to the host.
 
     Args:
-        likely: (L, L) bool, which rows probably absorb which. It saves distances and does not change the result.
+        likely: (L, L) bool, which rows probably absorb which. It saves distances and does not change the result. What
+            is found is entered in it.
+        logs, own: (L, S), `safe_log` of the rows, and (L,), `inner` of rows and these, where they are known.
     """
-    scratch = scratch or Scratch()
-    batch = 16 if rows.device.type == "cpu" else 64
-    log_rows = safe_log(rows, out=scratch("logs", rows.shape, like=rows))
-    own = inner(rows, log_rows)
-    hint = None if likely is None else likely.cpu().numpy()
+    logs = safe_log(rows) if logs is None else logs
+    own = inner(rows, logs) if own is None else own
+    batch = AT_ONCE.get(rows.device.type, 64)
     free = np.ones(len(rows), dtype=bool)
-    clusters = []
+    clusters, known = [], {}
     while free.any():
-        candidates = _next_leaders(free, hint, batch)
-        pick = torch.from_numpy(candidates).to(rows.device)
-        distances = torch.addmm(own, rows[pick], log_rows.T, alpha=-1)
-        distances.addmm_(log_rows[pick], rows.T, alpha=-1).add_(own[pick, None])
-        near = (distances <= tau).cpu().numpy()
-        for candidate, row in zip(candidates, near, strict=True):
-            if free[:candidate].any():
-                break  # a row passed over as likely absorbed was not: it leads first
-            if free[candidate]:
-                row[candidate] = True
-                clusters.append(np.flatnonzero(row & free))
-                free &= ~row
+        first = int(free.argmax())
+        if first not in known:
+            candidates = [row for row in _next_leaders(free, likely, batch) if row not in known]
+            pick = torch.tensor(candidates, device=rows.device)
+            distances = torch.addmm(own[:, None], logs, rows[pick].T, alpha=-1)
+            distances.addmm_(rows, logs[pick].T, alpha=-1).add_(own[pick])
+            near = (distances <= tau).T.cpu().numpy()
+            known.update(zip(candidates, near, strict=True))
+            if likely is not None:
+                likely[candidates] = near
+        near = known.pop(first)
+        near[first] = True
+        clusters.append(np.flatnonzero(near & free))
+        free &= ~near
     return clusters
 
 
-def _next_leaders(free: np.ndarray, hint: np.ndarray | None, batch: int) -> np.ndarray:
+def _next_leaders(free: np.ndarray, likely: np.ndarray | None, batch: int) -> list[int]:
     """The first of the free rows (L,) and those after it that will probably lead: at most `batch` indices, sorted."""
-    if hint is None:
-        return np.flatnonzero(free)[:batch]
+    if likely is None:
+        return np.flatnonzero(free)[:batch].tolist()
     left, leaders = free.copy(), []
     while len(leaders) < batch and left.any():
-        leaders.append(left.argmax())
+        leaders.append(int(left.argmax()))
         left[leaders[-1]] = False
-        left &= ~hint[leaders[-1]]
-    return np.array(leaders)
+        left &= ~likely[leaders[-1]]
+    return leaders
 
 
 def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
@@ -162,8 +174,22 @@ def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
 def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch | None = None) -> Tensor:
     """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, of `neighbours` or of
     `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
-    smoothed = smooth(rows, near, scratch=scratch)
-    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, likely=near, scratch=scratch))
+    scratch = scratch or Scratch()
+    logs = scratch("logs", rows.shape, like=rows)
+    part_of_own, sample = {}, {}
+
+    def seen(part: slice, strip: Tensor) -> None:
+        log_strip = safe_log(strip)
+        logs[:, part] = log_strip
+        part_of_own[part.start] = inner(strip, log_strip)
+        sample[part.start] = strip[:, ::FORESIGHT].contiguous()
+
+    smoothed = smooth(rows, near, scratch=scratch, seen=seen)
+    likely = near.cpu().numpy().copy()
+    some = torch.cat([sample[start] for start in sorted(sample)], 1)
+    greedy_leaders(some, tau=tau * some.shape[1] / rows.shape[1], likely=likely)
+    own = torch.stack(list(part_of_own.values())).sum(0)
+    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, likely=likely, logs=logs, own=own))
 
 
 def merge_centres(centres: Tensor, *, tau: float) -> Tensor:

@@ -139,16 +139,18 @@ def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.
     """Of clusters: sums of centred unit features (K, C); the pairs (E, 2) of those that touch, as `_gather` gives them;
     over neighbouring tokens of each pair the sum of cosines (E,) and their number (E,)."""
     sums = torch.zeros(int(labels.max()) + 1, units.features.shape[-1], dtype=torch.float64)
-    parts = []
+    pairs, across, contact = np.empty((0, 2), dtype=np.int64), np.empty(0), np.empty(0)
     for frame, tokens in enumerate(torch.from_numpy(labels).long()):
         here = units[frame]
         sums.index_add_(0, tokens.flatten(), here.flatten(0, 1).double())
         for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
             cosines = (here[one] * here[other]).sum(-1).flatten().numpy()
-            pairs = torch.stack([tokens[one], tokens[other]], dim=-1).flatten(0, 1).numpy()
-            pairs, _, sums_of_pairs = _gather(pairs, cosines, np.ones(len(pairs)))
-            parts.append((pairs, *sums_of_pairs))
-    pairs, _, (across, contact) = _gather(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+            touching = torch.stack([tokens[one], tokens[other]], dim=-1).flatten(0, 1).numpy()
+            touching, _, (cosines, times) = _gather(touching, cosines, np.ones(len(touching)))
+            # At once: small arrays kept of every frame would pin the memory of the large ones between them.
+            pairs, _, (across, contact) = _gather(
+                np.concatenate([pairs, touching]), np.append(across, cosines), np.append(contact, times)
+            )
     return sums.numpy(), pairs, across, contact
 
 

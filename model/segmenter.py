@@ -68,7 +68,7 @@ class Segmenter:
         tau: distance threshold of the clustering, in nats.
         clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
             half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
-            means of 3x3 tokens, and clusters are made of the means of 2x2.
+            means of 3x3 tokens.
         memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
             its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
@@ -265,16 +265,14 @@ class Segmenter:
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
-        columns, window_rows = (
-            number * math.prod(math.ceil(side / pool) for side in grid)
-            for number, pool in ((num_key_frames, self.engine.key_pool), (WINDOW, self.engine.row_pool))
-        )
+        columns = num_key_frames * math.prod(math.ceil(side / self.engine.key_pool) for side in grid)
+        window_rows = WINDOW * tokens
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms and smoothed rows; neighbourhoods as bits and as floats; what each thread
         # works on; the sketch's basis, what it is fitted to and attention in the making; keys.
         needed = (
             (features if features <= self.memory / 2 else 0)
-            + 3.1 * FLOAT_BYTES * WINDOW * tokens * columns
+            + 3.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES + 3) * window_rows**2
             + 2048 * threads * FLOAT_BYTES * window_rows
             + FLOAT_BYTES * columns * (2 * self.engine.rank + 2 * SAMPLES[1] + 512 * threads)

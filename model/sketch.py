@@ -97,7 +97,12 @@ def near_pairs(rows: Tensor, view: View, *, tau: float, chunk: int = 512) -> tup
     """
     count = len(rows)
     near = torch.empty(count, count, dtype=torch.bool, device=rows.device)
-    left, right = torch.cat([view.rows, view.logs], 1), torch.cat([view.logs, view.rows], 1)
+    one = torch.ones_like(view.own)
+    # D - tau up to what the basis leaves out, and the bound of that, as one matrix product each.
+    left = torch.cat([view.rows, view.logs, torch.stack([tau - view.own, -one], 1)], 1).neg_()
+    right = torch.cat([view.logs, view.rows, torch.stack([one, view.own], 1)], 1)
+    left_rest = torch.stack([view.row_rest, view.log_rest, ROUNDING * one], 1)
+    right_rest = torch.stack([view.log_rest, view.row_rest, one], 1)
     own = inner(rows, view.centred_log)
     scratch = Scratch()
 
@@ -106,18 +111,16 @@ def near_pairs(rows: Tensor, view: View, *, tau: float, chunk: int = 512) -> tup
         part, rest = slice(start, start + chunk), slice(start, None)
         shape = near[part, rest].shape
         excess, slack = (scratch(name, shape, like=rows) for name in ("excess", "slack"))
-        torch.addmm(view.own[rest], left[part], right[rest].T, alpha=-1, out=excess)
-        excess.add_(view.own[part, None]).sub_(tau)
-        near[part, rest] = excess <= 0
-        torch.outer(view.row_rest[part], view.log_rest[rest], out=slack)
-        slack.addr_(view.log_rest[part], view.row_rest[rest]).add_(ROUNDING)
+        torch.mm(left[part], right[rest].T, out=excess)
+        torch.le(excess, 0, out=near[part, rest])
+        torch.mm(left_rest[part], right_rest[rest].T, out=slack)
         unsure = (excess.abs_() <= slack).triu_(1)
-        if unsure.sum() > DENSE_SHARE * unsure.numel():
+        first, second = unsure.nonzero().T
+        if len(first) > DENSE_SHARE * unsure.numel():
             torch.addmm(own[rest], rows[part], view.centred_log[rest].T, alpha=-1, out=excess)
             excess.addmm_(view.centred_log[part], rows[rest].T, alpha=-1).add_(own[part, None])
             near[part, rest] = excess <= tau
             return unsure.numel() - len(unsure) * (len(unsure) + 1) // 2
-        first, second = unsure.nonzero().T
         second = second + start
         near[part][first, second] = _distances(rows, view, part, own, first, second) <= tau
         return len(first)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.clustering import assign, merge_centres, neighbours, window_centres
+from model.clustering import assign, merge_centres, window_centres
 from model.network import SpatioTemporalNetwork
 from model.sketch import View, fit_sketch, near_pairs, nearest, view_rows
 from utils.clock import Clock
@@ -24,15 +24,13 @@ from utils.scratch import Scratch
 class Engine:
     """How much is computed.
 
-    rank: directions of the sketch whose bounds save distances; 0: no sketch, every distance is computed.
+    rank: directions of the sketch whose bounds save distances.
     key_pool: attention is paid to the means of so many by so many neighbouring tokens of a key frame.
-    row_pool: stage 1 sees the means of so many by so many neighbouring tokens of a frame; all tokens are assigned.
-    shrinkage: of distances between pooled rows over pooled columns; the threshold shrinks with them.
+    shrinkage: of distances between rows over pooled columns; the threshold shrinks with them.
     """
 
     rank: int
     key_pool: int = 1
-    row_pool: int = 1
     shrinkage: float = 1.0
 
 
@@ -40,10 +38,9 @@ class Engine:
 COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 1024)
 ENGINES = {
     "exact": Engine(rank=192),
-    # So few columns that a sketch would cost more than it saves. Pairs of tokens at D = 1 over all columns had 0.77
-    # over these in the median of ten videos (0.65 to 0.98 by video), likewise at D from 0.25 to 4; pooled rows are
-    # closer yet. J&F was best, though it scatters, with 0.65 to 0.75.
-    "fast": Engine(rank=0, key_pool=3, row_pool=2, shrinkage=0.7),
+    # Pairs of tokens at D = 1 over all columns had 0.77 over these in the median of ten videos (0.65 to 0.98 by video),
+    # likewise at D from 0.25 to 4.
+    "fast": Engine(rank=64, key_pool=3, shrinkage=0.77),
 }
 
 
@@ -62,7 +59,7 @@ class Stream:
         network: in evaluation mode.
         key_features: (F, N, C), of the frames that attention is paid to. They stay the same for the whole video.
         grid: (h, w), N = h * w.
-        samples: (n, C) features of tokens of the video, see `sample_tokens`; the sketch, if any, is made to suit these.
+        samples: (n, C) features of tokens of the video, see `sample_tokens`; the sketch is made to suit these.
         tau: distance threshold, in nats.
         clock: adds up the seconds of each stage.
     """
@@ -74,8 +71,7 @@ class Stream:
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.tau, self.engine = network, grid, tau * engine.shrinkage, engine
         self.keys = network.keys(pool_tokens(key_features, grid, engine.key_pool).flatten(0, 1))
-        if engine.rank:
-            self.sketch = fit_sketch(network.attention_rows(network.queries(samples), self.keys), rank=engine.rank)
+        self.sketch = fit_sketch(network.attention_rows(network.queries(samples), self.keys), rank=engine.rank)
         self.scratch = Scratch()
         self.found: list[Tensor] = []  # centres (K, S) of each window, or of all windows so far
         self.kept: list[View | None] = []
@@ -87,15 +83,11 @@ class Stream:
         keep: hold on to a summary of the window, about twice the sketch's rank of floats a token, for `labels`.
         """
         with self.clock("attention"):
-            rows = self._attend(pool_tokens(features, self.grid, self.engine.row_pool).flatten(0, 1))
+            rows = self._attend(features.flatten(0, 1))
         with self.clock("stage 1"):
-            view = None
-            if self.engine.rank:
-                view = view_rows(rows, self.sketch, scratch=self.scratch)
-                near, _ = near_pairs(rows, view, tau=self.tau)
-            else:
-                near = neighbours(rows, tau=self.tau, scratch=self.scratch)
-            self.kept.append(view._replace(centred_log=None) if keep and view else None)
+            view = view_rows(rows, self.sketch, scratch=self.scratch)
+            near, _ = near_pairs(rows, view, tau=self.tau)
+            self.kept.append(view._replace(centred_log=None) if keep else None)
             self.found.append(window_centres(rows, near, tau=self.tau, scratch=self.scratch))
 
     @property
@@ -108,8 +100,7 @@ class Stream:
         with self.clock("stage 2"):
             self.found = [merge_centres(torch.cat(self.found), tau=self.tau)]
             self.centres = self.found[0]
-            if self.engine.rank:
-                self.centre_view = view_rows(self.centres, self.sketch)._replace(centred_log=None)
+            self.centre_view = view_rows(self.centres, self.sketch)._replace(centred_log=None)
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:
@@ -120,8 +111,6 @@ class Stream:
         """
         with self.clock("assign"):
             tokens, frames = features.flatten(0, 1), features.shape[:2]
-            if not self.engine.rank:
-                return assign(self._attend(tokens), self.centres).view(frames)
             view = self.kept[index]
             if view is None:
                 view = view_rows(self._attend(tokens), self.sketch, scratch=self.scratch)

@@ -117,7 +117,7 @@ def test_what_is_likely_does_not_change_the_greedy_pass(seed, share, tau):
     rows = random_rows(seed)
     hint = torch.rand(len(rows), len(rows), generator=torch.Generator().manual_seed(seed)) < share
     expected = [members.tolist() for members in greedy_leaders(rows, tau=tau)]
-    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, likely=hint)] == expected
+    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, likely=hint.numpy())] == expected
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.5, 3.0]))

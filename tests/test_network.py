@@ -8,7 +8,7 @@ import torch
 from data.registry import load_videos
 from data.videos import frames_at
 from model.backbone import build_backbone
-from model.clustering import assign, hierarchical_clustering, merge_centres, neighbours, window_centres
+from model.clustering import hierarchical_clustering
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
 from model.stream import Stream, pool_tokens
@@ -226,20 +226,14 @@ def test_key_frames_are_limited(tiny_weights, clustering):
 
 
 def test_fast_engine_by_its_definition(tiny_weights):
-    """Attention of tokens to the means of 3x3 key tokens; clusters of the means of 2x2, at 0.7 of the threshold."""
+    """Attention to the means of 3x3 key tokens, and 0.77 of the threshold."""
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=3.0)
     features = network.encode(torch.stack(video(6)))
     found = Segmenter(network, key_stride=2, tau=0.05, clustering="fast").cluster(features, (3, 5))
     keys = network.keys(pool_tokens(features[:5:2], (3, 5), 3).flatten(0, 1))
-    means, tokens = (
-        network.attention_rows(network.queries(x.flatten(0, 1)), keys)
-        for x in (pool_tokens(features, (3, 5), 2), features)
-    )
-    windows = means.split(3 * 2 * 3)
-    tau = 0.7 * 0.05
-    centres = torch.cat([window_centres(part, neighbours(part, tau=tau), tau=tau) for part in windows])
-    expected = assign(tokens, merge_centres(centres, tau=tau))
+    rows = network.attention_rows(network.queries(features.flatten(0, 1)), keys)
+    expected = hierarchical_clustering(rows, window=3 * 3 * 5, tau=0.77 * 0.05)
     assert keys.shape[1] == 3 * 2
     assert found.num_clusters > 1
     assert found.labels.ravel().tolist() == expected.tolist()
