@@ -32,6 +32,7 @@ from utils.prefetch import prefetch
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
 MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
+OBJECT_BYTES = 110  # that `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens
 
 
 @dataclass
@@ -265,13 +266,20 @@ class Segmenter:
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
+        held = features if features <= self.memory / 2 else 0
+        objects = OBJECT_BYTES * num_frames * tokens  # once the clusters' own memory is free again
+        if self.objects is not None and held + objects > self.memory:
+            raise UserError(
+                f"--memory_gb {self.memory / 1e9:g}: objects of {num_frames} frames of {tokens} tokens need "
+                f"{1.05 * (held + objects) / 1e9:.2g}; raise it, lower --resolution, or give --proposals clusters"
+            )
         columns = num_key_frames * math.prod(math.ceil(side / self.engine.key_pool) for side in grid)
         window_rows = WINDOW * tokens
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms and smoothed rows; neighbourhoods as bits and as floats; what each thread
         # works on; the sketch's basis, what it is fitted to and attention in the making; keys.
         needed = (
-            (features if features <= self.memory / 2 else 0)
+            held
             + 3.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES + 3) * window_rows**2
             + 2048 * threads * FLOAT_BYTES * window_rows

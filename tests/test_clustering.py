@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from model.clustering import assign, greedy_leaders, hierarchical_clustering, neighbours, smooth, symmetric_kl
+from model.clustering import (
+    assign,
+    greedy_leaders,
+    hierarchical_clustering,
+    neighbours,
+    smooth,
+    symmetric_kl,
+    window_centres,
+)
 from model.sketch import fit_sketch, near_pairs, nearest, view_rows
 
 
@@ -140,6 +148,17 @@ def test_smoothing_keeps_the_digits_of_a_row_unlike_its_group():
     near[31, :31] = near[:31, 31] = False
     expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
     torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
+def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau):
+    """Over several strips of columns; leaders foreseen from an eighth of them do not change which lead."""
+    rows = random_rows(3, count=300, columns=700, sharpness=2.0)
+    near = neighbours(rows, tau=tau)
+    smoothed = near.double() @ rows / near.sum(-1, keepdim=True)
+    expected = torch.stack([smoothed[members].mean(0) for members in greedy_leaders(smoothed, tau=tau)])
+    assert 1 < len(expected) < 300
+    torch.testing.assert_close(window_centres(rows, near, tau=tau), expected)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -196,6 +196,16 @@ def test_features_beyond_the_budget_go_to_disk(tiny_weights, monkeypatch, tmp_pa
     assert not list(spill.iterdir())  # unlinked already: nothing stays behind whatever happens
 
 
+def test_objects_of_a_very_long_video_have_to_fit(tiny_weights):
+    """Its features go to disk and its clusters fit, but not 110 bytes for each of its tokens."""
+    shape = (10**6, 15, 64)
+    assert Segmenter(make_network(tiny_weights), memory_gb=1.0)._spare_bytes(shape, (3, 5), 2) > 0
+    segmenter = Segmenter(make_network(tiny_weights), memory_gb=1.0, objects={})
+    assert segmenter._spare_bytes((10**5, 15, 64), (3, 5), 2) > 0
+    with pytest.raises(UserError, match=r"--memory_gb 1: objects of 1000000 frames of 15 tokens need 1\.7; raise it, "):
+        segmenter._spare_bytes(shape, (3, 5), 2)
+
+
 def test_features_that_are_not_finite_are_refused(tiny_weights, tmp_path):
     network = make_network(tiny_weights)
     network.backbone.vit.patch_embed.proj.weight.data[0] = float("inf")
