@@ -17,8 +17,10 @@ from utils.scratch import Scratch
 
 GROUP = 64  # rows, roughly, whose neighbourhoods are summed together
 STRIP = 256  # columns of them at once
+PIECE = 512  # rows of neighbourhoods at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
-FORESIGHT = 8  # who leads is foreseen from one in so many columns
+FORESIGHT = 8  # who leads is foreseen from one in so many columns,
+MANY = 4096  # where there are so many
 AT_ONCE = {"cpu": 32}  # leaders whose distances are computed together; 64 elsewhere
 
 
@@ -63,9 +65,11 @@ def smooth(
     A row sums to 1, so the mean is the sum normalised. On a CPU rows are grouped by alike neighbourhoods; what most of
     a group have in common is summed once, and each row adds and subtracts the neighbours where it differs: some tens
     instead of hundreds. Where subtracting would leave few correct digits, the row's own neighbours are summed instead.
+
+    seen: called with each strip of columns once it is done, which on a CPU is while it is in the cache.
     """
     scratch = scratch or Scratch()
-    bits = near.to(rows.dtype)
+    bits = scratch("bits", near.shape, like=rows).copy_(near)
     counts = bits.sum(-1, keepdim=True)
     smoothed = scratch("smoothed", rows.shape, like=rows)
     if rows.device.type != "cpu":
@@ -74,16 +78,21 @@ def smooth(
             seen(slice(None), smoothed)
         return smoothed
     group, majority = _group_alike(bits, size=GROUP)
-    row, other = (near ^ majority[group]).nonzero().T
+
+    def differ(part: slice) -> tuple[Tensor, ...]:
+        row, other = (near[part] ^ majority[group[part]]).nonzero().T
+        return row + part.start, other, bits[part][row, other].mul_(2).sub_(1)
+
+    pieces = [slice(start, start + PIECE) for start in range(0, len(rows), PIECE)]
+    row, other, signs = map(torch.cat, zip(*each(differ, pieces, device=rows.device), strict=True))
     offsets = torch.searchsorted(row, torch.arange(len(rows)))
-    signs = bits[row, other].mul_(2).sub_(1)
-    majority = majority.to(rows.dtype)
+    weights = majority.to(rows.dtype)
 
     def fill(part: slice) -> None:
         """A strip of columns, narrow enough to stay in the processor's cache."""
         strip, left = (scratch(name, rows[:, part].shape, like=rows) for name in ("strip", "left"))
         strip.copy_(rows[:, part])
-        base = (majority @ strip)[group]
+        base = (weights @ strip)[group]
         sums = F.embedding_bag(other, strip, offsets, mode="sum", per_sample_weights=signs).add_(base)
         lost = (torch.sub(sums, base, alpha=LEFT_OF_BASE, out=left).amin(-1) < 0).nonzero()[:, 0]
         if len(lost):
@@ -186,8 +195,9 @@ def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch |
 
     smoothed = smooth(rows, near, scratch=scratch, seen=seen)
     likely = near.cpu().numpy().copy()
-    some = torch.cat([sample[start] for start in sorted(sample)], 1)
-    greedy_leaders(some, tau=tau * some.shape[1] / rows.shape[1], likely=likely)
+    if rows.shape[1] >= MANY:
+        some = torch.cat([sample[start] for start in sorted(sample)], 1)
+        greedy_leaders(some, tau=tau * some.shape[1] / rows.shape[1], likely=likely)
     own = torch.stack(list(part_of_own.values())).sum(0)
     return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, likely=likely, logs=logs, own=own))
 

@@ -90,7 +90,7 @@ def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratc
     return View(centred_log, *map(torch.cat, zip(*parts, strict=True)))
 
 
-def near_pairs(rows: Tensor, view: View, *, tau: float, chunk: int = 512) -> tuple[Tensor, float]:
+def near_pairs(rows: Tensor, view: View, *, tau: float, chunk: int = 256) -> tuple[Tensor, float]:
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
     Also the share of pairs whose distance had to be computed.
