@@ -16,7 +16,7 @@ from utils.parallel import each
 from utils.scratch import Scratch
 
 GROUP = 64  # rows, roughly, whose neighbourhoods are summed together
-STRIP = 256  # columns of them at once
+STRIP = 256  # columns of them at once, a multiple of FORESIGHT
 PIECE = 512  # rows of neighbourhoods at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
 FORESIGHT = 8  # who leads is foreseen from one in so many columns,
@@ -75,7 +75,7 @@ def smooth(
     if rows.device.type != "cpu":
         torch.mm(bits, rows, out=smoothed).div_(counts)
         if seen:
-            seen(slice(None), smoothed)
+            seen(slice(0, rows.shape[1]), smoothed)
         return smoothed
     group, majority = _group_alike(bits, size=GROUP)
 
@@ -101,7 +101,8 @@ def smooth(
         if seen:
             seen(part, sums)
 
-    strips = [slice(start, start + STRIP) for start in range(0, rows.shape[1], STRIP)]
+    columns = rows.shape[1]
+    strips = [slice(start, min(start + STRIP, columns)) for start in range(0, columns, STRIP)]
     each(fill, strips, device=rows.device)
     return smoothed
 
@@ -184,22 +185,24 @@ def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch |
     """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, of `neighbours` or of
     `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
     scratch = scratch or Scratch()
+    count, columns = rows.shape
     logs = scratch("logs", rows.shape, like=rows)
-    part_of_own, sample = {}, {}
+    some = scratch("some", (count, -(-columns // FORESIGHT)), like=rows)
+    # Made beforehand, as small tensors kept of every strip would pin the memory of the large ones between them.
+    own = scratch("own", (-(-columns // STRIP), count), like=rows).zero_()
 
     def seen(part: slice, strip: Tensor) -> None:
-        log_strip = safe_log(strip)
+        log_strip = safe_log(strip, out=scratch("log strip", strip.shape, like=rows))
         logs[:, part] = log_strip
-        part_of_own[part.start] = inner(strip, log_strip)
-        sample[part.start] = strip[:, ::FORESIGHT].contiguous()
+        own[part.start // STRIP] = inner(strip, log_strip)
+        some[:, part.start // FORESIGHT : -(-part.stop // FORESIGHT)] = strip[:, ::FORESIGHT]
 
     smoothed = smooth(rows, near, scratch=scratch, seen=seen)
     likely = near.cpu().numpy().copy()
-    if rows.shape[1] >= MANY:
-        some = torch.cat([sample[start] for start in sorted(sample)], 1)
-        greedy_leaders(some, tau=tau * some.shape[1] / rows.shape[1], likely=likely)
-    own = torch.stack(list(part_of_own.values())).sum(0)
-    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, likely=likely, logs=logs, own=own))
+    if columns >= MANY:
+        greedy_leaders(some, tau=tau * some.shape[1] / columns, likely=likely)
+    leaders = greedy_leaders(smoothed, tau=tau, likely=likely, logs=logs, own=own.sum(0))
+    return cluster_means(smoothed, leaders)
 
 
 def merge_centres(centres: Tensor, *, tau: float) -> Tensor:
