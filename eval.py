@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -394,8 +395,10 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
+    fast = {"fast": asdict(ENGINES["fast"])} if args.clustering == "fast" or args.clusters else {}
     return {
         "predictions": kinds,
+        **fast,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},

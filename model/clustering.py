@@ -21,7 +21,7 @@ PIECE = 512  # rows of neighbourhoods at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
 FORESIGHT = 8  # who leads is foreseen from one in so many columns,
 MANY = 4096  # where there are so many
-AT_ONCE = {"cpu": 32}  # leaders whose distances are computed together; 64 elsewhere
+AT_ONCE, AT_ONCE_ELSEWHERE = 32, 64  # leaders whose distances are computed together, on a CPU and elsewhere
 
 
 def safe_log(rows: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -41,15 +41,14 @@ def symmetric_kl(rows: Tensor, others: Tensor) -> Tensor:
     return own[:, None] + other_own - rows @ log_others.T - log_rows @ others.T
 
 
-def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024, scratch: Scratch | None = None) -> Tensor:
+def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024) -> Tensor:
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
     The two cross terms of a set with itself are one matrix product and its transpose, so it is computed once.
     """
-    scratch = scratch or Scratch()
-    log_rows = safe_log(rows, out=scratch("logs", rows.shape, like=rows))
+    log_rows = safe_log(rows)
     own = inner(rows, log_rows)
-    cross = torch.mm(rows, log_rows.T, out=scratch("cross", (len(rows), len(rows)), like=rows))
+    cross = rows @ log_rows.T
     near = torch.empty(cross.shape, dtype=torch.bool, device=rows.device)
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
@@ -66,16 +65,20 @@ def smooth(
     a group have in common is summed once, and each row adds and subtracts the neighbours where it differs: some tens
     instead of hundreds. Where subtracting would leave few correct digits, the row's own neighbours are summed instead.
 
-    seen: called with each strip of columns once it is done, which on a CPU is while it is in the cache.
+    seen: called with the place (a slice of STRIP columns or fewer) and the values (L, n) of each strip of the result
+        once it is done. On a CPU that is while it is in the cache, from several threads in any order, and the values
+        are valid during the call only.
     """
     scratch = scratch or Scratch()
     bits = scratch("bits", near.shape, like=rows).copy_(near)
     counts = bits.sum(-1, keepdim=True)
     smoothed = scratch("smoothed", rows.shape, like=rows)
+    columns = rows.shape[1]
+    strips = [slice(start, min(start + STRIP, columns)) for start in range(0, columns, STRIP)]
     if rows.device.type != "cpu":
         torch.mm(bits, rows, out=smoothed).div_(counts)
-        if seen:
-            seen(slice(0, rows.shape[1]), smoothed)
+        for part in strips if seen else ():
+            seen(part, smoothed[:, part])
         return smoothed
     group, majority = _group_alike(bits, size=GROUP)
 
@@ -101,8 +104,6 @@ def smooth(
         if seen:
             seen(part, sums)
 
-    columns = rows.shape[1]
-    strips = [slice(start, min(start + STRIP, columns)) for start in range(0, columns, STRIP)]
     each(fill, strips, device=rows.device)
     return smoothed
 
@@ -141,17 +142,18 @@ def greedy_leaders(
     """
     logs = safe_log(rows) if logs is None else logs
     own = inner(rows, logs) if own is None else own
-    batch = AT_ONCE.get(rows.device.type, 64)
+    batch = AT_ONCE if rows.device.type == "cpu" else AT_ONCE_ELSEWHERE
     free = np.ones(len(rows), dtype=bool)
     clusters, known = [], {}
     while free.any():
         first = int(free.argmax())
         if first not in known:
+            known = {row: near for row, near in known.items() if free[row]}
             candidates = [row for row in _next_leaders(free, likely, batch) if row not in known]
             pick = torch.tensor(candidates, device=rows.device)
             distances = torch.addmm(own[:, None], logs, rows[pick].T, alpha=-1)
             distances.addmm_(rows, logs[pick].T, alpha=-1).add_(own[pick])
-            near = (distances <= tau).T.cpu().numpy()
+            near = (distances <= tau).T.contiguous().cpu().numpy()
             known.update(zip(candidates, near, strict=True))
             if likely is not None:
                 likely[candidates] = near
@@ -183,11 +185,16 @@ def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
 
 def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch | None = None) -> Tensor:
     """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, of `neighbours` or of
-    `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
+    `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S).
+
+    The logarithms of a view of the rows that was made in the same `scratch` are overwritten.
+    """
     scratch = scratch or Scratch()
     count, columns = rows.shape
     logs = scratch("logs", rows.shape, like=rows)
-    some = scratch("some", (count, -(-columns // FORESIGHT)), like=rows)
+    foresee = columns >= MANY
+    if foresee:
+        some = scratch("some", (count, -(-columns // FORESIGHT)), like=rows)
     # Made beforehand, as small tensors kept of every strip would pin the memory of the large ones between them.
     own = scratch("own", (-(-columns // STRIP), count), like=rows).zero_()
 
@@ -195,11 +202,12 @@ def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch |
         log_strip = safe_log(strip, out=scratch("log strip", strip.shape, like=rows))
         logs[:, part] = log_strip
         own[part.start // STRIP] = inner(strip, log_strip)
-        some[:, part.start // FORESIGHT : -(-part.stop // FORESIGHT)] = strip[:, ::FORESIGHT]
+        if foresee:
+            some[:, part.start // FORESIGHT : -(-part.stop // FORESIGHT)] = strip[:, ::FORESIGHT]
 
     smoothed = smooth(rows, near, scratch=scratch, seen=seen)
     likely = near.cpu().numpy().copy()
-    if columns >= MANY:
+    if foresee:  # for what it enters in `likely`
         greedy_leaders(some, tau=tau * some.shape[1] / columns, likely=likely)
     leaders = greedy_leaders(smoothed, tau=tau, likely=likely, logs=logs, own=own.sum(0))
     return cluster_means(smoothed, leaders)

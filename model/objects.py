@@ -146,10 +146,10 @@ def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.
         for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
             cosines = (here[one] * here[other]).sum(-1).flatten().numpy()
             touching = torch.stack([tokens[one], tokens[other]], dim=-1).flatten(0, 1).numpy()
-            touching, _, (cosines, times) = _gather(touching, cosines, np.ones(len(touching)))
+            touching, _, (sums_of_cosines, times) = _gather(touching, cosines, np.ones(len(touching)))
             # At once: small arrays kept of every frame would pin the memory of the large ones between them.
             pairs, _, (across, contact) = _gather(
-                np.concatenate([pairs, touching]), np.append(across, cosines), np.append(contact, times)
+                np.concatenate([pairs, touching]), np.append(across, sums_of_cosines), np.append(contact, times)
             )
     return sums.numpy(), pairs, across, contact
 

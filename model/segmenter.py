@@ -32,7 +32,9 @@ from utils.prefetch import prefetch
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
 MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
-OBJECT_BYTES = 110  # that `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens
+# That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
+# for each track in each frame, which is little until there are tens of thousands of frames.
+OBJECT_BYTES = 110
 
 
 @dataclass
@@ -70,8 +72,8 @@ class Segmenter:
         clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
             half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
             means of 3x3 tokens.
-        memory_gb: what features, attention and clustering may take together, in 1e9 bytes; the network itself and
-            its activations for `frame_batch` frames come on top.
+        memory_gb: what features, attention, clustering and objects may take together, in 1e9 bytes; the network itself
+            and its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
         amp: precision of the backbone, a key of `utils.device.AMP_DTYPES`; attention and clustering stay in float32.
         spill_path: folder for features that do not fit the budget, made if need be; None for the system's folder of
@@ -115,7 +117,7 @@ class Segmenter:
             frames: `num_frames` tensors (3, H, W), uint8 or float in [0, 1], RGB, all of one size; read once, in order.
 
         Raises:
-            UserError: one window alone does not fit the memory budget.
+            UserError: one window alone, or the objects of all, does not fit the memory budget.
         """
         clock = Clock(self.device)
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
@@ -141,6 +143,8 @@ class Segmenter:
             with clock("backbone"):
                 encoded = self._encode(batch)
                 if features is None:
+                    if self.objects is not None:
+                        self._check_objects((num_frames, *encoded.shape[1:]))
                     features = self._room_for((num_frames, *encoded.shape[1:]))
                     grid = self.network.backbone.grid_size(*batch.shape[-2:])
                 features[done : done + len(encoded)] = encoded[: num_frames - done]
@@ -259,6 +263,17 @@ class Segmenter:
                 os.posix_fallocate(file.fileno(), 0, int(FLOAT_BYTES * np.prod(shape)))
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
+    def _check_objects(self, shape: tuple[int, int, int]) -> None:
+        """Refuse a video of features (T, N, C) whose objects would not fit once the clusters' own memory is free."""
+        num_frames, tokens, _ = shape
+        features = FLOAT_BYTES * np.prod(shape)
+        needed = (features if features <= self.memory / 2 else 0) + OBJECT_BYTES * num_frames * tokens
+        if needed > self.memory:
+            raise UserError(
+                f"--memory_gb {self.memory / 1e9:g}: objects of {num_frames} frames of {tokens} tokens need "
+                f"{1.05 * needed / 1e9:.2g}; raise it, lower --resolution, or give --proposals clusters"
+            )
+
     def _spare_bytes(self, shape: tuple[int, int, int], grid: tuple[int, int], num_key_frames: int) -> float:
         """What the budget leaves for what grows with a video: summaries of windows, and centres.
 
@@ -266,13 +281,7 @@ class Segmenter:
         """
         num_frames, tokens, dim = shape
         features = FLOAT_BYTES * num_frames * tokens * dim
-        held = features if features <= self.memory / 2 else 0
-        objects = OBJECT_BYTES * num_frames * tokens  # once the clusters' own memory is free again
-        if self.objects is not None and held + objects > self.memory:
-            raise UserError(
-                f"--memory_gb {self.memory / 1e9:g}: objects of {num_frames} frames of {tokens} tokens need "
-                f"{1.05 * (held + objects) / 1e9:.2g}; raise it, lower --resolution, or give --proposals clusters"
-            )
+        held = features if features <= self.memory / 2 else 0  # otherwise on disk
         columns = num_key_frames * math.prod(math.ceil(side / self.engine.key_pool) for side in grid)
         window_rows = WINDOW * tokens
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1

@@ -34,7 +34,7 @@ class Engine:
     shrinkage: float = 1.0
 
 
-# The sketch is fitted to a row for every so many of its columns, within these limits.
+# The sketch is fitted to a row for every so many key tokens, pooled or not, within these limits.
 COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 1024)
 ENGINES = {
     "exact": Engine(rank=192),

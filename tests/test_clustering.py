@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from model.clustering import (
+    _next_leaders,
     assign,
     greedy_leaders,
     hierarchical_clustering,
+    inner,
     neighbours,
+    safe_log,
     smooth,
     symmetric_kl,
     window_centres,
@@ -150,15 +153,44 @@ def test_smoothing_keeps_the_digits_of_a_row_unlike_its_group():
     torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("foresight_from", [0, 10**9])
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
-def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau):
-    """Over several strips of columns; leaders foreseen from an eighth of them do not change which lead."""
-    rows = random_rows(3, count=300, columns=700, sharpness=2.0)
+def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau, foresight_from, monkeypatch):
+    """Over several strips of columns, not a multiple of eight; foreseeing leaders does not change which lead."""
+    monkeypatch.setattr("model.clustering.MANY", foresight_from)
+    rows = random_rows(3, count=300, columns=701, sharpness=2.0)
     near = neighbours(rows, tau=tau)
     smoothed = near.double() @ rows / near.sum(-1, keepdim=True)
     expected = torch.stack([smoothed[members].mean(0) for members in greedy_leaders(smoothed, tau=tau)])
     assert 1 < len(expected) < 300
     torch.testing.assert_close(window_centres(rows, near, tau=tau), expected)
+
+
+def test_leaders_are_foreseen_from_an_eighth_of_the_columns(monkeypatch):
+    """Of a video's smooth attention the sample finds nearly the leaders of all columns, so that few rounds do."""
+    monkeypatch.setattr("model.clustering.MANY", 0)
+    rounds = []
+    monkeypatch.setattr("model.clustering._next_leaders", lambda *a: rounds.append(found := _next_leaders(*a)) or found)
+    rows = random_rows(3, count=300, columns=4000, sharpness=1.0)
+    near = neighbours(rows, tau=0.6)
+    centres = window_centres(rows, near, tau=0.6)
+    sizes = [len(found) for found in rounds]
+    assert len(centres) > 1
+    assert sum(sizes) < 3 * len(centres) + 64, (sizes, len(centres))
+
+
+def test_what_a_greedy_pass_finds_is_entered():
+    rows = random_rows(0, count=60)
+    likely = np.zeros((60, 60), dtype=bool)
+    clusters = greedy_leaders(rows, tau=0.7, likely=likely)
+    distances = symmetric_kl(rows, rows)
+    for members in clusters:
+        expected = (distances[members[0]] <= 0.7).numpy()
+        expected[members[0]] = True
+        np.testing.assert_array_equal(likely[members[0]], expected)
+    logs = safe_log(rows)
+    again = greedy_leaders(rows, tau=0.7, logs=logs, own=inner(rows, logs))
+    assert [members.tolist() for members in again] == [members.tolist() for members in clusters]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -170,10 +202,12 @@ def test_the_number_of_threads_changes_nothing(threads):
     try:
         near, _ = near_pairs(rows, view_rows(rows, sketch, chunk=64), tau=1.0, chunk=64)
         smoothed = smooth(rows, near)
+        centres = [window_centres(rows, near, tau=1.0) for _ in range(5)]
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     assert torch.equal(near, neighbours(rows, tau=1.0))
+    assert all(torch.equal(found, centres[0]) for found in centres)
     expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
     torch.testing.assert_close(smoothed.double(), expected, rtol=1e-4, atol=1e-9)
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import eval as eval_program
+from model.stream import ENGINES
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint, load_tensors
@@ -208,6 +210,18 @@ def test_results_of_other_settings_are_not_touched(davis, tmp_path, run_eval):
     run_eval(*arguments, "--tau", 2, "--sequences", "ant", "--overwrite")
     assert not (out / "bee").exists()
     assert json.loads((out / "settings.json").read_text())["tau"] == 2.0
+    assert "fast" not in json.loads((out / "settings.json").read_text())
+
+
+def test_results_of_another_fast_are_not_mixed_in(davis, tmp_path, run_eval, monkeypatch):
+    """What `fast` is may change between versions, so a results folder holds it."""
+    out = tmp_path / "results"
+    arguments = ["--davis_path", davis, "--training_free", "--save_path", out, "--clustering", "fast"]
+    run_eval(*arguments)
+    assert json.loads((out / "settings.json").read_text())["fast"]["key_pool"] == 3
+    monkeypatch.setitem(ENGINES, "fast", replace(ENGINES["fast"], shrinkage=0.7))
+    with pytest.raises(UserError, match=r"holds results of other settings \(another fast\)"):
+        run_eval(*arguments)
 
 
 def test_a_folder_of_other_files_is_not_touched(davis, tmp_path, run_eval):

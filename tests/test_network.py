@@ -197,13 +197,14 @@ def test_features_beyond_the_budget_go_to_disk(tiny_weights, monkeypatch, tmp_pa
 
 
 def test_objects_of_a_very_long_video_have_to_fit(tiny_weights):
-    """Its features go to disk and its clusters fit, but not 110 bytes for each of its tokens."""
-    shape = (10**6, 15, 64)
-    assert Segmenter(make_network(tiny_weights), memory_gb=1.0)._spare_bytes(shape, (3, 5), 2) > 0
+    """Its features go to disk, but there has to be room for 110 bytes for each of its tokens."""
     segmenter = Segmenter(make_network(tiny_weights), memory_gb=1.0, objects={})
-    assert segmenter._spare_bytes((10**5, 15, 64), (3, 5), 2) > 0
+    segmenter._check_objects((10**5, 15, 64))
     with pytest.raises(UserError, match=r"--memory_gb 1: objects of 1000000 frames of 15 tokens need 1\.7; raise it, "):
-        segmenter._spare_bytes(shape, (3, 5), 2)
+        segmenter._check_objects((10**6, 15, 64))
+    frames = (frame for frame in video(2))
+    with pytest.raises(UserError, match="objects of 1000000 frames"):  # told at the first frames
+        segmenter.segment(frames, num_frames=10**6)
 
 
 def test_features_that_are_not_finite_are_refused(tiny_weights, tmp_path):

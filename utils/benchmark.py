@@ -293,6 +293,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullLocator
 
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
     figure, axes = pyplot.subplots(1, len(sweeps), figsize=(4.5 * len(sweeps), 3.6), squeeze=False, layout="tight")
@@ -306,6 +307,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             slope = np.polyfit(np.log(places), np.log(values), 1)[0]
             axis.loglog(places, values, marker="o", label=f"{label}, slope {slope:.1f}")
         axis.set(xlabel=name.replace("_", " "), ylabel="seconds")
+        axis.set_xticks(places, [str(place) for place in places])
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.legend(fontsize=8)
         axis.grid(which="both", alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
