@@ -94,7 +94,9 @@ def make_parser() -> Parser:
     )  # fmt: skip
     method("--max_key_frames", type=positive_int, default=MAX_KEY_FRAMES, help="at most so many, spread evenly")
     method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
-    method("--memory_gb", type=positive_float, default=8.0, help="for features, attention and clustering together")
+    method(
+        "--memory_gb", type=positive_float, default=8.0, help="for features, attention, clustering and objects together"
+    )
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
     method(
         "--proposals", choices=tuple(PROPOSALS), default="objects",
