@@ -32,7 +32,7 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
 
 def test_benchmark_of_scoring():
     command = [sys.executable, "-m", "tests.benchmark_scoring", "--frames", "1", "--workers", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "per pair" in done.stdout
 
@@ -54,7 +54,7 @@ def test_benchmark_of_inference(tmp_path):
         "1",
     ]
     command += ["--num_frames", "12", "--ratio", "3", "--csv", tmp_path / "out.csv"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "exact gives 100.000 % of the tokens the label that plain gives" in done.stdout
     with (tmp_path / "out.csv").open() as file:
@@ -70,7 +70,7 @@ def test_benchmark_of_training(tmp_path):
     write_sprites(tmp_path / "sprites", height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
     command = [sys.executable, "-m", "utils.benchmark_training", "--basepath", tmp_path / "sprites", "--resolution"]
     command += ["80", "160", "--steps", "1", "--csv", tmp_path / "out.csv"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out.csv").open() as file:
         plain, ours, kept = csv.DictReader(file)
