@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from model.clustering import (
-    _next_leaders,
     assign,
     greedy_leaders,
     hierarchical_clustering,
@@ -167,16 +166,22 @@ def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau, foresight_fro
 
 
 def test_leaders_are_foreseen_from_an_eighth_of_the_columns(monkeypatch):
-    """Of a video's smooth attention the sample finds nearly the leaders of all columns, so that few rounds do."""
+    """At the threshold that belongs to so many columns, most of those who lead the sample lead all."""
     monkeypatch.setattr("model.clustering.MANY", 0)
-    rounds = []
-    monkeypatch.setattr("model.clustering._next_leaders", lambda *a: rounds.append(found := _next_leaders(*a)) or found)
-    rows = random_rows(3, count=300, columns=4000, sharpness=1.0)
-    near = neighbours(rows, tau=0.6)
-    centres = window_centres(rows, near, tau=0.6)
-    sizes = [len(found) for found in rounds]
-    assert len(centres) > 1
-    assert sum(sizes) < 3 * len(centres) + 64, (sizes, len(centres))
+    passes = []
+
+    def spy(rows, **options):
+        passes.append((rows.shape[1], found := greedy_leaders(rows, **options)))
+        return found
+
+    monkeypatch.setattr("model.clustering.greedy_leaders", spy)
+    rows = random_rows(3, count=300, columns=4000, sharpness=2.0)
+    window_centres(rows, neighbours(rows, tau=0.5), tau=0.5)
+    (few, foreseen), (all_columns, found) = passes
+    assert (few, all_columns) == (500, 4000)
+    leaders, others = ({int(members[0]) for members in clusters} for clusters in (found, foreseen))
+    assert len(others) > 20  # nearly none at a threshold of all columns
+    assert len(leaders & others) > 0.9 * len(others)
 
 
 def test_what_a_greedy_pass_finds_is_entered():
