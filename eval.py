@@ -52,13 +52,8 @@ from utils.score_files import Scores, print_side_by_side, print_table, write_sco
 from utils.scoring import add_score_options, expand, read_provenance, score, score_options
 from utils.visual import contact_sheet, overlay, write_picture, write_video
 
-# What is made of clusters, as options of `find_objects`.
-PROPOSALS = {
-    "objects": {"merge": True, "split": True},
-    "merged": {"merge": True, "split": False},
-    "split": {"merge": False, "split": True},
-    "clusters": None,
-}
+# What `find_objects` does to clusters, by the words of --proposals; objects: all of it, clusters: nothing.
+PIECES = {"outlines": "outlines", "merged": "merge", "split": "split"}
 
 
 def make_parser() -> Parser:
@@ -99,9 +94,10 @@ def make_parser() -> Parser:
     )
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
     method(
-        "--proposals", choices=tuple(PROPOSALS), default="objects",
-        help="objects: clusters that look alike and touch are one (merged), pieces that live apart are two (split), "
-        "ranked by objectness; clusters: each by itself, ranked by size, as the reference",
+        "--proposals", nargs="+", choices=("objects", *PIECES, "clusters"), default=["objects"],
+        help="objects: clusters that are but outlines are given to what they lie on (outlines), those that look alike "
+        "and touch are one (merged), pieces that live apart are two (split), ranked by objectness; or only one or two "
+        "of the three; clusters: each by itself, ranked by size, as the reference",
     )  # fmt: skip
     method(
         "--clusters", type=positive_int, nargs=2, metavar=("MIN", "MAX"),
@@ -182,8 +178,23 @@ def check_counts(args: argparse.Namespace) -> None:
     """Refuse numbers of clusters or objects that cannot be meant."""
     if args.clusters and args.clusters[0] > args.clusters[1]:
         raise UserError(f"--clusters {args.clusters[0]} {args.clusters[1]}: give the lower number first")
-    if args.max_objects and not (PROPOSALS[args.proposals] or {}).get("merge"):
-        raise UserError(f"--max_objects: --proposals {args.proposals} merges nothing; leave one of them out")
+    options = object_options(args) or {}
+    if args.max_objects and not options.get("merge"):
+        raise UserError(f"--max_objects: --proposals {' '.join(args.proposals)} merges nothing; leave one of them out")
+
+
+def object_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What is made of clusters, as options of `find_objects`; None for nothing.
+
+    Raises:
+        UserError: `objects` or `clusters` beside another word.
+    """
+    if args.proposals == ["clusters"]:
+        return None
+    if len(args.proposals) > 1 and (whole := {"objects", "clusters"} & set(args.proposals)):
+        raise UserError(f"--proposals {' '.join(args.proposals)}: {min(whole)} stands by itself")
+    chosen = PIECES if args.proposals == ["objects"] else args.proposals
+    return {option: word in chosen for word, option in PIECES.items()} | {"max_objects": args.max_objects}
 
 
 def say_limited(args: argparse.Namespace, videos: list[Video]) -> None:
@@ -204,7 +215,6 @@ def predict(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder
 ) -> None:
     """Write the label PNGs of every video that is not done yet; longest first, shared out over processes."""
-    options = PROPOSALS[args.proposals]
     segmenter = Segmenter(
         network,
         key_stride=args.ratio,
@@ -216,7 +226,7 @@ def predict(
         amp=args.amp,
         spill_path=results.path,
         feature_cache=args.feature_cache,
-        objects=None if options is None else options | {"max_objects": args.max_objects},
+        objects=object_options(args),
         clusters=args.clusters,
     )
     device = segmenter.device
@@ -231,7 +241,8 @@ def predict(
         scores = score_of(labels)
         proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
         with clock("write"):
-            maps = label_maps(clock.iterate("upsample", pixel_labels(args, video, labels, device)), proposals)
+            pixels = pixel_labels(args, video, labels, found.unsure, device)
+            maps = label_maps(clock.iterate("upsample", pixels), proposals)
             results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
         found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
         stats = {
@@ -247,12 +258,14 @@ def predict(
 
 
 def pixel_labels(
-    args: argparse.Namespace, video: Video, labels: np.ndarray, device: torch.device
+    args: argparse.Namespace, video: Video, labels: np.ndarray, unsure: np.ndarray | None, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """Labels of tokens (T, h, w) at the pixels of each frame: (H, W) int32."""
+    """Labels of tokens (T, h, w), some of them perhaps unsure, at the pixels of each frame: (H, W) int32."""
     upsample = UPSAMPLING[args.upsampling]
-    for tokens, frame in zip(labels, prefetch(video.read()), strict=True):
-        yield upsample(torch.from_numpy(tokens).long().to(device), frame.to(device)).cpu().numpy()
+    unsure = np.zeros(labels.shape, dtype=bool) if unsure is None else unsure
+    for tokens, doubt, frame in zip(labels, unsure, prefetch(video.read()), strict=True):
+        tokens, doubt = (torch.from_numpy(values).to(device) for values in (tokens, doubt))
+        yield upsample(tokens.long(), frame.to(device), doubt).cpu().numpy()
 
 
 def label_maps(pixels: Iterable[np.ndarray], proposals: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

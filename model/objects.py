@@ -1,10 +1,11 @@
 """Clusters of tokens to whole objects: clusters that look alike and touch become one, what lies apart becomes two.
 
-Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), and several objects of
-a kind are one cluster. Both are mended from what is at hand, the features that the last block attends with (with one
-block the backbone's keys) and where the tokens are:
+Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), several objects of
+a kind are one cluster, and some clusters are but outlines of others. All are mended from what is at hand, the features
+that the last block attends with (with one block the backbone's keys) and where the tokens are:
 
     units = CentredUnits(features, grid)
+    labels = give_away(labels, find_outlines(labels), units)
     labels = merge_alike(labels, units)         # by features inside and across the boundary
     labels = drop_flicker(labels)               # over time
     labels = split_apart(labels, units, which)  # pieces are followed from frame to frame by features and place
@@ -19,72 +20,56 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
+
+from model.outlines import find_outlines, give_away
+from model.units import CentredUnits, Neighbourhood
 
 ALIKE = 0.75  # cosine of centred features, of two clusters' means and across their boundary, from which they are one
 CONTACT = 0.2  # and the share of the smaller outline that they have in common, at least
 MERGED_SHARE = 0.6  # of the objects wanted at most that merging leaves; splitting adds to them
 INSIDE = 1.0  # clusters whose border share is less than so many times an even one are split; others are background
 REACH = 4  # tokens that something moves at most from frame to frame
-PLACE, LOOKS = 2.0, 0.05  # how fast a vote falls with distance (standard deviation, in tokens) and with 1 - cosine
+NEXT = Neighbourhood(reach=REACH, place=2.0, looks=0.05)  # where a token may have been, and how much that place counts
 VOTERS = 3  # of each track, the best ones: as many of a small one as of a large one beside it
 SMALLEST = 4  # tokens of a piece that can be an object
 SHARE = 0.15  # of the piece it parts from, at least, counts as parting
 APART = 0.1  # of the frames that both are in they must be apart, and in at least
 APART_FRAMES = 3  # so many
 LIFE = 0.1  # of the video's frames that an object is in, at least
-STEPS = np.indices((2 * REACH + 1, 2 * REACH + 1)).reshape(2, -1) - REACH
-STEPS = STEPS[:, (STEPS**2).sum(0) <= REACH**2]  # (2, k): down and to the right
 NEVER = np.iinfo(np.int32).max  # absence of two that are in a frame together
 
 
 def find_objects(
-    labels: np.ndarray, features: Tensor, *, merge: bool = True, split: bool = True, max_objects: int | None = None
-) -> np.ndarray:
+    labels: np.ndarray, features: Tensor, *, outlines: bool = True, merge: bool = True, split: bool = True,
+    max_objects: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Labels of objects from labels of clusters, of a whole video.
 
     Args:
         labels: (T, h, w) int cluster of every token, >= 0.
         features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
-        merge, split: whether to do either. Flicker is dropped in any case. In fewer than `APART_FRAMES` frames nothing
-            is split.
+        outlines, merge, split: whether to give away outlines, and to do either of the others. Flicker is dropped in any
+            case. In fewer than `APART_FRAMES` frames nothing is split.
         max_objects: merging goes on until there are so many at most, or MERGED_SHARE of that where splitting follows,
             see `merge_alike`. Once split they can still be more.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
+        (T, h, w) bool, the tokens given away: what they show is part of two things, see `model.upsampling.guided`.
     """
     units = CentredUnits(features, labels.shape[1:])
+    unsure = np.zeros(labels.shape, dtype=bool)
+    if outlines:
+        given = find_outlines(labels)
+        unsure = given[labels]
+        labels = give_away(labels, given, units)
     if merge:
         share = MERGED_SHARE if split else 1
         labels = merge_alike(labels, units, most=max_objects and max(round(share * max_objects), 1))
     labels = drop_flicker(labels)
     if split:
         labels = split_apart(labels, units, which=np.flatnonzero(border_ratios(labels) < INSIDE))
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
-
-
-class CentredUnits:
-    """Features of a video, centred over it and of length 1, made frame by frame: units[t] is (h, w, C) float32.
-
-    Args:
-        features: (T, h*w, C), in memory or mapped from disk.
-        grid: (h, w).
-    """
-
-    def __init__(self, features: Tensor, grid: tuple[int, int]):
-        self.features, self.grid = features, grid
-        self.mean = torch.stack([frame.mean(0, dtype=torch.float64) for frame in features]).mean(0).float()
-
-    def __getitem__(self, frame: int) -> Tensor:
-        return self._unit(self.features[frame]).unflatten(0, self.grid)
-
-    def at(self, frame: int, mask: np.ndarray) -> Tensor:
-        """Those of the tokens in a mask (h, w) bool, in its order: (n, C)."""
-        return self._unit(self.features[frame][torch.from_numpy(mask).flatten()])
-
-    def _unit(self, features: Tensor) -> Tensor:
-        return F.normalize(features.float() - self.mean, dim=-1).cpu()
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32), unsure
 
 
 def border_ratios(labels: np.ndarray) -> np.ndarray:
@@ -291,36 +276,12 @@ def _vote(tracks: np.ndarray, inside: np.ndarray, units: CentredUnits, *, there:
     known = np.unique(tracks[tracks > 0])
     if len(known) < 2 or not inside.any():
         return np.where(inside, _nearest(tracks, reach=REACH), 0)
-    rows, columns = np.nonzero(inside)
-    near = np.pad(_numbered(tracks > 0), REACH)[rows[:, None] + REACH + STEPS[0], columns[:, None] + REACH + STEPS[1]]
-    cosine = _cosines_of_near(units.at(here, inside), units.at(there, tracks > 0), near)
-    weight = np.exp((cosine - 1) / LOOKS - (STEPS**2).sum(0) / (2 * PLACE**2))
+    near, weight = NEXT.weights(units, here=here, asking=inside, there=there, known=tracks > 0)
     owners = np.concatenate([[0], tracks[tracks > 0]])[near]
     votes = [_sum_of_largest(np.where(owners == track, weight, 0), VOTERS) for track in known]
     result = np.zeros_like(tracks)
     result[inside] = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
     return result
-
-
-def _numbered(mask: np.ndarray) -> np.ndarray:
-    """The tokens in a mask (h, w) bool numbered from 1 in its order, 0 outside."""
-    return np.where(mask, mask.cumsum().reshape(mask.shape), 0)
-
-
-def _cosines_of_near(units: Tensor, others: Tensor, near: np.ndarray, *, chunk: int = 256) -> np.ndarray:
-    """Inner products (n, k) of units (n, C) with those of others (m, C) that near (n, k) names, from 1; 0 for 0.
-
-    Both are in the order of the grid, so that the neighbours of a chunk stand close together: a matrix product of those
-    is quicker than rows picked one by one, and does not grow with n * m.
-    """
-    index = torch.from_numpy(near) - 1
-    found = torch.zeros(index.shape)
-    for part, into, own in zip(index.split(chunk), found.split(chunk), units.split(chunk), strict=True):
-        if (part >= 0).any():
-            first = int(part[part >= 0].min())
-            products = own @ others[first : int(part.max()) + 1].T
-            into.copy_(products.take_along_dim((part - first).clamp_(min=0), dim=1)).mul_(part >= 0)
-    return found.numpy()
 
 
 def _sum_of_largest(values: np.ndarray, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from model.objects import border_ratios
 from utils.protocols import MAX_PROPOSALS
 
-BORDER_RATIO = 0.5  # a cluster laid out evenly over the picture has 1
+BEST_SHARE = 0.5  # of the best objectness of a video, from which a label is foreground
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:
@@ -58,11 +58,9 @@ def rank(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -
 
 
 def foreground(labels: np.ndarray) -> np.ndarray:
-    """One foreground out of the labels of a video: those that keep away from the border.
+    """One foreground out of the labels of a video: those with at least half the objectness of the best.
 
-    Backgrounds run out of the picture, objects mostly stay in it. A label is foreground when its share of the border
-    tokens (over all frames) is at most `BORDER_RATIO` times its share of all tokens. Where none is, the label with
-    the smallest such ratio alone is.
+    Where all run out of the picture, and none has any, it is the one with the smallest border ratio.
 
     Args:
         labels: (T, h, w) int label of every token, >= 0.
@@ -70,8 +68,11 @@ def foreground(labels: np.ndarray) -> np.ndarray:
     Returns:
         (number of labels,) int32: 1 foreground, 0 background.
     """
-    ratios = border_ratios(labels)
-    return (ratios <= max(BORDER_RATIO, ratios.min())).astype(np.int32)
+    scores = by_objectness(labels)
+    if not scores.any():
+        scores = -border_ratios(labels)
+        return (scores == scores.max()).astype(np.int32)
+    return (scores >= BEST_SHARE * scores.max()).astype(np.int32)
 
 
 def describe(labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:

@@ -40,14 +40,15 @@ OBJECT_BYTES = 110
 @dataclass
 class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
-    int32 object of every token, as `find_objects` makes them of the clusters; None where these were not asked for.
-    tau: the threshold that clusters were made with."""
+    int32 object of every token, as `find_objects` makes them of the clusters, and unsure: (T, h, w) bool, the tokens
+    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with."""
 
     labels: np.ndarray
     num_clusters: int
     tau: float
     seconds: dict[str, float]
     objects: np.ndarray | None = None
+    unsure: np.ndarray | None = None
 
 
 def key_frame_indices(num_frames: int, key_stride: int, max_key_frames: int | None = None) -> list[int]:
@@ -124,7 +125,7 @@ class Segmenter:
         found = self.cluster(features, grid, clock=clock)
         if self.objects is not None:
             with clock("objects"):
-                found.objects = find_objects(found.labels, features, **self.objects)
+                found.objects, found.unsure = find_objects(found.labels, features, **self.objects)
             found.seconds = dict(clock.seconds)
         return found
 

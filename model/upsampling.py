@@ -2,7 +2,7 @@
 
 `nearest` gives the reference's blocks. `guided` lets the frame decide where between two tokens an edge runs: each
 cluster's membership, one or zero at each token, is filtered with the frame as the guide and every pixel goes to the
-largest.
+largest. A token that shows a part of two things has less of a say.
 
 The guided filter (He, Sun, Tang, TPAMI 2013) makes a membership q a linear function of colour near each place,
 q = a . I + b, by ridge regression in a square window; it is fitted at a low resolution and applied at a higher one
@@ -17,24 +17,28 @@ CELL = 6  # pixels a token takes along each side where coefficients are fitted
 RADIUS = 8  # of the window, in these pixels: a token and a third to each side
 RIDGE = 1e-4  # added to the variances of colour, which is in [0, 1]: steps below 0.01 are no edges
 AT_ONCE = 4  # labels that coefficients are fitted for together, so that memory does not grow with them
+UNSURE = 0.3  # membership of a token that shows a part of two things: colours alike that are sure of another label win
 HALF = 2  # coefficients are applied at a resolution so many times lower than the frame's
 
 
-def nearest(labels: Tensor, frame: Tensor) -> Tensor:
-    """Labels (h, w) int of tokens to the size of their frame (3, H, W), blocks: (H, W) int32."""
+def nearest(labels: Tensor, frame: Tensor, unsure: Tensor | None = None) -> Tensor:
+    """Labels (h, w) int of tokens to the size of their frame (3, H, W), blocks: (H, W) int32. unsure: makes none."""
     resized = F.interpolate(labels[None, None].double(), size=frame.shape[-2:], mode="nearest")
     return resized[0, 0].to(torch.int32)
 
 
-def guided(labels: Tensor, frame: Tensor) -> Tensor:
+def guided(labels: Tensor, frame: Tensor, unsure: Tensor | None = None) -> Tensor:
     """Labels (h, w) int >= 0 of tokens to the pixels of their frame (3, H, W) uint8 RGB: (H, W) int32.
 
+    unsure: (h, w) bool, tokens whose membership counts `UNSURE`, see `model.outlines`; None for none.
     Only labels of this frame are given, and which ones they are does not matter.
     """
     kept, indices = labels.unique(return_inverse=True)
     if len(kept) == 1:
         return kept.to(torch.int32).expand(frame.shape[-2:]).contiguous()
     members = F.one_hot(indices, len(kept)).permute(2, 0, 1).float()
+    if unsure is not None:
+        members[:, unsure] *= UNSURE
     height, width = frame.shape[-2:]
     image = frame[None].float() / 255
     coarse = F.interpolate(image, size=(CELL * labels.shape[0], CELL * labels.shape[1]), mode="area")[0]

@@ -62,7 +62,22 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     assert sum(entry["share"] for entry in told) == pytest.approx(1, abs=0.01)
     assert f"| ant | 7 | {stats['clusters']} | {stats['objects']} |" in markdown_costs(out)
     settings = json.loads((out / "settings.json").read_text())
-    assert settings["proposals"] == "objects"
+    assert settings["proposals"] == ["objects"]
+
+
+def test_pieces_of_making_objects_are_chosen_one_by_one(davis, tmp_path, run_eval):
+    some = ("--davis_path", davis, "--training_free", "--sequences", "ant")
+    found = {}
+    for words in (("outlines",), ("merged",), ("split",), ("split", "merged", "outlines"), ("objects",)):
+        out = tmp_path / "-".join(words)
+        run_eval(*some, "--proposals", *words, "--save_path", out)
+        found[words] = json.loads((out / "stats/ant.json").read_text())["objects"]
+    assert found["objects",] == found["split", "merged", "outlines"]
+    assert found["merged",] <= found["split",]
+    for words in (("objects", "merged"), ("outlines", "clusters")):
+        with pytest.raises(UserError, match=f"--proposals {' '.join(words)}: (objects|clusters) stands by itself"):
+            run_eval(*some, "--proposals", *words, "--save_path", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_any_tau_gives_the_clusters_wanted_and_no_more_objects_than_allowed(davis, tmp_path, run_eval):

@@ -22,8 +22,26 @@ def test_backgrounds_rank_behind_objects():
     ids = rank(labels, scores, max_proposals=3)
     assert ids.tolist() == [3, 2, 1, 0]
     assert foreground(labels).tolist() == [0, 1, 1, 0]
+    assert foreground(np.where(labels == 1, 0, labels)).tolist() == [0, 0, 1, 0]
     assert describe(labels, ids, scores)[0] == {"id": 1, "score": 0.4082, "share": 0.1667, "frames": 2}
     assert [entry["id"] for entry in describe(labels, ids, scores)] == [1, 2, 3]
+
+
+def test_foreground_is_what_has_half_of_the_best_objectness():
+    labels = np.zeros((1, 12, 16), dtype=np.int32)
+    labels[:, 2:6, 2:6] = 1
+    labels[:, 8:10, 2:4] = 2  # a quarter of the size of 1, so half of its objectness
+    labels[:, 8:9, 8:11] = 3
+    assert foreground(labels).tolist() == [0, 1, 1, 0]
+
+
+def test_where_all_run_out_of_the_picture_the_one_that_does_least_is_foreground():
+    labels = np.array([[[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]]])
+    assert not by_objectness(labels)[1]
+    assert foreground(labels).tolist() == [1, 0]
+    narrow = labels[:, :2]  # nothing but border
+    assert not by_objectness(narrow).any()
+    assert foreground(narrow).tolist() == [1, 1]
 
 
 @given(hnp.arrays(np.int32, (2, 3, 4), elements=st.integers(0, 30)), st.integers(1, 20))

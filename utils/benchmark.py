@@ -196,15 +196,13 @@ def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames:
     else:
         found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"):
-        objects = find_objects(found.labels, features)
+        objects, unsure = find_objects(found.labels, features)
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
         for index, frame in enumerate(prefetch(read_frames(args, num_frames))):
             with clock("upsample"):
-                labels = guided(
-                    torch.from_numpy(objects[index]).long().to(segmenter.device), frame.to(segmenter.device)
-                )
-                labels = labels.cpu().numpy()
+                tokens, doubt = (torch.from_numpy(part[index]).to(segmenter.device) for part in (objects, unsure))
+                labels = guided(tokens.long(), frame.to(segmenter.device), doubt).cpu().numpy()
             with clock("write"):
                 write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])
     found.seconds |= clock.seconds
