@@ -1,0 +1,150 @@
+"""Folders of results side by side, a row each: in what they differ, quality by each protocol, labels, seconds.
+
+    python -m utils.summary --results outputs/ablation/*
+    python -m utils.summary --results outputs/resolution/* --picture resolution.png
+
+What differs is read from their settings; nothing is typed in. Intervals are of a bootstrap over sequences. The picture
+is of results that differ in resolution: J&F and seconds against tokens of a frame.
+"""
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.compare import find_scores
+from utils.errors import UserError, run_main
+
+PROTOCOLS = ("davis", "paper", "foreground")
+UNSEEN = ("predictions", "origin")  # settings that make no other masks
+STAGES = {
+    "backbone": ("backbone",),
+    "clustering": ("attention", "stage 1", "stage 2", "assign"),
+    "objects": ("objects",),
+    "upsampling": ("upsample",),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One folder of results.
+
+    Attributes:
+        settings: of the predictions, without `UNSEEN`.
+        scores: protocol -> J, F, J&F and its interval's ends, in percent; the last two NaN of a single sequence.
+        labels: clusters, or objects where these were made, a video.
+        seconds: of `STAGES`, a frame.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    scores: dict[str, tuple[float, float, float, float, float]]
+    labels: float
+    seconds: dict[str, float]
+
+
+def read_row(folder: Path) -> Row:
+    """Raises `UserError`: no results of eval.py, or none of `PROTOCOLS` scored."""
+    try:
+        settings = json.loads((folder / "settings.json").read_text())
+        stats = [json.loads(path.read_text()) for path in sorted((folder / "stats").glob("*.json"))]
+        frames = sum(entry["frames"] for entry in stats)
+        seconds = {
+            name: sum(entry["seconds"].get(stage, 0.0) for entry in stats for stage in stages) / frames
+            for name, stages in STAGES.items()
+        }
+        labels = sum(entry["objects"] or entry["clusters"] for entry in stats) / len(stats)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"--results {folder}: no results of eval.py ({error!r}); run it first") from error
+    scored = {}
+    for protocol in PROTOCOLS:
+        if not any(folder.glob(f"**/scores/{protocol}/scores-*.json")):
+            continue
+        found = find_scores(folder, protocol)
+        summary, interval = found.summary(), found.interval("J&F-Mean")
+        ends = interval[1:] if interval else (math.nan, math.nan)
+        scored[protocol] = tuple(100 * x for x in (*(summary[f"{m}-Mean"] for m in ("J", "F", "J&F")), *ends))
+    if not scored:
+        raise UserError(f"--results {folder}: holds no scores by {', '.join(PROTOCOLS)}; run eval.py first")
+    return Row(folder.name, {k: v for k, v in settings.items() if k not in UNSEEN}, scored, labels, seconds)
+
+
+def differing(rows: list[Row]) -> list[str]:
+    """The settings in which not all rows agree, in the order of the first."""
+    names = list(dict.fromkeys(name for row in rows for name in row.settings))
+    return [name for name in names if any(row.settings.get(name) != rows[0].settings.get(name) for row in rows)]
+
+
+def markdown(rows: list[Row]) -> str:
+    names, protocols = differing(rows), [name for name in PROTOCOLS if any(name in row.scores for row in rows)]
+    head = [*(names or ["results"]), *(f"`{name}`, J / F / J&F" for name in protocols), "labels"]
+    head += [f"{name}, s/frame" for name in STAGES]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * (len(head) - len(STAGES) - 1) + " ---: |" * (len(STAGES) + 1)]
+    for row in rows:
+        cells = [_written(row.settings.get(name)) for name in names] or [row.name]
+        cells += [_score(row.scores.get(name)) for name in protocols]
+        cells += [f"{row.labels:.1f}", *(f"{row.seconds[name]:.3f}" for name in STAGES)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _written(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _score(values: tuple[float, ...] | None) -> str:
+    if values is None:
+        return ""
+    j, f, both, low, high = values
+    return f"{j:.1f} / {f:.1f} / {both:.1f}" + ("" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]")
+
+
+def draw(rows: list[Row], picture: Path) -> None:
+    """J&F by protocol, and seconds of a frame by stage, one upon the other, against the pixels of a frame."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if differing(rows) != ["resolution"]:
+        raise UserError(
+            f"--picture: draws results that differ in resolution alone, not in {', '.join(differing(rows))}"
+        )
+    rows = sorted(rows, key=lambda row: math.prod(row.settings["resolution"]))
+    pixels = [math.prod(row.settings["resolution"]) for row in rows]
+    figure, (quality, cost) = pyplot.subplots(1, 2, figsize=(10, 3.4), constrained_layout=True)
+    for protocol in PROTOCOLS:
+        known = [(x, row.scores[protocol]) for x, row in zip(pixels, rows, strict=True) if protocol in row.scores]
+        if known:
+            places, values = zip(*known, strict=True)
+            _, _, middle, low, high = zip(*values, strict=True)
+            quality.plot(places, middle, marker=".", label=protocol)
+            quality.fill_between(places, low, high, alpha=0.1)
+    quality.set_ylabel("J&F (band: 95 %, over sequences)")
+    quality.set_ylim(bottom=0)
+    cost.stackplot(pixels, [[row.seconds[name] for row in rows] for name in STAGES], labels=STAGES, alpha=0.8)
+    cost.set_ylabel("seconds a frame")
+    for axis in (quality, cost):
+        axis.set_xticks(pixels, ["x".join(map(str, row.settings["resolution"])) for row in rows], rotation=20)
+        axis.set_xlabel("resolution")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--results", type=Path, nargs="+", required=True, help="folders that eval.py wrote")
+    parser.add_argument("--picture", type=Path, help="where the picture of resolutions goes (.png)")
+    args = parser.parse_args()
+    rows = [read_row(folder) for folder in args.results]
+    print(markdown(rows))
+    if args.picture:
+        draw(rows, args.picture)
+
+
+if __name__ == "__main__":
+    run_main(main)
