@@ -130,6 +130,7 @@ def make_parser() -> Parser:
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     args.split = args.split or DATASETS[args.dataset].default_split
+    args.proposals = one_word(args.proposals)
     check_counts(args)
     protocols = choose_protocols(args)
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
@@ -178,22 +179,27 @@ def check_counts(args: argparse.Namespace) -> None:
     """Refuse numbers of clusters or objects that cannot be meant."""
     if args.clusters and args.clusters[0] > args.clusters[1]:
         raise UserError(f"--clusters {args.clusters[0]} {args.clusters[1]}: give the lower number first")
-    options = object_options(args) or {}
-    if args.max_objects and not options.get("merge"):
-        raise UserError(f"--max_objects: --proposals {' '.join(args.proposals)} merges nothing; leave one of them out")
+    if args.max_objects and not (object_options(args) or {}).get("merge"):
+        raise UserError(f"--max_objects: --proposals {args.proposals} merges nothing; leave one of them out")
 
 
-def object_options(args: argparse.Namespace) -> dict[str, Any] | None:
-    """What is made of clusters, as options of `find_objects`; None for nothing.
+def one_word(proposals: list[str]) -> str:
+    """What --proposals asks for in one way alone, so that the same masks have the same settings.
 
     Raises:
         UserError: `objects` or `clusters` beside another word.
     """
-    if args.proposals == ["clusters"]:
+    if len(set(proposals)) > 1 and (whole := {"objects", "clusters"} & set(proposals)):
+        raise UserError(f"--proposals {' '.join(proposals)}: {min(whole)} stands by itself")
+    chosen = [word for word in PIECES if word in proposals]
+    return "objects" if len(chosen) == len(PIECES) else " ".join(chosen) or proposals[0]
+
+
+def object_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What is made of clusters, as options of `find_objects`; None for nothing."""
+    if args.proposals == "clusters":
         return None
-    if len(args.proposals) > 1 and (whole := {"objects", "clusters"} & set(args.proposals)):
-        raise UserError(f"--proposals {' '.join(args.proposals)}: {min(whole)} stands by itself")
-    chosen = PIECES if args.proposals == ["objects"] else args.proposals
+    chosen = PIECES if args.proposals == "objects" else args.proposals.split()
     return {option: word in chosen for word, option in PIECES.items()} | {"max_objects": args.max_objects}
 
 
@@ -249,6 +255,7 @@ def predict(
             "video": video.fingerprint,
             "frames": len(video.frame_names),
             "clusters": found.num_clusters,
+            "cached": found.cached,
             "tau": found.tau,
             "objects": None if found.objects is None else int(labels.max()) + 1,
             "proposals": {kind: describe(labels, ids, scores) for kind, ids in proposals.items()},
@@ -262,7 +269,7 @@ def pixel_labels(
 ) -> Iterator[np.ndarray]:
     """Labels of tokens (T, h, w), some of them perhaps unsure, at the pixels of each frame: (H, W) int32."""
     upsample = UPSAMPLING[args.upsampling]
-    unsure = np.zeros(labels.shape, dtype=bool) if unsure is None else unsure
+    unsure = np.zeros(labels.shape, dtype=bool) if unsure is None else unsure  # of clusters none are
     for tokens, doubt, frame in zip(labels, unsure, prefetch(video.read()), strict=True):
         tokens, doubt = (torch.from_numpy(values).to(device) for values in (tokens, doubt))
         yield upsample(tokens.long(), frame.to(device), doubt).cpu().numpy()

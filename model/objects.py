@@ -1,4 +1,4 @@
-"""Clusters of tokens to whole objects: clusters that look alike and touch become one, what lies apart becomes two.
+"""Clusters of tokens to whole objects: outlines go, what looks alike and touches becomes one, what lies apart two.
 
 Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), several objects of
 a kind are one cluster, and some clusters are but outlines of others. All are mended from what is at hand, the features
@@ -60,9 +60,8 @@ def find_objects(
     units = CentredUnits(features, labels.shape[1:])
     unsure = np.zeros(labels.shape, dtype=bool)
     if outlines:
-        given = find_outlines(labels)
-        unsure = given[labels]
-        labels = give_away(labels, given, units)
+        given = give_away(labels, find_outlines(labels), units)
+        unsure, labels = given != labels, given
     if merge:
         share = MERGED_SHARE if split else 1
         labels = merge_alike(labels, units, most=max_objects and max(round(share * max_objects), 1))

@@ -41,7 +41,8 @@ OBJECT_BYTES = 110
 class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
     int32 object of every token, as `find_objects` makes them of the clusters, and unsure: (T, h, w) bool, the tokens
-    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with."""
+    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with.
+    cached: frames whose features came from the feature cache, so that the backbone's seconds are not theirs."""
 
     labels: np.ndarray
     num_clusters: int
@@ -49,6 +50,7 @@ class Segmentation:
     seconds: dict[str, float]
     objects: np.ndarray | None = None
     unsure: np.ndarray | None = None
+    cached: int = 0
 
 
 def key_frame_indices(num_frames: int, key_stride: int, max_key_frames: int | None = None) -> list[int]:
@@ -121,8 +123,10 @@ class Segmenter:
             UserError: one window alone, or the objects of all, does not fit the memory budget.
         """
         clock = Clock(self.device)
+        before = self.cache.hits if self.cache else 0
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
         found = self.cluster(features, grid, clock=clock)
+        found.cached = self.cache.hits - before if self.cache else 0
         if self.objects is not None:
             with clock("objects"):
                 found.objects, found.unsure = find_objects(found.labels, features, **self.objects)

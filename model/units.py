@@ -40,7 +40,7 @@ class Neighbourhood:
     """
 
     def __init__(self, *, reach: int, place: float, looks: float):
-        self.reach, self.looks = reach, looks
+        self.reach, self.place, self.looks = reach, place, looks
         steps = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1) - reach
         self.steps = steps[:, (steps**2).sum(0) <= reach**2]  # (2, k): down and to the right
         self.fall = (self.steps**2).sum(0) / (2 * place**2)
@@ -51,13 +51,13 @@ class Neighbourhood:
         """For each token of frame `here` in the mask `asking` the tokens of frame `there` in the mask `known` near it.
 
         asking, known: (h, w) bool. Returns near (n, k) int, numbers from 1 of tokens in `known`, in its order, 0 for
-        none; weights (n, k) float64.
+        none, whose weight means nothing; weights (n, k) float64.
         """
         rows, columns = np.nonzero(asking)
         places = rows[:, None] + self.reach + self.steps[0], columns[:, None] + self.reach + self.steps[1]
         near = np.pad(_numbered(known), self.reach)[places]
-        cosine = cosines_of_near(units.at(here, asking), units.at(there, known), near)
-        return near, np.exp((cosine - 1) / self.looks - self.fall) * (near > 0)
+        cosine = _cosines_of_near(units.at(here, asking), units.at(there, known), near)
+        return near, np.exp((cosine - 1) / self.looks - self.fall)
 
 
 def _numbered(mask: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def _numbered(mask: np.ndarray) -> np.ndarray:
     return np.where(mask, mask.cumsum().reshape(mask.shape), 0)
 
 
-def cosines_of_near(units: Tensor, others: Tensor, near: np.ndarray, *, chunk: int = 256) -> np.ndarray:
+def _cosines_of_near(units: Tensor, others: Tensor, near: np.ndarray, *, chunk: int = 256) -> np.ndarray:
     """Inner products (n, k) of units (n, C) with those of others (m, C) that near (n, k) names, from 1; 0 for 0.
 
     Both are in the order of the grid, so that the neighbours of a chunk stand close together: a matrix product of those

@@ -1,3 +1,4 @@
+import argparse
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ from PIL import Image
 
 import eval as eval_program
 from model.stream import ENGINES
+from model.upsampling import nearest
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint, load_tensors
@@ -62,22 +64,54 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     assert sum(entry["share"] for entry in told) == pytest.approx(1, abs=0.01)
     assert f"| ant | 7 | {stats['clusters']} | {stats['objects']} |" in markdown_costs(out)
     settings = json.loads((out / "settings.json").read_text())
-    assert settings["proposals"] == ["objects"]
+    assert settings["proposals"] == "objects"
 
 
-def test_pieces_of_making_objects_are_chosen_one_by_one(davis, tmp_path, run_eval):
-    some = ("--davis_path", davis, "--training_free", "--sequences", "ant")
-    found = {}
-    for words in (("outlines",), ("merged",), ("split",), ("split", "merged", "outlines"), ("objects",)):
-        out = tmp_path / "-".join(words)
-        run_eval(*some, "--proposals", *words, "--save_path", out)
-        found[words] = json.loads((out / "stats/ant.json").read_text())["objects"]
-    assert found["objects",] == found["split", "merged", "outlines"]
-    assert found["merged",] <= found["split",]
+@pytest.mark.parametrize(("words", "expected"), [
+    (["outlines"], {"outlines": True, "merge": False, "split": False}),
+    (["split", "merged", "split"], {"outlines": False, "merge": True, "split": True}),
+    (["split", "outlines", "merged"], {"outlines": True, "merge": True, "split": True}),
+    (["objects"], {"outlines": True, "merge": True, "split": True}),
+    (["clusters"], None),
+])  # fmt: skip
+def test_pieces_of_making_objects_are_chosen_one_by_one(words, expected):
+    args = argparse.Namespace(proposals=eval_program.one_word(words), max_objects=None)
+    assert eval_program.object_options(args) == (expected and expected | {"max_objects": None})
+
+
+def test_the_same_pieces_in_another_order_are_the_same_results(davis, tmp_path, run_eval):
+    some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "--save_path", tmp_path / "results")
+    run_eval(*some, "--proposals", "split", "merged")
+    before = snapshot(tmp_path)
+    run_eval(*some, "--proposals", "merged", "split")
+    assert snapshot(tmp_path) == before
     for words in (("objects", "merged"), ("outlines", "clusters")):
         with pytest.raises(UserError, match=f"--proposals {' '.join(words)}: (objects|clusters) stands by itself"):
             run_eval(*some, "--proposals", *words, "--save_path", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkeypatch):
+    """What `find_objects` doubts reaches the upsampling, frame by frame; statistics tell what came from the cache."""
+    doubts = []
+
+    def upsample(labels, frame, unsure):
+        doubts.append(unsure.numpy().copy())
+        return nearest(labels, frame)
+
+    def with_doubt(labels, features, **options):
+        return labels, np.arange(labels.size).reshape(labels.shape) % 5 == 0
+
+    monkeypatch.setitem(eval_program.UPSAMPLING, "guided", upsample)
+    monkeypatch.setattr("model.segmenter.find_objects", with_doubt)
+    for place, cached in (("first", 0), ("again", 7)):
+        out = tmp_path / place
+        run_eval("--davis_path", davis, "--training_free", "--sequences", "ant", "--feature_cache", tmp_path / "kept",
+                 "--save_path", out)  # fmt: skip
+        assert json.loads((out / "stats/ant.json").read_text())["cached"] == cached
+    assert len(doubts) == 14
+    expected = np.arange(7 * doubts[0].size) % 5 == 0
+    assert (np.stack(doubts[:7]).ravel() == expected).all()
 
 
 def test_any_tau_gives_the_clusters_wanted_and_no_more_objects_than_allowed(davis, tmp_path, run_eval):

@@ -261,7 +261,7 @@ def test_votes_are_of_the_nearest_and_most_alike(seed):
         return
     distance = ((places[:, None] - voters) ** 2).sum(-1)
     cosine = (units[1][inside] @ units[0][tracks > 0].T).numpy()
-    weight = np.exp((cosine - 1) / NEXT.looks - distance / (2 * 2.0**2)) * (distance <= NEXT.reach**2)
+    weight = np.exp((cosine - 1) / NEXT.looks - distance / (2 * NEXT.place**2)) * (distance <= NEXT.reach**2)
     votes = [np.sort(weight[:, tracks[tracks > 0] == track], axis=1)[:, -VOTERS:].sum(1) for track in known]
     expected = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
     assert _vote(tracks, inside, units, there=0, here=1)[inside].tolist() == expected.tolist()

@@ -26,6 +26,7 @@ class FeatureCache:
     def __init__(self, folder: Path, *, settings: tuple[str, ...]):
         self.folder = folder
         self.settings = repr(settings).encode()
+        self.hits = 0  # frames that were there when they were asked for
 
     def path(self, frame: Tensor) -> Path:
         """Where the features of a frame (3, H, W) are or would be."""
@@ -51,6 +52,7 @@ class FeatureCache:
             raise UserError(f"{path}: damaged ({error}); delete it, it will be made again") from error
         if kept.dtype != np.float32 or kept.ndim != 2:
             raise UserError(f"{path}: no features of a frame; delete it, it will be made again")
+        self.hits += 1
         return torch.from_numpy(kept)
 
     def save(self, path: Path, features: Tensor) -> None:
