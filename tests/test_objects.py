@@ -187,6 +187,19 @@ def test_whole_objects_of_a_video():
     assert counts == {(False, False): 3, (True, False): 2, (False, True): 3, (True, True): 3}
 
 
+def test_outlines_are_no_objects():
+    """A thing with a ring around it that looks more like what is behind it."""
+    rows = "0000000000 0002222000 0021111200 0021111200 0021111200 0002222000 0000000000"
+    labels = video([rows] * 4)
+    features = features_of(labels, [[-1.0, 1], [1, 0.9], [-0.9, 1]])
+    found, unsure = find_objects(labels, features)
+    assert same_partition(found, video([rows.replace("2", "0")] * 4))
+    assert (unsure == (labels == 2)).all()
+    kept, sure = find_objects(labels, features, outlines=False, merge=False, split=False)
+    assert same_partition(kept, labels)
+    assert not sure.any()
+
+
 def test_a_background_in_two_pieces_stays_one():
     labels = video([" ".join(["000011110000"] * 6)] * 6)
     assert same_partition(find_objects(labels, features_of(labels, [[-1.0, 0], [1, 0]]))[0], labels)

@@ -1,6 +1,7 @@
 """Results side by side, from what eval.py wrote alone."""
 
 import json
+import math
 import sys
 
 import cv2
@@ -31,7 +32,29 @@ def test_rows_tell_in_what_results_differ(davis, tmp_path, run_eval, monkeypatch
         stats = [json.loads(path.read_text()) for path in (tmp_path / folder / "stats").glob("*.json")]
         labels = [entry["objects"] or entry["clusters"] for entry in stats]
         assert float(row[4]) == pytest.approx(sum(labels) / len(labels), abs=0.06)
+        frames = sum(entry["frames"] for entry in stats)
+        assert row[7] == f"{sum(entry['seconds'].get('objects', 0.0) for entry in stats) / frames:.3f}"
+        value, low, high = (float(x.strip("[],")) for x in row[2].split(" / ")[2].split())
+        assert low <= value <= high
+        assert (low, high) != (value, value)
     assert second[7] == "0.000"  # clusters: no objects were made
+
+
+def test_rows_of_other_sequences_or_of_a_cache(davis, tmp_path, run_eval, monkeypatch, capsys):
+    common = ["--davis_path", davis, "--training_free", "--feature_cache", tmp_path / "kept", "--save_path"]
+    run_eval(*common, tmp_path / "a")
+    run_eval(*common, tmp_path / "b", "--tau", 0.5)
+    rows = run_summary(monkeypatch, capsys, "--results", tmp_path / "a", tmp_path / "b")[2:]
+    assert float(rows[0][3]) > 0
+    assert rows[1][3] == ""  # made before: no seconds of the backbone
+    run_eval(*common, tmp_path / "one", "--sequences", "ant")
+    with pytest.raises(UserError, match="a and one were scored by davis on other sequences"):
+        run_summary(monkeypatch, capsys, "--results", tmp_path / "a", tmp_path / "one")
+    row = summary.read_row(tmp_path / "one")
+    assert all(map(math.isnan, row.scores["davis"][3:]))
+    (tmp_path / "one/stats/bee.json").write_text((tmp_path / "a/stats/bee.json").read_text())
+    with pytest.raises(UserError, match="bee is segmented or scored only"):
+        summary.read_row(tmp_path / "one")
 
 
 def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
@@ -44,8 +67,13 @@ def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
     )
     assert (head[0], first[0]) == ("resolution", "32 64")
     assert cv2.imread(str(picture)).std() > 5
+    rows = [summary.read_row(tmp_path / name) for name in ("48", "32")]
+    quality, cost = summary.draw(rows, picture).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in quality.get_lines()}
+    assert lines["paper"] == [[h * w, row.scores["paper"][2]] for row, h, w in ((rows[1], 32, 64), (rows[0], 48, 96))]
+    assert len(cost.collections) == len(summary.STAGES)
     run_eval(*common, "--save_path", tmp_path / "tau", "--resolution", 32, 64, "--tau", 2)
-    with pytest.raises(UserError, match="differ in resolution alone, not in resolution, tau"):
+    with pytest.raises(UserError, match="resolution alone; these do in resolution, tau"):
         run_summary(monkeypatch, capsys, "--results", *(tmp_path / n for n in ("48", "tau")), "--picture", picture)
 
 

@@ -3,8 +3,9 @@
     python -m utils.summary --results outputs/ablation/*
     python -m utils.summary --results outputs/resolution/* --picture resolution.png
 
-What differs is read from their settings; nothing is typed in. Intervals are of a bootstrap over sequences. The picture
-is of results that differ in resolution: J&F and seconds against tokens of a frame.
+What differs is read from their settings; nothing is typed in. Intervals are of a bootstrap over sequences. Seconds are
+those of the run, whatever else the machine did; of the backbone there are none where features came from a cache. The
+picture is of results that differ in resolution: J&F and seconds against pixels.
 """
 
 import argparse
@@ -15,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from utils.compare import find_scores
+from utils.config import OneLineParser
 from utils.errors import UserError, run_main
 
 PROTOCOLS = ("davis", "paper", "foreground")
-UNSEEN = ("predictions", "origin")  # settings that make no other masks
+UNSEEN = ("predictions", "origin")  # settings that are not told apart: which PNGs were written, and versions
 STAGES = {
     "backbone": ("backbone",),
     "clustering": ("attention", "stage 1", "stage 2", "assign"),
     "objects": ("objects",),
     "upsampling": ("upsample",),
+    "files": ("decode", "write"),
 }
 
 
@@ -33,20 +36,22 @@ class Row:
 
     Attributes:
         settings: of the predictions, without `UNSEEN`.
+        scored: protocol -> what was scored, and how: equal where figures can be compared.
         scores: protocol -> J, F, J&F and its interval's ends, in percent; the last two NaN of a single sequence.
         labels: clusters, or objects where these were made, a video.
-        seconds: of `STAGES`, a frame.
+        seconds: of `STAGES`, a frame; of the backbone None where features came from a cache.
     """
 
     name: str
     settings: dict[str, Any]
+    scored: dict[str, tuple]
     scores: dict[str, tuple[float, float, float, float, float]]
     labels: float
-    seconds: dict[str, float]
+    seconds: dict[str, float | None]
 
 
-def read_row(folder: Path) -> Row:
-    """Raises `UserError`: no results of eval.py, or none of `PROTOCOLS` scored."""
+def read_row(folder: Path, *, split: str = "*") -> Row:
+    """Raises `UserError`: no results of eval.py, none of `PROTOCOLS` scored, or other videos scored than segmented."""
     try:
         settings = json.loads((folder / "settings.json").read_text())
         stats = [json.loads(path.read_text()) for path in sorted((folder / "stats").glob("*.json"))]
@@ -55,20 +60,26 @@ def read_row(folder: Path) -> Row:
             name: sum(entry["seconds"].get(stage, 0.0) for entry in stats for stage in stages) / frames
             for name, stages in STAGES.items()
         }
+        if any(entry.get("cached") for entry in stats):
+            seconds["backbone"] = None
         labels = sum(entry["objects"] or entry["clusters"] for entry in stats) / len(stats)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"--results {folder}: no results of eval.py ({error!r}); run it first") from error
-    scored = {}
+    videos = {path.stem for path in (folder / "stats").glob("*.json")}
+    scored, scores = {}, {}
     for protocol in PROTOCOLS:
         if not any(folder.glob(f"**/scores/{protocol}/scores-*.json")):
             continue
-        found = find_scores(folder, protocol)
+        found = find_scores(folder, protocol, split)
+        if videos != (names := {sequence.sequence for sequence in found.sequences}):
+            raise UserError(f"--results {folder}: {min(videos ^ names)} is segmented or scored only; score all anew")
         summary, interval = found.summary(), found.interval("J&F-Mean")
         ends = interval[1:] if interval else (math.nan, math.nan)
-        scored[protocol] = tuple(100 * x for x in (*(summary[f"{m}-Mean"] for m in ("J", "F", "J&F")), *ends))
+        scored[protocol] = (found.options, found.ground_truth)
+        scores[protocol] = tuple(100 * x for x in (*(summary[f"{m}-Mean"] for m in ("J", "F", "J&F")), *ends))
     if not scored:
         raise UserError(f"--results {folder}: holds no scores by {', '.join(PROTOCOLS)}; run eval.py first")
-    return Row(folder.name, {k: v for k, v in settings.items() if k not in UNSEEN}, scored, labels, seconds)
+    return Row(folder.name, {k: v for k, v in settings.items() if k not in UNSEEN}, scored, scores, labels, seconds)
 
 
 def differing(rows: list[Row]) -> list[str]:
@@ -77,7 +88,20 @@ def differing(rows: list[Row]) -> list[str]:
     return [name for name in names if any(row.settings.get(name) != rows[0].settings.get(name) for row in rows)]
 
 
+def check_comparable(rows: list[Row]) -> None:
+    """Raises `UserError` where two rows were scored on other sequences, or otherwise, by the same protocol."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        for protocol, scored in row.scored.items():
+            if scored != first.setdefault(protocol, row).scored[protocol]:
+                names = f"{first[protocol].name} and {row.name}"
+                raise UserError(
+                    f"--results: {names} were scored by {protocol} on other sequences or with other options"
+                )
+
+
 def markdown(rows: list[Row]) -> str:
+    """A table: what differs, J / F / J&F with its interval by protocol, labels, seconds of a frame."""
     names, protocols = differing(rows), [name for name in PROTOCOLS if any(name in row.scores for row in rows)]
     head = [*(names or ["results"]), *(f"`{name}`, J / F / J&F" for name in protocols), "labels"]
     head += [f"{name}, s/frame" for name in STAGES]
@@ -85,7 +109,7 @@ def markdown(rows: list[Row]) -> str:
     for row in rows:
         cells = [_written(row.settings.get(name)) for name in names] or [row.name]
         cells += [_score(row.scores.get(name)) for name in protocols]
-        cells += [f"{row.labels:.1f}", *(f"{row.seconds[name]:.3f}" for name in STAGES)]
+        cells += [f"{row.labels:.1f}", *("" if s is None else f"{s:.3f}" for s in row.seconds.values())]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -101,17 +125,25 @@ def _score(values: tuple[float, ...] | None) -> str:
     return f"{j:.1f} / {f:.1f} / {both:.1f}" + ("" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]")
 
 
-def draw(rows: list[Row], picture: Path) -> None:
-    """J&F by protocol, and seconds of a frame by stage, one upon the other, against the pixels of a frame."""
+def check_drawable(rows: list[Row]) -> None:
+    """Raises `UserError` where rows do not differ in resolution alone, or lack seconds of the backbone."""
+    if differing(rows) != ["resolution"]:
+        told = ", ".join(differing(rows)) or "nothing"
+        raise UserError(f"--picture: draws results that differ in resolution alone; these do in {told}")
+    if cached := [row.name for row in rows if row.seconds["backbone"] is None]:
+        raise UserError(f"--picture: {cached[0]} has features from a cache, so no seconds; run it without")
+
+
+def draw(rows: list[Row], picture: Path) -> Any:
+    """J&F by protocol, and seconds of a frame by stage, one upon the other, against the pixels of a frame.
+
+    rows: as `check_drawable` wants them. Returns the figure.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    if differing(rows) != ["resolution"]:
-        raise UserError(
-            f"--picture: draws results that differ in resolution alone, not in {', '.join(differing(rows))}"
-        )
     rows = sorted(rows, key=lambda row: math.prod(row.settings["resolution"]))
     pixels = [math.prod(row.settings["resolution"]) for row in rows]
     figure, (quality, cost) = pyplot.subplots(1, 2, figsize=(10, 3.4), constrained_layout=True)
@@ -133,14 +165,21 @@ def draw(rows: list[Row], picture: Path) -> None:
         axis.legend(fontsize=8)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=90)
+    return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = OneLineParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--results", type=Path, nargs="+", required=True, help="folders that eval.py wrote")
+    parser.add_argument("--split", default="*", help="which split's scores, where there are several")
     parser.add_argument("--picture", type=Path, help="where the picture of resolutions goes (.png)")
     args = parser.parse_args()
-    rows = [read_row(folder) for folder in args.results]
+    rows = [read_row(folder, split=args.split) for folder in args.results]
+    check_comparable(rows)
+    if args.picture:
+        check_drawable(rows)
     print(markdown(rows))
     if args.picture:
         draw(rows, args.picture)
