@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from utils.config import (
 )
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
+from utils.folders import held
 from utils.origin import versions
 from utils.png import read_label_png
 from utils.prefetch import prefetch
@@ -148,17 +150,17 @@ def main() -> None:
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
     results.check(overwrite=args.overwrite)
     videos = find_videos(args)  # only now: it may generate them, or decode a long one
-    distributed.start()
-    try:
+    with ExitStack() as stack:
+        distributed.start()
+        stack.callback(distributed.stop)
         if distributed.is_main():
+            stack.enter_context(held(results.path, flag="--save_path"))
             results.prepare(overwrite=args.overwrite)
             say_limited(args, videos)
         distributed.barrier()
         predict(args, network, videos, results)
         distributed.barrier()
         report(args, videos, results, protocols)
-    finally:
-        distributed.stop()
 
 
 def choose_protocols(args: argparse.Namespace) -> list[str]:

@@ -26,6 +26,7 @@ from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint, load_tensors
 from utils.errors import UserError, run_main
 from utils.export import export_block
+from utils.folders import LOCK
 from utils.png import read_label_png, write_label_png
 from utils.report import markdown_costs, markdown_scores
 
@@ -89,6 +90,24 @@ def test_the_same_pieces_in_another_order_are_the_same_results(davis, tmp_path, 
         with pytest.raises(UserError, match=f"--proposals {' '.join(words)}: (objects|clusters) stands by itself"):
             run_eval(*some, "--proposals", *words, "--save_path", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval):
+    """They would take each other's unfinished videos away."""
+    out = tmp_path / "results"
+    some = ("--davis_path", davis, "--training_free", "--save_path", out)
+    hold = "import sys, utils.folders as f, pathlib as p\nwith f.held(p.Path(sys.argv[1]), flag=''): print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(out)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(
+            UserError, match=f"--save_path .*results: another run writes there .process {other.pid} on "
+        ):
+            run_eval(*some)
+        other.communicate(b"\n")
+    run_eval(*some)  # what the lock leaves behind is no foreign file
+    assert (out / "ant/00006.png").is_file()
 
 
 def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkeypatch):
@@ -373,7 +392,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(davis, tmp_path, run_e
     with pytest.raises(OSError, match="No space left"):
         run_eval("--davis_path", davis, "--training_free", "--save_path", tmp_path / "results")
     assert not list((tmp_path / "results").glob("**/*.png"))
-    assert not list((tmp_path / "results").glob("**/.*"))
+    assert [path.name for path in (tmp_path / "results").glob("**/.*")] == [LOCK]
 
 
 @pytest.mark.parametrize(

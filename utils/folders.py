@@ -4,10 +4,12 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import UserError
+
+LOCK = ".lock"
 
 
 def check_writable(folder: Path, *, flag: str) -> None:
@@ -30,13 +32,15 @@ def check_writable(folder: Path, *, flag: str) -> None:
 def held(folder: Path, *, flag: str) -> Iterator[None]:
     """Make a folder and keep it to this process; the system lets go of it however the process ends.
 
+    Where nothing was written there in the end, as by a run that failed, it goes again.
+
     A lock of the process (POSIX), which children do not inherit; where the system has none, nobody is refused.
 
     Raises:
         UserError: another process holds it; names `flag`, the option that gave the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as handle:
+    with open(folder / LOCK, "a+") as handle:
         try:
             import fcntl
 
@@ -52,4 +56,10 @@ def held(folder: Path, *, flag: str) -> Iterator[None]:
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if [path.name for path in folder.iterdir()] == [LOCK]:
+                    (folder / LOCK).unlink()
+                    folder.rmdir()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.folders import check_writable
+from utils.folders import LOCK, check_writable
 from utils.png import replacing, write_label_png
 
 RESERVED = {"stats", "overlays", "scores"}
@@ -70,7 +70,7 @@ class ResultsFolder:
             raise UserError(f"--save_path {self.path}: is a file; choose a folder")
         if marker.exists():
             return {key: value for key, value in _read_json(marker).items() if key != "origin"}
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()):
             raise UserError(f"--save_path {self.path}: holds files that are not results of eval.py; choose another")
         return None
 
