@@ -97,7 +97,7 @@ def make_parser() -> Parser:
     method("--frame_batch", type=positive_int, default=4, help="frames per forward pass of the backbone")
     method(
         "--proposals", nargs="+", choices=("objects", *PIECES, "clusters"), default=["objects"],
-        help="objects: clusters that are but outlines are given to what they lie on (outlines), those that look alike "
+        help="objects: clusters that are but outlines go to what is around them (outlines), those that look alike "
         "and touch are one (merged), pieces that live apart are two (split), ranked by objectness; or only one or two "
         "of the three; clusters: each by itself, ranked by size, as the reference",
     )  # fmt: skip
