@@ -5,8 +5,6 @@ Pure functions on distributions: each row of a tensor (L, S) is a token's attent
 type, so an exact zero gives a large finite distance instead of a NaN (in float32 a smaller one than in float64).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,12 +14,11 @@ from utils.parallel import each
 from utils.scratch import Scratch
 
 GROUP = 64  # rows, roughly, whose neighbourhoods are summed together
-STRIP = 256  # columns of them at once, a multiple of FORESIGHT
+STRIP = 256  # columns of them at once
 PIECE = 512  # rows of neighbourhoods at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
-FORESIGHT = 8  # who leads is foreseen from one in so many columns,
-MANY = 4096  # where there are so many
-AT_ONCE, AT_ONCE_ELSEWHERE = 32, 64  # leaders whose distances are computed together, on a CPU and elsewhere
+CACHED_ROWS, DEVICE_ROWS = 64, 1024  # whose distances to a leader are computed at once, on a CPU and elsewhere
+ROUNDING = 1e-4  # nats; what float32 sums over thousands of columns may be off by. Added to every bound
 
 
 def safe_log(rows: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -31,7 +28,19 @@ def safe_log(rows: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 def inner(rows: Tensor, others: Tensor) -> Tensor:
     """Inner product of each row (L, S) with the other one of the same index: (L,)."""
-    return torch.bmm(rows[:, None], others[:, :, None])[:, 0, 0]
+    return torch.linalg.vecdot(rows, others)
+
+
+def places(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns (n,) of what is true in a mask (L, S) bool, row by row.
+
+    On a CPU by numpy, which is several times as quick where little is true.
+    """
+    if mask.device.type != "cpu":
+        return mask.nonzero(as_tuple=True)
+    flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
+    row = flat.div(mask.shape[1], rounding_mode="floor")
+    return row, flat.sub_(row, alpha=mask.shape[1])
 
 
 def symmetric_kl(rows: Tensor, others: Tensor) -> Tensor:
@@ -56,34 +65,25 @@ def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024) -> Tensor:
     return near.fill_diagonal_(True)
 
 
-def smooth(
-    rows: Tensor, near: Tensor, *, scratch: Scratch | None = None, seen: Callable[[slice, Tensor], None] | None = None
-) -> Tensor:
+def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Tensor:
     """Every row (L, S) replaced by the mean of its neighbours' rows (near: (L, L) bool, symmetric, diagonal true).
 
     A row sums to 1, so the mean is the sum normalised. On a CPU rows are grouped by alike neighbourhoods; what most of
     a group have in common is summed once, and each row adds and subtracts the neighbours where it differs: some tens
     instead of hundreds. Where subtracting would leave few correct digits, the row's own neighbours are summed instead.
 
-    seen: called with the place (a slice of STRIP columns or fewer) and the values (L, n) of each strip of the result
-        once it is done. On a CPU that is while it is in the cache, from several threads in any order, and the values
-        are valid during the call only.
+    The logarithms of a view of the rows that was made in the same `scratch` are overwritten.
     """
     scratch = scratch or Scratch()
     bits = scratch("bits", near.shape, like=rows).copy_(near)
     counts = bits.sum(-1, keepdim=True)
-    smoothed = scratch("smoothed", rows.shape, like=rows)
-    columns = rows.shape[1]
-    strips = [slice(start, min(start + STRIP, columns)) for start in range(0, columns, STRIP)]
+    smoothed = scratch("second", rows.shape, like=rows)
     if rows.device.type != "cpu":
-        torch.mm(bits, rows, out=smoothed).div_(counts)
-        for part in strips if seen else ():
-            seen(part, smoothed[:, part])
-        return smoothed
+        return torch.mm(bits, rows, out=smoothed).div_(counts)
     group, majority = _group_alike(bits, size=GROUP)
 
     def differ(part: slice) -> tuple[Tensor, ...]:
-        row, other = (near[part] ^ majority[group[part]]).nonzero().T
+        row, other = places(near[part] ^ majority[group[part]])
         return row + part.start, other, bits[part][row, other].mul_(2).sub_(1)
 
     pieces = [slice(start, start + PIECE) for start in range(0, len(rows), PIECE)]
@@ -100,11 +100,9 @@ def smooth(
         lost = (torch.sub(sums, base, alpha=LEFT_OF_BASE, out=left).amin(-1) < 0).nonzero()[:, 0]
         if len(lost):
             sums[lost] = bits[lost] @ strip
-        smoothed[:, part] = sums.div_(counts)
-        if seen:
-            seen(part, sums)
+        torch.div(sums, counts, out=smoothed[:, part])
 
-    each(fill, strips, device=rows.device)
+    each(fill, [slice(at, at + STRIP) for at in range(0, rows.shape[1], STRIP)], device=rows.device)
     return smoothed
 
 
@@ -127,96 +125,59 @@ def _group_alike(bits: Tensor, *, size: int, rounds: int = 2, every: int = 8) ->
     return group, centres > 0.5
 
 
-def greedy_leaders(
-    rows: Tensor, *, tau: float, likely: np.ndarray | None = None, logs: Tensor | None = None, own: Tensor | None = None
-) -> list[np.ndarray]:
-    """Greedy leader pass in row order over rows (L, S): the members of each cluster, as row indices.
+def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) -> list[Tensor]:
+    """Greedy leader pass in row order over rows (L, S): the members of each cluster, as row indices, rising.
 
-    The first row not yet absorbed leads and absorbs every unabsorbed row within D <= tau of it. Distances are needed
-    from leaders only; those of a few rows that will probably lead are computed together, with one transfer to the host.
+    The first row not yet absorbed leads and absorbs every unabsorbed row within D <= tau of it. Summing columns can
+    only lower D (log sum inequality), so that rows that lie too far by sums over few kinds of columns are passed over:
+    about one distance a row is computed in all.
 
-    Args:
-        likely: (L, L) bool, which rows probably absorb which. It saves distances and does not change the result. What
-            is found is entered in it.
-        logs, own: (L, S), `safe_log` of the rows, and (L,), `inner` of rows and these, where they are known.
+    kinds: how many columns there are of each, one kind after the other; None for a single one, which bounds nothing.
     """
-    logs = safe_log(rows) if logs is None else logs
-    own = inner(rows, logs) if own is None else own
-    batch = AT_ONCE if rows.device.type == "cpu" else AT_ONCE_ELSEWHERE
-    free = np.ones(len(rows), dtype=bool)
-    clusters, known = [], {}
+    sums = torch.stack(each(lambda part: part.sum(-1), rows.split(kinds or rows.shape[1], 1), device=rows.device), 1)
+    log_sums = safe_log(sums)
+    own = inner(sums, log_sums)
+    free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    clusters, scratch = [], Scratch()
     while free.any():
-        first = int(free.argmax())
-        if first not in known:
-            known = {row: near for row, near in known.items() if free[row]}
-            candidates = [row for row in _next_leaders(free, likely, batch) if row not in known]
-            pick = torch.tensor(candidates, device=rows.device)
-            distances = torch.addmm(own[:, None], logs, rows[pick].T, alpha=-1)
-            distances.addmm_(rows, logs[pick].T, alpha=-1).add_(own[pick])
-            near = (distances <= tau).T.contiguous().cpu().numpy()
-            known.update(zip(candidates, near, strict=True))
-            if likely is not None:
-                likely[candidates] = near
-        near = known.pop(first)
-        near[first] = True
-        clusters.append(np.flatnonzero(near & free))
-        free &= ~near
+        first = int(free.byte().argmax())
+        least = own + own[first] - sums @ log_sums[first] - log_sums @ sums[first]
+        possible = (free & (least <= tau + ROUNDING)).nonzero()[:, 0]
+        clusters.append(possible[_distances(rows, possible, rows[first], scratch=scratch) <= tau])
+        free[clusters[-1]] = False
     return clusters
 
 
-def _next_leaders(free: np.ndarray, likely: np.ndarray | None, batch: int) -> list[int]:
-    """The first of the free rows (L,) and those after it that will probably lead: at most `batch` indices, sorted."""
-    if likely is None:
-        return np.flatnonzero(free)[:batch].tolist()
-    left, leaders = free.copy(), []
-    while len(leaders) < batch and left.any():
-        leaders.append(int(left.argmax()))
-        left[leaders[-1]] = False
-        left &= ~likely[leaders[-1]]
-    return leaders
+def _distances(rows: Tensor, which: Tensor, row: Tensor, *, scratch: Scratch) -> Tensor:
+    """D of some rows, those of (L, S) that `which` (n,) numbers, to one row (S,): (n,), 0 to itself."""
+    log_row, found = safe_log(row), []
+    for index in which.split(CACHED_ROWS if rows.device.type == "cpu" else DEVICE_ROWS):
+        part, logs = (scratch(name, (len(index), len(row)), like=rows) for name in ("rows", "logs"))
+        torch.index_select(rows, 0, index, out=part)
+        safe_log(part, out=logs).sub_(log_row)
+        found.append(part.sub_(row).mul_(logs).sum(-1))
+    return torch.cat(found)
 
 
-def cluster_means(rows: Tensor, clusters: list[np.ndarray]) -> Tensor:
+def cluster_means(rows: Tensor, clusters: list[Tensor]) -> Tensor:
     """Mean of the rows (L, S) of every cluster, which are given by their indices: (K, S)."""
-    members = torch.from_numpy(np.concatenate(clusters)).to(rows.device)
     starts = torch.tensor([0, *map(len, clusters[:-1])], device=rows.device).cumsum(0)
-    return F.embedding_bag(members, rows, starts, mode="mean")
+    return F.embedding_bag(torch.cat(clusters), rows, starts, mode="mean")
 
 
-def window_centres(rows: Tensor, near: Tensor, *, tau: float, scratch: Scratch | None = None) -> Tensor:
+def window_centres(
+    rows: Tensor, near: Tensor, *, tau: float, kinds: list[int] | None = None, scratch: Scratch | None = None
+) -> Tensor:
     """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, of `neighbours` or of
-    `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S).
-
-    The logarithms of a view of the rows that was made in the same `scratch` are overwritten.
-    """
-    scratch = scratch or Scratch()
-    count, columns = rows.shape
-    logs = scratch("logs", rows.shape, like=rows)
-    foresee = columns >= MANY
-    if foresee:
-        some = scratch("some", (count, -(-columns // FORESIGHT)), like=rows)
-    # Made beforehand, as small tensors kept of every strip would pin the memory of the large ones between them.
-    own = scratch("own", (-(-columns // STRIP), count), like=rows).zero_()
-
-    def seen(part: slice, strip: Tensor) -> None:
-        log_strip = safe_log(strip, out=scratch("log strip", strip.shape, like=rows))
-        logs[:, part] = log_strip
-        own[part.start // STRIP] = inner(strip, log_strip)
-        if foresee:
-            some[:, part.start // FORESIGHT : -(-part.stop // FORESIGHT)] = strip[:, ::FORESIGHT]
-
-    smoothed = smooth(rows, near, scratch=scratch, seen=seen)
-    likely = near.cpu().numpy().copy()
-    if foresee:  # for what it enters in `likely`
-        greedy_leaders(some, tau=tau * some.shape[1] / columns, likely=likely)
-    leaders = greedy_leaders(smoothed, tau=tau, likely=likely, logs=logs, own=own.sum(0))
-    return cluster_means(smoothed, leaders)
+    `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
+    smoothed = smooth(rows, near, scratch=scratch)
+    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, kinds=kinds))
 
 
-def merge_centres(centres: Tensor, *, tau: float) -> Tensor:
+def merge_centres(centres: Tensor, *, tau: float, kinds: list[int] | None = None) -> Tensor:
     """Stage 2 over the centres (K, S) of all windows: greedy leader passes until their number no longer falls."""
     while True:
-        merged = cluster_means(centres, greedy_leaders(centres, tau=tau))
+        merged = cluster_means(centres, greedy_leaders(centres, tau=tau, kinds=kinds))
         if len(merged) == len(centres):
             return merged
         centres = merged

@@ -32,6 +32,7 @@ from utils.prefetch import prefetch
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
 MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
+LEAST_KEPT = 64  # directions of a window's summary; with fewer they prove too little
 # That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110
@@ -224,10 +225,11 @@ class Segmenter:
 
     def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""
-        rank, columns = stream.engine.rank, stream.keys.shape[1]
-        kept = 0
-        for window in windows:
-            kept += window.shape[0] * window.shape[1] * (2 * rank + 3) * FLOAT_BYTES
+        columns, tokens = stream.keys.shape[1], [window.shape[0] * window.shape[1] for window in windows]
+        floats = spare / 2 / FLOAT_BYTES  # for summaries, of all windows alike if they fit in `LEAST_KEPT` directions
+        rank = max(int((floats / sum(tokens) - stream.floats_kept(0)) / 2), LEAST_KEPT)
+        for window, count in zip(windows, tokens, strict=True):
+            floats -= count * stream.floats_kept(rank)
             # Stage 2 holds centres as found, in one piece, their logarithms, and those merged, as a list and in one
             # piece. Merged early where they outgrow that, which can change a few labels.
             room = spare / 2 / (5 * FLOAT_BYTES * columns)
@@ -235,7 +237,7 @@ class Segmenter:
                 stream.merge()
                 if stream.num_centres > room:
                     return False
-            stream.step(window.to(self.device), keep=kept <= spare / 2)
+            stream.step(window.to(self.device), keep=rank if floats >= 0 else 0)
         stream.merge()
         return True
 
@@ -290,14 +292,14 @@ class Segmenter:
         columns = num_key_frames * math.prod(math.ceil(side / self.engine.key_pool) for side in grid)
         window_rows = WINDOW * tokens
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        # A window's rows, their logarithms and smoothed rows; neighbourhoods as bits and as floats; what each thread
-        # works on; the sketch's basis, what it is fitted to and attention in the making; keys.
+        # A window's rows, their logarithms, later smoothed rows; neighbourhoods as bits and as floats; the view, in
+        # part several times; what each thread works on; what the sketch is fitted to, attention in the making; keys.
         needed = (
             held
-            + 3.1 * FLOAT_BYTES * window_rows * columns
+            + 2.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES + 3) * window_rows**2
-            + 2048 * threads * FLOAT_BYTES * window_rows
-            + FLOAT_BYTES * columns * (2 * self.engine.rank + 2 * SAMPLES[1] + 512 * threads)
+            + FLOAT_BYTES * window_rows * (8 * self.engine.rank + 2048 * threads)
+            + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
         )
         if needed > self.memory:

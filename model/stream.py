@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from model.clustering import assign, merge_centres, window_centres
 from model.network import SpatioTemporalNetwork
-from model.sketch import View, fit_sketch, near_pairs, nearest, view_rows
+from model.sketch import View, fit_sketch, group_columns, near_pairs, nearest, summary, view_rows
 from utils.clock import Clock
 from utils.scratch import Scratch
 
@@ -24,12 +24,14 @@ from utils.scratch import Scratch
 class Engine:
     """How much is computed.
 
-    rank: directions of the sketch whose bounds save distances.
+    rank: directions of the sketch whose bounds save distances. coarse: how many of them are asked about every pair of
+        rows, the others only about what these leave open.
     key_pool: attention is paid to the means of so many by so many neighbouring tokens of a key frame.
     shrinkage: of distances between rows over pooled columns; the threshold shrinks with them.
     """
 
     rank: int
+    coarse: int
     key_pool: int = 1
     shrinkage: float = 1.0
 
@@ -37,10 +39,10 @@ class Engine:
 # The sketch is fitted to a row for every so many key tokens, pooled or not, within these limits.
 COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 1024)
 ENGINES = {
-    "exact": Engine(rank=192),
+    "exact": Engine(rank=512, coarse=160),
     # Pairs of tokens at D = 1 over all columns had 0.77 over these in the median of ten videos (0.65 to 0.98 by video),
     # likewise at D from 0.25 to 4.
-    "fast": Engine(rank=64, key_pool=3, shrinkage=0.77),
+    "fast": Engine(rank=128, coarse=48, key_pool=3, shrinkage=0.77),
 }
 
 
@@ -70,37 +72,50 @@ class Stream:
     ):  # fmt: skip
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.tau, self.engine = network, grid, tau * engine.shrinkage, engine
-        self.keys = network.keys(pool_tokens(key_features, grid, engine.key_pool).flatten(0, 1))
-        self.sketch = fit_sketch(network.attention_rows(network.queries(samples), self.keys), rank=engine.rank)
+        keys = network.keys(pool_tokens(key_features, grid, engine.key_pool).flatten(0, 1))
+        order, self.kinds, blocks = group_columns(keys.transpose(0, 1).flatten(1))
+        self.keys = keys[:, order]
+        sampled = network.attention_rows(network.queries(samples), self.keys)
+        self.sketch = fit_sketch(sampled, rank=engine.rank, blocks=blocks)
         self.scratch = Scratch()
         self.found: list[Tensor] = []  # centres (K, S) of each window, or of all windows so far
         self.kept: list[View | None] = []
 
     @torch.no_grad()
-    def step(self, features: Tensor, *, keep: bool = True) -> None:
+    def step(self, features: Tensor, *, keep: int | None = None) -> None:
         """Stage 1 on a window's features (n, N, C): its centres join those found so far.
 
-        keep: hold on to a summary of the window, about twice the sketch's rank of floats a token, for `labels`.
+        keep: how many directions of the sketch the window's summary, which is kept for `labels`, has at most; None for
+            all of them. With 0 it is made a second time there.
         """
         with self.clock("attention"):
             rows = self._attend(features.flatten(0, 1))
         with self.clock("stage 1"):
             view = view_rows(rows, self.sketch, scratch=self.scratch)
-            near, _ = near_pairs(rows, view, tau=self.tau)
-            self.kept.append(view._replace(centred_log=None) if keep else None)
-            self.found.append(window_centres(rows, near, tau=self.tau, scratch=self.scratch))
+            near, _ = near_pairs(rows, view, self.sketch, tau=self.tau, coarse=self.engine.coarse)
+            self.kept.append(summary(view, self.sketch, rank=keep or self.rank) if keep != 0 else None)
+            self.found.append(window_centres(rows, near, tau=self.tau, kinds=self.kinds, scratch=self.scratch))
 
     @property
     def num_centres(self) -> int:
         return sum(map(len, self.found))
 
+    @property
+    def rank(self) -> int:
+        """Directions of the sketch."""
+        return len(self.sketch.order)
+
+    def floats_kept(self, rank: int) -> int:
+        """Of a token's summary by at most so many directions."""
+        return 2 * min(rank, self.rank) + 2 * len(self.sketch.bases) + 1
+
     @torch.no_grad()
     def merge(self) -> None:
         """Stage 2: centres within tau of one another become one."""
         with self.clock("stage 2"):
-            self.found = [merge_centres(torch.cat(self.found), tau=self.tau)]
+            self.found = [merge_centres(torch.cat(self.found), tau=self.tau, kinds=self.kinds)]
             self.centres = self.found[0]
-            self.centre_view = view_rows(self.centres, self.sketch)._replace(centred_log=None)
+            self.centre_view = view_rows(self.centres, self.sketch)
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:
@@ -114,7 +129,8 @@ class Stream:
             view = self.kept[index]
             if view is None:
                 view = view_rows(self._attend(tokens), self.sketch, scratch=self.scratch)
-            labels, unsure = nearest(view, self.centre_view)
+            centres = summary(self.centre_view, self.sketch, rank=view.rows.shape[1])
+            labels, unsure = nearest(view, centres)
             if unsure.any():
                 labels[unsure] = assign(self._attend(tokens[unsure]), self.centres)
             return labels.view(frames)

@@ -5,18 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from model import clustering
 from model.clustering import (
     assign,
     greedy_leaders,
     hierarchical_clustering,
-    inner,
     neighbours,
-    safe_log,
+    places,
     smooth,
     symmetric_kl,
     window_centres,
 )
-from model.sketch import fit_sketch, near_pairs, nearest, view_rows
+from model.sketch import fit_sketch, group_columns, near_pairs, nearest, summary, view_rows
 
 
 def agreement(labels, others) -> float:
@@ -120,14 +120,42 @@ def test_greedy_pass_by_hand():
     assert [members.tolist() for members in greedy_leaders(rows, tau=tau)] == [[0, 1], [2, 3]]
 
 
-@given(st.integers(0, 10**6), st.floats(0, 1), st.sampled_from([0.05, 0.3, 1.0]))
+@given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([0.05, 0.3, 1.0]))
 @settings(max_examples=50, deadline=None)
-def test_what_is_likely_does_not_change_the_greedy_pass(seed, share, tau):
-    """Even a hint made of noise."""
+def test_kinds_of_columns_do_not_change_the_greedy_pass(seed, count, tau):
+    """Whatever columns are summed, the distances by these sums are bounds from below."""
     rows = random_rows(seed)
-    hint = torch.rand(len(rows), len(rows), generator=torch.Generator().manual_seed(seed)) < share
+    kinds = np.bincount(np.random.default_rng(seed).integers(count, size=12)).tolist()
     expected = [members.tolist() for members in greedy_leaders(rows, tau=tau)]
-    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, likely=hint.numpy())] == expected
+    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, kinds=kinds)] == expected
+
+
+def test_few_distances_are_computed_where_kinds_tell_rows_apart(monkeypatch):
+    """Rows that attend to one of four kinds of columns, within which they differ little: one distance each."""
+    kind = torch.arange(120) % 4
+    logits = torch.nn.functional.one_hot(kind, 4).double().mul(5).repeat_interleave(25, 1)
+    rows = (logits + 0.1 * torch.rand(120, 100, generator=torch.Generator().manual_seed(0))).softmax(-1)
+    computed = []
+    distances = clustering._distances
+    monkeypatch.setattr(
+        clustering, "_distances", lambda *args, **k: computed.append(len(args[1])) or distances(*args, **k)
+    )
+    clusters = greedy_leaders(rows, tau=0.5, kinds=[25, 25, 25, 25])
+    assert [members.tolist() for members in clusters] == [list(range(first, 120, 4)) for first in range(4)]
+    assert sum(computed) == 120
+    computed.clear()
+    greedy_leaders(rows, tau=0.5)
+    assert computed == [120, 90, 60, 30]
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.01, 0.5, 1.0]), st.sampled_from([(1, 1), (3, 7), (40, 65)]))
+@settings(max_examples=25, deadline=None)
+def test_places_of_what_is_true(seed, share, shape):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
+    row, column = places(mask)
+    assert torch.equal(torch.stack([row, column], 1), mask.nonzero())
+    row, column = places(mask.T)  # not contiguous
+    assert torch.equal(torch.stack([row, column], 1), mask.T.nonzero())
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.5, 3.0]))
@@ -152,60 +180,31 @@ def test_smoothing_keeps_the_digits_of_a_row_unlike_its_group():
     torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("foresight_from", [0, 10**9])
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
-def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau, foresight_from, monkeypatch):
-    """Over several strips of columns, not a multiple of eight; foreseeing leaders does not change which lead."""
-    monkeypatch.setattr("model.clustering.MANY", foresight_from)
+def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau):
+    """Over several strips of columns, the last one narrower."""
     rows = random_rows(3, count=300, columns=701, sharpness=2.0)
     near = neighbours(rows, tau=tau)
     smoothed = near.double() @ rows / near.sum(-1, keepdim=True)
-    expected = torch.stack([smoothed[members].mean(0) for members in greedy_leaders(smoothed, tau=tau)])
+    distances = symmetric_kl(smoothed, smoothed)
+    free, expected = torch.ones(300, dtype=torch.bool), []
+    while free.any():
+        absorbed = free & (distances[int(free.nonzero()[0])] <= tau)
+        absorbed[int(free.nonzero()[0])] = True
+        expected.append(smoothed[absorbed].mean(0))
+        free &= ~absorbed
     assert 1 < len(expected) < 300
-    torch.testing.assert_close(window_centres(rows, near, tau=tau), expected)
-
-
-def test_leaders_are_foreseen_from_an_eighth_of_the_columns(monkeypatch):
-    """At the threshold that belongs to so many columns, most of those who lead the sample lead all."""
-    monkeypatch.setattr("model.clustering.MANY", 0)
-    passes = []
-
-    def spy(rows, **options):
-        passes.append((rows.shape[1], found := greedy_leaders(rows, **options)))
-        return found
-
-    monkeypatch.setattr("model.clustering.greedy_leaders", spy)
-    rows = random_rows(3, count=300, columns=4000, sharpness=2.0)
-    window_centres(rows, neighbours(rows, tau=0.5), tau=0.5)
-    (few, foreseen), (all_columns, found) = passes
-    assert (few, all_columns) == (500, 4000)
-    leaders, others = ({int(members[0]) for members in clusters} for clusters in (found, foreseen))
-    assert len(others) > 20  # nearly none at a threshold of all columns
-    assert len(leaders & others) > 0.9 * len(others)
-
-
-def test_what_a_greedy_pass_finds_is_entered():
-    rows = random_rows(0, count=60)
-    likely = np.zeros((60, 60), dtype=bool)
-    clusters = greedy_leaders(rows, tau=0.7, likely=likely)
-    distances = symmetric_kl(rows, rows)
-    for members in clusters:
-        expected = (distances[members[0]] <= 0.7).numpy()
-        expected[members[0]] = True
-        np.testing.assert_array_equal(likely[members[0]], expected)
-    logs = safe_log(rows)
-    again = greedy_leaders(rows, tau=0.7, logs=logs, own=inner(rows, logs))
-    assert [members.tolist() for members in again] == [members.tolist() for members in clusters]
+    torch.testing.assert_close(window_centres(rows, near, tau=tau, kinds=[300, 1, 400]), torch.stack(expected))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_number_of_threads_changes_nothing(threads):
     rows = random_rows(1, count=300, columns=700, sharpness=3.0).float()
-    sketch = fit_sketch(rows[::4], rank=20)
+    sketch = fit_sketch(rows[::4], rank=20, blocks=[300, 400])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        near, _ = near_pairs(rows, view_rows(rows, sketch, chunk=64), tau=1.0, chunk=64)
+        near, _ = near_pairs(rows, view_rows(rows, sketch, chunk=64), sketch, tau=1.0, coarse=5, chunk=64)
         smoothed = smooth(rows, near)
         centres = [window_centres(rows, near, tau=1.0) for _ in range(5)]
         assert torch.get_num_threads() == threads
@@ -217,41 +216,84 @@ def test_the_number_of_threads_changes_nothing(threads):
     torch.testing.assert_close(smoothed.double(), expected, rtol=1e-4, atol=1e-9)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([1, 3, 6, 12]), st.sampled_from([0.1, 0.5, 3.0]))
-@settings(max_examples=50, deadline=None)
-def test_bounds_of_a_sketch_hold_and_decide_nothing_wrong(seed, rank, tau):
-    """Fitted to other rows than it is used on, down to a single direction."""
+@given(
+    st.integers(0, 10**6), st.sampled_from([1, 3, 6, 12]), st.sampled_from([0.1, 0.5, 3.0]),
+    st.sampled_from([[12], [6, 6], [1, 4, 7]]), st.sampled_from([1, 2, 100]),
+)  # fmt: skip
+@settings(max_examples=75, deadline=None)
+def test_bounds_of_a_sketch_hold_and_decide_nothing_wrong(seed, rank, tau, blocks, coarse):
+    """Fitted to other rows than it is used on, down to a single direction; of a view and of its summary."""
     rows = random_rows(seed, count=60, sharpness=1.5)
-    view = view_rows(rows, fit_sketch(random_rows(seed + 1, count=20), rank=rank), chunk=16)
-    middle = view.own[:, None] + view.own - view.rows @ view.logs.T - view.logs @ view.rows.T
-    slack = torch.outer(view.row_rest, view.log_rest) + torch.outer(view.log_rest, view.row_rest)
+    sketch = fit_sketch(random_rows(seed + 1, count=20), rank=rank, blocks=blocks)
+    view = view_rows(rows, sketch, chunk=16)
     distances = symmetric_kl(rows, rows)
-    assert ((middle - distances).abs() <= slack + 1e-9).all()
-    near, computed = near_pairs(rows, view, tau=tau, chunk=25)
+    widths = []
+    for seen in (view, summary(view, sketch, rank=coarse)):
+        middle = seen.own[:, None] + seen.own - seen.rows @ seen.logs.T - seen.logs @ seen.rows.T
+        slack = seen.row_rest @ seen.log_rest.T + seen.log_rest @ seen.row_rest.T
+        assert ((middle - distances).abs() <= slack + 1e-9).all()
+        widths.append(slack.mean())
+    assert widths[0] <= widths[1] + 1e-12
+    near, computed = near_pairs(rows, view, sketch, tau=tau, coarse=coarse, chunk=25)
     assert torch.equal(near, neighbours(rows, tau=tau))
     assert 0 <= computed <= 1
 
 
-@given(st.integers(0, 10**6), st.sampled_from([1, 4, 12]))
+@given(st.integers(0, 10**6), st.sampled_from([1, 4, 12]), st.sampled_from([[12], [5, 7]]))
 @settings(max_examples=25, deadline=None)
-def test_nearest_centre_is_right_where_it_claims_to_be(seed, rank):
+def test_nearest_centre_is_right_where_it_claims_to_be(seed, rank, blocks):
     rows, centres = random_rows(seed, count=60), random_rows(seed + 1, count=7)
-    sketch = fit_sketch(rows[::2], rank=rank)
+    sketch = fit_sketch(rows[::2], rank=rank, blocks=blocks)
     labels, unsure = nearest(view_rows(rows, sketch), view_rows(centres, sketch))
     assert (labels == assign(rows, centres))[~unsure].all()
 
 
 def test_a_full_sketch_leaves_little_open():
     rows = random_rows(0, count=60)
-    view = view_rows(rows, fit_sketch(rows, rank=12))
-    assert near_pairs(rows, view, tau=0.5)[1] < 0.01
-    assert near_pairs(rows, view_rows(rows, fit_sketch(rows, rank=1)), tau=0.5)[1] > 0.05
+    full, poor = fit_sketch(rows, rank=12), fit_sketch(rows, rank=1)
+    assert near_pairs(rows, view_rows(rows, full), full, tau=0.5)[1] < 0.01
+    assert near_pairs(rows, view_rows(rows, poor), poor, tau=0.5)[1] > 0.05
+
+
+def test_directions_of_a_sketch_go_to_the_blocks_that_need_them():
+    """The second block varies along one direction only, and more than the first in any."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 20, generator=generator) * 0.2
+    logits[:, 10:] = torch.randn(50, 1, generator=generator) * torch.linspace(-3, 3, 10)
+    sketch = fit_sketch(logits.double().softmax(-1), rank=6, blocks=[10, 10])
+    assert sketch.block[0] == 1
+    assert [basis.shape[0] for basis in sketch.bases] == [10, 10]
+    assert sum(basis.shape[1] for basis in sketch.bases) == 6 == sketch.block.shape[0]
+    for basis in sketch.bases:
+        torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=basis.dtype))
+    assert sketch.bases[0].shape[1] >= 2
+
+
+def test_columns_are_put_beside_those_alike():
+    generator = torch.Generator().manual_seed(0)
+    things = torch.randn(40, 16, generator=generator) * 10
+    keys = things[torch.randint(40, (2000,), generator=generator)] + torch.randn(2000, 16, generator=generator)
+    order, kinds, blocks = group_columns(keys)
+    assert torch.equal(order.sort().values, torch.arange(2000))
+    assert sum(kinds) == sum(blocks) == 2000
+    assert len(blocks) <= 4 < 20 < len(kinds) <= 31
+    assert set(np.cumsum(blocks)) <= set(np.cumsum(kinds))  # a kind is in one block
+    spread = [part.var(0).sum() for part in keys[order].split(kinds) if len(part) > 1]
+    assert torch.stack(spread).mean() < 0.3 * keys.var(0).sum()
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_columns_that_are_all_the_same_are_of_one_kind():
+    order, kinds, blocks = group_columns(torch.ones(300, 4))
+    assert torch.equal(order, torch.arange(300))
+    assert (kinds, blocks) == ([300], [300])
 
 
 def test_sketch_of_columns_that_no_sample_looks_at():
     sample = torch.tensor([[0.5, 0.5, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]])
     rows = torch.cat([sample, torch.tensor([[0.1, 0.1, 0.8], [0.1, 0.2, 0.7]])])
-    near, _ = near_pairs(rows, view_rows(rows, fit_sketch(sample, rank=2)), tau=0.2)
+    sketch = fit_sketch(sample, rank=2)
+    near, _ = near_pairs(rows, view_rows(rows, sketch), sketch, tau=0.2)
     assert torch.equal(near, neighbours(rows, tau=0.2))
     assert near[3, 4]
 
@@ -259,6 +301,7 @@ def test_sketch_of_columns_that_no_sample_looks_at():
 def test_many_open_pairs_are_computed_at_once():
     """A sketch of one direction leaves most pairs open, and dense blocks decide them as `neighbours` does."""
     rows = random_rows(5, count=120, columns=60, sharpness=2.0)
-    near, computed = near_pairs(rows, view_rows(rows, fit_sketch(rows[:3], rank=1)), tau=1.0, chunk=50)
+    sketch = fit_sketch(rows[:3], rank=1)
+    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, chunk=50)
     assert computed > 0.5
     assert torch.equal(near, neighbours(rows, tau=1.0))

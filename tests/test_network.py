@@ -159,6 +159,41 @@ def smallest_budget(network, frames, options):
     return accepted
 
 
+@pytest.mark.parametrize(("directions", "kept"), [(1000, [36] * 4), (18, [18] * 4), (5, [10, 10, 0, 0])])
+def test_summaries_are_as_good_as_fits(tiny_weights, monkeypatch, directions, kept):
+    """All directions of a sketch, or what leaves room for all windows, at least 10 here."""
+    monkeypatch.setattr("model.segmenter.LEAST_KEPT", 10)
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=3.0)
+    options = {"key_stride": 2, "tau": 1e3}  # one cluster, so that centres take next to nothing
+    ample = Segmenter(network, memory_gb=1, **options)
+    features, grid = ample.encode(video(12), num_frames=12)
+    needed = 1e9 - ample._spare_bytes(features.shape, grid, 6)
+    ranks, merge = [], Stream.merge
+
+    def look(self):
+        merge(self)
+        ranks[:] = [view.rows.shape[1] if view else 0 for view in self.kept]
+
+    monkeypatch.setattr(Stream, "merge", look)
+    # Half of what is to spare is for summaries of 180 tokens, floats of 4 bytes.
+    spare = (2 * directions + 3.5) * 180 * 4 * 2
+    Segmenter(network, memory_gb=(needed + spare) / 1e9, **options).cluster(features, grid)
+    assert ranks == kept
+
+
+@pytest.mark.parametrize("keep", [18, 1, 0])
+def test_less_of_a_summary_gives_the_same_labels(tiny_weights, monkeypatch, keep):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=3.0)
+    segmenter = Segmenter(network, key_stride=2, tau=0.05)
+    features, grid = segmenter.encode(video(12), num_frames=12)
+    expected = segmenter.cluster(features, grid).labels
+    step = Stream.step
+    monkeypatch.setattr(Stream, "step", lambda self, window, **_: step(self, window, keep=keep))
+    assert (segmenter.cluster(features, grid).labels == expected).all()
+
+
 def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
     """Summaries that do not fit are made again, features that do not fit go to disk, with the same labels; a budget
     below one window is refused."""
@@ -176,7 +211,11 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
     attended.clear()
     tight = Segmenter(network, memory_gb=needed * 1.01, **options)
     assert tight.segment(frames, num_frames=12).labels.tolist() == expected
-    assert attended.count(45) > 4
+    attended.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "floats_kept", lambda self, rank: 10**9)
+        assert tight.segment(frames, num_frames=12).labels.tolist() == expected
+    assert attended.count(45) == 8  # and once more
     with pytest.raises(UserError, match=r"--tau 1e-09: \d+ clusters in the first \d of 4 windows, more than fit"):
         Segmenter(network, memory_gb=needed, key_stride=2, tau=1e-9).segment(frames, num_frames=12)
     with pytest.raises(UserError, match=r"--memory_gb 0\.0001: 12 frames of 15 tokens and 6 key frames need"):
