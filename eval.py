@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_videos, root_of
 from data.videos import Video, frames_at
+from model.calibration import CLUSTERS
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
@@ -102,9 +102,9 @@ def make_parser() -> Parser:
         "of the three; clusters: each by itself, ranked by size, as the reference",
     )  # fmt: skip
     method(
-        "--clusters", type=positive_int, nargs=2, metavar=("MIN", "MAX"),
-        help="choose tau for each video where --clustering fast does not find so many clusters at --tau; "
-        "exact finds more at the tau chosen",
+        "--clusters", type=cluster_bound, nargs="+", metavar="N",
+        help="the least and the most of a video: where there are not so many at --tau, another tau is chosen for it; "
+        f"any: --tau is kept. If not given, {' '.join(map(str, CLUSTERS))}, or any for --proposals clusters",
     )  # fmt: skip
     method("--max_objects", type=positive_int, help="that --proposals objects may give; more are merged, then left out")
     method(
@@ -133,7 +133,8 @@ def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = one_word(args.proposals)
-    check_counts(args)
+    args.clusters = cluster_range(args)
+    check_max_objects(args)
     protocols = choose_protocols(args)
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_place(args.dataset, root, split=args.split, flag=flag)
@@ -177,10 +178,28 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     return chosen
 
 
-def check_counts(args: argparse.Namespace) -> None:
-    """Refuse numbers of clusters or objects that cannot be meant."""
-    if args.clusters and args.clusters[0] > args.clusters[1]:
-        raise UserError(f"--clusters {args.clusters[0]} {args.clusters[1]}: give the lower number first")
+def cluster_bound(text: str) -> int | str:
+    return text if text == "any" else positive_int(text)
+
+
+def cluster_range(args: argparse.Namespace) -> tuple[int, int] | None:
+    """How many clusters of a video --clusters wants, at least and at most; None: any.
+
+    Raises:
+        UserError: it is neither two numbers, the lower first, nor the one word.
+    """
+    if args.clusters is None:
+        return None if args.proposals == "clusters" else CLUSTERS
+    if args.clusters == ["any"]:
+        return None
+    if len(args.clusters) != 2 or "any" in args.clusters or args.clusters[0] > args.clusters[1]:
+        given = " ".join(map(str, args.clusters))
+        raise UserError(f"--clusters {given}: give two numbers, the lower one first, or any")
+    return tuple(args.clusters)
+
+
+def check_max_objects(args: argparse.Namespace) -> None:
+    """Refuse it where nothing is merged."""
     if args.max_objects and not (object_options(args) or {}).get("merge"):
         raise UserError(f"--max_objects: --proposals {args.proposals} merges nothing; leave one of them out")
 
@@ -242,6 +261,7 @@ def predict(
     distributed.barrier()  # all share out the same, before any of it is done
     lengths = [len(video.frame_names) for video in left]
     mine = [left[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
+    moved = []
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
         clock = Clock(device)
@@ -264,6 +284,13 @@ def predict(
             "seconds": found.seconds,
         }
         results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
+        moved += [video.name] if found.tau != args.tau else []
+    if moved:
+        wanted = "not {} to {} clusters".format(*args.clusters)
+        print(
+            f"--tau {args.tau:g}: {wanted} in {len(moved)} of {len(mine)} videos, such as {moved[0]}; another was "
+            "chosen for these (stats/ has it; --clusters any keeps it)", file=sys.stderr, flush=True,
+        )  # fmt: skip
 
 
 def pixel_labels(
@@ -419,7 +446,8 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
-    fast = {"fast": asdict(ENGINES["fast"])} if args.clustering == "fast" or args.clusters else {}
+    fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage")}
+    fast = {"fast": fast} if args.clustering == "fast" else {}
     return {
         "predictions": kinds,
         **fast,

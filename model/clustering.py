@@ -14,7 +14,7 @@ from utils.parallel import each
 from utils.scratch import Scratch
 
 GROUP = 64  # rows, roughly, whose neighbourhoods are summed together
-STRIP = 256  # columns of them at once
+STRIP = 128  # columns of them at once
 PIECE = 512  # rows of neighbourhoods at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
 CACHED_ROWS, DEVICE_ROWS = 64, 1024  # whose distances to a leader are computed at once, on a CPU and elsewhere

@@ -22,7 +22,7 @@ from torch import Tensor
 from model.calibration import tau_for
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
-from model.stream import ENGINES, SAMPLES, Engine, Stream, sample_tokens
+from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -84,8 +84,8 @@ class Segmenter:
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
-        clusters: where the fast engine does not find so many clusters of a video at tau, at least and at most, another
-            tau is chosen for it, see `model.calibration.tau_for`; None keeps tau, and so does `open`.
+        clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
+            for it; None keeps tau, and so does `open`.
     """
 
     def __init__(
@@ -180,48 +180,54 @@ class Segmenter:
             samples = sample_tokens(features, len(key_frames) * tokens).to(self.device)
         windows = features.split(WINDOW)
 
-        def find(tau: float, engine: Engine) -> tuple[Stream, bool]:
+        def find(tau: float) -> tuple[Stream, bool]:
             with clock("attention"):
                 stream = Stream(
-                    self.network, context, grid=grid, tau=tau, engine=engine, samples=samples, clock=clock,
+                    self.network, context, grid=grid, tau=tau, engine=self.engine, samples=samples, clock=clock,
                 )  # fmt: skip
             return stream, self._find_centres(stream, windows, spare=spare)
 
-        tau, stream = self.tau, None
-        if self.clusters:
-            tau, stream = self._choose_tau(lambda tau: find(tau, ENGINES["fast"]))
-        if stream is None or stream.engine != self.engine:
-            stream = None  # with its buffers
-            stream, fits = find(tau, self.engine)
-            if not fits:
-                chosen = f"--clusters {self.clusters[0]} {self.clusters[1]}, " if self.clusters else ""
-                raise UserError(
-                    f"{chosen}--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of "
-                    f"{len(windows)} windows, more than fit --memory_gb {self.memory / 1e9:g}; "
-                    + ("raise it or lower --clusters" if chosen else "raise either")
-                )
+        tau, stream, fits = self._find_at_some_tau(find)
+        if not fits:
+            raise UserError(
+                f"--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of {len(windows)} "
+                f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
+            )
         labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
         labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
         return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
 
-    def _choose_tau(self, find: Callable[[float], tuple[Stream, bool]]) -> tuple[float, Stream | None]:
-        """The threshold at which there are as many clusters as wanted, and what was found with it if that was last."""
+    def _find_at_some_tau(self, find: Callable[[float], tuple[Stream, bool]]) -> tuple[float, Stream, bool]:
+        """What `find` gives at tau, or where that is no number of clusters that is wanted, at another, with that.
+
+        One is looked for that gives a number well within what is wanted: thresholds at its edges are hardly better than
+        those just beyond.
+        """
+        stream, fits = find(self.tau)
+        if not self.clusters or (fits and self.clusters[0] <= stream.num_centres <= self.clusters[1]):
+            return self.tau, stream, fits
         least, most = self.clusters
-        latest, counts = {}, {}
+        inner = math.ceil(1.5 * least), most // 2
+        inner = inner if inner[0] < inner[1] else self.clusters
+        latest, counts = {self.tau: (stream, fits)}, {}
+        del stream  # one at a time holds its buffers
 
         def count(tau: float) -> int:
-            latest.clear()  # one at a time holds its buffers
-            stream, fits = find(tau)
-            if fits:
-                latest[tau] = stream
+            if tau not in latest:
+                latest.clear()
+                latest[tau] = find(tau)
+            stream, fits = latest[tau]
             counts[tau] = stream.num_centres if fits else max(stream.num_centres, most + 1)
             return counts[tau]
 
-        tau = tau_for(count, start=self.tau, least=least, most=most)
+        tau = tau_for(count, least=inner[0], most=inner[1])
         if not least <= counts[tau] <= most:
             found = f"found {counts[tau]} at best, at tau {tau:g}"
             print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
-        return tau, latest.get(tau)
+        if tau not in latest:
+            latest.clear()
+            latest[tau] = find(tau)
+        return tau, *latest[tau]
 
     def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""

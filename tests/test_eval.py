@@ -145,11 +145,28 @@ def test_any_tau_gives_the_clusters_wanted_and_no_more_objects_than_allowed(davi
         assert 3 <= stats["clusters"] <= 9
         assert all(len(told) <= 2 for told in stats["proposals"].values())
     assert found[0]["tau"] == found[1]["tau"]
-    with pytest.raises(UserError, match="--clusters 9 3"):
-        run_eval(*some, "--clusters", 9, 3, "--save_path", tmp_path / "none")
+    for wrong in ((9, 3), (9,), ("any", 3), (3, 9, 12)):
+        with pytest.raises(UserError, match=f"--clusters {wrong[0]}.*: give two numbers"):
+            run_eval(*some, "--clusters", *wrong, "--save_path", tmp_path / "none")
     for proposals in ("clusters", "split"):
         with pytest.raises(UserError, match="--max_objects"):
             run_eval(*some, "--max_objects", 2, "--proposals", proposals, "--save_path", tmp_path / "none")
+
+
+def test_a_tau_that_gives_no_clusters_to_speak_of_is_replaced_and_said(davis, tmp_path, run_eval, capsys):
+    """For whole objects; the paper's clusters keep it, and so does `any`."""
+    some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "bee", "--tau", 50)
+    taus = {}
+    for name, more in {
+        "objects": [], "any": ["--clusters", "any"], "paper": ["--proposals", "clusters"],
+        "asked": ["--proposals", "clusters", "--clusters", 4, 30],
+    }.items():  # fmt: skip
+        run_eval(*some, *more, "--save_path", tmp_path / name)
+        taus[name] = json.loads((tmp_path / name / "stats/ant.json").read_text())["tau"]
+        said = "--tau 50: not 4 to 30 clusters in 2 of 2 videos, such as" in capsys.readouterr().err
+        assert said == (taus[name] != 50)
+    assert taus["any"] == taus["paper"] == 50
+    assert taus["objects"] == taus["asked"] < 50
 
 
 def test_half_precision_backbone(davis, tmp_path, run_eval):

@@ -351,40 +351,43 @@ def test_widths_that_do_not_go_together(tiny_weights):
         SpatioTemporalNetwork(backbone)
 
 
-def test_a_tau_chosen_by_the_number_of_clusters(tiny_weights, capsys):
-    """Both engines take the threshold that the fast one finds, and give what they give at it."""
+@pytest.mark.parametrize("engine", ["fast", "exact"])
+def test_a_tau_chosen_by_the_number_of_clusters(tiny_weights, capsys, engine):
+    """Whatever tau was, and with the labels that belong to the one chosen; where tau does, it stays."""
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=4.0)
     frames = torch.from_numpy(np.stack([moving_disk(index, size=(64, 96), seed=0)[0] for index in range(9)]))
     frames = frames.permute(0, 3, 1, 2)
 
     def segment(**options):
-        return Segmenter(network, key_stride=4, **options).segment(frames, num_frames=9)
+        return Segmenter(network, key_stride=4, clustering=engine, **options).segment(frames, num_frames=9)
 
-    chosen = segment(tau=50.0, clustering="fast", clusters=(3, 9))
-    assert 3 <= chosen.num_clusters <= 9
-    for engine in ("fast", "exact"):
-        found, plain = (segment(clustering=engine, **some) for some in (
-            {"tau": 50.0, "clusters": (3, 9)}, {"tau": chosen.tau},
-        ))  # fmt: skip
-        assert found.tau == chosen.tau
-        np.testing.assert_array_equal(found.labels, plain.labels)
-    segment(clustering="fast", clusters=(100000, 100001))
+    chosen = segment(tau=50.0, clusters=(3, 30))
+    assert 5 <= chosen.num_clusters <= 15  # well within
+    plain = segment(tau=chosen.tau)
+    np.testing.assert_array_equal(chosen.labels, plain.labels)
+    assert segment(tau=1e-3, clusters=(3, 30)).tau == chosen.tau
+    kept = segment(tau=chosen.tau, clusters=(plain.num_clusters, plain.num_clusters))
+    assert kept.tau == plain.tau
+    np.testing.assert_array_equal(kept.labels, plain.labels)
+    assert not capsys.readouterr().err
+    segment(clusters=(100000, 100001))
     assert "--clusters 100000 100001: found" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("clusters", [(3, 900), (1000, 2000)])
-def test_what_does_not_fit_is_too_many_clusters(tiny_weights, clusters):
-    """However few were found until it was given up."""
+@pytest.mark.parametrize(("clusters", "number"), [((3, 900), 400), ((1000, 2000), 1999)])
+def test_what_does_not_fit_is_too_many_clusters(tiny_weights, clusters, number):
+    """However few were found until it was given up; and no threshold is tried twice."""
     tried = []
 
     def find(tau):
         tried.append(tau)
         fits = tau > 2
-        return SimpleNamespace(num_centres=max(clusters) - 1 if fits else 500), fits
+        return SimpleNamespace(num_centres=number if fits else 300), fits
 
-    segmenter = Segmenter(make_network(tiny_weights), tau=0.5, clusters=clusters)
-    tau, stream = segmenter._choose_tau(find)
+    segmenter = Segmenter(make_network(tiny_weights), tau=1.0, clusters=clusters)
+    tau, stream, fits = segmenter._find_at_some_tau(find)
     assert tau > 2
-    assert stream.num_centres == max(clusters) - 1
-    assert tried[:2] == [0.5, 1.0]
+    assert fits
+    assert stream.num_centres == number
+    assert len(set(tried)) == len(tried) > 1
