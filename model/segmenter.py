@@ -19,7 +19,7 @@ import timm
 import torch
 from torch import Tensor
 
-from model.calibration import tau_for
+from model.calibration import USUAL, tau_for
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
@@ -200,34 +200,36 @@ class Segmenter:
     def _find_at_some_tau(self, find: Callable[[float], tuple[Stream, bool]]) -> tuple[float, Stream, bool]:
         """What `find` gives at tau, or where that is no number of clusters that is wanted, at another, with that.
 
-        One is looked for that gives a number well within what is wanted: thresholds at its edges are hardly better than
-        those just beyond.
+        At the usual one, if that does; else one is looked for that gives a number well within what is wanted, as
+        thresholds at its edges are hardly better than those just beyond.
         """
-        stream, fits = find(self.tau)
-        if not self.clusters or (fits and self.clusters[0] <= stream.num_centres <= self.clusters[1]):
-            return self.tau, stream, fits
+        latest = {}
+
+        def found(tau: float) -> tuple[Stream, bool]:
+            if tau not in latest:
+                latest.clear()  # one at a time holds its buffers
+                latest[tau] = find(tau)
+            return latest[tau]
+
+        if not self.clusters:
+            return self.tau, *found(self.tau)
         least, most = self.clusters
-        inner = math.ceil(1.5 * least), most // 2
-        inner = inner if inner[0] < inner[1] else self.clusters
-        latest, counts = {self.tau: (stream, fits)}, {}
-        del stream  # one at a time holds its buffers
 
         def count(tau: float) -> int:
-            if tau not in latest:
-                latest.clear()
-                latest[tau] = find(tau)
-            stream, fits = latest[tau]
-            counts[tau] = stream.num_centres if fits else max(stream.num_centres, most + 1)
-            return counts[tau]
+            stream, fits = found(tau)
+            return stream.num_centres if fits else max(stream.num_centres, most + 1)
 
+        for tau in (self.tau, USUAL):
+            if least <= count(tau) <= most:
+                return tau, *found(tau)
+        inner = math.ceil(1.5 * least), most // 2
+        inner = inner if inner[0] < inner[1] else self.clusters
         tau = tau_for(count, least=inner[0], most=inner[1])
-        if not least <= counts[tau] <= most:
-            found = f"found {counts[tau]} at best, at tau {tau:g}"
-            print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
-        if tau not in latest:
-            latest.clear()
-            latest[tau] = find(tau)
-        return tau, *latest[tau]
+        number = count(tau)
+        if not least <= number <= most:
+            best = f"found {number} at best, at tau {tau:g}"
+            print(f"--clusters {least} {most}: {best}", file=sys.stderr, flush=True)
+        return tau, *found(tau)
 
     def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""

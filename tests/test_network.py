@@ -363,7 +363,7 @@ def test_a_tau_chosen_by_the_number_of_clusters(tiny_weights, capsys, engine):
         return Segmenter(network, key_stride=4, clustering=engine, **options).segment(frames, num_frames=9)
 
     chosen = segment(tau=50.0, clusters=(3, 30))
-    assert 5 <= chosen.num_clusters <= 15  # well within
+    assert 3 <= chosen.num_clusters <= 30
     plain = segment(tau=chosen.tau)
     np.testing.assert_array_equal(chosen.labels, plain.labels)
     assert segment(tau=1e-3, clusters=(3, 30)).tau == chosen.tau
@@ -385,9 +385,22 @@ def test_what_does_not_fit_is_too_many_clusters(tiny_weights, clusters, number):
         fits = tau > 2
         return SimpleNamespace(num_centres=number if fits else 300), fits
 
-    segmenter = Segmenter(make_network(tiny_weights), tau=1.0, clusters=clusters)
+    segmenter = Segmenter(make_network(tiny_weights), tau=0.5, clusters=clusters)
     tau, stream, fits = segmenter._find_at_some_tau(find)
     assert tau > 2
     assert fits
     assert stream.num_centres == number
-    assert len(set(tried)) == len(tried) > 1
+    assert len(set(tried)) == len(tried) > 2
+
+
+def test_where_the_usual_tau_does_it_is_taken_and_else_one_that_gives_a_number_well_within(tiny_weights):
+    def choose(numbers, tau):
+        def find(tau):
+            return SimpleNamespace(num_centres=numbers(tau)), True
+
+        return Segmenter(make_network(tiny_weights), tau=tau, clusters=(4, 30))._find_at_some_tau(find)[0]
+
+    assert choose(lambda tau: round(28 / tau**2), 0.25) == choose(lambda tau: round(28 / tau**2), 5.0) == 1.0
+    assert choose(lambda tau: round(20 / tau**2), 0.9) == 0.9
+    found = choose(lambda tau: round(60 / tau**2), 5.0)
+    assert 6 <= 60 / found**2 <= 15.5
