@@ -21,10 +21,10 @@ QUANTILES = (0.05, SHARE, 0.5)
 LEAST = 1e-4  # nats: smaller distances, as of a block that has learned nothing, are rounding
 WINDOW, MAX_WINDOWS, TOKENS = 3, 8, 384  # frames in a window, windows looked at, tokens taken of each
 STEEP = 2.2  # power of tau that the number of clusters is taken to fall with; where it does not, trials are lost
-USUAL, TRIALS = 1.0, 8  # nats, where the search begins, and thresholds that it tries at most
-# Of a video, at least and at most; beyond that its tau is taken to be wrong. Where a tau did (dev-8 and Sprites, two
-# backbones) there were 5 to 21 clusters; at half of it 37 to 166, at twice it 1 or 2.
-CLUSTERS = (4, 30)
+USUAL, LEAST_TAU, TRIALS = 1.0, 1e-3, 8  # nats, where the search begins and ends, and what it tries at most
+# Of a video, at least and at most; beyond that its tau is taken to be wrong. So many there were where a tau did (dev-8
+# and Sprites, two backbones, tau = 1); at half of it 37 to 166, at twice it 1 or 2.
+CLUSTERS = (5, 21)
 
 
 @torch.no_grad()
@@ -56,27 +56,37 @@ def quantiles(distances: Tensor, shares: tuple[float, ...] = QUANTILES) -> list[
     return [max(ordered[min(int(share * len(ordered)), len(ordered) - 1)].item(), LEAST) for share in shares]
 
 
-def tau_for(count: Callable[[float], int], *, least: int, most: int) -> float:
-    """A threshold at which there are `least` to `most` clusters.
+def tau_for(count: Callable[[float], int], *, start: float, least: int, most: int) -> float:
+    """A threshold at which there are `least` to `most` clusters: `start` if it is one, else the usual one if that is.
 
-    Looked for from USUAL on. Each trial is where a power law leads from the one before, or the geometric middle of the
-    thresholds known to be too low and too high. Where TRIALS find none, it is the one that came nearest.
+    Else one is looked for from there that gives a number well within, as thresholds at the edges are hardly better than
+    those just beyond. Each trial is where a power law leads from the one before, or the geometric middle of the
+    thresholds known to be too low and too high. If none does, it is the one within that came nearest, and `start` if
+    there is none either.
 
     Args:
-        count: number of clusters, 1 or more, at a threshold.
+        count: number of clusters, 1 or more, at a threshold; asked once for each.
     """
-    wanted = math.sqrt(least * most)
-    tau, low, high, tried = USUAL, 0.0, math.inf, []
-    for _ in range(TRIALS):
-        number = count(tau)
-        tried.append((abs(math.log(number / wanted)), tau))
-        if least <= number <= most:
+    at_start = count(start)
+    if least <= at_start <= most:
+        return start
+    inner = math.ceil(1.25 * least), int(most / 1.5)
+    inner = inner if inner[0] <= inner[1] else (least, most)
+    wanted = math.sqrt(inner[0] * inner[1])
+    tau, low, high, within = USUAL, 0.0, math.inf, []
+    for trial in range(TRIALS):
+        number = count(tau) if tau != start else at_start
+        if inner[0] <= number <= inner[1] or (trial == 0 and least <= number <= most):
             return tau
-        if number > most:
+        if least <= number <= most:
+            within.append((abs(math.log(number / wanted)), tau))
+        if number > inner[1]:
             low = tau
         else:
             high = tau
         tau *= (number / wanted) ** (1 / STEEP)
         if not low < tau < high:
             tau = math.sqrt(low * high)
-    return min(tried)[1]
+        if tau < LEAST_TAU:
+            break
+    return min(within)[1] if within else start

@@ -129,21 +129,29 @@ def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) 
     """Greedy leader pass in row order over rows (L, S): the members of each cluster, as row indices, rising.
 
     The first row not yet absorbed leads and absorbs every unabsorbed row within D <= tau of it. Summing columns can
-    only lower D (log sum inequality), so that rows that lie too far by sums over few kinds of columns are passed over:
-    about one distance a row is computed in all.
+    only lower D (log sum inequality), so that rows that lie too far by sums over few kinds of columns are passed over.
+    On attention of real videos little more than one distance a row is left to compute.
 
     kinds: how many columns there are of each, one kind after the other; None for a single one, which bounds nothing.
     """
-    sums = torch.stack(each(lambda part: part.sum(-1), rows.split(kinds or rows.shape[1], 1), device=rows.device), 1)
-    log_sums = safe_log(sums)
+    kinds = kinds or [rows.shape[1]]
+    sums = torch.stack(each(lambda part: part.sum(-1), rows.split(kinds, 1), device=rows.device), 1)
+    # As `safe_log` cuts every column below, so the sum of a kind that a row does not attend to.
+    log_sums = sums.add(
+        torch.tensor(kinds, device=rows.device).clamp_(min=1), alpha=torch.finfo(rows.dtype).tiny
+    ).log_()
     own = inner(sums, log_sums)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     clusters, scratch = [], Scratch()
-    while free.any():
-        first = int(free.byte().argmax())
+    while len(left := free.nonzero()[:, 0]):
+        first = left[0]
         least = own + own[first] - sums @ log_sums[first] - log_sums @ sums[first]
-        possible = (free & (least <= tau + ROUNDING)).nonzero()[:, 0]
-        clusters.append(possible[_distances(rows, possible, rows[first], scratch=scratch) <= tau])
+        possible = free & (least <= tau + ROUNDING)
+        possible[first] = True
+        which = possible.nonzero()[:, 0]
+        near = _distances(rows, which, rows[first], scratch=scratch) <= tau
+        near[0] = True
+        clusters.append(which[near])
         free[clusters[-1]] = False
     return clusters
 

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ import timm
 import torch
 from torch import Tensor
 
-from model.calibration import USUAL, tau_for
+from model.calibration import tau_for
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
+from model.sketch import BLOCK
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
 from utils.clock import Clock
 from utils.device import autocast
@@ -180,14 +181,11 @@ class Segmenter:
             samples = sample_tokens(features, len(key_frames) * tokens).to(self.device)
         windows = features.split(WINDOW)
 
-        def find(tau: float) -> tuple[Stream, bool]:
-            with clock("attention"):
-                stream = Stream(
-                    self.network, context, grid=grid, tau=tau, engine=self.engine, samples=samples, clock=clock,
-                )  # fmt: skip
-            return stream, self._find_centres(stream, windows, spare=spare)
-
-        tau, stream, fits = self._find_at_some_tau(find)
+        with clock("attention"):
+            stream = Stream(
+                self.network, context, grid=grid, tau=self.tau, engine=self.engine, samples=samples, clock=clock,
+            )  # fmt: skip
+        tau, fits = self._find_at_some_tau(stream, windows, spare=spare)
         if not fits:
             raise UserError(
                 f"--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of {len(windows)} "
@@ -197,39 +195,27 @@ class Segmenter:
         labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
         return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
 
-    def _find_at_some_tau(self, find: Callable[[float], tuple[Stream, bool]]) -> tuple[float, Stream, bool]:
-        """What `find` gives at tau, or where that is no number of clusters that is wanted, at another, with that.
-
-        At the usual one, if that does; else one is looked for that gives a number well within what is wanted, as
-        thresholds at its edges are hardly better than those just beyond.
-        """
-        latest = {}
-
-        def found(tau: float) -> tuple[Stream, bool]:
-            if tau not in latest:
-                latest.clear()  # one at a time holds its buffers
-                latest[tau] = find(tau)
-            return latest[tau]
-
-        if not self.clusters:
-            return self.tau, *found(self.tau)
-        least, most = self.clusters
+    def _find_at_some_tau(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> tuple[float, bool]:
+        """`_find_centres` at tau, or where that gives no number of clusters that is wanted, at another; with that."""
+        latest = None
 
         def count(tau: float) -> int:
-            stream, fits = found(tau)
-            return stream.num_centres if fits else max(stream.num_centres, most + 1)
+            nonlocal latest
+            stream.restart(tau)
+            latest = tau, self._find_centres(stream, windows, spare=spare)
+            return stream.num_centres if latest[1] or not self.clusters else max(stream.num_centres, most + 1)
 
-        for tau in (self.tau, USUAL):
-            if least <= count(tau) <= most:
-                return tau, *found(tau)
-        inner = math.ceil(1.5 * least), most // 2
-        inner = inner if inner[0] < inner[1] else self.clusters
-        tau = tau_for(count, least=inner[0], most=inner[1])
-        number = count(tau)
-        if not least <= number <= most:
-            best = f"found {number} at best, at tau {tau:g}"
-            print(f"--clusters {least} {most}: {best}", file=sys.stderr, flush=True)
-        return tau, *found(tau)
+        if not self.clusters:
+            count(self.tau)
+            return latest
+        least, most = self.clusters
+        tau = tau_for(count, start=self.tau, least=least, most=most)
+        if latest[0] != tau:
+            count(tau)
+        if not least <= stream.num_centres <= most:
+            found = f"no threshold found, {stream.num_centres} at --tau {tau:g}"
+            print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
+        return latest
 
     def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""
@@ -238,8 +224,8 @@ class Segmenter:
         rank = max(int((floats / sum(tokens) - stream.floats_kept(0)) / 2), LEAST_KEPT)
         for window, count in zip(windows, tokens, strict=True):
             floats -= count * stream.floats_kept(rank)
-            # Stage 2 holds centres as found, in one piece, their logarithms, and those merged, as a list and in one
-            # piece. Merged early where they outgrow that, which can change a few labels.
+            # Stage 2 holds centres as found and in one piece, those merged, as a list and in one piece, and logarithms
+            # of these. Merged early where they outgrow that, which can change a few labels.
             room = spare / 2 / (5 * FLOAT_BYTES * columns)
             if stream.num_centres > room:
                 stream.merge()
@@ -306,7 +292,7 @@ class Segmenter:
             held
             + 2.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES + 3) * window_rows**2
-            + FLOAT_BYTES * window_rows * (8 * self.engine.rank + 2048 * threads)
+            + FLOAT_BYTES * window_rows * (8 * self.engine.rank + 10 * columns / BLOCK + 2048 * threads)
             + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
         )
@@ -350,7 +336,7 @@ class FrameStream:
     def step(self, frames: Tensor) -> Tensor:
         """Labels (n, h, w) int64 of the tokens of frames (n, 3, H, W), by the clusters found so far and in these."""
         features = torch.cat([self.segmenter._encode(batch) for batch in frames.split(self.segmenter.frame_batch)])
-        self.stream.step(features)
+        self.stream.step(features, keep=self.stream.rank)
         self.stream.merge()
         labels = self.stream.labels(-1, features)
         self.stream.kept.clear()

@@ -21,17 +21,15 @@ nothing.
 import warnings
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
+from torch.nn import functional
 
 from model.clustering import ROUNDING, inner, places, safe_log
 from utils.parallel import each
 from utils.scratch import Scratch
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-warnings.filterwarnings("ignore", message="Number of distinct clusters")  # of key tokens, as of a frame of one colour
 DENSE_SHARE = 0.06  # of open pairs in a part, from which on a matrix product is quicker than one pair after the other
 SMALLEST_SHARE = 1e-4  # of the average column: weights w are cut there, for columns that no sample looks at
 KIND, BLOCK = 64, 512  # columns, on average
@@ -71,22 +69,36 @@ def group_columns(keys: Tensor) -> tuple[Tensor, list[int], list[int]]:
     """Key tokens (S, C) in an order where those alike stand side by side.
 
     Returns:
-        The order (S,) int64; how many there are of each kind, in this order; and in each block of alike kinds.
+        The order (S,) int64; how many there are of each kind, in this order; and in each block of alike kinds, which is
+        no larger than 2 BLOCK unless it is of one kind.
     """
-    points = keys.float().cpu().numpy()
-    kinds = _k_means(max(round(len(keys) / KIND), 1)).fit(points)
-    sizes = np.bincount(kinds.labels_, minlength=len(kinds.cluster_centers_))
-    centres = kinds.cluster_centers_
-    blocks = _k_means(max(round(len(keys) / BLOCK), 1)).fit(centres, sample_weight=sizes).labels_
-    by_block = np.lexsort((np.arange(len(sizes)), blocks))  # kinds
-    place = by_block.argsort()[kinds.labels_]
-    in_blocks = np.bincount(blocks, sizes).astype(int)
-    order = torch.from_numpy(place.argsort(kind="stable")).to(keys.device)
-    return order, [size for size in sizes[by_block].tolist() if size], [size for size in in_blocks.tolist() if size]
+    kind, centres = _k_means(keys, max(round(len(keys) / KIND), 1))
+    block, _ = _k_means(centres, max(round(len(keys) / BLOCK), 1))
+    by_block = block.argsort(stable=True)  # the kinds
+    sizes = kind.bincount(minlength=len(centres))[by_block].tolist()
+    blocks, last = [], None
+    for size, of in zip(sizes, block[by_block].tolist(), strict=True):
+        if of == last and blocks[-1] + size <= 2 * BLOCK:
+            blocks[-1] += size
+        else:
+            blocks.append(size)
+        last = of
+    order = by_block.argsort()[kind].argsort(stable=True)
+    return order, [size for size in sizes if size], [size for size in blocks if size]
 
 
-def _k_means(count: int) -> KMeans:
-    return KMeans(count, init="random", n_init=1, max_iter=3, random_state=0)
+def _k_means(points: Tensor, count: int, *, rounds: int = 3) -> tuple[Tensor, Tensor]:
+    """Which of `count` groups each point (n, C) is in, (n,) int64, and the means of these (count, C); some are empty.
+
+    The start is points spread evenly over all, and everything is summed in a fixed order, so that it repeats.
+    """
+    means = points[torch.linspace(0, len(points) - 1, count, device=points.device).round().long()]
+    for _ in range(rounds):
+        group = (means.square().sum(-1) - 2 * points @ means.T).argmin(-1)
+        starts = group.bincount(minlength=count).cumsum(0).roll(1)
+        starts[0] = 0
+        means = functional.embedding_bag(group.argsort(stable=True), points, starts, mode="mean")
+    return group, means
 
 
 def fit_sketch(rows: Tensor, *, rank: int, blocks: list[int] | None = None) -> Sketch:
@@ -110,8 +122,8 @@ def fit_sketch(rows: Tensor, *, rank: int, blocks: list[int] | None = None) -> S
 
 
 def _directions(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Energies (r,) of y (n, S) along its directions, falling, and these as vectors (n or S, r), by way of the smaller
-    Gram matrix."""
+    """Energies (r,) of y (n, S) along its directions, falling, and eigenvectors (r, r) of the smaller Gram matrix,
+    r = min(n, S): for n > S the directions themselves, else what `_basis` makes them of."""
     gram = y.T @ y if len(y) > y.shape[1] else y @ y.T
     energies, vectors = torch.linalg.eigh(gram)
     return energies.flip(0), vectors.flip(1)
@@ -155,7 +167,7 @@ def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratc
 
 def summary(view: View, sketch: Sketch, *, rank: int) -> View:
     """What the first `rank` directions show of a view, with bounds as much wider."""
-    of_block = torch.nn.functional.one_hot(sketch.block[rank:], len(sketch.bases)).to(view.own.dtype)
+    of_block = functional.one_hot(sketch.block[rank:], len(sketch.bases)).to(view.own.dtype)
     rests = (
         rest.square().addmm_(seen[:, rank:].square(), of_block).sqrt_()
         for rest, seen in ((view.row_rest, view.rows), (view.log_rest, view.logs))
@@ -233,6 +245,8 @@ def nearest(view: View, centres: View) -> tuple[Tensor, Tensor]:
 
 def _products(rows: Tensor, others: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Inner products (n,) of pairs of rows (L, S) and others (K, S), by their numbers: `one`, sorted, and `other`."""
+    if not len(one) or not rows.shape[1]:
+        return rows.new_zeros(len(one))
     starts = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
     starts[1:] = torch.bincount(one, minlength=len(rows)).cumsum(0)
     shape = (len(rows), len(others))
@@ -243,7 +257,7 @@ def _products(rows: Tensor, others: Tensor, one: Tensor, other: Tensor) -> Tenso
 def _rest(values: Tensor, seen: Tensor) -> Tensor:
     """Length (L,) of what of values (L, S) is outside the basis, given what is inside (L, k).
 
-    At least a thousandth of the whole, so that bounds of long rows allow for more rounding than `ROUNDING`.
+    At least about a thousandth of the whole, so that bounds of long rows allow for more rounding than `ROUNDING`.
     """
     whole, inside = (torch.linalg.vector_norm(part, dim=-1) for part in (values, seen))
     return (whole - inside).clamp_min_(1e-6 * whole).mul_(whole + inside).sqrt_()

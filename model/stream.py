@@ -2,7 +2,7 @@
 
 stream = Stream(network, key_features, grid=grid, samples=some_features, tau=1.0, engine=ENGINES["exact"])
 for window in windows:          # (n, N, C), usually three frames
-    stream.step(window)         # stage 1; what is kept of a window does not grow with the number of key frames
+    stream.step(window)         # stage 1; what is kept of a window hardly grows with the number of key frames
 stream.merge()                  # stage 2
 labels = [stream.labels(index, window) for index, window in enumerate(windows)]
 """
@@ -50,8 +50,7 @@ def sample_tokens(features: Tensor, num_columns: int) -> Tensor:
     """Tokens (n, C) spread evenly over features (T, N, C), as many as a sketch over so many columns is fitted to."""
     wanted = min(max(num_columns // COLUMNS_PER_SAMPLE, SAMPLES[0]), SAMPLES[1])
     tokens = features.view(-1, features.shape[-1])
-    every = max(len(tokens) // wanted, 1)
-    return tokens[every // 2 :: every]
+    return tokens[torch.linspace(0, len(tokens) - 1, min(wanted, len(tokens))).round().long()]
 
 
 class Stream:
@@ -71,29 +70,34 @@ class Stream:
         tau: float, engine: Engine, clock: Clock | None = None,
     ):  # fmt: skip
         self.clock = clock or Clock(key_features.device)
-        self.network, self.grid, self.tau, self.engine = network, grid, tau * engine.shrinkage, engine
+        self.network, self.grid, self.engine = network, grid, engine
         keys = network.keys(pool_tokens(key_features, grid, engine.key_pool).flatten(0, 1))
         order, self.kinds, blocks = group_columns(keys.transpose(0, 1).flatten(1))
         self.keys = keys[:, order]
         sampled = network.attention_rows(network.queries(samples), self.keys)
         self.sketch = fit_sketch(sampled, rank=engine.rank, blocks=blocks)
         self.scratch = Scratch()
+        self.restart(tau)
+
+    def restart(self, tau: float) -> None:
+        """Forget all windows, to look at them with another threshold, in nats."""
+        self.tau = tau * self.engine.shrinkage
         self.found: list[Tensor] = []  # centres (K, S) of each window, or of all windows so far
         self.kept: list[View | None] = []
 
     @torch.no_grad()
-    def step(self, features: Tensor, *, keep: int | None = None) -> None:
+    def step(self, features: Tensor, *, keep: int = 0) -> None:
         """Stage 1 on a window's features (n, N, C): its centres join those found so far.
 
-        keep: how many directions of the sketch the window's summary, which is kept for `labels`, has at most; None for
-            all of them. With 0 it is made a second time there.
+        keep: how many directions of the sketch the window's summary, which is kept for `labels`, has at most. With 0 it
+            is made a second time there.
         """
         with self.clock("attention"):
             rows = self._attend(features.flatten(0, 1))
         with self.clock("stage 1"):
             view = view_rows(rows, self.sketch, scratch=self.scratch)
             near, _ = near_pairs(rows, view, self.sketch, tau=self.tau, coarse=self.engine.coarse)
-            self.kept.append(summary(view, self.sketch, rank=keep or self.rank) if keep != 0 else None)
+            self.kept.append(summary(view, self.sketch, rank=keep) if keep else None)
             self.found.append(window_centres(rows, near, tau=self.tau, kinds=self.kinds, scratch=self.scratch))
 
     @property
@@ -115,7 +119,7 @@ class Stream:
         with self.clock("stage 2"):
             self.found = [merge_centres(torch.cat(self.found), tau=self.tau, kinds=self.kinds)]
             self.centres = self.found[0]
-            self.centre_view = view_rows(self.centres, self.sketch)
+            self.centre_view = summary(view_rows(self.centres, self.sketch), self.sketch, rank=self.rank)
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:

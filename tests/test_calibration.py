@@ -49,22 +49,38 @@ def test_calibration_repeats_and_leaves_torchs_generator_alone(tiny_weights):
     assert (first >= -1e-5).all()
 
 
-@pytest.mark.parametrize("steepness", [1.0, 2.5, 5.0])
-@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("steepness", [1.0, 2.5, 4.0])
+@pytest.mark.parametrize("scale", [0.05, 1.0, 20.0])
 def test_a_threshold_is_found_however_far_away(scale, steepness):
+    asked = []
+
     def count(tau):
-        return max(round(20 * (tau / scale) ** -steepness), 1)
+        asked.append(tau)
+        return max(round(100 * (tau / scale) ** -steepness), 1)
 
-    assert 6 <= count(tau_for(count, least=6, most=14)) <= 14
-
-
-def test_where_no_threshold_gives_as_many_the_nearest_is_taken():
-    assert tau_for(lambda tau: 100 if tau < 0.7 else 4, least=6, most=14) >= 0.7
-    assert tau_for(lambda tau: 20 if tau < 0.7 else 1, least=6, most=14) < 0.7  # in proportion
+    assert 4 <= count(tau_for(count, start=scale, least=4, most=30)) <= 30
+    asked.pop()
+    assert len(set(asked)) == len(asked)
 
 
-def test_a_narrow_range_is_closed_in_on_from_both_sides():
+def test_a_threshold_that_does_is_kept_and_else_the_usual_one_if_that_does():
     def count(tau):
-        return 1000 if tau < 0.5 else 10 if tau < 0.55 else 1
+        return round(28 * tau**-2)
 
-    assert 0.5 <= tau_for(count, least=6, most=14) < 0.55
+    assert tau_for(count, start=1.5, least=4, most=30) == 1.5
+    assert tau_for(count, start=0.25, least=4, most=30) == tau_for(count, start=5.0, least=4, most=30) == 1.0
+
+
+def test_one_within_is_taken_where_none_is_well_within():
+    def count(tau):
+        return 31 if tau <= 0.55 else 3 if tau > 0.6 else 20
+
+    assert 0.55 < tau_for(count, start=1.0, least=4, most=30) <= 0.6
+
+
+@pytest.mark.parametrize("number", [1, 1000])
+def test_where_none_is_within_the_threshold_stays(number):
+    tried = []
+    assert tau_for(lambda tau: tried.append(tau) or number, start=1.0, least=4, most=30) == 1.0
+    assert min(tried) >= 1e-3
+    assert len(tried) <= 9

@@ -130,6 +130,22 @@ def test_kinds_of_columns_do_not_change_the_greedy_pass(seed, count, tau):
     assert [members.tolist() for members in greedy_leaders(rows, tau=tau, kinds=kinds)] == expected
 
 
+def test_kinds_that_a_row_does_not_attend_to_at_all_do_not_bound_too_much():
+    """Logarithms are cut below column by column, so those of sums have to be cut as often."""
+    rows = torch.zeros(2, 256)
+    rows[0, 64:] = 1 / 192
+    rows[1, :64], rows[1, 64:] = 0.0115 / 64, (1 - 0.0115) / 192
+    distance = symmetric_kl(rows, rows)[0, 1].item()
+    assert 0.8 < distance < 0.95
+    assert [len(found) for found in greedy_leaders(rows, tau=distance * 1.001, kinds=[64] * 4)] == [2]
+    assert [len(found) for found in greedy_leaders(rows, tau=distance * 0.999, kinds=[64] * 4)] == [1, 1]
+
+
+def test_the_greedy_pass_ends_on_what_is_no_number():
+    rows = torch.full((3, 4), float("nan"))
+    assert [found.tolist() for found in greedy_leaders(rows, tau=1.0)] == [[0], [1], [2]]
+
+
 def test_few_distances_are_computed_where_kinds_tell_rows_apart(monkeypatch):
     """Rows that attend to one of four kinds of columns, within which they differ little: one distance each."""
     kind = torch.arange(120) % 4
@@ -282,11 +298,23 @@ def test_columns_are_put_beside_those_alike():
     assert torch.stack(spread).mean() < 0.3 * keys.var(0).sum()
 
 
-@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-def test_columns_that_are_all_the_same_are_of_one_kind():
-    order, kinds, blocks = group_columns(torch.ones(300, 4))
-    assert torch.equal(order, torch.arange(300))
-    assert (kinds, blocks) == ([300], [300])
+@pytest.mark.parametrize("number", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 300, 3000])
+def test_columns_that_are_mostly_the_same_are_of_few_kinds(count, number):
+    keys = torch.randn(number, 4, generator=torch.Generator().manual_seed(0))[torch.arange(count) % number]
+    order, kinds, blocks = group_columns(keys)
+    assert torch.equal(order.sort().values, torch.arange(count))
+    assert sum(kinds) == sum(blocks) == count
+    assert len(kinds) <= number
+    assert set(np.cumsum(blocks)) <= set(np.cumsum(kinds))
+
+
+def test_blocks_are_not_much_larger_than_usual():
+    """Most keys are alike but for a little, and of many kinds for all that."""
+    keys = torch.randn(6000, 8, generator=torch.Generator().manual_seed(0))
+    keys[:300] += 1000
+    _, kinds, blocks = group_columns(keys)
+    assert max(blocks) <= 1024 or max(blocks) in kinds
 
 
 def test_sketch_of_columns_that_no_sample_looks_at():
