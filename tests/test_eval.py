@@ -159,7 +159,7 @@ def test_a_tau_that_gives_no_clusters_to_speak_of_is_replaced_and_said(davis, tm
     taus = {}
     for name, more in {
         "objects": [], "any": ["--clusters", "any"], "paper": ["--proposals", "clusters"],
-        "asked": ["--proposals", "clusters", "--clusters", 4, 30],
+        "asked": ["--proposals", "clusters", "--clusters", 5, 21],
     }.items():  # fmt: skip
         run_eval(*some, *more, "--save_path", tmp_path / name)
         taus[name] = json.loads((tmp_path / name / "stats/ant.json").read_text())["tau"]
