@@ -20,7 +20,7 @@ def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:
 
 def test_rows_tell_in_what_results_differ(davis, tmp_path, run_eval, monkeypatch, capsys):
     common = ["--davis_path", davis, "--training_free", "--protocol", "davis", "foreground", "--save_path"]
-    run_eval(*common, tmp_path / "a", "--proposals", "merged", "split")
+    run_eval(*common, tmp_path / "a", "--proposals", "merged", "split", "--clusters", "any")
     run_eval(*common, tmp_path / "b", "--proposals", "clusters", "--tau", 0.5)
     head, _, first, second = run_summary(monkeypatch, capsys, "--results", tmp_path / "a", tmp_path / "b")
     assert head[:4] == ["tau", "proposals", "`davis`, J / F / J&F", "`foreground`, J / F / J&F"]
