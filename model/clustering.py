@@ -130,7 +130,6 @@ def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) 
 
     The first row not yet absorbed leads and absorbs every unabsorbed row within D <= tau of it. Summing columns can
     only lower D (log sum inequality), so that rows that lie too far by sums over few kinds of columns are passed over.
-    On attention of real videos little more than one distance a row is left to compute.
 
     kinds: how many columns there are of each, one kind after the other; None for a single one, which bounds nothing.
     """

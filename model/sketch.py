@@ -10,7 +10,7 @@ row, and the part x', y' outside, so
 
 The terms of a row with itself are known exactly; the cross terms up to that bound. Only pairs whose bounds do not
 decide get the exact value: the result is that of `model.clustering.neighbours` up to the rounding of float32.
-`near_pairs` tells their share, less than one in a hundred on attention of real videos.
+`near_pairs` tells their share.
 
 w = sqrt(m): close to m, log p - log m is (p - m) / m, so that x and y are nearly the same vector and one basis serves
 both. Blocks are key tokens that look alike (`group_columns`): a token attends to those in few ways, so that few
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
 from model.clustering import ROUNDING, inner, places, safe_log
 from utils.parallel import each
@@ -97,7 +97,7 @@ def _k_means(points: Tensor, count: int, *, rounds: int = 3) -> tuple[Tensor, Te
         group = (means.square().sum(-1) - 2 * points @ means.T).argmin(-1)
         starts = group.bincount(minlength=count).cumsum(0).roll(1)
         starts[0] = 0
-        means = functional.embedding_bag(group.argsort(stable=True), points, starts, mode="mean")
+        means = F.embedding_bag(group.argsort(stable=True), points, starts, mode="mean")
     return group, means
 
 
@@ -167,7 +167,7 @@ def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratc
 
 def summary(view: View, sketch: Sketch, *, rank: int) -> View:
     """What the first `rank` directions show of a view, with bounds as much wider."""
-    of_block = functional.one_hot(sketch.block[rank:], len(sketch.bases)).to(view.own.dtype)
+    of_block = F.one_hot(sketch.block[rank:], len(sketch.bases)).to(view.own.dtype)
     rests = (
         rest.square().addmm_(seen[:, rank:].square(), of_block).sqrt_()
         for rest, seen in ((view.row_rest, view.rows), (view.log_rest, view.logs))
