@@ -103,3 +103,8 @@ def run_eval(tiny_weights, monkeypatch):
         eval_program.main()
 
     return run
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """The PNGs below a folder, but for the contact sheet."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.png") if p.name != "contact_sheet.png"}
