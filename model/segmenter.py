@@ -292,7 +292,7 @@ class Segmenter:
             held
             + 2.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES + 3) * window_rows**2
-            + FLOAT_BYTES * window_rows * (8 * self.engine.rank + 10 * columns / BLOCK + 2048 * threads)
+            + FLOAT_BYTES * window_rows * (8 * self.engine.rank(columns) + 10 * columns / BLOCK + 2048 * threads)
             + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
         )

@@ -112,12 +112,13 @@ def fit_sketch(rows: Tensor, *, rank: int, blocks: list[int] | None = None) -> S
     mean, logs = rows.mean(0).clamp_min_(SMALLEST_SHARE / rows.shape[1]), safe_log(rows)
     mean_log = logs.mean(0)
     parts = logs.sub_(mean_log).mul_(mean.sqrt()).split(blocks or [rows.shape[1]], dim=1)
-    energies, vectors = zip(*(_directions(y) for y in parts), strict=True)
+    energies, vectors = zip(*each(_directions, parts, device=rows.device), strict=True)
     block = torch.repeat_interleave(torch.tensor([len(energy) for energy in energies], device=rows.device))
     chosen = torch.cat(energies).argsort(descending=True, stable=True)[:rank]
     counts = block[chosen].bincount(minlength=len(parts)).tolist()
     # Those of a block come in the order of their energies, as `chosen` has them.
-    bases = [_basis(y, found[:, :count]) for y, found, count in zip(parts, vectors, counts, strict=True)]
+    wanted = [(y, found[:, :count]) for y, found, count in zip(parts, vectors, counts, strict=True)]
+    bases = each(lambda part: _basis(*part), wanted, device=rows.device)
     return Sketch(mean, mean_log, bases, block[chosen].argsort(stable=True).argsort(), block[chosen])
 
 
@@ -182,7 +183,8 @@ def near_pairs(
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
     Also the share of pairs whose distance had to be computed. view: of the rows, through the sketch; its
-    `coarse` leading directions decide most pairs, and the others are asked about the rest.
+    `coarse` leading directions decide most pairs, and the others are asked about the rest. What is asked about many
+    pairs of a chunk is asked about all, in one matrix product.
     """
     count, first = len(rows), summary(view, sketch, rank=coarse)
     near = torch.empty(count, count, dtype=torch.bool, device=rows.device)
@@ -208,15 +210,22 @@ def near_pairs(
         unsure = torch.abs(excess, out=size) <= slack
         unsure[:, :chunk].triu_(1)
         one, other = places(unsure)
+        if len(one) <= DENSE_SHARE * unsure.numel():
+            seen = excess[one, other] - _products(more[part], more_other[rest], one, other)
+            near[part, rest][one, other] = seen <= 0
+            left_open = seen.abs_() <= _products(rests[part], rests_other[rest], one, other).add_(ROUNDING)
+            one, other = one[left_open], other[left_open]
+        else:
+            excess.addmm_(more[part], more_other[rest].T, alpha=-1)
+            torch.le(excess, 0, out=near[part, rest])
+            torch.mm(rests[part], rests_other[rest].T, out=slack).add_(ROUNDING)
+            unsure &= torch.abs(excess, out=size) <= slack
+            one, other = places(unsure)
         if len(one) > DENSE_SHARE * unsure.numel():
             torch.addmm(view.own_log[rest], rows[part], view.centred_log[rest].T, alpha=-1, out=excess)
             excess.addmm_(view.centred_log[part], rows[rest].T, alpha=-1).add_(view.own_log[part, None])
             near[part, rest] = excess <= tau
             return unsure.numel() - len(unsure) * (len(unsure) + 1) // 2
-        seen = excess[one, other] - _products(more[part], more_other[rest], one, other)
-        near[part, rest][one, other] = seen <= 0
-        left_open = seen.abs_() <= _products(rests[part], rests_other[rest], one, other).add_(ROUNDING)
-        one, other = one[left_open], other[left_open]
         cross = _products(rows[part], view.centred_log[rest], one, other)
         cross += _products(view.centred_log[part], rows[rest], one, other)
         near[part, rest][one, other] = view.own_log[part][one] + view.own_log[rest][other] - cross <= tau

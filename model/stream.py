@@ -24,25 +24,29 @@ from utils.scratch import Scratch
 class Engine:
     """How much is computed.
 
-    rank: directions of the sketch whose bounds save distances. coarse: how many of them are asked about every pair of
-        rows, the others only about what these leave open.
+    ranks: at least and at most, directions of the sketch whose bounds save distances, see `rank`.
     key_pool: attention is paid to the means of so many by so many neighbouring tokens of a key frame.
     shrinkage: of distances between rows over pooled columns; the threshold shrinks with them.
     """
 
-    rank: int
-    coarse: int
+    ranks: tuple[int, int]
     key_pool: int = 1
     shrinkage: float = 1.0
 
+    def rank(self, num_columns: int) -> int:
+        """Directions for rows over so many key tokens: the longer a row, the more a distance costs that they save."""
+        least, most = self.ranks
+        return min(max(num_columns // COLUMNS_PER_DIRECTION, least), most)
 
-# The sketch is fitted to a row for every so many key tokens, pooled or not, within these limits.
-COLUMNS_PER_SAMPLE, SAMPLES = 8, (32, 1024)
+
+# The sketch has a direction, and is fitted to a row, for every so many key tokens, pooled or not, within limits.
+COLUMNS_PER_DIRECTION, COLUMNS_PER_SAMPLE, SAMPLES = 16, 8, (32, 1024)
+COARSE = 4  # one in so many directions is asked about every pair of rows, the others only about what these leave open
 ENGINES = {
-    "exact": Engine(rank=512, coarse=160),
+    "exact": Engine(ranks=(512, 1024)),
     # Pairs of tokens at D = 1 over all columns had 0.77 over these in the median of ten videos (0.65 to 0.98 by video),
     # likewise at D from 0.25 to 4.
-    "fast": Engine(rank=128, coarse=48, key_pool=3, shrinkage=0.77),
+    "fast": Engine(ranks=(128, 128), key_pool=3, shrinkage=0.77),
 }
 
 
@@ -75,7 +79,7 @@ class Stream:
         order, self.kinds, blocks = group_columns(keys.transpose(0, 1).flatten(1))
         self.keys = keys[:, order]
         sampled = network.attention_rows(network.queries(samples), self.keys)
-        self.sketch = fit_sketch(sampled, rank=engine.rank, blocks=blocks)
+        self.sketch = fit_sketch(sampled, rank=engine.rank(len(order)), blocks=blocks)
         self.scratch = Scratch()
         self.restart(tau)
 
@@ -96,7 +100,7 @@ class Stream:
             rows = self._attend(features.flatten(0, 1))
         with self.clock("stage 1"):
             view = view_rows(rows, self.sketch, scratch=self.scratch)
-            near, _ = near_pairs(rows, view, self.sketch, tau=self.tau, coarse=self.engine.coarse)
+            near, _ = near_pairs(rows, view, self.sketch, tau=self.tau, coarse=self.rank // COARSE)
             self.kept.append(summary(view, self.sketch, rank=keep) if keep else None)
             self.found.append(window_centres(rows, near, tau=self.tau, kinds=self.kinds, scratch=self.scratch))
 
