@@ -33,7 +33,7 @@ from utils.prefetch import prefetch
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
 MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
-LEAST_KEPT = 64  # directions of a window's summary; with fewer they prove too little
+LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove too little, more hardly more
 # That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110
@@ -221,7 +221,7 @@ class Segmenter:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""
         columns, tokens = stream.keys.shape[1], [window.shape[0] * window.shape[1] for window in windows]
         floats = spare / 2 / FLOAT_BYTES  # for summaries, of all windows alike if they fit in `LEAST_KEPT` directions
-        rank = max(int((floats / sum(tokens) - stream.floats_kept(0)) / 2), LEAST_KEPT)
+        rank = max(min(int((floats / sum(tokens) - stream.floats_kept(0)) / 2), MOST_KEPT), LEAST_KEPT)
         for window, count in zip(windows, tokens, strict=True):
             floats -= count * stream.floats_kept(rank)
             # Stage 2 holds centres as found and in one piece, those merged, as a list and in one piece, and logarithms
