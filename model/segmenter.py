@@ -33,7 +33,7 @@ from utils.prefetch import prefetch
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
 MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
-LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove too little, more hardly more
+LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove too little, more take too much memory
 # That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110

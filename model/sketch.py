@@ -178,13 +178,13 @@ def summary(view: View, sketch: Sketch, *, rank: int) -> View:
 
 
 def near_pairs(
-    rows: Tensor, view: View, sketch: Sketch, *, tau: float, coarse: int = 160, chunk: int = 256
+    rows: Tensor, view: View, sketch: Sketch, *, tau: float, coarse: int, chunk: int = 256
 ) -> tuple[Tensor, float]:
     """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
 
-    Also the share of pairs whose distance had to be computed. view: of the rows, through the sketch; its
-    `coarse` leading directions decide most pairs, and the others are asked about the rest. What is asked about many
-    pairs of a chunk is asked about all, in one matrix product.
+    Also the share of pairs whose distance had to be computed. view: of the rows, through the sketch; its `coarse`
+    leading directions are asked about every pair, then the others, then the distance itself, each about what is left
+    open: one pair after the other, or about a whole chunk in one matrix product where that is much.
     """
     count, first = len(rows), summary(view, sketch, rank=coarse)
     near = torch.empty(count, count, dtype=torch.bool, device=rows.device)
@@ -209,13 +209,13 @@ def near_pairs(
         torch.mm(left_rest[part], right_rest[rest].T, out=slack)
         unsure = torch.abs(excess, out=size) <= slack
         unsure[:, :chunk].triu_(1)
-        one, other = places(unsure)
-        if len(one) <= DENSE_SHARE * unsure.numel():
+        if unsure.count_nonzero() <= DENSE_SHARE * unsure.numel():
+            one, other = places(unsure)
             seen = excess[one, other] - _products(more[part], more_other[rest], one, other)
             near[part, rest][one, other] = seen <= 0
             left_open = seen.abs_() <= _products(rests[part], rests_other[rest], one, other).add_(ROUNDING)
             one, other = one[left_open], other[left_open]
-        else:
+        else:  # of all, as what all directions allow lies within what the leading ones do
             excess.addmm_(more[part], more_other[rest].T, alpha=-1)
             torch.le(excess, 0, out=near[part, rest])
             torch.mm(rests[part], rests_other[rest].T, out=slack).add_(ROUNDING)

@@ -34,14 +34,14 @@ class Engine:
     shrinkage: float = 1.0
 
     def rank(self, num_columns: int) -> int:
-        """Directions for rows over so many key tokens: the longer a row, the more a distance costs that they save."""
+        """Asked for, for rows over so many key tokens: the longer a row, the more a distance costs that they save."""
         least, most = self.ranks
         return min(max(num_columns // COLUMNS_PER_DIRECTION, least), most)
 
 
 # The sketch has a direction, and is fitted to a row, for every so many key tokens, pooled or not, within limits.
 COLUMNS_PER_DIRECTION, COLUMNS_PER_SAMPLE, SAMPLES = 16, 8, (32, 1024)
-COARSE = 4  # one in so many directions is asked about every pair of rows, the others only about what these leave open
+COARSE = 4  # one in so many directions is asked about every pair of rows, the others about what these leave open
 ENGINES = {
     "exact": Engine(ranks=(512, 1024)),
     # Pairs of tokens at D = 1 over all columns had 0.77 over these in the median of ten videos (0.65 to 0.98 by video),

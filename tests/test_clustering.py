@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from model import clustering
+from model import sketch as sketches
 from model.clustering import (
     assign,
     greedy_leaders,
@@ -17,6 +18,7 @@ from model.clustering import (
     window_centres,
 )
 from model.sketch import fit_sketch, group_columns, near_pairs, nearest, summary, view_rows
+from model.stream import ENGINES
 
 
 def agreement(labels, others) -> float:
@@ -216,16 +218,20 @@ def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_number_of_threads_changes_nothing(threads):
     rows = random_rows(1, count=300, columns=700, sharpness=3.0).float()
-    sketch = fit_sketch(rows[::4], rank=20, blocks=[300, 400])
+    alone = fit_sketch(rows[::4], rank=20, blocks=[300, 400])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
+        sketch = fit_sketch(rows[::4], rank=20, blocks=[300, 400])
         near, _ = near_pairs(rows, view_rows(rows, sketch, chunk=64), sketch, tau=1.0, coarse=5, chunk=64)
         smoothed = smooth(rows, near)
         centres = [window_centres(rows, near, tau=1.0) for _ in range(5)]
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+    assert torch.equal(sketch.order, alone.order)
+    for basis, other in zip(sketch.bases, alone.bases, strict=True):
+        torch.testing.assert_close(basis, other)
     assert torch.equal(near, neighbours(rows, tau=1.0))
     assert all(torch.equal(found, centres[0]) for found in centres)
     expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
@@ -234,7 +240,7 @@ def test_the_number_of_threads_changes_nothing(threads):
 
 @given(
     st.integers(0, 10**6), st.sampled_from([1, 3, 6, 12]), st.sampled_from([0.1, 0.5, 3.0]),
-    st.sampled_from([[12], [6, 6], [1, 4, 7]]), st.sampled_from([1, 2, 100]),
+    st.sampled_from([[12], [6, 6], [1, 4, 7]]), st.sampled_from([0, 1, 2, 100]),
 )  # fmt: skip
 @settings(max_examples=75, deadline=None)
 def test_bounds_of_a_sketch_hold_and_decide_nothing_wrong(seed, rank, tau, blocks, coarse):
@@ -271,7 +277,28 @@ def test_a_full_sketch_leaves_little_open():
         near, computed = near_pairs(rows, view_rows(rows, full), full, tau=0.5, coarse=coarse)
         assert computed < 0.01
         assert torch.equal(near, neighbours(rows, tau=0.5))
-    assert near_pairs(rows, view_rows(rows, poor), poor, tau=0.5)[1] > 0.05
+    assert near_pairs(rows, view_rows(rows, poor), poor, tau=0.5, coarse=1)[1] > 0.05
+
+
+def test_other_directions_are_asked_about_many_pairs_at_once(monkeypatch):
+    """Pairs that the leading direction leaves open are not asked about one after the other where they are many."""
+    asked = []
+    products = sketches._products
+    monkeypatch.setattr(sketches, "_products", lambda *args: asked.append(len(args[2])) or products(*args))
+    rows = random_rows(0, count=60)
+    sketch = fit_sketch(rows, rank=12)
+    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=0.5, coarse=1)
+    assert max(asked, default=0) < 0.01 * 60**2
+    assert computed == sum(asked) / 60**2  # a pair takes two products, and stands for itself and its mirror image
+    assert torch.equal(near, neighbours(rows, tau=0.5))
+
+
+@pytest.mark.parametrize(
+    ("engine", "columns", "expected"),
+    [("exact", 400, 512), ("exact", 12000, 750), ("exact", 40000, 1024), ("fast", 40000, 128)],
+)
+def test_longer_rows_are_looked_at_in_more_directions(engine, columns, expected):
+    assert ENGINES[engine].rank(columns) == expected
 
 
 def test_directions_of_a_sketch_go_to_the_blocks_that_need_them():
@@ -324,7 +351,7 @@ def test_sketch_of_columns_that_no_sample_looks_at():
     sample = torch.tensor([[0.5, 0.5, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]])
     rows = torch.cat([sample, torch.tensor([[0.1, 0.1, 0.8], [0.1, 0.2, 0.7]])])
     sketch = fit_sketch(sample, rank=2)
-    near, _ = near_pairs(rows, view_rows(rows, sketch), sketch, tau=0.2)
+    near, _ = near_pairs(rows, view_rows(rows, sketch), sketch, tau=0.2, coarse=2)
     assert torch.equal(near, neighbours(rows, tau=0.2))
     assert near[3, 4]
 
@@ -333,6 +360,6 @@ def test_many_open_pairs_are_computed_at_once():
     """A sketch of one direction leaves most pairs open, and dense blocks decide them as `neighbours` does."""
     rows = random_rows(5, count=120, columns=60, sharpness=2.0)
     sketch = fit_sketch(rows[:3], rank=1)
-    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, chunk=50)
+    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, coarse=1, chunk=50)
     assert computed > 0.5
     assert torch.equal(near, neighbours(rows, tau=1.0))

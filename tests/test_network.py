@@ -159,10 +159,14 @@ def smallest_budget(network, frames, options):
     return accepted
 
 
-@pytest.mark.parametrize(("directions", "kept"), [(1000, [32] * 4), (18, [18] * 4), (5, [10, 10, 0, 0])])
-def test_summaries_are_as_good_as_fits(tiny_weights, monkeypatch, directions, kept):
-    """All directions of a sketch, or what leaves room for all windows, at least 10 here."""
+@pytest.mark.parametrize(
+    ("directions", "most", "kept"),
+    [(1000, 512, [32] * 4), (1000, 25, [25] * 4), (18, 512, [18] * 4), (5, 512, [10, 10, 0, 0])],
+)
+def test_summaries_are_as_good_as_fits(tiny_weights, monkeypatch, directions, most, kept):
+    """All directions of a sketch, or the most that are kept, or what leaves room for all windows, at least 10 here."""
     monkeypatch.setattr("model.segmenter.LEAST_KEPT", 10)
+    monkeypatch.setattr("model.segmenter.MOST_KEPT", most)
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=3.0)
     options = {"key_stride": 2, "tau": 1e3}  # one cluster, so that centres take next to nothing
