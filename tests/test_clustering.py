@@ -293,6 +293,22 @@ def test_other_directions_are_asked_about_many_pairs_at_once(monkeypatch):
     assert torch.equal(near, neighbours(rows, tau=0.5))
 
 
+@pytest.mark.parametrize("chunk", [30, 256])
+def test_no_pair_is_computed_that_all_directions_decide(chunk):
+    """However many the leading ones leave open; and none twice."""
+    rows = random_rows(3, count=120, columns=60, sharpness=2.0)
+    sketch = fit_sketch(rows, rank=40)
+    view = view_rows(rows, sketch)
+    middle = view.own[:, None] + view.own - view.rows @ view.logs.T - view.logs @ view.rows.T
+    slack = view.row_rest @ view.log_rest.T + view.log_rest @ view.row_rest.T
+    left = ((middle - 1.0).abs() <= slack + clustering.ROUNDING).triu(1).sum().item()
+    assert 0 < left < 0.03 * 120**2 / 2
+    for coarse in (1, 40):
+        near, computed = near_pairs(rows, view, sketch, tau=1.0, coarse=coarse, chunk=chunk)
+        assert computed == 2 * left / 120**2
+        assert torch.equal(near, neighbours(rows, tau=1.0))
+
+
 @pytest.mark.parametrize(
     ("engine", "columns", "expected"),
     [("exact", 400, 512), ("exact", 12000, 750), ("exact", 40000, 1024), ("fast", 40000, 128)],
