@@ -446,7 +446,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
-    fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage")}
+    fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {
         "predictions": kinds,

@@ -226,8 +226,10 @@ def near_pairs(
             excess.addmm_(view.centred_log[part], rows[rest].T, alpha=-1).add_(view.own_log[part, None])
             near[part, rest] = excess <= tau
             return unsure.numel() - len(unsure) * (len(unsure) + 1) // 2
-        cross = _products(rows[part], view.centred_log[rest], one, other)
-        cross += _products(view.centred_log[part], rows[rest], one, other)
+        other, order = other.sort(stable=True)  # so that each of the many rows is fetched once
+        one = one[order]
+        cross = _products(view.centred_log[rest], rows[part], other, one)
+        cross += _products(rows[rest], view.centred_log[part], other, one)
         near[part, rest][one, other] = view.own_log[part][one] + view.own_log[rest][other] - cross <= tau
         return len(one)
 

@@ -8,10 +8,10 @@ import torch
 from data.registry import load_videos
 from data.videos import frames_at
 from model.backbone import build_backbone
-from model.clustering import hierarchical_clustering
+from model.clustering import assign, hierarchical_clustering, merge_centres, neighbours, window_centres
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
-from model.stream import Stream, pool_tokens
+from model.stream import ENGINES, Stream, diagonals, pool_tokens
 from tests.conftest import TINY_BACKBONE, moving_disk
 from utils.benchmark import agreement, cluster_plainly
 from utils.clock import Clock
@@ -282,17 +282,31 @@ def test_key_frames_are_limited(tiny_weights, clustering):
 
 
 def test_fast_engine_by_its_definition(tiny_weights):
-    """Attention to the means of 3x3 key tokens, and 0.77 of the threshold."""
+    """Attention to the means of 3x3 key tokens, and a smaller threshold; centres of one in so many tokens alone."""
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=3.0)
     features = network.encode(torch.stack(video(6)))
     found = Segmenter(network, key_stride=2, tau=0.05, clustering="fast").cluster(features, (3, 5))
     keys = network.keys(pool_tokens(features[:5:2], (3, 5), 3).flatten(0, 1))
     rows = network.attention_rows(network.queries(features.flatten(0, 1)), keys)
-    expected = hierarchical_clustering(rows, window=3 * 3 * 5, tau=0.77 * 0.05)
+    fast = ENGINES["fast"]
+    some = [(t + y + x) % fast.row_stride == 0 for t in range(3) for y in range(3) for x in range(5)]
+    windows = [part[some] for part in rows.split(3 * 3 * 5)]
+    tau = fast.shrinkage * 0.05
+    centres = [window_centres(part, neighbours(part, tau=tau), tau=tau) for part in windows]
+    expected = assign(rows, merge_centres(torch.cat(centres), tau=tau))
     assert keys.shape[1] == 3 * 2
+    assert 1 < len(windows[0]) < 45
     assert found.num_clusters > 1
     assert found.labels.ravel().tolist() == expected.tolist()
+
+
+def test_every_place_is_looked_at_once_in_so_many_frames():
+    assert diagonals(1, (2, 4), 2).tolist() == [0, 2, 5, 7]
+    frame, place = diagonals(3, (4, 7), 3).div(28, rounding_mode="floor"), diagonals(3, (4, 7), 3) % 28
+    assert place.sort().values.tolist() == list(range(28))
+    assert frame.tolist() == sorted(frame.tolist())
+    assert diagonals(3, (1, 1), 2).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
