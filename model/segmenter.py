@@ -76,7 +76,7 @@ class Segmenter:
         tau: distance threshold of the clustering, in nats.
         clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
             half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
-            means of 3x3 tokens.
+            means of 3x3 tokens, and centres are found from a third of the tokens.
         memory_gb: what features, attention, clustering and objects may take together, in 1e9 bytes; the network itself
             and its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
