@@ -285,13 +285,16 @@ class Segmenter:
         held = features if features <= self.memory / 2 else 0  # otherwise on disk
         columns = num_key_frames * math.prod(math.ceil(side / self.engine.key_pool) for side in grid)
         window_rows = WINDOW * tokens
+        some_rows = math.ceil(window_rows / self.engine.row_stride)  # that stage 1 looks at
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        # A window's rows, their logarithms, later smoothed rows; neighbourhoods as bits and as floats; the view, in
-        # part several times; what each thread works on; what the sketch is fitted to, attention in the making; keys.
+        # A window's rows, their logarithms, later smoothed rows; copies of some; neighbourhoods as bits and as floats;
+        # the view, in part several times; what each thread works on; what the sketch is fitted to, attention in the
+        # making; keys.
         needed = (
             held
             + 2.1 * FLOAT_BYTES * window_rows * columns
-            + (2 * FLOAT_BYTES + 3) * window_rows**2
+            + (2 * FLOAT_BYTES * some_rows * columns if some_rows < window_rows else 0)
+            + (2 * FLOAT_BYTES + 3) * some_rows**2
             + FLOAT_BYTES * window_rows * (8 * self.engine.rank(columns) + 10 * columns / BLOCK + 2048 * threads)
             + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim

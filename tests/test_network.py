@@ -11,7 +11,7 @@ from model.backbone import build_backbone
 from model.clustering import assign, hierarchical_clustering, merge_centres, neighbours, window_centres
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
-from model.stream import ENGINES, Stream, diagonals, pool_tokens
+from model.stream import ENGINES, Engine, Stream, diagonals, pool_tokens
 from tests.conftest import TINY_BACKBONE, moving_disk
 from utils.benchmark import agreement, cluster_plainly
 from utils.clock import Clock
@@ -186,18 +186,20 @@ def test_summaries_are_as_good_as_fits(tiny_weights, monkeypatch, directions, mo
     assert ranks == kept
 
 
+@pytest.mark.parametrize("clustering", ["exact", "fast"])
 @pytest.mark.parametrize("keep", [18, 1, 0])
-def test_less_of_a_summary_gives_the_same_labels(tiny_weights, monkeypatch, keep):
+def test_less_of_a_summary_gives_the_same_labels(tiny_weights, monkeypatch, keep, clustering):
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=3.0)
-    segmenter = Segmenter(network, key_stride=2, tau=0.05)
+    segmenter = Segmenter(network, key_stride=2, tau=0.05, clustering=clustering)
     features, grid = segmenter.encode(video(12), num_frames=12)
     expected = segmenter.cluster(features, grid).labels
     step, attend, attended = Stream.step, Stream._attend, []
     monkeypatch.setattr(Stream, "step", lambda self, window, **_: step(self, window, keep=keep))
     monkeypatch.setattr(Stream, "_attend", lambda self, tokens: attended.append(len(tokens)) or attend(self, tokens))
     assert (segmenter.cluster(features, grid).labels == expected).all()
-    assert sum(attended) > 180  # some tokens were not proved, and made anew
+    # Some tokens were not proved, and made anew, but where all directions were kept of few columns.
+    assert sum(attended) > 180 or (clustering, keep) == ("fast", 18)
 
 
 def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
@@ -301,12 +303,32 @@ def test_fast_engine_by_its_definition(tiny_weights):
     assert found.labels.ravel().tolist() == expected.tolist()
 
 
+def test_what_fast_is():
+    """As the README has it."""
+    assert ENGINES["fast"] == Engine(ranks=(128, 128), key_pool=3, shrinkage=0.77, row_stride=3)
+
+
 def test_every_place_is_looked_at_once_in_so_many_frames():
-    assert diagonals(1, (2, 4), 2).tolist() == [0, 2, 5, 7]
-    frame, place = diagonals(3, (4, 7), 3).div(28, rounding_mode="floor"), diagonals(3, (4, 7), 3) % 28
-    assert place.sort().values.tolist() == list(range(28))
-    assert frame.tolist() == sorted(frame.tolist())
-    assert diagonals(3, (1, 1), 2).tolist() == [0, 2]
+    assert diagonals(0, 1, (2, 4), 2).tolist() == [0, 2, 5, 7]
+    assert diagonals(1, 1, (2, 4), 2).tolist() == [1, 3, 4, 6]
+    looked = diagonals(2, 3, (4, 7), 3)
+    assert (looked % 28).sort().values.tolist() == list(range(28))
+    assert looked.tolist() == sorted(looked.tolist())
+    assert diagonals(0, 3, (1, 1), 2).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_fast_looks_at_every_place_of_single_frames_too(tiny_weights, monkeypatch, at_once):
+    """Counted on from one step to the next, and anew with another threshold."""
+    looked = []
+    monkeypatch.setattr("model.stream.diagonals", lambda *args: looked.append(args[:2]) or diagonals(*args))
+    stream = Segmenter(make_network(tiny_weights), clustering="fast").open(torch.stack(video(1)))
+    for frames in torch.stack(video(6)).split(at_once):
+        stream.step(frames)
+    assert looked == [(first, at_once) for first in range(0, 6, at_once)]
+    stream.stream.restart(1.0)
+    stream.step(torch.stack(video(1)))
+    assert looked[-1] == (0, 1)
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])

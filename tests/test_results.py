@@ -53,13 +53,14 @@ def test_results_of_other_settings_are_not_touched(davis, tmp_path, run_eval):
     assert "fast" not in json.loads((out / "settings.json").read_text())
 
 
-def test_results_of_another_fast_are_not_mixed_in(davis, tmp_path, run_eval, monkeypatch):
+@pytest.mark.parametrize("changed", [{"shrinkage": 0.7}, {"row_stride": 2}, {"key_pool": 2}])
+def test_results_of_another_fast_are_not_mixed_in(davis, tmp_path, run_eval, monkeypatch, changed):
     """What `fast` is may change between versions, so a results folder holds it."""
     out = tmp_path / "results"
     arguments = ["--davis_path", davis, "--training_free", "--save_path", out, "--clustering", "fast"]
     run_eval(*arguments)
     assert json.loads((out / "settings.json").read_text())["fast"]["key_pool"] == 3
-    monkeypatch.setitem(ENGINES, "fast", replace(ENGINES["fast"], shrinkage=0.7))
+    monkeypatch.setitem(ENGINES, "fast", replace(ENGINES["fast"], **changed))
     with pytest.raises(UserError, match=r"holds results of other settings \(another fast\)"):
         run_eval(*arguments)
 
