@@ -126,7 +126,10 @@ def _directions(y: Tensor) -> tuple[Tensor, Tensor]:
     """Energies (r,) of y (n, S) along its directions, falling, and eigenvectors (r, r) of the smaller Gram matrix,
     r = min(n, S): for n > S the directions themselves, else what `_basis` makes them of."""
     gram = y.T @ y if len(y) > y.shape[1] else y @ y.T
-    energies, vectors = torch.linalg.eigh(gram)
+    try:
+        energies, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:  # in float32, of rows that are zero nearly everywhere
+        energies, vectors = (part.to(gram.dtype) for part in torch.linalg.eigh(gram.double()))
     return energies.flip(0), vectors.flip(1)
 
 

@@ -379,3 +379,22 @@ def test_many_open_pairs_are_computed_at_once():
     near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, coarse=1, chunk=50)
     assert computed > 0.5
     assert torch.equal(near, neighbours(rows, tau=1.0))
+
+
+def test_directions_that_float32_does_not_find(monkeypatch):
+    """As at times of attention so sharp that it is zero nearly everywhere; which, differs from machine to machine."""
+    eigh, asked = torch.linalg.eigh, []
+
+    def fails(gram):
+        asked.append(gram.dtype)
+        if gram.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+        return eigh(gram)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    rows = random_rows(3, count=120, columns=60, sharpness=2.0).float()
+    sketch = fit_sketch(rows, rank=20)
+    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, coarse=5)
+    assert asked == [torch.float32, torch.float64]
+    assert computed < 0.5
+    assert torch.equal(near, neighbours(rows, tau=1.0))
