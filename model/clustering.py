@@ -5,6 +5,8 @@ Pure functions on distributions: each row of a tensor (L, S) is a token's attent
 type, so an exact zero gives a large finite distance instead of a NaN (in float32 a smaller one than in float64).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,8 +15,9 @@ from torch.nn import functional as F
 from utils.parallel import each
 from utils.scratch import Scratch
 
-GROUP = 64  # rows, roughly, whose neighbourhoods are summed together
-STRIP = 128  # columns of them at once
+LEAF, GROUP = 12, 256  # rows, on average, whose neighbourhoods are made from one, and from one for these together
+SEEN, DIRECTIONS = 8, 32  # neighbourhoods are compared at random, in one of so many places and in so many directions
+STRIP = 96  # columns of them at once
 PIECE = 512  # rows of neighbourhoods at once
 LEFT_OF_BASE = 1e-3  # a sum that subtracting brings below this part of what it began with is made anew
 CACHED_ROWS, DEVICE_ROWS = 64, 1024  # whose distances to a leader are computed at once, on a CPU and elsewhere
@@ -68,9 +71,10 @@ def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024) -> Tensor:
 def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Tensor:
     """Every row (L, S) replaced by the mean of its neighbours' rows (near: (L, L) bool, symmetric, diagonal true).
 
-    A row sums to 1, so the mean is the sum normalised. On a CPU rows are grouped by alike neighbourhoods; what most of
-    a group have in common is summed once, and each row adds and subtracts the neighbours where it differs: some tens
-    instead of hundreds. Where subtracting would leave few correct digits, the row's own neighbours are summed instead.
+    A row sums to 1, so the mean is the sum normalised. On a CPU neighbourhoods form a tree: what most of a large group
+    of alike ones have in common is summed once, small groups add and subtract where what most of them have differs from
+    that, and each row where it differs from its small group: some tens of rows instead of hundreds. Where subtracting
+    would leave few correct digits, the neighbours themselves are summed instead.
 
     The logarithms of a view of the rows that was made in the same `scratch` are overwritten.
     """
@@ -80,49 +84,100 @@ def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Ten
     smoothed = scratch("second", rows.shape, like=rows)
     if rows.device.type != "cpu":
         return torch.mm(bits, rows, out=smoothed).div_(counts)
-    group, majority = _group_alike(bits, size=GROUP)
-
-    def differ(part: slice) -> tuple[Tensor, ...]:
-        row, other = places(near[part] ^ majority[group[part]])
-        return row + part.start, other, bits[part][row, other].mul_(2).sub_(1)
-
-    pieces = [slice(start, start + PIECE) for start in range(0, len(rows), PIECE)]
-    row, other, signs = map(torch.cat, zip(*each(differ, pieces, device=rows.device), strict=True))
-    offsets = torch.searchsorted(row, torch.arange(len(rows)))
-    weights = majority.to(rows.dtype)
+    leaf, leaves, group, groups = _tree(bits)
+    of_rows, of_leaves = _differences(near, leaves, leaf), _differences(leaves, groups, group)
+    leaves, groups = leaves.to(rows.dtype), groups.to(rows.dtype)
 
     def fill(part: slice) -> None:
         """A strip of columns, narrow enough to stay in the processor's cache."""
-        strip, left = (scratch(name, rows[:, part].shape, like=rows) for name in ("strip", "left"))
-        strip.copy_(rows[:, part])
-        base = (weights @ strip)[group]
-        sums = F.embedding_bag(other, strip, offsets, mode="sum", per_sample_weights=signs).add_(base)
-        lost = (torch.sub(sums, base, alpha=LEFT_OF_BASE, out=left).amin(-1) < 0).nonzero()[:, 0]
-        if len(lost):
-            sums[lost] = bits[lost] @ strip
+        strip = scratch("strip", rows[:, part].shape, like=rows).copy_(rows[:, part])
+        sums = _sums((groups @ strip)[group], strip, of_leaves, whole=leaves)
+        sums = _sums(sums[leaf], strip, of_rows, whole=bits)
         torch.div(sums, counts, out=smoothed[:, part])
 
     each(fill, [slice(at, at + STRIP) for at in range(0, rows.shape[1], STRIP)], device=rows.device)
     return smoothed
 
 
-def _group_alike(bits: Tensor, *, size: int, rounds: int = 2, every: int = 8) -> tuple[Tensor, Tensor]:
-    """Rows of bits (L, L), values 0 or 1, in groups of about `size` that are close to one another: k-means.
+class _Differences(NamedTuple):
+    """Where sets differ from those they are made from, one set after the other: the places (n,), 1 for what is added
+    there and -1 for what is taken away (n,), and where each set's begin (number of sets,)."""
+
+    places: Tensor
+    signs: Tensor
+    starts: Tensor
+
+
+def _differences(sets: Tensor, others: Tensor, which: Tensor) -> _Differences:
+    """Of sets (n, L) bool from those of `others` (m, L) bool that `which` (n,) names."""
+
+    def look(part: slice) -> tuple[Tensor, ...]:
+        row, place = places(sets[part] ^ others[which[part]])
+        return row + part.start, place, sets[part][row, place].float().mul_(2).sub_(1)
+
+    pieces = [slice(start, start + PIECE) for start in range(0, len(sets), PIECE)]
+    row, place, signs = map(torch.cat, zip(*each(look, pieces, device=sets.device), strict=True))
+    return _Differences(place, signs, torch.searchsorted(row, torch.arange(len(sets))))
+
+
+def _sums(begin: Tensor, strip: Tensor, differ: _Differences, *, whole: Tensor) -> Tensor:
+    """Sums (n, c) of the rows of `strip` (L, c) in each of n sets, of those `begin` (n, c) that they differ from.
+
+    whole: (n, L), the sets as 0 and 1, for those that little is left of.
+    """
+    signs = differ.signs.to(strip.dtype)
+    sums = F.embedding_bag(differ.places, strip, differ.starts, mode="sum", per_sample_weights=signs).add_(begin)
+    lost = (torch.sub(sums, begin, alpha=LEFT_OF_BASE, out=begin).amin(-1) < 0).nonzero()[:, 0]
+    if len(lost):
+        sums[lost] = whole[lost] @ strip
+    return sums
+
+
+def _tree(bits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Neighbourhoods, the rows of bits (L, L), values 0 or 1, in small groups of alike ones and these in large ones.
 
     Returns:
-        The group of each row (L,), and what more than half of each group's rows have set (number of groups, L) bool.
-        `every` so many columns are looked at for the grouping.
+        The small group of each row (L,), and what more than half of each group's rows have set (n, L) bool; the large
+        group of each small one (n,), and likewise (m, L) bool.
     """
-    count = len(bits)
-    number = max(count // size, 1)
-    some = bits[:, ::every].contiguous()
-    centres = some[torch.arange(number, device=bits.device) * count // number]
-    for last in [False] * (rounds - 1) + [True]:
-        group = (centres.square().sum(-1) - 2 * some @ centres.T).argmin(-1)
-        starts = torch.bincount(group, minlength=number).cumsum(0).roll(1)
-        starts[0] = 0
-        centres = F.embedding_bag(group.argsort(), bits if last else some, starts, mode="mean")
-    return group, centres > 0.5
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randperm(len(bits), generator=generator)[: -(-len(bits) // SEEN)].sort().values
+    directions = torch.randn(len(seen), DIRECTIONS, generator=generator).to(bits)
+    points = bits[:, seen] @ directions
+    leaf, means = k_means(points, max(len(bits) // LEAF, 1), rounds=2)
+    group, centres = k_means(means, max(len(bits) // GROUP, 1), rounds=3)
+    leaves, sizes = _majorities(bits, torch.ones_like(bits[:, 0]), leaf, len(means))
+    groups, _ = _majorities(leaves.to(bits.dtype), sizes, group, len(centres))
+    return leaf, leaves, group, groups
+
+
+def _majorities(sets: Tensor, sizes: Tensor, group: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """What more than half of the sets (n, L), values 0 or 1, in each of `count` groups have, each set counted as many
+    times as its size (n,) says: (count, L) bool. And what those of a group count together, (count,)."""
+    order, starts = _in_groups(group, count)
+    sums = F.embedding_bag(order, sets, starts, mode="sum", per_sample_weights=sizes[order])
+    totals = torch.zeros_like(sums[:, 0]).index_add_(0, group, sizes)
+    return sums > totals[:, None] / 2, totals
+
+
+def k_means(points: Tensor, count: int, *, rounds: int) -> tuple[Tensor, Tensor]:
+    """Which of `count` groups each point (n, C) is in, (n,) int64, and the means of these (count, C); some are empty.
+
+    The start is points spread evenly over all, and everything is summed in a fixed order, so that it repeats.
+    """
+    means = points[torch.linspace(0, len(points) - 1, count, device=points.device).round().long()]
+    for _ in range(rounds):
+        group = (means.square().sum(-1) - 2 * points @ means.T).argmin(-1)
+        order, starts = _in_groups(group, count)
+        means = F.embedding_bag(order, points, starts, mode="mean")
+    return group, means
+
+
+def _in_groups(group: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The members of each of `count` groups, one group after the other (n,), and where each group's begin (count,)."""
+    starts = group.bincount(minlength=count).cumsum(0).roll(1)
+    starts[0] = 0
+    return group.argsort(stable=True), starts
 
 
 def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) -> list[Tensor]:

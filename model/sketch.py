@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.clustering import ROUNDING, inner, places, safe_log
+from model.clustering import ROUNDING, inner, k_means, places, safe_log
 from utils.parallel import each
 from utils.scratch import Scratch
 
@@ -72,8 +72,8 @@ def group_columns(keys: Tensor) -> tuple[Tensor, list[int], list[int]]:
         The order (S,) int64; how many there are of each kind, in this order; and in each block of alike kinds, which is
         no larger than 2 BLOCK unless it is of one kind.
     """
-    kind, centres = _k_means(keys, max(round(len(keys) / KIND), 1))
-    block, _ = _k_means(centres, max(round(len(keys) / BLOCK), 1))
+    kind, centres = k_means(keys, max(round(len(keys) / KIND), 1), rounds=3)
+    block, _ = k_means(centres, max(round(len(keys) / BLOCK), 1), rounds=3)
     by_block = block.argsort(stable=True)  # the kinds
     sizes = kind.bincount(minlength=len(centres))[by_block].tolist()
     blocks, last = [], None
@@ -85,20 +85,6 @@ def group_columns(keys: Tensor) -> tuple[Tensor, list[int], list[int]]:
         last = of
     order = by_block.argsort()[kind].argsort(stable=True)
     return order, [size for size in sizes if size], [size for size in blocks if size]
-
-
-def _k_means(points: Tensor, count: int, *, rounds: int = 3) -> tuple[Tensor, Tensor]:
-    """Which of `count` groups each point (n, C) is in, (n,) int64, and the means of these (count, C); some are empty.
-
-    The start is points spread evenly over all, and everything is summed in a fixed order, so that it repeats.
-    """
-    means = points[torch.linspace(0, len(points) - 1, count, device=points.device).round().long()]
-    for _ in range(rounds):
-        group = (means.square().sum(-1) - 2 * points @ means.T).argmin(-1)
-        starts = group.bincount(minlength=count).cumsum(0).roll(1)
-        starts[0] = 0
-        means = F.embedding_bag(group.argsort(stable=True), points, starts, mode="mean")
-    return group, means
 
 
 def fit_sketch(rows: Tensor, *, rank: int, blocks: list[int] | None = None) -> Sketch:

@@ -4,10 +4,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from torch.nn import functional as F
 
 from model import clustering
 from model import sketch as sketches
 from model.clustering import (
+    GROUP,
+    LEAF,
     assign,
     greedy_leaders,
     hierarchical_clustering,
@@ -185,17 +188,38 @@ def test_smoothing_is_the_mean_of_neighbours(seed, tau):
     torch.testing.assert_close(smooth(rows, near), expected / expected.sum(-1, keepdim=True))
 
 
-def test_smoothing_keeps_the_digits_of_a_row_unlike_its_group():
-    """Thirty-one rows with much at column 0 and one with next to nothing there: all are one group, and what the one
-    row lacks has to be subtracted again from the sum of the others."""
-    rows = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(300), size=32)).float()
+@pytest.mark.parametrize(("usual", "odd"), [(22, 1), (48, 12)])
+def test_smoothing_keeps_the_digits_of_what_is_unlike_its_group(usual, odd):
+    """Many rows with much at column 0 and few with next to nothing there, one in their small group or a small group in
+    their large one: what the few lack has to be subtracted again from the sum of the others."""
+    count = usual + odd
+    assert (count // LEAF, count // GROUP) == ((1, 0) if odd == 1 else (5, 0))
+    rows = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(300), size=count)).float()
     rows[:, 0] += 10
-    rows[31, 0] = 1e-9
+    rows[usual:, 0] = 1e-9
     rows /= rows.sum(-1, keepdim=True)
-    near = torch.ones(32, 32, dtype=torch.bool)
-    near[31, :31] = near[:31, 31] = False
+    near = torch.zeros(count, count, dtype=torch.bool)
+    near[:usual, :usual] = near[usual:, usual:] = True
     expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
     torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-4, atol=0)
+
+
+def test_smoothing_needs_fewer_rows_than_neighbourhoods_have(monkeypatch):
+    """Six kinds of rows, of which every fiftieth row misses some of its neighbours."""
+    kind = torch.arange(900) % 6
+    near = kind[:, None] == kind
+    near[::50, ::50] = torch.eye(18, dtype=torch.bool)
+    rows = torch.softmax(torch.rand(900, 96, generator=torch.Generator().manual_seed(0)), -1)
+    added = []
+    monkeypatch.setattr(
+        clustering.F, "embedding_bag",
+        lambda index, *args, whole=F.embedding_bag, **options: (
+            added.append(len(index) * ("per_sample_weights" in options)) or whole(index, *args, **options)
+        ),
+    )  # fmt: skip
+    expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
+    torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-5, atol=0)
+    assert sum(added) < 0.05 * near.sum()
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
