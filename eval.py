@@ -23,7 +23,9 @@ from tqdm import tqdm
 from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_videos, root_of
 from data.videos import Video, frames_at
 from model.calibration import CLUSTERS
+from model.centring import CENTRINGS
 from model.embedded import checkpoint_path
+from model.facets import DEFAULT_FACETS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
@@ -84,6 +86,11 @@ def make_parser() -> Parser:
         default=False,
         help="no trained block: q = k = s LayerNorm(keys), s = --temperature",
     )
+    method(
+        "--centring", choices=CENTRINGS, default="none",
+        help="of a video's features before attention, without a trained block: their mean is taken away (mean), and "
+        "they are made to vary alike in all directions (whitened)",
+    )  # fmt: skip
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method(
         "--tau", type=threshold, default=1.0,
@@ -255,6 +262,7 @@ def predict(
         feature_cache=args.feature_cache,
         objects=object_options(args),
         clusters=args.clusters,
+        centring=args.centring,
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -409,11 +417,13 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
     """The network with a trained block, or at the training-free point."""
     if bool(args.resume_path) == args.training_free:
         raise UserError("give either --resume_path CHECKPOINT (a trained block) or --training_free")
+    if args.resume_path and args.centring != "none":
+        raise UserError(f"--centring {args.centring}: a trained block knows features as they are; leave it out")
     torch.manual_seed(args.seed)
     checkpoint = load_checkpoint(args.resume_path) if args.resume_path else None
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
-        image_stats=args.image_stats, checkpoint=checkpoint, source=str(args.resume_path),
+        image_stats=args.image_stats, facets=args.facets, checkpoint=checkpoint, source=str(args.resume_path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
     )  # fmt: skip
     if args.tau == AUTO:
@@ -446,6 +456,8 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
+    keys += ("facets",) if network.backbone.facets != DEFAULT_FACETS else ()
+    keys += ("centring",) if args.centring != "none" else ()
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {

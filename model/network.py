@@ -1,5 +1,6 @@
 """Backbone and block as one network: the one path by which frames become tokens, for training and for inference."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, build_backbone
 from model.block import SpatioTemporalBlock
+from model.facets import DEFAULT_FACETS
 from utils.errors import UserError
 from utils.parallel import each
 from utils.scratch import Scratch
@@ -34,6 +36,10 @@ class SpatioTemporalNetwork(nn.Module):
             raise UserError(f"--num_heads {num_heads}: does not divide the width {backbone.dim} of {backbone.name}")
         if with_cls and not backbone.has_cls:
             raise UserError(f"--backbone {backbone.name}: has no CLS token; add --no-with_cls")
+        if with_cls and backbone.cls_dim != backbone.dim:
+            raise UserError(
+                f"--facets {' '.join(backbone.facets)}: wider than the CLS token; give one facet or add --no-with_cls"
+            )
         self.backbone = backbone
         self.with_cls = with_cls
         self.blocks = nn.ModuleList(
@@ -159,6 +165,7 @@ def build_network(
     source: str = "",
     checkpoint_key: str | None = None,
     image_stats: str = "imagenet",
+    facets: Sequence[str] = DEFAULT_FACETS,
     **block_options: Any,
 ) -> SpatioTemporalNetwork:
     """A network with its backbone filled and, where a checkpoint is given, its blocks.
@@ -178,6 +185,7 @@ def build_network(
             weights=checkpoint if whole else dino_path,
             checkpoint_key=None if whole else checkpoint_key,
             image_stats=image_stats,
+            facets=facets,
         ),
         **block_options,
     )
@@ -199,6 +207,9 @@ def check_origin(content: dict[str, Any], network: SpatioTemporalNetwork, *, num
         return
     if config.get("num_heads") != num_heads:
         raise UserError(f"--num_heads {num_heads}: the block of {source} has {config.get('num_heads')}; give that")
+    facets = config.get("facets", DEFAULT_FACETS)
+    if tuple(facets) != network.backbone.facets:
+        raise UserError(f"{source}: its block was trained on --facets {' '.join(facets)}; give that")
     if backbone.get("sha256") != network.backbone.weights_hash():
         raise UserError(
             f"{source}: its block was trained on other weights of {backbone.get('name')}; give those as --dino_path "

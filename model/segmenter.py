@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from model.calibration import tau_for
+from model.centring import centre
+from model.facets import DEFAULT_FACETS
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
 from model.sketch import BLOCK
@@ -85,6 +87,8 @@ class Segmenter:
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
+        centring: of a video's features before anything attends with them, one of `model.centring.CENTRINGS`. `open`,
+            which does not know the whole video, knows `none` alone.
         clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
             for it; None keeps tau, and so does `open`.
     """
@@ -93,11 +97,12 @@ class Segmenter:
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
-        objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None,
+        objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None, centring: str = "none",
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
         self.clusters = clusters
+        self.centring = centring
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -113,6 +118,7 @@ class Segmenter:
             settings = (backbone.name, backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()))
             settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
             settings += (torch.__version__, timm.__version__)
+            settings += backbone.facets if backbone.facets != DEFAULT_FACETS else ()  # as before there were others
             self.cache = FeatureCache(feature_cache, settings=settings)
 
     def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:
@@ -139,7 +145,7 @@ class Segmenter:
     def encode(
         self, frames: Iterable[Tensor], *, num_frames: int, clock: Clock | None = None
     ) -> tuple[Tensor, tuple[int, int]]:
-        """Key features (T, N, C) float32 of a video's frames, as for `segment`, and its token grid (h, w).
+        """Features (T, N, C) float32 of a video's frames, as for `segment`, centred, and its token grid (h, w).
 
         They lie in main memory, or where they do not fit half the budget in a file that goes away with them.
         """
@@ -158,6 +164,8 @@ class Segmenter:
             done += len(encoded)
         if features is None or done != num_frames:
             raise ValueError(f"{num_frames} frames announced, {done} given")
+        with clock("backbone"):
+            centre(features, self.centring)
         return features, grid
 
     @torch.no_grad()
@@ -323,6 +331,8 @@ class FrameStream:
     def __init__(self, segmenter: Segmenter, key_frames: Tensor):
         if len(segmenter.network.blocks) > 1:
             raise UserError(f"--num_t {len(segmenter.network.blocks)}: frames as they come need a network of one block")
+        if segmenter.centring != "none":
+            raise UserError(f"--centring {segmenter.centring}: needs the whole video, not frames as they come")
         self.segmenter = segmenter
         self.grid = segmenter.network.backbone.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
