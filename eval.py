@@ -25,7 +25,6 @@ from data.videos import Video, frames_at
 from model.calibration import CLUSTERS
 from model.centring import CENTRINGS
 from model.embedded import checkpoint_path
-from model.facets import DEFAULT_FACETS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
@@ -84,12 +83,12 @@ def make_parser() -> Parser:
         "--training_free",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="no trained block: q = k = s LayerNorm(keys), s = --temperature",
+        help="no trained block: q = k = s LayerNorm(features), s = --temperature",
     )
     method(
         "--centring", choices=CENTRINGS, default="none",
-        help="of a video's features before attention, without a trained block: their mean is taken away (mean), and "
-        "they are made to vary alike in all directions (whitened)",
+        help="of a video's features before anything looks at them, without a trained block: their mean is taken away "
+        "(mean), and they are made to vary alike in all directions (whitened)",
     )  # fmt: skip
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method(
@@ -456,13 +455,13 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
-    keys += ("facets",) if network.backbone.facets != DEFAULT_FACETS else ()
     keys += ("centring",) if args.centring != "none" else ()
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {
         "predictions": kinds,
         **fast,
+        **network.backbone.facet_settings(),
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},

@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         cls_alone: whether only the CLS token goes all the way through the last block, where it is asked for.
 
     Raises:
-        UserError: the ViT has no such layer.
+        UserError: the ViT has no such layer, or one facet is named twice.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Backbone(nn.Module):
         self.has_cls = getattr(vit, "cls_token", None) is not None
         self.facets, self._facets = tuple(facets), [parse_facet(word) for word in facets]
         for facet in self._facets:
+            if self._facets.count(facet) > 1:
+                raise UserError(f"--facets {' '.join(facets)}: give {facet} once")
             if facet.before > len(vit.blocks) - 2:
                 raise UserError(f"--facets {facet}: {name} has {len(vit.blocks)} layers, the first of them cannot be "
                                 f"taken; give {facet.part}-{len(vit.blocks) - 2} at most")  # fmt: skip
@@ -92,7 +94,11 @@ class Backbone(nn.Module):
             "name": self.name, "sha256": self.weights_hash(), "architecture": repr(self.vit),
             "num_heads": self.vit.blocks[-1].attn.num_heads,
             "stats": self.mean.flatten().tolist() + self.std.flatten().tolist(),
-        } | ({"facets": self.facets} if self.facets != DEFAULT_FACETS else {})  # fmt: skip
+        } | self.facet_settings()  # fmt: skip
+
+    def facet_settings(self) -> dict[str, Any]:
+        """The facets, where they are not the method's: what was kept before there were others stays valid."""
+        return {} if self.facets == DEFAULT_FACETS else {"facets": list(self.facets)}
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, with_cls: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -17,6 +17,8 @@ def centre(features: Tensor, how: str) -> None:
 
     Whitened, z = (Cov + r I)^-1/2 (x - mean), r = RIDGE tr(Cov) / C; where nothing varies they are 0.
     """
+    if how not in CENTRINGS:
+        raise ValueError(f"{how!r} is none of {', '.join(CENTRINGS)}")
     if how == "none":
         return
     count, dim = features.shape[0] * features.shape[1], features.shape[2]
@@ -27,9 +29,9 @@ def centre(features: Tensor, how: str) -> None:
         return
     covariance = torch.zeros(dim, dim, dtype=torch.float64)
     for frame in features:
-        covariance += (frame.T @ frame).double() / count
+        covariance += frame.double().T @ frame.double() / count
     variances, directions = torch.linalg.eigh(covariance)
-    variances = variances.clamp_min(0) + RIDGE * variances.mean()
+    variances += RIDGE * variances.mean()
     scale = variances.clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
     whitening = ((directions * scale) @ directions.T).to(features)
     for frame in features:

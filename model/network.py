@@ -138,9 +138,14 @@ class SpatioTemporalNetwork(nn.Module):
         """Fill the blocks from a checkpoint of this program or of the reference implementation (METHOD.md 2).
 
         Raises:
-            UserError: the file holds no block, or one of another width or depth; names `source` and the mend.
+            UserError: the file holds no block, or one of other features, width or depth; names `source` and the mend.
         """
         state = blocks_in(content, source=source)
+        config = content.get("config")
+        facets = config.get("facets", DEFAULT_FACETS) if isinstance(config, dict) else DEFAULT_FACETS
+        if tuple(facets) != self.backbone.facets:
+            given = " ".join(self.backbone.facets)
+            raise UserError(f"--facets {given}: the block of {source} was trained on {' '.join(facets)}; give that")
         depth = 1 + max(int(key.split(".")[0]) for key in state)
         width = state["0.norm1.weight"].numel() if "0.norm1.weight" in state else 0
         if depth != len(self.blocks):
@@ -207,9 +212,6 @@ def check_origin(content: dict[str, Any], network: SpatioTemporalNetwork, *, num
         return
     if config.get("num_heads") != num_heads:
         raise UserError(f"--num_heads {num_heads}: the block of {source} has {config.get('num_heads')}; give that")
-    facets = config.get("facets", DEFAULT_FACETS)
-    if tuple(facets) != network.backbone.facets:
-        raise UserError(f"{source}: its block was trained on --facets {' '.join(facets)}; give that")
     if backbone.get("sha256") != network.backbone.weights_hash():
         raise UserError(
             f"{source}: its block was trained on other weights of {backbone.get('name')}; give those as --dino_path "

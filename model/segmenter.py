@@ -21,7 +21,6 @@ from torch import Tensor
 
 from model.calibration import tau_for
 from model.centring import centre
-from model.facets import DEFAULT_FACETS
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
 from model.sketch import BLOCK
@@ -118,7 +117,7 @@ class Segmenter:
             settings = (backbone.name, backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()))
             settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
             settings += (torch.__version__, timm.__version__)
-            settings += backbone.facets if backbone.facets != DEFAULT_FACETS else ()  # as before there were others
+            settings += tuple(map(repr, backbone.facet_settings().items()))
             self.cache = FeatureCache(feature_cache, settings=settings)
 
     def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:

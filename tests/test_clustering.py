@@ -4,7 +4,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from torch.nn import functional as F
 
 from model import clustering
 from model import sketch as sketches
@@ -204,22 +203,36 @@ def test_smoothing_keeps_the_digits_of_what_is_unlike_its_group(usual, odd):
     torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-4, atol=0)
 
 
-def test_smoothing_needs_fewer_rows_than_neighbourhoods_have(monkeypatch):
-    """Six kinds of rows, of which every fiftieth row misses some of its neighbours."""
-    kind = torch.arange(900) % 6
-    near = kind[:, None] == kind
-    near[::50, ::50] = torch.eye(18, dtype=torch.bool)
-    rows = torch.softmax(torch.rand(900, 96, generator=torch.Generator().manual_seed(0)), -1)
-    added = []
-    monkeypatch.setattr(
-        clustering.F, "embedding_bag",
-        lambda index, *args, whole=F.embedding_bag, **options: (
-            added.append(len(index) * ("per_sample_weights" in options)) or whole(index, *args, **options)
-        ),
-    )  # fmt: skip
+@pytest.mark.parametrize("step", [80, 500])
+def test_smoothing_keeps_digits_that_two_steps_would_lose(step):
+    """Of two rows one has much at column 0 and one `step` times less; most neighbourhoods have both, some the second
+    alone and one neither, which has as much less again: of 80 no step by itself takes too much away."""
+    rows = torch.from_numpy(np.random.default_rng(0).uniform(0.5, 1.5, (262, 200))).float()
+    usual, few, odd = torch.arange(2, 202), torch.arange(202, 261), 261
+    rows /= rows.sum(-1, keepdim=True)
+    rows[:, 0], rows[0, 0], rows[1, 0] = 0.5 / step**2 / 161, 0.5, 0.5 / step
+    near = torch.eye(262, dtype=torch.bool)
+    near[2:, 2:] = True
+    for one, others in ((few, usual[:100]), (torch.tensor([odd]), usual[:100])):
+        near[one[:, None], others] = near[others[:, None], one] = False
+    near[0, usual] = near[usual, 0] = near[1, :odd] = near[:odd, 1] = True
     expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
-    torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-5, atol=0)
-    assert sum(added) < 0.05 * near.sum()
+    torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-3, atol=0)
+
+
+def test_neighbourhoods_are_made_from_alike_ones():
+    """Three kinds of rows, and one in fifty pairs drawn anew: rows differ little from what their small groups have in
+    common, and these from the large ones, though a large group has small ones of no row as well."""
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.arange(1800) % 3
+    noise = (torch.rand(1800, 1800, generator=generator) < 0.01).triu(1)
+    near = ((kind[:, None] == kind) ^ (noise | noise.T)) | torch.eye(1800, dtype=torch.bool)
+    leaf, leaves, group, groups = clustering._tree(near.float())
+    assert (len(leaves), len(groups)) == (1800 // LEAF, 1800 // GROUP)
+    assert (near ^ leaves[leaf]).sum() < 0.1 * near.sum()
+    used = leaf.unique()
+    assert 50 < len(used) < 1800 // LEAF
+    assert (leaves ^ groups[group])[used].sum() < 0.1 * leaves[used].sum()
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])

@@ -61,9 +61,9 @@ def test_nothing_deeper_than_the_facets_is_computed(tiny_weights):
     assert calls == [0, 1, 2]
 
 
-@pytest.mark.parametrize("words", [["keys"], ["key-0"], ["key", "value-1x"], ["key-5"], ["output"]])
+@pytest.mark.parametrize("words", [["keys"], ["key-0"], ["key", "value-1x"], ["key-5"], ["output"], ["key", "key"]])
 def test_unknown_facets_are_refused_with_their_name(words, tiny_weights):
-    with pytest.raises(UserError, match=f"--facets {words[-1]}: .*give "):
+    with pytest.raises(UserError, match=f"--facets .*{words[-1]}: .*give "):
         build_backbone(TINY_BACKBONE, weights=tiny_weights, facets=words)
 
 
@@ -84,6 +84,11 @@ def test_centred_and_whitened_by_their_definitions():
     made = torch.linalg.lstsq(flat - flat.mean(0), whitened.flatten(0, 1).double()).solution
     torch.testing.assert_close(made, made.T, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(made @ made, torch.linalg.inv(ridged), rtol=1e-3, atol=1e-4)
+
+
+def test_an_unknown_way_to_centre_is_refused():
+    with pytest.raises(ValueError, match="whiten"):
+        centre(torch.zeros(1, 2, 3), "whiten")
 
 
 def test_where_nothing_varies_whitened_features_are_zero():
@@ -124,10 +129,34 @@ def test_a_block_stays_with_its_facets(davis, tmp_path, run_train, run_eval):
     run_train("--basepath", frames, "--facets", "key", "value-1", "--no-with_cls", "--output_path", run)
     block = ["--davis_path", davis, "--resume_path", run / "last.pt"]
     run_eval(*block, "--facets", "key", "value-1", "--save_path", tmp_path / "out")
-    with pytest.raises(UserError, match="give that"):
-        run_eval(*block, "--facets", "key", "query", "--save_path", tmp_path / "other")
+    for facets in (["key", "query"], ["key"], ["value-1", "key"]):
+        with pytest.raises(UserError, match=f"--facets {' '.join(facets)}: .*trained on key value-1; give that"):
+            run_eval(*block, "--facets", *facets, "--save_path", tmp_path / "other")
     with pytest.raises(UserError, match="--centring mean: a trained block"):
         run_eval(*block, "--facets", "key", "value-1", "--centring", "mean", "--save_path", tmp_path / "centred")
+
+
+def test_blocks_of_the_reference_see_keys(tiny_weights):
+    """Its files say nothing of features; nor do those of train.py from before there were others."""
+    backbone = {f"encoder.{key}": value for key, value in torch.load(tiny_weights).items()}
+    network = build_network(backbone=TINY_BACKBONE, dino_path=tiny_weights, with_cls=False)
+    blocks = {f"temporal_transformer.{key}": value for key, value in network.blocks.state_dict().items()}
+    content = {"model_state_dict": backbone | blocks}
+    build_network(backbone=TINY_BACKBONE, checkpoint=content, with_cls=False)
+    for held in (content, {"blocks": network.blocks.state_dict(), "config": {}, "backbone": {}}):
+        with pytest.raises(UserError, match="--facets value: .*trained on key"):
+            build_network(backbone=TINY_BACKBONE, dino_path=tiny_weights, checkpoint=held, facets=["value"],
+                          with_cls=False)  # fmt: skip
+
+
+def test_a_run_and_kept_features_stay_with_their_facets(davis, tmp_path, run_train):
+    """Of the same shape, so that only their names part them."""
+    some = ["--basepath", davis / "JPEGImages/480p", "--feature_cache", tmp_path / "features", "--cache_views", 1]
+    run_train(*some, "--output_path", tmp_path / "run")
+    with pytest.raises(UserError, match="--facets .*value.*: the run to resume has .*key"):
+        run_train(*some, "--facets", "value", "--output_path", tmp_path / "run", "--resume_path", "auto")
+    run_train(*some, "--facets", "value", "--output_path", tmp_path / "other")
+    assert len([folder for folder in (tmp_path / "features").iterdir() if folder.is_dir()]) == 2
 
 
 def test_frames_as_they_come_cannot_be_centred(tiny_weights):

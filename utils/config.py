@@ -183,7 +183,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=positive_float,
         default=DEFAULT_TEMPERATURE,
-        help="s of the identity start, q = k = s LayerNorm(keys)",
+        help="s of the identity start, q = k = s LayerNorm(features)",
     )
     add("--device", default="auto", help="auto, cpu, cuda (one GPU per process), cuda:1, ...")
     add("--amp", default="none", choices=("none", "bf16", "fp16"), help="mixed precision")
