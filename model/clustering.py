@@ -19,7 +19,7 @@ LEAF, GROUP = 12, 256  # rows, on average, whose neighbourhoods are made from on
 SEEN, DIRECTIONS = 8, 32  # neighbourhoods are compared at random, in one of so many places and in so many directions
 STRIP = 96  # columns of them at once
 PIECE = 512  # rows of neighbourhoods at once
-LEFT_OF_BASE = 1e-2  # a sum that subtracting brings below this part of the largest on the way is made anew
+LEFT_OF_BASE = 0.03  # a sum that subtracting brings below this part of what it began with, in one step, is made anew
 CACHED_ROWS, DEVICE_ROWS = 64, 1024  # whose distances to a leader are computed at once, on a CPU and elsewhere
 ROUNDING = 1e-4  # nats; what float32 sums over thousands of columns may be off by. Added to every bound
 
@@ -91,10 +91,8 @@ def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Ten
     def fill(part: slice) -> None:
         """A strip of columns, narrow enough to stay in the processor's cache."""
         strip = scratch("strip", rows[:, part].shape, like=rows).copy_(rows[:, part])
-        of_group = (groups @ strip)[group]
-        of_leaf = _sums(of_group, strip, of_leaves, whole=leaves, largest=of_group.clone())
-        largest = torch.maximum(of_group, of_leaf, out=of_group)[leaf]
-        sums = _sums(of_leaf[leaf], strip, of_rows, whole=bits, largest=largest)
+        sums = _sums((groups @ strip)[group], strip, of_leaves, whole=leaves)
+        sums = _sums(sums[leaf], strip, of_rows, whole=bits)
         torch.div(sums, counts, out=smoothed[:, part])
 
     each(fill, [slice(at, at + STRIP) for at in range(0, rows.shape[1], STRIP)], device=rows.device)
@@ -122,16 +120,15 @@ def _differences(sets: Tensor, others: Tensor, which: Tensor) -> _Differences:
     return _Differences(place, signs, torch.searchsorted(row, torch.arange(len(sets))))
 
 
-def _sums(begin: Tensor, strip: Tensor, differ: _Differences, *, whole: Tensor, largest: Tensor) -> Tensor:
-    """Sums (n, c) of the rows of `strip` (L, c) in each of n sets, of those `begin` (n, c) of the sets that they differ
-    from.
+def _sums(begin: Tensor, strip: Tensor, differ: _Differences, *, whole: Tensor) -> Tensor:
+    """Sums (n, c) of the rows of `strip` (L, c) in each of n sets, of those `begin` (n, c), which are overwritten, of
+    the sets that they differ from.
 
-    whole: (n, L), the sets as 0 and 1, for those that little is left of. largest: (n, c), what sums were on the way to
-        `begin` at most, itself included; overwritten.
+    whole: (n, L), the sets as 0 and 1, for those that little is left of.
     """
     signs = differ.signs.to(strip.dtype)
     sums = F.embedding_bag(differ.places, strip, differ.starts, mode="sum", per_sample_weights=signs).add_(begin)
-    lost = (torch.sub(sums, largest, alpha=LEFT_OF_BASE, out=largest).amin(-1) < 0).nonzero()[:, 0]
+    lost = (torch.sub(sums, begin, alpha=LEFT_OF_BASE, out=begin).amin(-1) < 0).nonzero()[:, 0]
     if len(lost):
         sums[lost] = whole[lost] @ strip
     return sums

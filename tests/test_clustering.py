@@ -206,7 +206,7 @@ def test_smoothing_keeps_the_digits_of_what_is_unlike_its_group(usual, odd):
 @pytest.mark.parametrize("step", [80, 500])
 def test_smoothing_keeps_digits_that_two_steps_would_lose(step):
     """Of two rows one has much at column 0 and one `step` times less; most neighbourhoods have both, some the second
-    alone and one neither, which has as much less again: of 80 no step by itself takes too much away."""
+    alone and one neither, which has as much less again."""
     rows = torch.from_numpy(np.random.default_rng(0).uniform(0.5, 1.5, (262, 200))).float()
     usual, few, odd = torch.arange(2, 202), torch.arange(202, 261), 261
     rows /= rows.sum(-1, keepdim=True)
