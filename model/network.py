@@ -181,6 +181,7 @@ def build_network(
     Args:
         checkpoint: content of a checkpoint of either format; None leaves the blocks at their random start.
         source: where `checkpoint` came from, for messages.
+        facets: what features are made of, see `Backbone`.
         block_options: for `SpatioTemporalNetwork`.
     """
     whole = checkpoint is not None and holds_encoder(checkpoint)
