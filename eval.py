@@ -112,6 +112,11 @@ def make_parser() -> Parser:
         help="the least and the most of a video: where there are not so many at --tau, another tau is chosen for it; "
         f"any: --tau is kept. If not given, {' '.join(map(str, CLUSTERS))}, or any for --proposals clusters",
     )  # fmt: skip
+    method(
+        "--thresholds", type=odd_int, default=1,
+        help="at how many, an odd number, around --tau clusters and objects are made; what is most stable over them is "
+        "kept, so that little hangs on --tau",
+    )  # fmt: skip
     method("--max_objects", type=positive_int, help="that --proposals objects may give; more are merged, then left out")
     method(
         "--upsampling", choices=tuple(UPSAMPLING), default="guided",
@@ -182,6 +187,13 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     if unfit := [name for name in chosen if known and name not in known]:
         raise UserError(f"--protocol {unfit[0]}: --dataset {args.dataset} is scored by {', '.join(known)}")
     return chosen
+
+
+def odd_int(text: str) -> int:
+    number = positive_int(text)
+    if number % 2 == 0:
+        raise argparse.ArgumentTypeError(f"{text}: give an odd number, so that --tau is in their middle")
+    return number
 
 
 def cluster_bound(text: str) -> int | str:
@@ -262,6 +274,7 @@ def predict(
         objects=object_options(args),
         clusters=args.clusters,
         centring=args.centring,
+        thresholds=args.thresholds,
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -456,6 +469,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
     keys += ("centring",) if args.centring != "none" else ()
+    keys += ("thresholds",) if args.thresholds > 1 else ()
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from model.centring import centre
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
 from model.sketch import BLOCK
+from model.stability import around, most_stable
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
 from utils.clock import Clock
 from utils.device import autocast
@@ -38,6 +39,7 @@ LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove
 # That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110
+MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and of objects, places by label, doubt
 
 
 @dataclass
@@ -45,7 +47,9 @@ class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
     int32 object of every token, as `find_objects` makes them of the clusters, and unsure: (T, h, w) bool, the tokens
     that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with.
-    cached: frames whose features came from the feature cache, so that the backbone's seconds are not theirs."""
+    maps: labels at each threshold, the lowest first; with several, `segment` puts into `labels`, or `objects`, what is
+    most stable over them. cached: frames whose features came from the feature cache, so that the backbone's seconds are
+    not theirs."""
 
     labels: np.ndarray
     num_clusters: int
@@ -53,6 +57,7 @@ class Segmentation:
     seconds: dict[str, float]
     objects: np.ndarray | None = None
     unsure: np.ndarray | None = None
+    maps: list[np.ndarray] = field(default_factory=list)
     cached: int = 0
 
 
@@ -90,6 +95,8 @@ class Segmenter:
             which does not know the whole video, knows `none` alone.
         clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
             for it; None keeps tau, and so does `open`.
+        thresholds: at how many, an odd number, clusters are made, tau in the middle of them; `segment` keeps what is
+            most stable over them (`model.stability`). `open` knows a single one alone.
     """
 
     def __init__(
@@ -97,11 +104,13 @@ class Segmenter:
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
         objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None, centring: str = "none",
+        thresholds: int = 1,
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
         self.clusters = clusters
         self.centring = centring
+        self.thresholds = thresholds
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -134,10 +143,15 @@ class Segmenter:
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
         found = self.cluster(features, grid, clock=clock)
         found.cached = self.cache.hits - before if self.cache else 0
-        if self.objects is not None:
-            with clock("objects"):
-                found.objects, found.unsure = find_objects(found.labels, features, **self.objects)
-            found.seconds = dict(clock.seconds)
+        with clock("objects"):
+            if self.objects is not None:
+                made = [find_objects(labels, features, **self.objects) for labels in found.maps]
+                found.objects, source = most_stable([objects for objects, _ in made])
+                found.unsure = np.stack([unsure for _, unsure in made])
+                found.unsure = np.take_along_axis(found.unsure, source[None].astype(np.intp), axis=0)[0]
+            elif self.thresholds > 1:
+                found.labels, _ = most_stable(found.maps)
+        found.seconds = dict(clock.seconds)
         return found
 
     @torch.no_grad()
@@ -155,7 +169,7 @@ class Segmenter:
             with clock("backbone"):
                 encoded = self._encode(batch)
                 if features is None:
-                    if self.objects is not None:
+                    if self.objects is not None or self.thresholds > 1:
                         self._check_objects((num_frames, *encoded.shape[1:]))
                     features = self._room_for((num_frames, *encoded.shape[1:]))
                     grid = self.network.backbone.grid_size(*batch.shape[-2:])
@@ -195,12 +209,14 @@ class Segmenter:
         tau, fits = self._find_at_some_tau(stream, windows, spare=spare)
         if not fits:
             raise UserError(
-                f"--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of {len(windows)} "
+                f"--tau {tau:g}: {sum(stream.counts)} clusters in the first {len(stream.kept)} of {len(windows)} "
                 f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
             )
-        labels = [stream.labels(index, window.to(self.device)) for index, window in enumerate(windows)]
-        labels = torch.cat(labels).view(num_frames, *grid).to("cpu", torch.int32).numpy()
-        return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
+        labels = (stream.labels(index, window.to(self.device)) for index, window in enumerate(windows))
+        labels = torch.cat([part.to("cpu", torch.int32) for part in labels], 1)
+        maps = [part.view(num_frames, *grid).numpy() for part in labels]
+        middle = len(maps) // 2
+        return Segmentation(maps[middle], stream.counts[middle], tau, dict(clock.seconds), maps=maps)
 
     def _find_at_some_tau(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> tuple[float, bool]:
         """`_find_centres` at tau, or where that gives no number of clusters that is wanted, at another; with that."""
@@ -208,9 +224,10 @@ class Segmenter:
 
         def count(tau: float) -> int:
             nonlocal latest
-            stream.restart(tau)
+            stream.restart(*around(tau, self.thresholds))
             latest = tau, self._find_centres(stream, windows, spare=spare)
-            return stream.num_centres if latest[1] or not self.clusters else max(stream.num_centres, most + 1)
+            number = stream.counts[self.thresholds // 2]
+            return number if latest[1] or not self.clusters else max(number, most + 1)
 
         if not self.clusters:
             count(self.tau)
@@ -219,8 +236,9 @@ class Segmenter:
         tau = tau_for(count, start=self.tau, least=least, most=most)
         if latest[0] != tau:
             count(tau)
-        if not least <= stream.num_centres <= most:
-            found = f"no threshold found, {stream.num_centres} at --tau {tau:g}"
+        number = stream.counts[self.thresholds // 2]
+        if not least <= number <= most:
+            found = f"no threshold found, {number} at --tau {tau:g}"
             print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
         return latest
 
@@ -234,9 +252,9 @@ class Segmenter:
             # Stage 2 holds centres as found and in one piece, those merged, as a list and in one piece, and logarithms
             # of these. Merged early where they outgrow that, which can change a few labels.
             room = spare / 2 / (5 * FLOAT_BYTES * columns)
-            if stream.num_centres > room:
+            if sum(stream.counts) > room:
                 stream.merge()
-                if stream.num_centres > room:
+                if sum(stream.counts) > room:
                     return False
             stream.step(window.to(self.device), keep=rank if floats >= 0 else 0)
         stream.merge()
@@ -275,7 +293,8 @@ class Segmenter:
         """Refuse a video of features (T, N, C) whose objects would not fit once the clusters' own memory is free."""
         num_frames, tokens, _ = shape
         features = FLOAT_BYTES * np.prod(shape)
-        needed = (features if features <= self.memory / 2 else 0) + OBJECT_BYTES * num_frames * tokens
+        each = OBJECT_BYTES + (self.thresholds - 1) * MAP_BYTES
+        needed = (features if features <= self.memory / 2 else 0) + each * num_frames * tokens
         if needed > self.memory:
             raise UserError(
                 f"--memory_gb {self.memory / 1e9:g}: objects of {num_frames} frames of {tokens} tokens need "
@@ -295,13 +314,14 @@ class Segmenter:
         some_rows = math.ceil(window_rows / self.engine.row_stride)  # that stage 1 looks at
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms, later smoothed rows; copies of some; neighbourhoods as bits and as floats;
-        # the view, in part several times; what each thread works on; what the sketch is fitted to, attention in the
-        # making; keys.
+        # smoothed rows and bits for thresholds before the last; the view, in part several times; what each thread works
+        # on; what the sketch is fitted to, attention in the making; keys.
         needed = (
             held
             + 2.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES * some_rows * columns if some_rows < window_rows else 0)
             + (2 * FLOAT_BYTES + 3) * some_rows**2
+            + (FLOAT_BYTES * some_rows * (columns + some_rows) if self.thresholds > 1 else 0)
             + FLOAT_BYTES * window_rows * (8 * self.engine.rank(columns) + 10 * columns / BLOCK + 2048 * threads)
             + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
@@ -332,6 +352,8 @@ class FrameStream:
             raise UserError(f"--num_t {len(segmenter.network.blocks)}: frames as they come need a network of one block")
         if segmenter.centring != "none":
             raise UserError(f"--centring {segmenter.centring}: needs the whole video, not frames as they come")
+        if segmenter.thresholds > 1:
+            raise UserError(f"--thresholds {segmenter.thresholds}: needs the whole video, not frames as they come")
         self.segmenter = segmenter
         self.grid = segmenter.network.backbone.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
@@ -342,7 +364,7 @@ class FrameStream:
 
     @property
     def num_clusters(self) -> int:
-        return self.stream.num_centres
+        return self.stream.counts[0]
 
     @torch.no_grad()
     def step(self, frames: Tensor) -> Tensor:
@@ -350,7 +372,7 @@ class FrameStream:
         features = torch.cat([self.segmenter._encode(batch) for batch in frames.split(self.segmenter.frame_batch)])
         self.stream.step(features, keep=self.stream.rank)
         self.stream.merge()
-        labels = self.stream.labels(-1, features)
+        (labels,) = self.stream.labels(-1, features)
         self.stream.kept.clear()
         return labels.unflatten(1, self.grid)
 

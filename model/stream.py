@@ -4,7 +4,9 @@ stream = Stream(network, key_features, grid=grid, samples=some_features, tau=1.0
 for window in windows:          # (n, N, C), usually three frames
     stream.step(window)         # stage 1; what is kept of a window hardly grows with the number of key frames
 stream.merge()                  # stage 2
-labels = [stream.labels(index, window) for index, window in enumerate(windows)]
+labels = [stream.labels(index, window)[0] for index, window in enumerate(windows)]
+
+Attention and what distances are bounded by do not depend on the threshold, so several are cheaper together.
 """
 
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class Stream:
         key_features: (F, N, C), of the frames that attention is paid to. They stay the same for the whole video.
         grid: (h, w), N = h * w.
         samples: (n, C) features of tokens of the video, see `sample_tokens`; the sketch is made to suit these.
-        tau: distance threshold, in nats.
+        tau: distance threshold, in nats; `restart` takes others.
         clock: adds up the seconds of each stage.
     """
 
@@ -82,14 +84,14 @@ class Stream:
         self.keys = keys[:, order]
         sampled = network.attention_rows(network.queries(samples), self.keys)
         self.sketch = fit_sketch(sampled, rank=engine.rank(len(order)), blocks=blocks)
-        self.scratch = Scratch()
+        self.scratch, self.second_scratch = Scratch(), Scratch()
         self.restart(tau)
 
-    def restart(self, tau: float) -> None:
-        """Forget all windows, to look at them with another threshold, in nats."""
-        self.tau = tau * self.engine.shrinkage
+    def restart(self, *taus: float) -> None:
+        """Forget all windows, to look at them with another threshold, in nats, or with several at once."""
+        self.taus = [tau * self.engine.shrinkage for tau in taus]
         self.frames = 0  # seen so far
-        self.found: list[Tensor] = []  # centres (K, S) of each window, or of all windows so far
+        self.found: list[list[Tensor]] = [[] for _ in taus]  # centres (K, S) of each window, or of all so far
         self.kept: list[View | None] = []
 
     @torch.no_grad()
@@ -108,13 +110,17 @@ class Stream:
                 some = diagonals(self.frames, len(features), self.grid, self.engine.row_stride).to(rows.device)
                 rows, view = rows[some], view and View(*(part[some] for part in view))
             view = view or view_rows(rows, self.sketch, scratch=self.scratch)
-            near, _ = near_pairs(rows, view, self.sketch, tau=self.tau, coarse=self.rank // COARSE)
-            self.found.append(window_centres(rows, near, tau=self.tau, kinds=self.kinds, scratch=self.scratch))
+            for found, tau in zip(self.found, self.taus, strict=True):
+                near, _ = near_pairs(rows, view, self.sketch, tau=tau, coarse=self.rank // COARSE)
+                # Smoothing overwrites the view, unless the next threshold is to see it too.
+                scratch = self.scratch if found is self.found[-1] else self.second_scratch
+                found.append(window_centres(rows, near, tau=tau, kinds=self.kinds, scratch=scratch))
         self.frames += len(features)
 
     @property
-    def num_centres(self) -> int:
-        return sum(map(len, self.found))
+    def counts(self) -> list[int]:
+        """Centres at each threshold."""
+        return [sum(map(len, found)) for found in self.found]
 
     @property
     def rank(self) -> int:
@@ -129,13 +135,14 @@ class Stream:
     def merge(self) -> None:
         """Stage 2: centres within tau of one another become one."""
         with self.clock("stage 2"):
-            self.found = [merge_centres(torch.cat(self.found), tau=self.tau, kinds=self.kinds)]
-            self.centres = self.found[0]
-            self.centre_view = summary(view_rows(self.centres, self.sketch), self.sketch, rank=self.rank)
+            self.centre_views = []
+            for found, tau in zip(self.found, self.taus, strict=True):
+                found[:] = [merge_centres(torch.cat(found), tau=tau, kinds=self.kinds)]
+                self.centre_views.append(summary(view_rows(found[0], self.sketch), self.sketch, rank=self.rank))
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:
-        """The nearest centre of every token of window `index`, once merged: (n, N) int64.
+        """At each threshold the nearest centre of every token of window `index`, once merged: (thresholds, n, N) int64.
 
         The window's features (n, N, C) are given again: rows of attention are made anew for tokens whose summary does
         not prove it.
@@ -145,11 +152,13 @@ class Stream:
             view = self.kept[index]
             if view is None:
                 view = view_rows(self._attend(tokens), self.sketch, scratch=self.scratch)
-            centres = summary(self.centre_view, self.sketch, rank=view.rows.shape[1])
-            labels, unsure = nearest(view, centres)
-            if unsure.any():
-                labels[unsure] = assign(self._attend(tokens[unsure]), self.centres)
-            return labels.view(frames)
+            result = torch.empty(len(self.taus), len(tokens), dtype=torch.int64, device=tokens.device)
+            for labels, (centres,), centre_view in zip(result, self.found, self.centre_views, strict=True):
+                found, unsure = nearest(view, summary(centre_view, self.sketch, rank=view.rows.shape[1]))
+                if unsure.any():
+                    found[unsure] = assign(self._attend(tokens[unsure]), centres)
+                labels.copy_(found)
+            return result.unflatten(1, frames)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         """Attention rows (L, S) of tokens (L, C), in memory that the next call uses again."""

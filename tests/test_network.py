@@ -423,7 +423,7 @@ def test_what_does_not_fit_is_too_many_clusters(tiny_weights, monkeypatch, thres
     stream = SimpleNamespace(restart=lambda tau: setattr(stream, "tau", tau))
 
     def find_centres(self, stream, windows, *, spare):
-        stream.num_centres = 10
+        stream.counts = [10]
         return stream.tau > threshold
 
     monkeypatch.setattr(Segmenter, "_find_centres", find_centres)

@@ -1,0 +1,200 @@
+"""What is most stable over several thresholds (model/stability.py), and several thresholds at once."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from model.objects import find_objects
+from model.segmenter import Segmenter
+from model.stability import MOST, WHOLE, around, most_stable, stability
+from tests.conftest import moving_disk, snapshot
+from tests.test_network import make_network
+from utils.errors import UserError
+
+MAPS = st.integers(1, 3).flatmap(
+    lambda half: st.lists(
+        arrays(np.int32, (2, 3, 4), elements=st.integers(0, 5)), min_size=2 * half - 1, max_size=2 * half - 1
+    )
+)
+
+
+def same_partition(one, other):
+    pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1).shape[1]
+    return pairs == len(np.unique(one)) == len(np.unique(other))
+
+
+def test_thresholds_by_hand():
+    assert around(3.0, 1) == [3.0]
+    assert around(1.0, 3) == pytest.approx([math.sqrt(0.5), 1, math.sqrt(2)])
+    assert around(2.0, 5) == pytest.approx([2 * 2**step for step in (-0.5, -0.25, 0, 0.25, 0.5)])
+    assert around(0.3, 7)[3] == 0.3
+    with pytest.raises(ValueError, match="4 thresholds: no odd number"):
+        around(1.0, 4)
+
+
+def test_stability_by_hand():
+    """A label's best IoU with one of each other map, in the mean of these."""
+    one, other, third = (np.array([[row]]) for row in ([0, 0, 0, 1], [2, 2, 2, 2], [0, 0, 1, 1]))
+    first, second, last = stability([one, other, third])
+    assert first == pytest.approx([(3 / 4 + 2 / 3) / 2, (1 / 4 + 1 / 2) / 2])
+    assert second == pytest.approx([0, 0, (3 / 4 + 2 / 4) / 2])
+    assert last == pytest.approx([(2 / 3 + 2 / 4) / 2, (1 / 2 + 2 / 4) / 2])
+    assert stability([np.array([[[1, 1]]])])[0].tolist() == [0, 1]
+
+
+def test_what_is_whole_at_most_thresholds_stays_whole():
+    """An object that one of three maps joins to the background, and one splits, the middle one among them."""
+    whole = np.zeros((2, 6, 8), dtype=int)
+    whole[:, 1:5, 2:6] = 1
+    lost, halves = np.zeros_like(whole), whole.copy()
+    halves[:, 1:5, 4:6] = 2
+    assert same_partition(most_stable([whole, whole.copy(), lost])[0], whole)
+    assert same_partition(most_stable([whole, lost, whole.copy()])[0], whole)
+    labels, source = most_stable([halves, lost, whole])
+    assert same_partition(labels, whole)
+    assert (source[whole == 1] == 2).all()
+
+
+def test_what_nothing_takes_joins_what_most_of_its_label_is_in():
+    """Or, of the middle map's label, is one by itself; ten and eight tokens in a row."""
+    maps = [[0] * 5 + [1] * 5, [0] * 6 + [1] * 2 + [2] * 2, [0] * 3 + [1] * 4 + [2] * 3]
+    labels, source = most_stable([np.array([[row]]) for row in maps])
+    # 0 to 4 and 7 to 9 are the most stable that are left whole. Of 0 to 5 five are taken, of 6 and 7 one, half.
+    assert same_partition(labels, np.array([0] * 6 + [1] + [2] * 3))
+    assert source.ravel().tolist() == [0] * 5 + [1] * 2 + [2] * 3
+    maps = [[0] * 6 + [1] * 2, [0] * 4 + [1] * 2 + [2] * 2, [0] * 5 + [1] * 2 + [2]]
+    labels, _ = most_stable([np.array([[row]]) for row in maps])
+    assert same_partition(labels, np.array([0] * 5 + [1] + [2] * 2))
+
+
+def slowly(maps):
+    """The same in sets of tokens, label by label."""
+    parts = [{label: set(np.flatnonzero(m.ravel() == label)) for label in np.unique(m).tolist()} for m in maps]
+    middle = len(maps) // 2
+
+    def score(which, tokens):
+        others = [part for place, part in enumerate(parts) if place != which]
+        best = [max(len(tokens & its) / len(tokens | its) for its in part.values()) for part in others]
+        return np.mean(best) if best else 1.0
+
+    order = sorted(
+        ((which, label) for which in range(len(maps)) for label in parts[which]),
+        key=lambda pair: (-round(score(pair[0], parts[pair[0]][pair[1]]), 9), abs(pair[0] - middle), *pair),
+    )
+    result, source, count = {}, {}, 0
+    for which, label in order:
+        free = parts[which][label] - set(result)
+        if free and len(free) >= WHOLE * len(parts[which][label]):
+            result |= dict.fromkeys(free, count)
+            source |= dict.fromkeys(free, which)
+            count += 1
+    added = {}
+    for label, tokens in parts[middle].items():
+        held = [result[token] for token in tokens if token in result]
+        best = max(set(held), key=lambda number: (held.count(number), -number), default=None)
+        joins = best is not None and held.count(best) > MOST * len(tokens)
+        added |= {token: best if joins else ("own", label) for token in tokens if token not in result}
+    result |= {token: number if isinstance(number, int) else 1000 + number[1] for token, number in added.items()}
+    flat = range(maps[0].size)
+    return np.array([result[i] for i in flat]), np.array([source.get(i, middle) for i in flat])
+
+
+@settings(max_examples=150, deadline=None)
+@given(MAPS)
+def test_against_a_slow_reference(maps):
+    labels, source = most_stable(maps)
+    expected, expected_source = slowly(maps)
+    assert same_partition(labels, expected)
+    assert source.ravel().tolist() == expected_source.tolist()
+    assert labels.shape == source.shape == maps[0].shape
+    assert np.unique(labels).tolist() == list(range(labels.max() + 1))
+    if len(maps) == 1 or all(same_partition(maps[0], other) for other in maps):
+        assert same_partition(labels, maps[0])
+
+
+def disk_video(count=9):
+    frames = np.stack([moving_disk(index, size=(64, 96), seed=0)[0] for index in range(count)])
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("engine", ["fast", "exact"])
+@pytest.mark.parametrize("memory_gb", [8.0, None])
+def test_several_thresholds_at_once_are_each_alone(tiny_weights, engine, memory_gb, monkeypatch):
+    """Also where nothing is kept of the windows, and the sketch's view is made anew for the labels."""
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    options = {"key_stride": 4, "clustering": engine}
+    if memory_gb is None:
+        monkeypatch.setattr("model.stream.Stream.floats_kept", lambda self, rank: 10**9)
+    found = Segmenter(network, tau=0.2, thresholds=3, **options)
+    features, grid = found.encode(disk_video(), num_frames=9)
+    together = found.cluster(features, grid)
+    assert len({int(labels.max()) for labels in together.maps}) > 1  # or nothing is shown
+    for tau, labels in zip(around(0.2, 3), together.maps, strict=True):
+        alone = Segmenter(network, tau=tau, **options).cluster(features, grid)
+        np.testing.assert_array_equal(labels, alone.labels)
+        assert len(alone.maps) == 1
+    np.testing.assert_array_equal(together.labels, together.maps[1])
+    assert together.num_clusters == Segmenter(network, tau=0.2, **options).cluster(features, grid).num_clusters
+
+
+def test_segments_are_the_most_stable_of_objects_or_of_clusters(tiny_weights):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    options = {"key_stride": 4, "tau": 0.2, "thresholds": 3}
+    segmenter = Segmenter(network, **options, objects={})
+    found = segmenter.segment(disk_video(), num_frames=9)
+    features, _ = segmenter.encode(disk_video(), num_frames=9)
+    made = [find_objects(labels, features) for labels in found.maps]
+    objects, source = most_stable([objects for objects, _ in made])
+    np.testing.assert_array_equal(found.objects, objects)
+    for which, (_, unsure) in enumerate(made):
+        np.testing.assert_array_equal(found.unsure[source == which], unsure[source == which])
+    clusters = Segmenter(network, **options).segment(disk_video(), num_frames=9)
+    np.testing.assert_array_equal(clusters.labels, most_stable(clusters.maps)[0])
+    assert clusters.objects is None
+    with pytest.raises(UserError, match="--thresholds 3: needs the whole video"):
+        segmenter.open(disk_video()[:2])
+
+
+def test_the_guard_looks_at_the_middle_threshold(tiny_weights):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    options = {"key_stride": 4, "clusters": (3, 30)}
+    found = Segmenter(network, tau=50.0, thresholds=3, **options).segment(disk_video(), num_frames=9)
+    alone = Segmenter(network, tau=50.0, **options).segment(disk_video(), num_frames=9)
+    assert found.tau == alone.tau
+    assert found.num_clusters == alone.num_clusters
+    np.testing.assert_array_equal(found.maps[1], alone.labels)
+
+
+def test_more_thresholds_need_more_memory(tiny_weights):
+    network = make_network(tiny_weights)
+    one, five = Segmenter(network, objects={}), Segmenter(network, objects={}, thresholds=5)
+    shape = (12, 15, 64)
+    assert one._spare_bytes(shape, (3, 5), 2) - five._spare_bytes(shape, (3, 5), 2) == 4 * 45 * (30 + 45)
+    Segmenter(network, objects={}, memory_gb=1.8)._check_objects((10**6, 15, 64))
+    with pytest.raises(UserError, match=r"need 2\.8"):
+        Segmenter(network, objects={}, thresholds=5, memory_gb=1.8)._check_objects((10**6, 15, 64))
+
+
+def test_eval_by_thresholds(davis, tmp_path, run_eval):
+    """Other masks, kept apart from those of one threshold; an even number is refused in one line."""
+    base = ("--davis_path", davis, "--training_free", "--tau", 0.05, "--proposals", "clusters")
+    made = {}
+    for number in (1, 3):
+        run_eval(*base, "--thresholds", number, "--save_path", tmp_path / str(number))
+        settings = json.loads((tmp_path / str(number) / "settings.json").read_text())
+        assert settings.get("thresholds") == (3 if number == 3 else None)
+        made[number] = snapshot(tmp_path / str(number))
+    assert made[1] != made[3]
+    with pytest.raises(UserError, match="--overwrite"):
+        run_eval(*base, "--thresholds", 3, "--save_path", tmp_path / "1")
+    with pytest.raises(UserError, match="--thresholds: 4: give an odd number"):
+        run_eval(*base, "--thresholds", 4, "--save_path", tmp_path / "4")
