@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from model.objects import find_objects
 from model.segmenter import Segmenter
-from model.stability import MOST, WHOLE, around, most_stable, stability
+from model.stability import WHOLE, around, most_stable, stability
 from tests.conftest import moving_disk, snapshot
 from tests.test_network import make_network
 from utils.errors import UserError
@@ -61,12 +61,12 @@ def test_what_is_whole_at_most_thresholds_stays_whole():
     assert (source[whole == 1] == 2).all()
 
 
-def test_what_nothing_takes_joins_what_most_of_its_label_is_in():
-    """Or, of the middle map's label, is one by itself; ten and eight tokens in a row."""
+def test_what_nothing_takes_is_one_by_itself():
+    """What is left of each of the middle map's labels, of ten and of eight tokens in a row."""
     maps = [[0] * 5 + [1] * 5, [0] * 6 + [1] * 2 + [2] * 2, [0] * 3 + [1] * 4 + [2] * 3]
     labels, source = most_stable([np.array([[row]]) for row in maps])
-    # 0 to 4 and 7 to 9 are the most stable that are left whole. Of 0 to 5 five are taken, of 6 and 7 one, half.
-    assert same_partition(labels, np.array([0] * 6 + [1] + [2] * 3))
+    # 0 to 4 and 7 to 9 are the most stable that are left whole.
+    assert same_partition(labels, np.array([0] * 5 + [1] + [2] + [3] * 3))
     assert source.ravel().tolist() == [0] * 5 + [1] * 2 + [2] * 3
     maps = [[0] * 6 + [1] * 2, [0] * 4 + [1] * 2 + [2] * 2, [0] * 5 + [1] * 2 + [2]]
     labels, _ = most_stable([np.array([[row]]) for row in maps])
@@ -94,13 +94,8 @@ def slowly(maps):
             result |= dict.fromkeys(free, count)
             source |= dict.fromkeys(free, which)
             count += 1
-    added = {}
     for label, tokens in parts[middle].items():
-        held = [result[token] for token in tokens if token in result]
-        best = max(set(held), key=lambda number: (held.count(number), -number), default=None)
-        joins = best is not None and held.count(best) > MOST * len(tokens)
-        added |= {token: best if joins else ("own", label) for token in tokens if token not in result}
-    result |= {token: number if isinstance(number, int) else 1000 + number[1] for token, number in added.items()}
+        result |= dict.fromkeys(tokens - set(result), 1000 + label)
     flat = range(maps[0].size)
     return np.array([result[i] for i in flat]), np.array([source.get(i, middle) for i in flat])
 
