@@ -25,6 +25,7 @@ from data.videos import Video, frames_at
 from model.calibration import CLUSTERS
 from model.centring import CENTRINGS
 from model.embedded import checkpoint_path
+from model.grids import GRIDS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
@@ -89,6 +90,11 @@ def make_parser() -> Parser:
         "--centring", choices=CENTRINGS, default="none",
         help="of a video's features before anything looks at them, without a trained block: their mean is taken away "
         "(mean), and they are made to vary alike in all directions (whitened)",
+    )  # fmt: skip
+    method(
+        "--grids", type=int, choices=GRIDS, default=1,
+        help="of tokens that each frame is looked at on; 4: half a token apart, so that tokens are twice as fine, and "
+        "the backbone takes four times as long",
     )  # fmt: skip
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method(
@@ -275,6 +281,7 @@ def predict(
         clusters=args.clusters,
         centring=args.centring,
         thresholds=args.thresholds,
+        grids=args.grids,
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -469,7 +476,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
     keys += ("centring",) if args.centring != "none" else ()
-    keys += ("thresholds",) if args.thresholds > 1 else ()
+    keys += tuple(key for key in ("thresholds", "grids") if getattr(args, key) > 1)
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model.calibration import tau_for
 from model.centring import centre
+from model.grids import finer_features
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
 from model.sketch import BLOCK
@@ -95,6 +96,7 @@ class Segmenter:
             which does not know the whole video, knows `none` alone.
         clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
             for it; None keeps tau, and so does `open`.
+        grids: of tokens that each frame is looked at on, one of `model.grids.GRIDS`; with 4 tokens are twice as fine.
         thresholds: at how many, an odd number, clusters are made, tau in the middle of them; `segment` keeps what is
             most stable over them (`model.stability`). `open` knows a single one alone.
     """
@@ -104,13 +106,14 @@ class Segmenter:
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
         objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None, centring: str = "none",
-        thresholds: int = 1,
+        thresholds: int = 1, grids: int = 1,
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
         self.clusters = clusters
         self.centring = centring
         self.thresholds = thresholds
+        self.grids = grids
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -127,7 +130,13 @@ class Segmenter:
             settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
             settings += (torch.__version__, timm.__version__)
             settings += tuple(map(repr, backbone.facet_settings().items()))
+            settings += (f"{grids} grids",) if grids > 1 else ()
             self.cache = FeatureCache(feature_cache, settings=settings)
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Token grid (h, w) of a frame of `height` x `width` pixels."""
+        rows, columns = self.network.backbone.grid_size(height, width)
+        return (2 * rows, 2 * columns) if self.grids > 1 else (rows, columns)
 
     def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:
         """Label every token of a video.
@@ -172,7 +181,7 @@ class Segmenter:
                     if self.objects is not None or self.thresholds > 1:
                         self._check_objects((num_frames, *encoded.shape[1:]))
                     features = self._room_for((num_frames, *encoded.shape[1:]))
-                    grid = self.network.backbone.grid_size(*batch.shape[-2:])
+                    grid = self.grid_size(*batch.shape[-2:])
                 features[done : done + len(encoded)] = encoded[: num_frames - done]
             done += len(encoded)
         if features is None or done != num_frames:
@@ -266,7 +275,8 @@ class Segmenter:
         known = [self.cache.load(path) for path in paths] or [None] * len(batch)
         if missing := [index for index, found in enumerate(known) if found is None]:
             with autocast(self.device, self.amp):
-                made = self.network.encode(batch[missing].to(self.device)).float()
+                new = batch[missing].to(self.device)
+                made = (finer_features(self.network, new) if self.grids > 1 else self.network.encode(new)).float()
             if not made.isfinite().all():
                 raise UserError(
                     f"--backbone {self.network.backbone.name}: its features of a frame are not finite"
@@ -355,7 +365,7 @@ class FrameStream:
         if segmenter.thresholds > 1:
             raise UserError(f"--thresholds {segmenter.thresholds}: needs the whole video, not frames as they come")
         self.segmenter = segmenter
-        self.grid = segmenter.network.backbone.grid_size(*key_frames.shape[-2:])
+        self.grid = segmenter.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
         self.stream = Stream(
             segmenter.network, features, grid=self.grid, tau=segmenter.tau, engine=segmenter.engine,
