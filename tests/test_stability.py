@@ -31,8 +31,8 @@ def same_partition(one, other):
 
 def test_thresholds_by_hand():
     assert around(3.0, 1) == [3.0]
-    assert around(1.0, 3) == pytest.approx([0.8409, 1, 1.1892], abs=1e-4)
-    assert around(2.0, 5) == pytest.approx([2 * math.sqrt(0.5), 2 * 0.8409, 2, 2 * 1.1892, 2 * math.sqrt(2)], abs=1e-3)
+    assert around(1.0, 3) == pytest.approx([math.sqrt(0.5), 1, math.sqrt(2)])
+    assert around(2.0, 5) == pytest.approx([2 * 2**step for step in (-0.5, -0.25, 0, 0.25, 0.5)])
     assert around(0.3, 7)[3] == 0.3
     with pytest.raises(ValueError, match="4 thresholds: no odd number"):
         around(1.0, 4)
