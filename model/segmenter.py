@@ -40,6 +40,7 @@ LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove
 # That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110
+CLUSTER_BYTES = 40  # that `most_stable` takes for one where no objects are made
 MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and of objects, places by label, doubt
 
 
@@ -98,7 +99,8 @@ class Segmenter:
             for it; None keeps tau, and so does `open`.
         grids: of tokens that each frame is looked at on, one of `model.grids.GRIDS`; with 4 tokens are twice as fine.
         thresholds: at how many, an odd number, clusters are made, tau in the middle of them; `segment` keeps what is
-            most stable over them (`model.stability`). `open` knows a single one alone.
+            most stable over them (`model.stability`). `open` knows a single one alone. They share the budget, so that
+            centres are merged early, or are too many, sooner than with one.
     """
 
     def __init__(
@@ -160,6 +162,7 @@ class Segmenter:
                 found.unsure = np.take_along_axis(found.unsure, source[None].astype(np.intp), axis=0)[0]
             elif self.thresholds > 1:
                 found.labels, _ = most_stable(found.maps)
+                found.num_clusters = int(found.labels.max()) + 1
         found.seconds = dict(clock.seconds)
         return found
 
@@ -219,10 +222,12 @@ class Segmenter:
         if not fits:
             raise UserError(
                 f"--tau {tau:g}: {sum(stream.counts)} clusters in the first {len(stream.kept)} of {len(windows)} "
-                f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
+                + (f"windows at {self.thresholds} --thresholds" if self.thresholds > 1 else "windows")
+                + f", more than fit --memory_gb {self.memory / 1e9:g}; raise either"
             )
-        labels = (stream.labels(index, window.to(self.device)) for index, window in enumerate(windows))
-        labels = torch.cat([part.to("cpu", torch.int32) for part in labels], 1)
+        labels = torch.empty(self.thresholds, num_frames, tokens, dtype=torch.int32)
+        for index, (window, part) in enumerate(zip(windows, labels.split(WINDOW, 1), strict=True)):
+            part.copy_(stream.labels(index, window.to(self.device)))
         maps = [part.view(num_frames, *grid).numpy() for part in labels]
         middle = len(maps) // 2
         return Segmentation(maps[middle], stream.counts[middle], tau, dict(clock.seconds), maps=maps)
@@ -300,15 +305,19 @@ class Segmenter:
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
     def _check_objects(self, shape: tuple[int, int, int]) -> None:
-        """Refuse a video of features (T, N, C) whose objects would not fit once the clusters' own memory is free."""
+        """Refuse a video of features (T, N, C) whose objects, or clusters at several thresholds, would not fit once the
+        clustering's own memory is free."""
         num_frames, tokens, _ = shape
         features = FLOAT_BYTES * np.prod(shape)
-        each = OBJECT_BYTES + (self.thresholds - 1) * MAP_BYTES
+        each = (OBJECT_BYTES if self.objects is not None else CLUSTER_BYTES) + (self.thresholds - 1) * MAP_BYTES
         needed = (features if features <= self.memory / 2 else 0) + each * num_frames * tokens
         if needed > self.memory:
+            what = "objects" if self.objects is not None else "clusters"
+            mends = ["lower --resolution"] + (["give fewer --thresholds"] if self.thresholds > 1 else [])
+            mends += ["give --proposals clusters"] if self.objects is not None else []
             raise UserError(
-                f"--memory_gb {self.memory / 1e9:g}: objects of {num_frames} frames of {tokens} tokens need "
-                f"{1.05 * needed / 1e9:.2g}; raise it, lower --resolution, or give --proposals clusters"
+                f"--memory_gb {self.memory / 1e9:g}: {what} of {num_frames} frames of {tokens} tokens need "
+                f"{1.05 * needed / 1e9:.2g}; raise it, {', or '.join(mends)}"
             )
 
     def _spare_bytes(self, shape: tuple[int, int, int], grid: tuple[int, int], num_key_frames: int) -> float:
@@ -335,12 +344,13 @@ class Segmenter:
             + FLOAT_BYTES * window_rows * (8 * self.engine.rank(columns) + 10 * columns / BLOCK + 2048 * threads)
             + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
+            + FLOAT_BYTES * (self.thresholds - 1) * num_frames * tokens  # of labels
         )
         if needed > self.memory:
             raise UserError(
                 f"--memory_gb {self.memory / 1e9:g}: {num_frames} frames of {tokens} tokens and {num_key_frames} key "
                 f"frames need {1.05 * needed / 1e9:.2g}; raise it, raise --ratio, or lower --max_key_frames or "
-                "--resolution"
+                "--resolution" + (", or leave out --grids" if self.grids > 1 else "")
             )
         return self.memory - needed
 

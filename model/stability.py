@@ -8,6 +8,8 @@ the same over many thresholds are an old idea: Matas, Chum, Urban, Pajdla, BMVC 
     labels, source = most_stable(maps)      # of the clusters, or of the objects made of them, at each
 """
 
+from itertools import combinations
+
 import numpy as np
 
 # From the lowest threshold to the highest, in powers of 2: half of one to each side. Closer together they are too much
@@ -34,11 +36,13 @@ def stability(maps: list[np.ndarray]) -> list[np.ndarray]:
     The IoU, over the whole video, with the label of another map that it has the best one with, averaged over the other
     maps. 0 for a number that no token has; of a single map 1 for all others.
     """
-    found = []
-    for which, one in enumerate(maps):
-        best = [_iou(one, other).max(1) for place, other in enumerate(maps) if place != which]
-        found.append(np.mean(best or [np.bincount(one.ravel()) > 0], axis=0).round(DIGITS))
-    return found
+    if len(maps) == 1:
+        return [(np.bincount(maps[0].ravel()) > 0).astype(float)]
+    sums = [np.zeros(int(labels.max()) + 1) for labels in maps]
+    for one, other in combinations(range(len(maps)), 2):
+        for which, best in zip((one, other), _best_ious(maps[one], maps[other]), strict=True):
+            sums[which] += best
+    return [(total / (len(maps) - 1)).round(DIGITS) for total in sums]
 
 
 def most_stable(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -76,11 +80,25 @@ def most_stable(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return labels.reshape(maps[middle].shape), source.reshape(maps[middle].shape)
 
 
-def _iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """IoU of the labels of one map with those of another of the same shape: (K, L) float64, 0 where neither has any."""
-    shape = int(one.max()) + 1, int(other.max()) + 1
-    table = np.bincount((one * np.int64(shape[1]) + other).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
-    return table / np.maximum(table.sum(1)[:, None] + table.sum(0) - table, 1)
+def _best_ious(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best IoU of each label of one map with any of another of the same shape, and the other way round.
+
+    (K,), (L,) float64, 0 where there are none. As only pairs that meet are looked at, memory grows with tokens alone.
+    """
+    sizes, other_sizes = np.bincount(one.ravel()), np.bincount(other.ravel())
+    pairs = (one * np.int64(len(other_sizes)) + other).ravel()
+    if len(sizes) * len(other_sizes) <= len(pairs):  # counted, which is quicker than sorted
+        counts = np.bincount(pairs)
+        pairs = np.flatnonzero(counts)
+        counts = counts[pairs]
+    else:
+        pairs, counts = np.unique(pairs, return_counts=True)
+    label, other_label = np.divmod(pairs, len(other_sizes))
+    iou = counts / (sizes[label] + other_sizes[other_label] - counts)
+    best, other_best = np.zeros(len(sizes)), np.zeros(len(other_sizes))
+    np.maximum.at(best, label, iou)
+    np.maximum.at(other_best, other_label, iou)
+    return best, other_best
 
 
 def _tokens_of(labels: np.ndarray) -> list[np.ndarray]:

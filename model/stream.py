@@ -112,7 +112,7 @@ class Stream:
             view = view or view_rows(rows, self.sketch, scratch=self.scratch)
             for found, tau in zip(self.found, self.taus, strict=True):
                 near, _ = near_pairs(rows, view, self.sketch, tau=tau, coarse=self.rank // COARSE)
-                # Smoothing overwrites the view, unless the next threshold is to see it too.
+                # Smoothing overwrites the logarithms of a view made in the same scratch: the last threshold may.
                 scratch = self.scratch if found is self.found[-1] else self.second_scratch
                 found.append(window_centres(rows, near, tau=tau, kinds=self.kinds, scratch=scratch))
         self.frames += len(features)

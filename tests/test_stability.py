@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from model.objects import find_objects
 from model.segmenter import Segmenter
 from model.stability import WHOLE, around, most_stable, stability
+from model.stream import Stream
 from tests.conftest import moving_disk, snapshot
 from tests.test_network import make_network
 from utils.errors import UserError
@@ -173,10 +174,40 @@ def test_more_thresholds_need_more_memory(tiny_weights):
     network = make_network(tiny_weights)
     one, five = Segmenter(network, objects={}), Segmenter(network, objects={}, thresholds=5)
     shape = (12, 15, 64)
-    assert one._spare_bytes(shape, (3, 5), 2) - five._spare_bytes(shape, (3, 5), 2) == 4 * 45 * (30 + 45)
+    assert one._spare_bytes(shape, (3, 5), 2) - five._spare_bytes(shape, (3, 5), 2) == 4 * (45 * (30 + 45) + 4 * 180)
     Segmenter(network, objects={}, memory_gb=1.8)._check_objects((10**6, 15, 64))
-    with pytest.raises(UserError, match=r"need 2\.8"):
+    with pytest.raises(UserError, match=r"objects of .* need 2\.8; .* give fewer --thresholds, or give --proposals cl"):
         Segmenter(network, objects={}, thresholds=5, memory_gb=1.8)._check_objects((10**6, 15, 64))
+    with pytest.raises(
+        UserError, match=r"1: clusters of 1000000 .* need 1\.9; raise it, .*, or give fewer --thresholds$"
+    ):
+        Segmenter(network, thresholds=3, memory_gb=1).segment(iter(disk_video()), num_frames=10**6)
+
+
+def test_all_thresholds_together_fit_the_budget(tiny_weights, monkeypatch):
+    """Room for four centres, one of each window and threshold: three of one fit, of nine those found are merged."""
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    merged = []
+    merge = Stream.merge
+    monkeypatch.setattr(Stream, "merge", lambda self: merged.append(len(self.kept)) or merge(self))
+    monkeypatch.setattr(Segmenter, "_spare_bytes", lambda self, shape, grid, keys: 4 * 2 * 5 * 4 * keys * 24)
+    for thresholds, windows in ((1, [3]), (3, [2, 3])):
+        merged.clear()
+        segmenter = Segmenter(network, key_stride=4, tau=1e3, thresholds=thresholds)
+        segmenter.cluster(*segmenter.encode(disk_video(), num_frames=9))
+        assert merged == windows
+    monkeypatch.setattr(Segmenter, "_spare_bytes", lambda self, shape, grid, keys: 2 * 2 * 5 * 4 * keys * 24)
+    with pytest.raises(UserError, match="--tau 1000: 3 clusters in the first 1 of 3 windows at 3 --thresholds, more"):
+        segmenter.cluster(*segmenter.encode(disk_video(), num_frames=9))
+
+
+def test_a_label_that_is_left_just_enough_of_itself():
+    """4 of the 5 tokens of the middle map's first label, which is WHOLE of it."""
+    maps = [[0, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1, 1], [0, 1, 1, 1, 2, 2, 2]]
+    labels, source = most_stable([np.array([[row]]) for row in maps])
+    assert same_partition(labels, np.array([0, 1, 1, 1, 1, 2, 2]))
+    assert source.ravel().tolist() == [0] + [1] * 6
 
 
 def test_eval_by_thresholds(davis, tmp_path, run_eval):
