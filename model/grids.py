@@ -1,7 +1,8 @@
 """Tokens twice as fine as a backbone's, from four looks at a frame, shifted by half a token against one another.
 
 A frame moved by half a token has tokens half a token further on; those of four such grids, one between the others, are
-one of twice as many rows and columns. The network is as it was, and its time four times as long.
+one of twice as many rows and columns. The network is as it was, and its time four times as long; what counts in tokens
+further on (windows, pooled keys, reach and sizes in `model.objects`) counts in the finer ones.
 """
 
 import torch
@@ -21,8 +22,8 @@ def finer_features(network: SpatioTemporalNetwork, frames: Tensor) -> Tensor:
 def shifts(patch_size: tuple[int, int]) -> list[tuple[int, int]]:
     """Pixels down and to the right by which a frame is looked at further on, of the four grids, row by row.
 
-    A quarter of a token to each side, so that the fine grid has the middle of the frame in its middle, but for half a
-    pixel where a token is no multiple of four of these.
+    A quarter of a token to each side, so that the fine grid has the middle of the frame in its middle, but for less
+    than a pixel where a token is no multiple of four of these.
     """
     down, right = ((-(size // 4), size // 2 - size // 4) for size in patch_size)
     return [(rows, columns) for rows in down for columns in right]

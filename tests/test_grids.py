@@ -9,6 +9,7 @@ from model.grids import finer_features, interleaved, shifted, shifts
 from model.segmenter import Segmenter
 from tests.conftest import snapshot
 from tests.test_network import make_network, video
+from utils.errors import UserError
 
 
 def test_shifts_by_hand():
@@ -77,6 +78,8 @@ def test_segments_of_fine_tokens(tiny_weights, tmp_path, clustering):
     torch.testing.assert_close(features[2], finer_features(network, torch.stack(frames[2:3]))[0])
     assert Segmenter(network, **options).segment(frames, num_frames=6).labels.shape == (6, 3, 5)
     assert len(list(tmp_path.rglob("*.npy"))) == 12
+    with pytest.raises(UserError, match=r"6 frames of 60 tokens .* or --resolution, or leave out --grids$"):
+        Segmenter(network, grids=4, memory_gb=1e-4).segment(frames, num_frames=6)
     assert segmenter.open(torch.stack(frames[:1])).step(torch.stack(frames[:3])).shape == (3, 6, 10)
 
 
