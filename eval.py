@@ -29,6 +29,7 @@ from model.grids import GRIDS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
+from model.stability import OCTAVES, WHOLE
 from model.stream import ENGINES
 from model.upsampling import UPSAMPLING
 from utils import distributed
@@ -39,6 +40,7 @@ from utils.config import (
     Parser,
     add_network_arguments,
     check_resolution,
+    odd_int,
     positive_float,
     positive_int,
     threshold,
@@ -193,13 +195,6 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
     if unfit := [name for name in chosen if known and name not in known]:
         raise UserError(f"--protocol {unfit[0]}: --dataset {args.dataset} is scored by {', '.join(known)}")
     return chosen
-
-
-def odd_int(text: str) -> int:
-    number = positive_int(text)
-    if number % 2 == 0:
-        raise argparse.ArgumentTypeError(f"{text}: give an odd number, so that --tau is in their middle")
-    return number
 
 
 def cluster_bound(text: str) -> int | str:
@@ -477,11 +472,13 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
     keys += ("centring",) if args.centring != "none" else ()
     keys += tuple(key for key in ("thresholds", "grids") if getattr(args, key) > 1)
+    stable = {"stability": {"octaves": OCTAVES, "whole": WHOLE}} if args.thresholds > 1 else {}
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {
         "predictions": kinds,
         **fast,
+        **stable,
         **network.backbone.facet_settings(),
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
