@@ -198,13 +198,18 @@ def split_apart(labels: np.ndarray, units: CentredUnits, *, which: np.ndarray) -
 
 
 def _objects(tracks: np.ndarray) -> list[int]:
-    """The tracks (T, h, w) that live long and are large enough, by size, the largest, whatever it is, first."""
-    seen = np.stack([np.bincount(frame.ravel(), minlength=tracks.max() + 1) for frame in tracks])
-    seen[:, 0] = 0
-    sizes, frames = seen.sum(0), (seen > 0).sum(0)
-    whole = (frames >= max(APART_FRAMES, LIFE * len(tracks))) & (sizes >= SMALLEST * frames)
+    """The tracks (T, h, w) that can be objects, by size, the largest, whatever it is, first; 0 is none."""
+    sizes, whole = np.bincount(tracks.ravel()), lasting(tracks)
+    sizes[0] = 0
     order = np.argsort(-sizes, kind="stable")
     return [int(track) for place, track in enumerate(order) if sizes[track] and (place == 0 or whole[track])]
+
+
+def lasting(labels: np.ndarray) -> np.ndarray:
+    """Which labels (T, h, w) int >= 0 live long and are large enough to be objects: (number of labels,) bool."""
+    seen = np.stack([np.bincount(frame.ravel(), minlength=labels.max() + 1) for frame in labels])
+    sizes, frames = seen.sum(0), (seen > 0).sum(0)
+    return (frames >= max(APART_FRAMES, LIFE * len(labels))) & (sizes >= SMALLEST * frames)
 
 
 def follow_pieces(mask: np.ndarray, units: CentredUnits) -> np.ndarray:

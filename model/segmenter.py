@@ -23,9 +23,8 @@ from model.calibration import tau_for
 from model.centring import centre
 from model.grids import finer_features
 from model.network import SpatioTemporalNetwork
-from model.objects import find_objects
 from model.sketch import BLOCK
-from model.stability import around, most_stable
+from model.stability import around, most_stable, stable_objects
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
 from utils.clock import Clock
 from utils.device import autocast
@@ -48,10 +47,10 @@ MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and
 class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
     int32 object of every token, as `find_objects` makes them of the clusters, and unsure: (T, h, w) bool, the tokens
-    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with.
-    maps: labels at each threshold, the lowest first; with several, `segment` puts into `labels`, or `objects`, what is
-    most stable over them. cached: frames whose features came from the feature cache, so that the backbone's seconds are
-    not theirs."""
+    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with, the
+    middle one of several. maps: of `cluster`, labels at each threshold, the lowest first; `segment` makes of them what
+    is most stable, `objects` or `labels`, and empties it. cached: frames whose features came from the feature cache, so
+    that the backbone's seconds are not theirs."""
 
     labels: np.ndarray
     num_clusters: int
@@ -154,15 +153,14 @@ class Segmenter:
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
         found = self.cluster(features, grid, clock=clock)
         found.cached = self.cache.hits - before if self.cache else 0
-        with clock("objects"):
-            if self.objects is not None:
-                made = [find_objects(labels, features, **self.objects) for labels in found.maps]
-                found.objects, source = most_stable([objects for objects, _ in made])
-                found.unsure = np.stack([unsure for _, unsure in made])
-                found.unsure = np.take_along_axis(found.unsure, source[None].astype(np.intp), axis=0)[0]
-            elif self.thresholds > 1:
+        if self.objects is not None:
+            with clock("objects"):
+                found.objects, found.unsure = stable_objects(found.maps, features, **self.objects)
+        elif self.thresholds > 1:
+            with clock("stage 2"):
                 found.labels, _ = most_stable(found.maps)
                 found.num_clusters = int(found.labels.max()) + 1
+        found.maps.clear()
         found.seconds = dict(clock.seconds)
         return found
 
@@ -182,7 +180,7 @@ class Segmenter:
                 encoded = self._encode(batch)
                 if features is None:
                     if self.objects is not None or self.thresholds > 1:
-                        self._check_objects((num_frames, *encoded.shape[1:]))
+                        self._check_labels((num_frames, *encoded.shape[1:]))
                     features = self._room_for((num_frames, *encoded.shape[1:]))
                     grid = self.grid_size(*batch.shape[-2:])
                 features[done : done + len(encoded)] = encoded[: num_frames - done]
@@ -215,20 +213,18 @@ class Segmenter:
         windows = features.split(WINDOW)
 
         with clock("attention"):
-            stream = Stream(
-                self.network, context, grid=grid, tau=self.tau, engine=self.engine, samples=samples, clock=clock,
-            )  # fmt: skip
+            stream = Stream(self.network, context, grid=grid, engine=self.engine, samples=samples, clock=clock)
         tau, fits = self._find_at_some_tau(stream, windows, spare=spare)
         if not fits:
             raise UserError(
                 f"--tau {tau:g}: {sum(stream.counts)} clusters in the first {len(stream.kept)} of {len(windows)} "
-                + (f"windows at {self.thresholds} --thresholds" if self.thresholds > 1 else "windows")
-                + f", more than fit --memory_gb {self.memory / 1e9:g}; raise either"
+                f"windows, more than fit --memory_gb {self.memory / 1e9:g}; {self._mends('raise either')}"
             )
-        labels = torch.empty(self.thresholds, num_frames, tokens, dtype=torch.int32)
-        for index, (window, part) in enumerate(zip(windows, labels.split(WINDOW, 1), strict=True)):
-            part.copy_(stream.labels(index, window.to(self.device)))
-        maps = [part.view(num_frames, *grid).numpy() for part in labels]
+        maps = [np.empty((num_frames, *grid), dtype=np.int32) for _ in range(self.thresholds)]
+        for index, window in enumerate(windows):
+            found = stream.labels(index, window.to(self.device)).cpu().unflatten(2, grid).numpy()
+            for labels, part in zip(maps, found, strict=True):
+                labels[WINDOW * index : WINDOW * index + len(part)] = part
         middle = len(maps) // 2
         return Segmentation(maps[middle], stream.counts[middle], tau, dict(clock.seconds), maps=maps)
 
@@ -304,7 +300,7 @@ class Segmenter:
                 os.posix_fallocate(file.fileno(), 0, int(FLOAT_BYTES * np.prod(shape)))
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
-    def _check_objects(self, shape: tuple[int, int, int]) -> None:
+    def _check_labels(self, shape: tuple[int, int, int]) -> None:
         """Refuse a video of features (T, N, C) whose objects, or clusters at several thresholds, would not fit once the
         clustering's own memory is free."""
         num_frames, tokens, _ = shape
@@ -312,13 +308,19 @@ class Segmenter:
         each = (OBJECT_BYTES if self.objects is not None else CLUSTER_BYTES) + (self.thresholds - 1) * MAP_BYTES
         needed = (features if features <= self.memory / 2 else 0) + each * num_frames * tokens
         if needed > self.memory:
-            what = "objects" if self.objects is not None else "clusters"
-            mends = ["lower --resolution"] + (["give fewer --thresholds"] if self.thresholds > 1 else [])
-            mends += ["give --proposals clusters"] if self.objects is not None else []
+            what, mends = "clusters", ["raise it, lower --resolution"]
+            if self.objects is not None:
+                what, mends = "objects", [*mends, "give --proposals clusters"]
             raise UserError(
                 f"--memory_gb {self.memory / 1e9:g}: {what} of {num_frames} frames of {tokens} tokens need "
-                f"{1.05 * needed / 1e9:.2g}; raise it, {', or '.join(mends)}"
+                f"{1.05 * needed / 1e9:.2g}; {self._mends(*mends)}"
             )
+
+    def _mends(self, *mends: str) -> str:
+        """What to do where memory is short: these, and to do without options that take more of it."""
+        mends += ("give fewer --thresholds",) if self.thresholds > 1 else ()
+        mends += ("leave out --grids",) if self.grids > 1 else ()
+        return ", or ".join(mends)
 
     def _spare_bytes(self, shape: tuple[int, int, int], grid: tuple[int, int], num_key_frames: int) -> float:
         """What the budget leaves for what grows with a video: summaries of windows, and centres.
@@ -349,8 +351,8 @@ class Segmenter:
         if needed > self.memory:
             raise UserError(
                 f"--memory_gb {self.memory / 1e9:g}: {num_frames} frames of {tokens} tokens and {num_key_frames} key "
-                f"frames need {1.05 * needed / 1e9:.2g}; raise it, raise --ratio, or lower --max_key_frames or "
-                "--resolution" + (", or leave out --grids" if self.grids > 1 else "")
+                f"frames need {1.05 * needed / 1e9:.2g}; "
+                f"{self._mends('raise it, raise --ratio, or lower --max_key_frames or --resolution')}"
             )
         return self.memory - needed
 
@@ -378,9 +380,10 @@ class FrameStream:
         self.grid = segmenter.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
         self.stream = Stream(
-            segmenter.network, features, grid=self.grid, tau=segmenter.tau, engine=segmenter.engine,
+            segmenter.network, features, grid=self.grid, engine=segmenter.engine,
             samples=sample_tokens(features, features.shape[0] * features.shape[1]),
         )  # fmt: skip
+        self.stream.restart(segmenter.tau)
 
     @property
     def num_clusters(self) -> int:

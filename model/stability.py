@@ -4,13 +4,20 @@ The greedy passes of METHOD.md 5 depend on the order of rows, so that an object 
 one with what is behind it at the next. What is there at nearly all of them is no accident of one. (Regions that stay
 the same over many thresholds are an old idea: Matas, Chum, Urban, Pajdla, BMVC 2002; there of an image's brightness.)
 
-    stream.restart(*around(tau, 5))         # `model.stream`: clusters at each
-    labels, source = most_stable(maps)      # of the clusters, or of the objects made of them, at each
+    stream.restart(*around(tau, 5))                     # `model.stream`: clusters at each
+    labels, source = most_stable(maps)                  # of the clusters
+    objects, unsure = stable_objects(maps, features)    # of the objects made of them at each
 """
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from torch import Tensor
+
+from model.objects import find_objects, lasting
+from model.outlines import give_away
+from model.units import CentredUnits
 
 # From the lowest threshold to the highest, in powers of 2: half of one to each side. Closer together they are too much
 # alike; of twice as wide ones the highest make one of nearly everything.
@@ -56,28 +63,58 @@ def most_stable(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         labels (T, h, w) int32, 0 to their number - 1, none left out.
-        source (T, h, w) int16: the index of the map that each token has its label from.
+        source (T, h, w) int16: the index of the map whose label took each token, -1 where none did.
     """
     middle = len(maps) // 2
     scores = stability(maps)
-    tokens = [_tokens_of(labels) for labels in maps]
+    tokens = [_Tokens(labels) for labels in maps]
+    which = np.repeat(np.arange(len(maps)), [len(its) for its in scores])
+    label = np.concatenate([np.arange(len(its)) for its in scores])
     # Of equally stable ones first those of the middle map, so that maps that are alike give that one.
-    outwards = sorted(range(len(maps)), key=lambda which: abs(which - middle))
-    candidates = [(which, label) for which in outwards for label in range(len(scores[which]))]
-    candidates.sort(key=lambda candidate: -scores[candidate[0]][candidate[1]])
-    result = np.full(maps[middle].size, -1, dtype=np.int64)
-    source = np.full(maps[middle].size, middle, dtype=np.int16)
+    order = np.lexsort((label, which, abs(which - middle), -np.concatenate(scores)))
+    labels = np.full(maps[middle].size, -1, dtype=np.int32)
+    source = np.full(maps[middle].size, -1, dtype=np.int16)
     count = 0
-    for which, label in candidates:
-        mine = tokens[which][label]
-        free = mine[result[mine] < 0]
+    for place in order:
+        mine = tokens[which[place]][label[place]]
+        free = mine[labels[mine] < 0]
         if len(free) and len(free) >= WHOLE * len(mine):
-            result[free], source[free] = count, which
+            labels[free], source[free] = count, which[place]
             count += 1
-    left = result < 0
-    result[left] = count + maps[middle].ravel()[left]
-    labels = np.unique(result, return_inverse=True)[1].astype(np.int32)
+    for number in range(len(scores[middle])):
+        mine = tokens[middle][number]
+        left = mine[labels[mine] < 0]
+        if len(left):
+            labels[left] = count
+            count += 1
     return labels.reshape(maps[middle].shape), source.reshape(maps[middle].shape)
+
+
+def stable_objects(maps: list[np.ndarray], features: Tensor, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`find_objects` of clusters at several thresholds, and of these the most stable ones.
+
+    What none of them takes and is too small or too short-lived to be an object is given to what is around it, as
+    outlines are.
+
+    Args:
+        maps: (T, h, w) int >= 0 each, an odd number of them.
+        features, options: as `find_objects` takes them.
+
+    Returns:
+        As `find_objects` does. What is given away is unsure too.
+    """
+    made = [find_objects(labels, features, **options) for labels in maps]
+    if len(made) == 1:
+        return made[0]
+    labels, source = most_stable([objects for objects, _ in made])
+    unsure = np.zeros(labels.shape, dtype=bool)
+    for which, (_, doubt) in enumerate(made):
+        unsure |= doubt & (source == which)
+    crumbs = ~lasting(labels)
+    crumbs[labels[source >= 0]] = False
+    given = give_away(labels, crumbs, CentredUnits(features, labels.shape[1:]))
+    objects = np.unique(given, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+    return objects, unsure | (given != labels)
 
 
 def _best_ious(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +123,7 @@ def _best_ious(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarr
     (K,), (L,) float64, 0 where there are none. As only pairs that meet are looked at, memory grows with tokens alone.
     """
     sizes, other_sizes = np.bincount(one.ravel()), np.bincount(other.ravel())
-    pairs = (one * np.int64(len(other_sizes)) + other).ravel()
+    pairs = one.ravel().astype(np.int64) * len(other_sizes) + other.ravel()
     if len(sizes) * len(other_sizes) <= len(pairs):  # counted, which is quicker than sorted
         counts = np.bincount(pairs)
         pairs = np.flatnonzero(counts)
@@ -101,7 +138,13 @@ def _best_ious(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return best, other_best
 
 
-def _tokens_of(labels: np.ndarray) -> list[np.ndarray]:
-    """The tokens of each label, by their places in the flat map, rising."""
-    flat = labels.ravel()
-    return np.split(np.argsort(flat, kind="stable"), np.bincount(flat).cumsum()[:-1])
+class _Tokens:
+    """The tokens of each label of a map, by their places in the flat map, rising."""
+
+    def __init__(self, labels: np.ndarray):
+        flat = labels.ravel()
+        self.order = np.argsort(flat, kind="stable")
+        self.ends = np.append(0, np.bincount(flat).cumsum())
+
+    def __getitem__(self, label: int) -> np.ndarray:
+        return self.order[self.ends[label] : self.ends[label + 1]]

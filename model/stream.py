@@ -1,6 +1,7 @@
 """The clusters of one video, made window by window (METHOD.md 4, 5), by either engine.
 
-stream = Stream(network, key_features, grid=grid, samples=some_features, tau=1.0, engine=ENGINES["exact"])
+stream = Stream(network, key_features, grid=grid, samples=some_features, engine=ENGINES["exact"])
+stream.restart(1.0)             # the threshold, in nats, or several
 for window in windows:          # (n, N, C), usually three frames
     stream.step(window)         # stage 1; what is kept of a window hardly grows with the number of key frames
 stream.merge()                  # stage 2
@@ -69,13 +70,12 @@ class Stream:
         key_features: (F, N, C), of the frames that attention is paid to. They stay the same for the whole video.
         grid: (h, w), N = h * w.
         samples: (n, C) features of tokens of the video, see `sample_tokens`; the sketch is made to suit these.
-        tau: distance threshold, in nats; `restart` takes others.
         clock: adds up the seconds of each stage.
     """
 
     def __init__(
         self, network: SpatioTemporalNetwork, key_features: Tensor, *, grid: tuple[int, int], samples: Tensor,
-        tau: float, engine: Engine, clock: Clock | None = None,
+        engine: Engine, clock: Clock | None = None,
     ):  # fmt: skip
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.engine = network, grid, engine
@@ -85,10 +85,9 @@ class Stream:
         sampled = network.attention_rows(network.queries(samples), self.keys)
         self.sketch = fit_sketch(sampled, rank=engine.rank(len(order)), blocks=blocks)
         self.scratch, self.second_scratch = Scratch(), Scratch()
-        self.restart(tau)
 
     def restart(self, *taus: float) -> None:
-        """Forget all windows, to look at them with another threshold, in nats, or with several at once."""
+        """Begin, or forget all windows, to look at them with another threshold, in nats, or with several at once."""
         self.taus = [tau * self.engine.shrinkage for tau in taus]
         self.frames = 0  # seen so far
         self.found: list[list[Tensor]] = [[] for _ in taus]  # centres (K, S) of each window, or of all so far
@@ -110,11 +109,11 @@ class Stream:
                 some = diagonals(self.frames, len(features), self.grid, self.engine.row_stride).to(rows.device)
                 rows, view = rows[some], view and View(*(part[some] for part in view))
             view = view or view_rows(rows, self.sketch, scratch=self.scratch)
-            for found, tau in zip(self.found, self.taus, strict=True):
+            for place, tau in enumerate(self.taus):
                 near, _ = near_pairs(rows, view, self.sketch, tau=tau, coarse=self.rank // COARSE)
                 # Smoothing overwrites the logarithms of a view made in the same scratch: the last threshold may.
-                scratch = self.scratch if found is self.found[-1] else self.second_scratch
-                found.append(window_centres(rows, near, tau=tau, kinds=self.kinds, scratch=scratch))
+                scratch = self.scratch if place == len(self.taus) - 1 else self.second_scratch
+                self.found[place].append(window_centres(rows, near, tau=tau, kinds=self.kinds, scratch=scratch))
         self.frames += len(features)
 
     @property
@@ -153,11 +152,10 @@ class Stream:
             if view is None:
                 view = view_rows(self._attend(tokens), self.sketch, scratch=self.scratch)
             result = torch.empty(len(self.taus), len(tokens), dtype=torch.int64, device=tokens.device)
-            for labels, (centres,), centre_view in zip(result, self.found, self.centre_views, strict=True):
-                found, unsure = nearest(view, summary(centre_view, self.sketch, rank=view.rows.shape[1]))
+            for place, ((centres,), centre_view) in enumerate(zip(self.found, self.centre_views, strict=True)):
+                result[place], unsure = nearest(view, summary(centre_view, self.sketch, rank=view.rows.shape[1]))
                 if unsure.any():
-                    found[unsure] = assign(self._attend(tokens[unsure]), centres)
-                labels.copy_(found)
+                    result[place, unsure] = assign(self._attend(tokens[unsure]), centres)
             return result.unflatten(1, frames)
 
     def _attend(self, tokens: Tensor) -> Tensor:
