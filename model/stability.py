@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from model.objects import find_objects, lasting
+from model.objects import find_objects, lasting, merge_alike
 from model.outlines import give_away
 from model.units import CentredUnits
 
@@ -90,20 +90,22 @@ def most_stable(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return labels.reshape(maps[middle].shape), source.reshape(maps[middle].shape)
 
 
-def stable_objects(maps: list[np.ndarray], features: Tensor, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+def stable_objects(
+    maps: list[np.ndarray], features: Tensor, *, max_objects: int | None = None, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """`find_objects` of clusters at several thresholds, and of these the most stable ones.
 
     What none of them takes and is too small or too short-lived to be an object is given to what is around it, as
-    outlines are.
+    outlines are. Where there are more than `max_objects` then, those that touch are merged again.
 
     Args:
         maps: (T, h, w) int >= 0 each, an odd number of them.
-        features, options: as `find_objects` takes them.
+        features, max_objects, options: as `find_objects` takes them.
 
     Returns:
         As `find_objects` does. What is given away is unsure too.
     """
-    made = [find_objects(labels, features, **options) for labels in maps]
+    made = [find_objects(labels, features, max_objects=max_objects, **options) for labels in maps]
     if len(made) == 1:
         return made[0]
     labels, source = most_stable([objects for objects, _ in made])
@@ -112,9 +114,12 @@ def stable_objects(maps: list[np.ndarray], features: Tensor, **options: Any) -> 
         unsure |= doubt & (source == which)
     crumbs = ~lasting(labels)
     crumbs[labels[source >= 0]] = False
-    given = give_away(labels, crumbs, CentredUnits(features, labels.shape[1:]))
-    objects = np.unique(given, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
-    return objects, unsure | (given != labels)
+    units = CentredUnits(features, labels.shape[1:])
+    objects = give_away(labels, crumbs, units)
+    unsure |= objects != labels
+    if max_objects and len(np.unique(objects)) > max_objects:
+        objects = merge_alike(objects, units, most=max_objects)
+    return np.unique(objects, return_inverse=True)[1].reshape(labels.shape).astype(np.int32), unsure
 
 
 def _best_ious(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -163,7 +163,7 @@ def test_doubt_comes_from_where_labels_do(monkeypatch):
 
     monkeypatch.setattr("model.stability.find_objects", with_doubt)
     objects, unsure = stable_objects(maps, features_like(maps[0]), split=False, max_objects=7)
-    assert given == [{"split": False, "max_objects": 7}] * 3
+    assert given == [{"max_objects": 7, "split": False}] * 3
     labels, source = most_stable(maps)
     assert same_partition(objects, labels)
     assert same_partition(objects, maps[0])
@@ -174,7 +174,7 @@ def test_doubt_comes_from_where_labels_do(monkeypatch):
 def test_crumbs_go_to_what_is_around_them(monkeypatch):
     """What no label takes: three tokens a frame beside label 1, which they look like, join it, and are unsure; as many
     as can be an object stay one."""
-    monkeypatch.setattr("model.stability.find_objects", lambda labels, features: (labels, np.zeros(labels.shape, bool)))
+    monkeypatch.setattr("model.stability.find_objects", lambda labels, *_, **__: (labels, np.zeros(labels.shape, bool)))
     for rows, stays in ((3, False), (4, True)):
         crumb = np.zeros((4, rows, 12), dtype=bool)
         crumb[:, :, 6] = True
@@ -195,6 +195,17 @@ def test_crumbs_go_to_what_is_around_them(monkeypatch):
     small = np.where(np.arange(12) == 6, 2, last[:, :3]).astype(np.int32)  # a label that one of the maps has stays
     monkeypatch.setattr("model.stability.most_stable", lambda maps: (small, np.zeros(small.shape, dtype=int)))
     np.testing.assert_array_equal(stable_objects([small] * 3, features_like(first[:, :3]))[0], small)
+
+
+@pytest.mark.parametrize(("most", "left"), [(None, 6), (6, 6), (4, 4), (1, 1)])
+def test_no_more_objects_than_allowed_are_left(monkeypatch, most, left):
+    """Six stripes that look different, the same at all thresholds."""
+    monkeypatch.setattr("model.stability.find_objects", lambda labels, *_, **__: (labels, np.zeros(labels.shape, bool)))
+    stripes = np.broadcast_to(np.arange(12, dtype=np.int32) // 2, (4, 6, 12)).copy()
+    features = torch.eye(6)[torch.from_numpy(stripes).long()].flatten(1, 2)
+    objects, unsure = stable_objects([stripes] * 3, features, max_objects=most)
+    assert np.unique(objects).tolist() == list(range(left))
+    assert not unsure.any()
 
 
 def test_segments_are_the_most_stable_of_objects_or_of_clusters(tiny_weights):
