@@ -15,7 +15,7 @@ from torch import Tensor
 from model.clustering import symmetric_kl
 from model.network import SpatioTemporalNetwork
 
-# About the share that tau = 1 cuts on train_clips at s = 4.75, with ten to twelve clusters a clip (README).
+# About the share that tau = 1 cuts on train_clips at s = 4.75, with ten to twelve clusters a clip (assets/results.md).
 SHARE = 0.16
 QUANTILES = (0.05, SHARE, 0.5)
 LEAST = 1e-4  # nats: smaller distances, as of a block that has learned nothing, are rounding

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor
 
 from model.outlines import find_outlines, give_away
 from model.units import CentredUnits, Neighbourhood
@@ -40,14 +39,14 @@ NEVER = np.iinfo(np.int32).max  # absence of two that are in a frame together
 
 
 def find_objects(
-    labels: np.ndarray, features: Tensor, *, outlines: bool = True, merge: bool = True, split: bool = True,
+    labels: np.ndarray, units: CentredUnits, *, outlines: bool = True, merge: bool = True, split: bool = True,
     max_objects: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Labels of objects from labels of clusters, of a whole video.
 
     Args:
         labels: (T, h, w) int cluster of every token, >= 0.
-        features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
+        units: of what the last block sees, (T, h*w, C); read a frame at a time.
         outlines, merge, split: whether to give away outlines, and to do either of the others. Flicker is dropped in any
             case. In fewer than `APART_FRAMES` frames nothing is split.
         max_objects: merging goes on until there are so many at most, or MERGED_SHARE of that where splitting follows,
@@ -57,7 +56,6 @@ def find_objects(
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
         (T, h, w) bool, the tokens given away: what they show is part of two things, see `model.upsampling.guided`.
     """
-    units = CentredUnits(features, labels.shape[1:])
     unsure = np.zeros(labels.shape, dtype=bool)
     if outlines:
         given = give_away(labels, find_outlines(labels), units)

@@ -100,12 +100,14 @@ def stable_objects(
 
     Args:
         maps: (T, h, w) int >= 0 each, an odd number of them.
-        features, max_objects, options: as `find_objects` takes them.
+        features: (T, h*w, C) what the last block sees, in memory or mapped from disk; read a frame at a time.
+        max_objects, options: as `find_objects` takes them.
 
     Returns:
         As `find_objects` does. What is given away is unsure too.
     """
-    made = [find_objects(labels, features, max_objects=max_objects, **options) for labels in maps]
+    units = CentredUnits(features, maps[0].shape[1:])
+    made = [find_objects(labels, units, max_objects=max_objects, **options) for labels in maps]
     if len(made) == 1:
         return made[0]
     labels, source = most_stable([objects for objects, _ in made])
@@ -114,7 +116,6 @@ def stable_objects(
         unsure |= doubt & (source == which)
     crumbs = ~lasting(labels)
     crumbs[labels[source >= 0]] = False
-    units = CentredUnits(features, labels.shape[1:])
     objects = give_away(labels, crumbs, units)
     unsure |= objects != labels
     if max_objects and len(np.unique(objects)) > max_objects:

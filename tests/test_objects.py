@@ -58,8 +58,8 @@ def test_of_too_many_the_most_alike_that_touch_become_one():
     assert len(np.unique(merge_alike(labels, units, most=1))) == 1
     # 0.6 of those wanted where splitting follows.
     for wanted, left, all_left in ((None, 4, 4), (5, 3, 4), (3, 2, 3), (1, 1, 1)):
-        assert len(np.unique(find_objects(labels, units.features, max_objects=wanted)[0])) == left
-        assert len(np.unique(find_objects(labels, units.features, split=False, max_objects=wanted)[0])) == all_left
+        assert len(np.unique(find_objects(labels, units, max_objects=wanted)[0])) == left
+        assert len(np.unique(find_objects(labels, units, split=False, max_objects=wanted)[0])) == all_left
 
 
 def test_what_never_touches_is_not_merged_however_many_are_wanted():
@@ -172,14 +172,14 @@ def test_whole_objects_of_a_video():
     """Two of a kind, each of two parts, before a background: two clusters too many and one too few."""
     labels = video(["000000000000 011000000110 022000000220 000000000000"] * 6)
     labels[3, 1, 1] = 0  # for a moment
-    features = features_of(labels, [[8.0, 5, 5], [10, 5.2, 5], [10, 4.8, 5]])  # alike but for what they have in common
-    found, unsure = find_objects(labels, features, outlines=False)
+    units = units_of(labels, [[8.0, 5, 5], [10, 5.2, 5], [10, 4.8, 5]])  # alike but for what they have in common
+    found, unsure = find_objects(labels, units, outlines=False)
     assert not unsure.any()
     expected = video(["000000000000 011000000220 011000000220 000000000000"] * 6)
     assert same_partition(found, expected)
     assert found.dtype == np.int32
     counts = {
-        (merge, split): find_objects(labels, features, outlines=False, merge=merge, split=split)[0].max() + 1
+        (merge, split): find_objects(labels, units, outlines=False, merge=merge, split=split)[0].max() + 1
         for merge in (False, True)
         for split in (False, True)
     }
@@ -191,18 +191,18 @@ def test_outlines_are_no_objects():
     """A thing with a ring around it that looks more like what is behind it."""
     rows = "0000000000 0002222000 0021111200 0021111200 0021111200 0002222000 0000000000"
     labels = video([rows] * 4)
-    features = features_of(labels, [[-1.0, 1], [1, 0.9], [-0.9, 1]])
-    found, unsure = find_objects(labels, features)
+    units = units_of(labels, [[-1.0, 1], [1, 0.9], [-0.9, 1]])
+    found, unsure = find_objects(labels, units)
     assert same_partition(found, video([rows.replace("2", "0")] * 4))
     assert (unsure == (labels == 2)).all()
-    kept, sure = find_objects(labels, features, outlines=False, merge=False, split=False)
+    kept, sure = find_objects(labels, units, outlines=False, merge=False, split=False)
     assert same_partition(kept, labels)
     assert not sure.any()
 
 
 def test_a_background_in_two_pieces_stays_one():
     labels = video([" ".join(["000011110000"] * 6)] * 6)
-    assert same_partition(find_objects(labels, features_of(labels, [[-1.0, 0], [1, 0]]))[0], labels)
+    assert same_partition(find_objects(labels, units_of(labels, [[-1.0, 0], [1, 0]]))[0], labels)
 
 
 def test_border_ratio():
@@ -223,11 +223,12 @@ volumes = hnp.arrays(np.int64, shapes, elements=st.integers(0, 3))
 def test_objects_of_any_labels(labels, random):
     """Every token has one, numbers have no gaps, and how clusters are numbered does not matter."""
     features = torch.from_numpy(np.random.default_rng(0).normal(size=(len(labels), labels[0].size, 3)))
-    found, unsure = find_objects(labels, features)
+    units = CentredUnits(features, labels.shape[1:])
+    found, unsure = find_objects(labels, units)
     assert found.shape == unsure.shape == labels.shape
     assert np.unique(found).tolist() == list(range(found.max() + 1))
     renumbered = np.array(random.sample(range(7), 4))[labels]
-    same, same_unsure = find_objects(renumbered, features)
+    same, same_unsure = find_objects(renumbered, units)
     assert same_partition(found, same)
     assert (unsure == same_unsure).all()
 

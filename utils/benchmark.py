@@ -42,6 +42,7 @@ from model.objects import find_objects
 from model.proposals import by_objectness, rank
 from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
 from model.stream import ENGINES
+from model.units import CentredUnits
 from model.upsampling import guided
 from utils.clock import Clock
 from utils.config import (
@@ -196,7 +197,7 @@ def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames:
     else:
         found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"):
-        objects, unsure = find_objects(found.labels, features)
+        objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
         for index, frame in enumerate(prefetch(read_frames(args, num_frames))):
