@@ -1,0 +1,49 @@
+"""What the README and the pages in assets/ point to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "assets").glob("*.md"))]
+SOURCES = [ROOT / "train.py", ROOT / "eval.py", ROOT / "tests/benchmark_scoring.py",
+           *(path for room in ("data", "utils") for path in (ROOT / room).glob("*.py"))]  # fmt: skip
+OTHERS = {"--help", "--requeue", "--signal", "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint",
+          "--signals-to-handle"}  # fmt: skip
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        goal = page.parent / file if file else page
+        assert goal.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(goal), f"{page.name}: {target}"
+
+
+@each_page
+def test_flags_are_known(page: Path):
+    """Every --flag that a page names is one of a program here, or of Slurm and torchrun."""
+    added = re.compile(r'\w\(\s*"(--\w+)"')
+    known = OTHERS.union(*(added.findall(source.read_text()) for source in SOURCES))
+    known |= {f"--no-{flag[2:]}" for flag in known}
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text()))
+    assert named
+    assert named <= known, f"{page.name}: {sorted(named - known)}"
+
+
+@each_page
+def test_files_in_code_marks_exist(page: Path):
+    """`model/attention.py` and the like, configs, and tests."""
+    for file in re.findall(r"`((?:model|data|utils|configs|tests)/[\w/]+\.\w+)`", page.read_text()):
+        assert (ROOT / file).exists(), f"{page.name}: {file}"
