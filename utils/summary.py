@@ -158,8 +158,9 @@ def draw(rows: list[Row], picture: Path) -> Any:
     quality.set_ylim(bottom=0)
     cost.stackplot(pixels, [[row.seconds[name] for row in rows] for name in STAGES], labels=STAGES, alpha=0.8)
     cost.set_ylabel("seconds a frame")
+    sizes = ["x".join(map(str, row.settings["resolution"])) for row in rows]
     for axis in (quality, cost):
-        axis.set_xticks(pixels, ["x".join(map(str, row.settings["resolution"])) for row in rows], rotation=20)
+        axis.set_xticks(pixels, sizes, rotation=45, ha="right")
         axis.set_xlabel("resolution")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
