@@ -46,7 +46,7 @@ def find_objects(
 
     Args:
         labels: (T, h, w) int cluster of every token, >= 0.
-        units: of what the last block sees, (T, h*w, C); read a frame at a time.
+        units: of the video's tokens, made a frame at a time, on the grid of labels.
         outlines, merge, split: whether to give away outlines, and to do either of the others. Flicker is dropped in any
             case. In fewer than `APART_FRAMES` frames nothing is split.
         max_objects: merging goes on until there are so many at most, or MERGED_SHARE of that where splitting follows,
@@ -55,7 +55,12 @@ def find_objects(
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
         (T, h, w) bool, the tokens given away: what they show is part of two things, see `model.upsampling.guided`.
+
+    Raises:
+        ValueError: units are of another grid.
     """
+    if tuple(units.grid) != labels.shape[1:]:
+        raise ValueError(f"labels are on a grid {labels.shape[1:]}, units on {tuple(units.grid)}")
     unsure = np.zeros(labels.shape, dtype=bool)
     if outlines:
         given = give_away(labels, find_outlines(labels), units)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def columns_of(name):
-    """Of a table in assets/, to which the commands of the README append."""
+    """Of a table in assets/, to which the commands beside it append."""
     with (ROOT / "assets" / name).open() as file:
         return next(csv.reader(file))
 

@@ -304,7 +304,7 @@ def test_fast_engine_by_its_definition(tiny_weights):
 
 
 def test_what_fast_is():
-    """As the README has it."""
+    """As the page of results has it."""
     assert ENGINES["fast"] == Engine(ranks=(128, 128), key_pool=3, shrinkage=0.77, row_stride=3)
 
 

@@ -1,6 +1,7 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -198,6 +199,12 @@ def test_outlines_are_no_objects():
     kept, sure = find_objects(labels, units, outlines=False, merge=False, split=False)
     assert same_partition(kept, labels)
     assert not sure.any()
+
+
+def test_units_of_another_grid_are_refused():
+    labels = np.zeros((2, 3, 4), dtype=int)
+    with pytest.raises(ValueError, match=r"\(3, 4\), units on \(4, 3\)"):
+        find_objects(labels, CentredUnits(torch.zeros(2, 12, 2), (4, 3)))
 
 
 def test_a_background_in_two_pieces_stays_one():

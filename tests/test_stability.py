@@ -155,15 +155,17 @@ def test_doubt_comes_from_where_labels_do(monkeypatch):
     """Of three maps with doubts of their own; the last has the only whole object, the middle one another."""
     maps = half_planes([6, 9, 6])
     doubts = [np.arange(maps[0].size).reshape(maps[0].shape) % 3 == place for place in range(3)]
-    given = []
+    given, seen = [], []
 
-    def with_doubt(labels, features, **options):
+    def with_doubt(labels, units, **options):
         given.append(options)
+        seen.append(units)
         return labels, doubts[len(given) - 1]
 
     monkeypatch.setattr("model.stability.find_objects", with_doubt)
     objects, unsure = stable_objects(maps, features_like(maps[0]), split=False, max_objects=7)
     assert given == [{"max_objects": 7, "split": False}] * 3
+    assert all(units is seen[0] for units in seen)  # made once
     labels, source = most_stable(maps)
     assert same_partition(objects, labels)
     assert same_partition(objects, maps[0])
