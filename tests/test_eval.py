@@ -327,7 +327,7 @@ def test_videos_are_shared_out_evenly(lengths, processes):
     assert max(loads) - min(loads) <= max(lengths, default=0)
 
 
-def test_real_video_reaches_the_figures_of_the_readme(shared, tmp_path, run_eval):
+def test_real_video_has_the_clusters_and_j_once_measured(shared, tmp_path, run_eval):
     """car-shadow, training-free: 7 clusters and J 76.9 where it was measured; rounding moves them a little."""
     weights = shared / "weights/dinov2_vits14_fp16.pth"
     run_eval("--config", ROOT / "configs/dev8_dinov2_s14.yaml", "--davis_path", shared / "data/davis17_dev",
