@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import eval as eval_program
+import train
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "assets").glob("*.md"))]
 SOURCES = [ROOT / "train.py", ROOT / "eval.py", ROOT / "tests/benchmark_scoring.py",
@@ -39,6 +42,15 @@ def test_flags_are_known(page: Path):
     known |= {f"--no-{flag[2:]}" for flag in known}
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text()))
     assert named <= known, f"{page.name}: {sorted(named - known)}"
+
+
+@each_page
+def test_launchers_take_the_flags_they_are_given(page: Path):
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    for name, rest in re.findall(r"(start_rgb|start_eval|train|eval)\.(?:sh|py) ([^`\n#]*)", text):
+        parser = (train if name in ("start_rgb", "train") else eval_program).make_parser()
+        named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", rest))
+        assert named <= set(parser._option_string_actions), f"{page.name}: {name} {rest}"
 
 
 @each_page
