@@ -16,6 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
+
+# isort: split
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -31,7 +34,7 @@ from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
 from model.stability import OCTAVES, WHOLE
 from model.stream import ENGINES
-from model.upsampling import UPSAMPLING
+from model.upsampling import UPSAMPLING, at_pixels
 from utils import distributed
 from utils.checkpoint import file_hash, load_checkpoint
 from utils.clock import Clock
@@ -291,7 +294,8 @@ def predict(
         scores = score_of(labels)
         proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
         with clock("write"):
-            pixels = pixel_labels(args, video, labels, found.unsure, device)
+            frames = prefetch(video.read())
+            pixels = at_pixels(labels, frames, found.unsure, how=args.upsampling, device=device)
             maps = label_maps(clock.iterate("upsample", pixels), proposals)
             results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
         found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
@@ -313,17 +317,6 @@ def predict(
             f"--tau {args.tau:g}: {wanted} in {len(moved)} of {len(mine)} videos, such as {moved[0]}; another was "
             "chosen for these (stats/ has it; --clusters any keeps it)", file=sys.stderr, flush=True,
         )  # fmt: skip
-
-
-def pixel_labels(
-    args: argparse.Namespace, video: Video, labels: np.ndarray, unsure: np.ndarray | None, device: torch.device
-) -> Iterator[np.ndarray]:
-    """Labels of tokens (T, h, w), some of them perhaps unsure, at the pixels of each frame: (H, W) int32."""
-    upsample = UPSAMPLING[args.upsampling]
-    unsure = np.zeros(labels.shape, dtype=bool) if unsure is None else unsure  # of clusters none are
-    for tokens, doubt, frame in zip(labels, unsure, prefetch(video.read()), strict=True):
-        tokens, doubt = (torch.from_numpy(values).to(device) for values in (tokens, doubt))
-        yield upsample(tokens.long(), frame.to(device), doubt).cpu().numpy()
 
 
 def label_maps(pixels: Iterable[np.ndarray], proposals: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

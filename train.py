@@ -13,6 +13,9 @@ import itertools
 import sys
 from pathlib import Path
 
+import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
+
+# isort: split
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader

@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.sprites_render import render_sequence
+from utils import threads
 from utils.errors import UserError, run_main
 from utils.folders import check_writable
 from utils.png import MAX_INDEXED, leftovers, palette, read_label_png, replacing, write_label_png
@@ -205,7 +206,7 @@ def _locked(root: Path) -> Iterator[None]:
 def _render_all(root: Path, names: list[str], parameters: dict, workers: int | None) -> Iterator[tuple[str, int]]:
     """Write videos in any order; yield (name, checksum) as they are done."""
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = threads.cpus()
     workers = min(workers, len(names))
     if workers <= 1:
         yield from ((name, _write_video(root, name, parameters)) for name in names)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.parallel import each
+from utils.parallel import each, on_one_core
 from utils.scratch import Scratch
 
 LEAF, GROUP = 12, 256  # rows, on average, whose neighbourhoods are made from one, and from one for these together
@@ -190,6 +190,10 @@ def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) 
     kinds: how many columns there are of each, one kind after the other; None for a single one, which bounds nothing.
     """
     kinds = kinds or [rows.shape[1]]
+    return on_one_core(lambda: _greedy_leaders(rows, tau=tau, kinds=kinds), device=rows.device)
+
+
+def _greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int]) -> list[Tensor]:
     sums = torch.stack(each(lambda part: part.sum(-1), rows.split(kinds, 1), device=rows.device), 1)
     # As `safe_log` cuts every column below, so the sum of a kind that a row does not attend to.
     log_sums = sums.add(

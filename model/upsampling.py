@@ -9,9 +9,14 @@ q = a . I + b, by ridge regression in a square window; it is fitted at a low res
 (He, Sun, arXiv 1505.00996).
 """
 
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from utils.parallel import ahead
 
 CELL = 6  # pixels a token takes along each side where coefficients are fitted
 RADIUS = 8  # of the window, in these pixels: a token and a third to each side
@@ -20,6 +25,7 @@ AT_ONCE = 4  # labels that coefficients are fitted for together, so that memory 
 # Membership of a token that shows a part of two things. Of 0, 0.15, 0.3 and 0.6 the middle two did best on dev-8, by
 # half a point of J&F, and no worse than others on the training videos of Sprites.
 UNSURE = 0.3
+FRAMES_AT_ONCE = 6  # on a CPU, by as many cores; more are hardly sooner and take as much more memory
 HALF = 2  # coefficients are applied at a resolution so many times lower than the frame's
 
 
@@ -68,6 +74,26 @@ def _resize(values: Tensor, like: Tensor) -> Tensor:
 
 
 UPSAMPLING = {"guided": guided, "nearest": nearest}
+
+
+def at_pixels(
+    labels: np.ndarray, frames: Iterable[Tensor], unsure: np.ndarray | None = None, *, how: str, device: torch.device
+) -> Iterator[np.ndarray]:
+    """Yield labels of tokens at the pixels of each frame in order, (H, W) int32; on a CPU some frames ahead.
+
+    Args:
+        labels: (T, h, w) int >= 0.
+        frames: T tensors (3, H, W) uint8 RGB.
+        unsure: (T, h, w) bool, see `guided`; None for none.
+        how: a key of `UPSAMPLING`.
+    """
+    unsure = np.zeros(labels.shape, dtype=bool) if unsure is None else unsure
+
+    def upsample(piece: tuple[np.ndarray, np.ndarray, Tensor]) -> np.ndarray:
+        tokens, doubt = (torch.from_numpy(part).to(device) for part in piece[:2])
+        return UPSAMPLING[how](tokens.long(), piece[2].to(device), doubt).cpu().numpy()
+
+    yield from ahead(upsample, zip(labels, unsure, frames, strict=True), device=device, at_once=FRAMES_AT_ONCE)
 
 
 def fit_linear(targets: Tensor, guide: Tensor, *, radius: int, ridge: float) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,11 @@
 """The benchmarks start and measure something: a smoke test, not a timed one."""
 
 import csv
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,16 +56,76 @@ def test_benchmark_of_inference(tmp_path):
         "--repeats",
         "1",
     ]
-    command += ["--num_frames", "12", "--ratio", "3", "--csv", tmp_path / "out.csv"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    command += ["--num_frames", "12", "--ratio", "3", "--csv", tmp_path / "out.csv", "--neighbour"]
+    environment = os.environ | {"STARTED_BY": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    assert not processes_with(f"STARTED_BY={tmp_path}")  # the neighbours least of all
     assert "exact gives 100.000 % of the tokens the label that plain gives" in done.stdout
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["engine"] for row in rows] == ["plain", "exact", "fast"]
+    ours = [name for engine in ("exact", "fast")
+            for name in (engine, benchmark.BESIDE.format(engine), benchmark.RATIO.format(engine))]  # fmt: skip
+    assert [row["engine"] for row in rows] == ["plain", *ours]
     assert list(rows[0]) == columns_of("benchmark.csv")
     assert {row["key_frames"] for row in rows} == {"4"}
-    assert all(float(row["backbone"]) > 0 and float(row["peak_gb"]) > 0 for row in rows)
+    assert all(float(row["backbone"]) > 0 for row in rows)
+    assert all((float(row["peak_gb"] or 0) > 0) == (not row["engine"].endswith("quiet")) for row in rows)
+
+
+def processes_with(entry):
+    """Numbers of the processes that have `entry` in their environment; where the system tells."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if entry.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def gone(pid):
+    """Whether a process ends within seconds."""
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_neighbour_has_a_session_of_its_own_and_ends_with_the_measurement():
+    with pytest.raises(ZeroDivisionError), benchmark.busy_neighbour() as neighbour:
+        assert os.getsid(neighbour.pid) == neighbour.pid != os.getsid(0)
+        assert neighbour.poll() is None
+        raise ZeroDivisionError
+    assert neighbour.poll() == -signal.SIGKILL
+    assert gone(neighbour.pid)
+
+
+STARTER = """
+import os, signal, subprocess, sys
+process = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], start_new_session=True)
+print(process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_neighbour_ends_with_a_benchmark_that_is_killed():
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER, benchmark.SPIN], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert gone(int(done.stdout))
+
+
+def test_ratios_of_a_stage_that_took_no_time_are_left_out():
+    quiet = dict.fromkeys(STAGES, 2.0) | {"decode": 0.0, "clustering / backbone": 1.0, "peak_gb": 1.0, "frames": 3}
+    row = benchmark.ratios("x", quiet, quiet | {"objects": 3.0})
+    assert (row["decode"], row["objects"], row["write"]) == ("", 1.5, 1.0)
+    assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
 
 
 def test_benchmark_of_training(tmp_path):

@@ -3,7 +3,7 @@ import multiprocessing
 import pytest
 import torch
 
-from utils.parallel import each
+from utils.parallel import ahead, each, on_one_core
 
 CPU = torch.device("cpu")
 
@@ -31,6 +31,58 @@ def test_results_come_in_order_and_each_piece_has_one_core(threads):
 def test_pieces_of_a_piece(threads):
     found = each(lambda piece: sum(each(lambda part: part * piece, range(4), device=CPU)), range(5), device=CPU)
     assert found == [0, 6, 12, 18, 24]
+
+
+def test_what_is_short_is_computed_by_one_core(threads):
+    assert on_one_core(torch.get_num_threads, device=CPU) == 1
+    assert torch.get_num_threads() == threads
+    assert each(lambda _: on_one_core(torch.get_num_threads, device=CPU), range(2), device=CPU) == [1, 1]
+
+
+def test_results_ahead_come_in_order_and_pieces_are_asked_for_as_needed(threads):
+    asked = []
+
+    def pieces():
+        for piece in range(20):
+            asked.append(piece)
+            yield piece
+
+    def work(piece):
+        assert torch.get_num_threads() == 1
+        assert not torch.is_grad_enabled()
+        return piece * piece
+
+    for number, found in enumerate(ahead(work, pieces(), device=CPU, at_once=3)):
+        assert found == number * number
+        assert len(asked) <= number + 3
+    assert len(asked) == 20
+
+
+def test_an_error_ahead_comes_up_in_its_place_and_nothing_is_begun_after_it(threads):
+    begun = []
+
+    def work(piece):
+        begun.append(piece)
+        return 6 // (2 - piece)
+
+    results = ahead(work, range(100), device=CPU, at_once=4)
+    assert [next(results), next(results)] == [3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    count = len(begun)
+    assert count <= 6
+    assert each(len, ["a", "bb"], device=CPU) == [1, 2]  # all threads are free again
+    assert len(begun) == count
+
+
+def test_closing_early_begins_nothing_more(threads):
+    begun = []
+    results = ahead(begun.append, range(100), device=CPU, at_once=4)
+    next(results)
+    results.close()
+    count = len(begun)
+    each(len, ["a"] * threads, device=CPU)
+    assert len(begun) == count <= 5
 
 
 def test_an_error_comes_up_when_all_are_done(threads):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.upsampling import UPPER, box_mean, fit_linear, guided, nearest, solve_symmetric
+from model.upsampling import UPPER, UPSAMPLING, at_pixels, box_mean, fit_linear, guided, nearest, solve_symmetric
 
 
 def random(*shape, seed=0):
@@ -117,3 +117,27 @@ def test_pixels_of_an_unsure_token_go_to_the_label_of_their_colour():
     assert wrong[2] < 0.8 * wrong[0]
     assert (nearest(tokens, frame, unsure) == nearest(tokens, frame)).all()
     assert (guided(tokens, frame, torch.ones(6, 10) > 0) == guided(tokens, frame)).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("how", UPSAMPLING)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_frames_side_by_side_are_as_one_after_the_other(how, threads):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, (9, 6, 10)).astype(np.int32)
+    unsure = generator.random(labels.shape) < 0.2
+    frames = [disk(centre=(44, 40 + 8 * time))[0] for time in range(len(labels))]
+    expected = [
+        UPSAMPLING[how](torch.from_numpy(tokens).long(), frame, torch.from_numpy(doubt))
+        for tokens, frame, doubt in zip(labels, frames, unsure, strict=True)
+    ]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = list(at_pixels(labels, iter(frames), unsure, how=how, device=torch.device("cpu")))
+        sure = list(at_pixels(labels, frames, how=how, device=torch.device("cpu")))
+        with pytest.raises(ValueError, match="shorter"):
+            list(at_pixels(labels, frames[:-1], how=how, device=torch.device("cpu")))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found, torch.stack(expected))
+    assert np.array_equal(sure, found) == (how == "nearest")

@@ -4,11 +4,13 @@
     python -m utils.benchmark --basepath DIR_OF_FRAMES --backbone vit_small_patch14_dinov2.lvd142m --dino_path W.pth \
         --resolution 336 672 --num_frames 70 --csv results/benchmark.csv
     python -m utils.benchmark --sweep tokens frames key_frames --engines exact fast --picture growth.png
+    python -m utils.benchmark --neighbour --engines exact fast     # and beside a process that keeps one core busy
 
 Each measurement has a process of its own, so that peak memory is its own; it warms up on six frames and reports
 medians. Frames are decoded on the same cores while the backbone works, as in use; `decode` is what it waits for them.
 A video shorter than --num_frames is played forth and back. `plain` is `model.plain`: METHOD.md 4 and 5 word
-by word, `plain64` the same in float64.
+by word, `plain64` the same in float64. With `--neighbour` each run of another engine is followed by one beside a busy
+process, in a session of its own as that of another user; the row of ratios says how many times longer a stage took.
 
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
 """
@@ -17,11 +19,15 @@ import argparse
 import copy
 import csv
 import itertools
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,7 +49,7 @@ from model.proposals import by_objectness, rank
 from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.units import CentredUnits
-from model.upsampling import guided
+from model.upsampling import at_pixels
 from utils.clock import Clock
 from utils.config import (
     DEFAULT_TEMPERATURE,
@@ -64,6 +70,9 @@ WARM_UP = 6  # frames
 HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
 PLAIN = {"plain": torch.float32, "plain64": torch.float64}
 OURS = ("attention", "stage 1", "stage 2", "assign")
+BESIDE, RATIO = "{} beside a busy neighbour", "{} beside it / quiet"  # rows of an engine, so named in its column
+# It ends with the process that started it, however that ends.
+SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10**6): pass"
 SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key_frames": (0.25, 0.5, 1.0, 2.0)}
 
 
@@ -71,6 +80,8 @@ def main() -> None:
     args = make_parser().parse_args()
     if args.picture and not args.sweep:
         raise UserError(f"--picture {args.picture}: shows growth; name what is to grow with --sweep")
+    if args.picture and args.neighbour:
+        raise UserError("--neighbour: has no place in --picture; leave one of them out")
     for flag in ("csv", "picture"):
         if path := getattr(args, flag):
             check_writable(path.parent, flag=f"--{flag}")
@@ -80,12 +91,12 @@ def main() -> None:
     rows, labels = [], {}
     for swept, point in points:
         for engine in args.engines:
-            row, found = in_own_process(point, engine)
-            rows.append({"sweep": swept, **row})
-            labels[engine] = found
-            print_row(rows[-1], first=len(rows) == 1)
-            if args.csv:
-                write_csv(args.csv, rows[-1:])
+            measured, labels[engine] = in_own_process(point, engine)
+            for row in measured:
+                rows.append({"sweep": swept, **row})
+                print_row(rows[-1], first=len(rows) == 1)
+                if args.csv:
+                    write_csv(args.csv, rows[-1:])
         if not swept:
             for engine, other in itertools.combinations(args.engines, 2):
                 print(f"{other} gives {100 * agreement(labels[engine], labels[other]):.3f} % of the tokens the label "
@@ -107,6 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--memory_gb", type=positive_float, default=8.0)
     add("--engines", nargs="+", choices=(*PLAIN, *ENGINES), default=["plain", *ENGINES])
     add("--repeats", type=positive_int, default=3, help="runs of which the median counts; plain has one")
+    add("--neighbour", action="store_true", help="measure also beside a process that keeps one core busy")
     add("--sweep", nargs="+", choices=tuple(SWEEPS), default=[], help="growth with these, the others fixed")
     add("--picture", type=Path, help="for --sweep: a log-log plot")
     return parser
@@ -146,13 +158,13 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
                 yield name, point
 
 
-def in_own_process(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.ndarray]:
+def in_own_process(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]], np.ndarray]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         return pool.submit(measure, args, engine).result()
 
 
-def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.ndarray]:
-    """One engine on one setting: a row of the table, and the labels (T, h, w)."""
+def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """One engine on one setting: its rows of the table, and the labels (T, h, w)."""
     device = choose_device(args.device)
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
     network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone))
@@ -163,21 +175,52 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.n
         clustering="exact" if engine in PLAIN else engine,
     )  # fmt: skip
     run(args, segmenter, engine, WARM_UP)
-    runs = [run(args, segmenter, engine, args.num_frames) for _ in range(1 if engine in PLAIN else args.repeats)]
-    found = runs[-1]
+    quiet, beside = [], []
+    for _ in range(1 if engine in PLAIN else args.repeats):
+        quiet.append(run(args, segmenter, engine, args.num_frames))
+        if args.neighbour and engine not in PLAIN:  # one after the other, so that whatever else runs meets both alike
+            with busy_neighbour():
+                beside.append(run(args, segmenter, engine, args.num_frames))
+    rows = [row_of(args, engine, quiet, device)]
+    if beside:
+        rows.append(row_of(args, BESIDE.format(engine), beside, device))
+        rows.append(ratios(RATIO.format(engine), *rows))
+    return rows, quiet[-1].labels
+
+
+def row_of(args: argparse.Namespace, engine: str, runs: list[Segmentation], device: torch.device) -> dict[str, Any]:
+    """A row of the table: medians of runs of one engine."""
     seconds = {stage: statistics.median(its.seconds.get(stage, 0.0) for its in runs) for stage in STAGES}
-    num_frames, height, width = found.labels.shape
+    num_frames, height, width = runs[-1].labels.shape
     key_frames = key_frame_indices(num_frames, args.ratio, args.max_key_frames)
-    row = {
+    return {
         "engine": engine, "tokens": f"{height}x{width}", "frames": num_frames,
-        "key_frames": len(key_frames), "clusters": found.num_clusters,
+        "key_frames": len(key_frames), "clusters": runs[-1].num_clusters,
         **{stage: round(value, 3) for stage, value in seconds.items()},
         "clustering / backbone": round(sum(seconds[stage] for stage in OURS) / seconds["backbone"], 3),
         "peak_gb": round(peak_memory_gb(device), 2), "device": str(device), "threads": torch.get_num_threads(),
         "backbone_name": args.backbone, "amp": args.amp, "memory_gb": args.memory_gb,
         "tau": args.tau, "runs": len(runs),
     }  # fmt: skip
-    return row, found.labels
+
+
+def ratios(engine: str, quiet: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:
+    """A row like these two, with the times a stage took longer; empty where it took no time."""
+    times = {stage: round(beside[stage] / quiet[stage], 2) if quiet[stage] else "" for stage in STAGES}
+    return quiet | {"engine": engine} | times | {"clustering / backbone": "", "peak_gb": ""}
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[subprocess.Popen]:
+    """A process that keeps one core busy meanwhile. The scheduler shares cores out by session, and gives one in a
+    session of its own as much as another user's."""
+    command = [sys.executable, "-c", SPIN, str(os.getpid())]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def usual_temperature(backbone: str) -> float:
@@ -200,10 +243,9 @@ def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames:
         objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
-        for index, frame in enumerate(prefetch(read_frames(args, num_frames))):
-            with clock("upsample"):
-                tokens, doubt = (torch.from_numpy(part[index]).to(segmenter.device) for part in (objects, unsure))
-                labels = guided(tokens.long(), frame.to(segmenter.device), doubt).cpu().numpy()
+        frames = prefetch(read_frames(args, num_frames))
+        pixels = at_pixels(objects, frames, unsure, how="guided", device=segmenter.device)
+        for index, labels in enumerate(clock.iterate("upsample", pixels)):
             with clock("write"):
                 write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])
     found.seconds |= clock.seconds

@@ -37,7 +37,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils import distributed
+from utils import distributed, threads
 from utils.annotations import Annotations, digest_files, label_folder
 from utils.errors import UserError, run_main
 from utils.judges import DEFAULT_OPTIONS, Options, judges
@@ -176,18 +176,13 @@ def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, 
     todo = [replace(job, protocols=tuple(p for p in job.protocols if p not in done[job.sequence])) for job in jobs]
     todo = [job for job in todo if job.protocols]
     useful = -(-sum(len(job.annotations.frame_names) for job in todo) // FRAMES_PER_PROCESS)
-    workers = min(workers or _cores(), len(todo), useful)
+    workers = min(workers or threads.share(threads.cpus()), len(todo), useful)
     disable = None if progress else True
     with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable) as bar:
         for index, scored in _run(todo, workers):
             done[todo[index].sequence] |= scored
             bar.update()
     return done
-
-
-def _cores() -> int:
-    """Cores for each process of this machine."""
-    return max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[tuple[int, dict[str, SequenceScores]]]:

@@ -37,3 +37,5 @@ if [ "$_gpus" -gt 1 ]; then
     LAUNCH+=(--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1)
   fi
 fi
+# How many threads each process has and how they wait, also of torchrun, which would give each process one.
+eval "$("$PYTHON" "$_root/utils/threads.py" "$_gpus")"
