@@ -97,12 +97,18 @@ def gone(pid):
 
 
 def test_the_neighbour_has_a_session_of_its_own_and_ends_with_the_measurement():
-    with pytest.raises(ZeroDivisionError), benchmark.busy_neighbour() as neighbour:
-        assert os.getsid(neighbour.pid) == neighbour.pid != os.getsid(0)
-        assert neighbour.poll() is None
-        raise ZeroDivisionError
-    assert neighbour.poll() == -signal.SIGKILL
-    assert gone(neighbour.pid)
+    started = []
+
+    def measure():
+        with benchmark.busy_neighbour() as neighbour:
+            started.append(neighbour)
+            assert os.getsid(neighbour.pid) == neighbour.pid != os.getsid(0)
+            assert neighbour.poll() is None
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure()
+    assert started[0].poll() == -signal.SIGKILL
 
 
 STARTER = """
