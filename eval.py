@@ -23,7 +23,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_videos, root_of
+from data.headers import check_sizes
+from data.registry import (
+    DATASET_NAMES,
+    DATASETS,
+    OWN_VIDEO,
+    check_place,
+    dataset_name,
+    guess_own_video,
+    load_videos,
+    root_of,
+)
 from data.videos import Video, frames_at
 from model.calibration import CLUSTERS
 from model.centring import CENTRINGS
@@ -51,13 +61,14 @@ from utils.config import (
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.folders import held
+from utils.label_checks import check_labels
 from utils.origin import versions
 from utils.png import read_label_png
 from utils.prefetch import prefetch
 from utils.protocols import PROTOCOLS
 from utils.report import markdown_costs
 from utils.results import ResultsFolder, write_archive
-from utils.score_files import Scores, print_side_by_side, print_table, write_scores
+from utils.score_files import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
 from utils.scoring import add_score_options, expand, read_provenance, score, score_options
 from utils.visual import contact_sheet, overlay, write_picture, write_video
 
@@ -71,7 +82,10 @@ def make_parser() -> Parser:
         alternatives=(("resume_path", "training_free"),), idle=(("temperature", "resume_path"),),
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
-    data("--dataset", default="davis17u", choices=DATASET_NAMES, help="video: anybody's own, without annotation")
+    data(
+        "--dataset", default="davis17u", type=dataset_name, choices=DATASET_NAMES,
+        help="video: anybody's own, without annotation; meant where --basepath is one and this is not given",
+    )  # fmt: skip
     data("--davis_path", help="root of DAVIS")
     data("--basepath", help="root of any other dataset; for --dataset video a video file or folder of frames")
     data("--split", help="which split of the dataset; if not given, the one that is scored")
@@ -135,7 +149,7 @@ def make_parser() -> Parser:
     )  # fmt: skip
     method("--feature_cache", type=Path, help="folder where the backbone's features are kept for later runs")
     output = parser.add_argument_group("output").add_argument
-    output("--save_path", default="outputs/eval", help="where results go")
+    output("--save_path", default="outputs/eval", help="where results go; with --predictions, where their scores do")
     output("--overwrite", action="store_true", help="replace results of other settings in --save_path")
     output(
         "--protocol",
@@ -152,7 +166,10 @@ def make_parser() -> Parser:
 
 
 def main() -> None:
-    args = make_parser().parse(sys.argv[1:])
+    parser = make_parser()
+    args = parser.parse(sys.argv[1:])
+    if "dataset" not in parser.given and args.davis_path is None:
+        args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = one_word(args.proposals)
     args.clusters = cluster_range(args)
@@ -161,7 +178,7 @@ def main() -> None:
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_place(args.dataset, root, split=args.split, flag=flag)
     if args.predictions:
-        score_predictions(args, protocols)
+        score_predictions(args, protocols, told="save_path" in parser.given)
         return
     args.resume_path = checkpoint_path(args.resume_path)
     device = choose_device(args.device)
@@ -173,6 +190,8 @@ def main() -> None:
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
     results.check(overwrite=args.overwrite)
     videos = find_videos(args)  # only now: it may generate them, or decode a long one
+    check_sizes(videos)  # what could not be scored is refused before anything is segmented
+    take_labels(videos, protocols)
     with ExitStack() as stack:
         distributed.start()
         stack.callback(distributed.stop)
@@ -184,6 +203,14 @@ def main() -> None:
         predict(args, network, videos, results)
         distributed.barrier()
         report(args, videos, results, protocols)
+
+
+def take_labels(videos: list[Video], protocols: list[str]) -> None:
+    """Refuse annotations by which nothing could be scored; give videos those that `protocols` are scored by."""
+    annotated = {video.name: video for video in videos if video.annotations is not None}
+    truth = {name: video.annotations for name, video in annotated.items()}
+    for name, annotations in check_labels(truth, protocols).items():
+        annotated[name].annotations = annotations
 
 
 def choose_protocols(args: argparse.Namespace) -> list[str]:
@@ -345,18 +372,20 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
     draw(args, videos, results)
 
 
-def score_predictions(args: argparse.Namespace, protocols: list[str]) -> None:
-    """Score a folder of label PNGs that is there already."""
+def score_predictions(args: argparse.Namespace, protocols: list[str], *, told: bool) -> None:
+    """Score a folder of label PNGs that is there already. `told`: --save_path is where the user wants the scores."""
     folder = Path(args.predictions)
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder")
     videos = find_videos(args)
+    scores_path = scores_folder(folder, told=args.save_path if told else None, flag="--save_path")
     if not any(video.annotations is not None for video in videos):
         raise UserError(f"--predictions {folder}: --split {args.split} of {args.dataset} has no annotation to score by")
+    take_labels(videos, protocols)
     distributed.start()
     try:
         provenance = read_provenance(folder)
-        score_folders(args, videos, dict.fromkeys(protocols, folder), provenance=provenance)
+        score_folders(args, videos, dict.fromkeys(protocols, folder), provenance=provenance, scores_path=scores_path)
     finally:
         distributed.stop()
 
@@ -368,9 +397,10 @@ def split_name(args: argparse.Namespace) -> str:
 
 
 def score_folders(
-    args: argparse.Namespace, videos: list[Video], folders: dict[str, Path], *, provenance: dict[str, Any]
-) -> None:
-    """Score and print by each protocol the label PNGs of its folder."""
+    args: argparse.Namespace, videos: list[Video], folders: dict[str, Path], *, provenance: dict[str, Any],
+    scores_path: Path | None = None,
+) -> None:  # fmt: skip
+    """Score and print by each protocol the label PNGs of its folder; scores go there, or to `scores_path`."""
     annotations = {video.name: video.annotations for video in videos if video.annotations is not None}
     scored: dict[str, Scores] = {}
     for folder in dict.fromkeys(folders.values()):
@@ -378,14 +408,17 @@ def score_folders(
         if distributed.is_main():
             print(f"scoring {len(annotations)} videos under {', '.join(names)}", file=sys.stderr, flush=True)
         scored |= score(
-            folder, annotations, protocols=names, options=score_options(args), keep=True, workers=args.workers
-        )
+            folder, annotations, protocols=names, options=score_options(args), keep=True, workers=args.workers,
+            scores_path=scores_path,
+        )  # fmt: skip
     if not distributed.is_main():
         return
     split = split_name(args)
     for name, folder in folders.items():
         print_table(scored[name])
-        print(f"written to {write_scores(scored[name], folder, split=split, provenance=provenance)}\n")
+        written = write_scores(scored[name], scores_path or folder, split=split, provenance=provenance)
+        print(f"written to {written}\n")
+    note_gaps(scored.values())
     print_side_by_side([scored[name] for name in folders])
 
 

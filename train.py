@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, fetch, frame_loader, readers
-from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
+from data.registry import DATASET_NAMES, OWN_VIDEO, check_place, dataset_name, root_of, training_videos
 from data.views import CachedClips, FrameViews, fill
 from model import watch
 from model.embedded import checkpoint_path
@@ -49,8 +49,8 @@ def make_parser() -> config.Parser:
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
-        "--dataset", default=OWN_VIDEO, choices=TRAINING_NAMES,
-        help="video: whatever frames lie below --basepath; others: their training split below it",
+        "--dataset", default=OWN_VIDEO, type=dataset_name, choices=DATASET_NAMES,
+        help="video: whatever frames lie below --basepath; others: their training split below it, or all of them",
     )  # fmt: skip
     data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
     data("--train_list", help="file, relative to --basepath, that names the videos to use")
@@ -212,7 +212,11 @@ def find_root(args: argparse.Namespace) -> Path:
     if args.dataset == OWN_VIDEO and args.basepath is None:
         raise UserError("--basepath is missing; give the folder of videos to train on")
     args.basepath = str(root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")[0])
-    return Path(args.basepath)
+    root = Path(args.basepath)
+    if args.dataset == OWN_VIDEO and root.is_file():
+        raise UserError(f"--basepath {root}: a single file; training reads folders of frames, give one of the frames "
+                        "of a video (ffmpeg -i VIDEO FOLDER/%05d.png makes them)")  # fmt: skip
+    return root
 
 
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:

@@ -3,6 +3,7 @@
 Each is an `utils.annotations.Annotations`: 0 background, objects from 1, 255 void; small, and picklable.
 """
 
+import codecs
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ from utils.png import read_label_png
 
 _COLOUR_MODES = ("RGB", "RGBA", "LA")
 _LOSSLESS = (".png", ".bmp")  # what a mask is stored as
+AGAIN = "download or export the JSON again"
 
 
 # ------------------------------------------------------------------ image files
@@ -178,7 +180,8 @@ def _parse_definition(path: Path) -> tuple[list[int], list[tuple[int, str, str]]
 
     The file is lines of `what it is:`, each followed by a line with its value.
     """
-    lines = [line.strip() for line in path.read_text(encoding="latin-1").splitlines() if line.strip()]
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
     found = {"Scale of region": [], "Frame number": [], "File name": [], "Input file name": []}
     for line, value in pairwise(lines):
         for key in found:
@@ -199,7 +202,7 @@ def _parse_definition(path: Path) -> tuple[list[int], list[tuple[int, str, str]]
 
 @dataclass(frozen=True)
 class Track:
-    """An object of a video in JSON: a segmentation for each frame, None where it is not seen; a crowd is void."""
+    """An object of a video in JSON: a segmentation for each frame, empty where it is not seen; a crowd is void."""
 
     segmentations: tuple
     is_crowd: bool = False
@@ -237,7 +240,7 @@ class RleVideo:
         for track in ordered:
             identity += not track.is_crowd
             segmentation = track.segmentations[self._positions[frame]]
-            if segmentation is not None:
+            if is_seen(segmentation):
                 mask = decode_segmentation(segmentation, self.size, self.source(frame))
                 labels[mask] = VOID if track.is_crowd else identity
         return labels
@@ -253,11 +256,17 @@ class RleVideo:
 OUTSIDE = 4  # pycocotools takes memory for every pixel that an outline passes, wherever it is
 
 
+def is_seen(segmentation: object) -> bool:
+    """Whether a segmentation of COCO shows anything: label tools write null, {}, [] or [[]] where it does not."""
+    empty = isinstance(segmentation, list) and all(polygon == [] for polygon in segmentation)
+    return not (empty or segmentation is None or segmentation == {})
+
+
 def decode_segmentation(segmentation: object, size: tuple[int, int], source: str) -> np.ndarray:
     """A COCO segmentation as (H, W) bool.
 
     Args:
-        segmentation: RLE ({"size": [H, W], "counts": text or list of numbers}) or a list of polygons.
+        segmentation: RLE ({"size": [H, W], "counts": text or list of numbers}), a polygon or a list of polygons.
         size: (H, W) that it must have.
         source: where it comes from, for messages.
 
@@ -270,17 +279,21 @@ def decode_segmentation(segmentation: object, size: tuple[int, int], source: str
             segmentation = _rle_of_polygons(segmentation, height, width)
         if list(segmentation["size"]) != [height, width]:
             raise UserError(f"{source}: an RLE of {_size(segmentation['size'])} pixels in a video of {_size(size)}; "
-                            "download the JSON again")  # fmt: skip
+                            f"{AGAIN}")  # fmt: skip
         runs = run_lengths(segmentation["counts"])
         if min(runs, default=0) < 0 or sum(runs) != height * width:
             raise ValueError(f"its runs cover {sum(runs)} of {height * width} pixels")
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
     except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        raise UserError(f"{source}: not a segmentation of COCO ({error}); download the JSON again") from error
+        raise UserError(f"{source}: not a segmentation of COCO ({error}); {AGAIN}") from error
 
 
 def _rle_of_polygons(polygons: list, height: int, width: int) -> dict:
-    """RLE of the union of polygons, each [x, y, x, y, ...] of three corners or more, drawn as COCO draws them."""
+    """RLE of the union of polygons, each [x, y, x, y, ...] of three corners or more, drawn as COCO draws them.
+
+    Empty ones count for nothing; a list of numbers is one polygon.
+    """
+    polygons = [points for points in (polygons if isinstance(polygons[0], list) else [polygons]) if points != []]
     for points in polygons:
         numbers = isinstance(points, list) and all(type(number) in (int, float) for number in points)
         if not numbers or len(points) < 6 or len(points) % 2:

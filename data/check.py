@@ -11,9 +11,7 @@ Exit code 0 where everything is whole, 1 where something is not, 2 for bad flags
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,14 +24,20 @@ from data.registry import (
     DATASETS,
     PAIRS,
     DatasetSpec,
+    dataset_name,
+    guess_own_video,
     known_split,
     layout_of,
+    place_of,
     root_of,
     select,
     split_names,
 )
 from data.videos import Video
+from utils.annotations import LabelFiles
 from utils.errors import UserError, run_main
+from utils.label_checks import SHARP, is_smoothed
+from utils.names import number_ranges
 
 
 @dataclass
@@ -62,8 +66,9 @@ def check(
     Args: as `load_videos`. Raises `UserError` for arguments that fit nothing; all else is in the report.
     """
     split, report, layout = known_split(spec, split), Report(), layout_of(spec, annotations)
+    root = place_of(spec, layout, root, split)
     try:
-        names = split_names(layout, root, split, flag="--basepath")
+        names = split_names(spec, layout, root, split, flag="--basepath")
         report.add(*layout.orphans(root, split))
     except UserError as error:
         report.add(error)
@@ -109,7 +114,7 @@ def _check_annotations(video: Video, sizes: dict[str, tuple[int, int]], report: 
     """
     if video.annotations is None:
         return set()
-    objects, whole = set(), True
+    objects, whole, smoothed = set(), True, []
     for frame in video.annotations.frame_names:
         try:
             labels = video.annotations.read(frame)
@@ -118,15 +123,22 @@ def _check_annotations(video: Video, sizes: dict[str, tuple[int, int]], report: 
             whole = False
             continue
         objects.update(np.unique(labels).tolist())
+        if is_smoothed(labels):
+            smoothed.append(video.annotations.source(frame))
         if sizes.get(frame, labels.shape) != labels.shape:
             (height, width), (wanted_height, wanted_width) = labels.shape, sizes[frame]
             report.add(f"{video.annotations.source(frame)}: {width}x{height} pixels, but its frame has "
                        f"{wanted_width}x{wanted_height}; restore one of them")  # fmt: skip
+    if smoothed:
+        report.add(f"{smoothed[0]}: most ids only along edges, the first of {len(smoothed)} such masks: saved with "
+                   f"smoothing or as JPEG; {SHARP}")  # fmt: skip
+    binary = isinstance(video.annotations, LabelFiles) and VOID in objects
     objects -= {0, VOID}
     report.objects += len(objects)
     if whole and not objects:
         first = video.annotations.frame_names[0]
-        report.add(f"{video.annotations.source(first)}: neither here nor later an object; number objects from 1")
+        mend = f"only 0 and {VOID}: score binary masks by --protocol foreground, or " if binary else ""
+        report.add(f"{video.annotations.source(first)}: neither here nor later an object; {mend}number objects from 1")
     return objects if whole else set()
 
 
@@ -138,18 +150,12 @@ def _check_ids(spec: DatasetSpec, video: Video, objects: set[int], report: Repor
     absent = sorted(set(range(1, max(objects, default=0))) - objects)
     if not absent or "davis" not in spec.protocols:
         return
-    line = (f"video {video.name}: has object ids {_ranges(sorted(objects))} but not {_ranges(absent)}, which the "
-            "protocol davis would count as objects")  # fmt: skip
+    has = f"has object ids {number_ranges(sorted(objects))} but not {number_ranges(absent)}"
+    line = f"video {video.name}: {has}, which the protocol davis would count as objects"
     if spec.protocols[0] == "davis":
         report.add(f"{line}; number its objects from 1 without gaps")
     else:
         report.notes.append(f"{line}; score it by {spec.protocols[0]}, or number its objects from 1 without gaps")
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Numbers in rising order, those in a row as first-last: 1-3, 7."""
-    rows = [[number for _, number in row] for _, row in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
-    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)
 
 
 # ------------------------------------------------------------------ printing
@@ -216,7 +222,9 @@ class _List(argparse.Action):
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--dataset", required=True, choices=DATASET_NAMES)
+    parser.add_argument(
+        "--dataset", type=dataset_name, choices=DATASET_NAMES, help="needed, but for a video file or folders of frames"
+    )
     parser.add_argument("--list", action=_List, help="print the data sets that are known as a table in Markdown")
     parser.add_argument("--basepath", help="root of the dataset")
     parser.add_argument("--split", help="the usual one of the dataset if not given")
@@ -228,6 +236,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    args.dataset = args.dataset or guess_own_video(args.basepath, otherwise=None)
+    if args.dataset is None:
+        raise UserError("--dataset is missing; give one of those that --list names")
     spec = DATASETS[args.dataset]
     root, _ = root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
     split = args.split or spec.default_split

@@ -95,7 +95,7 @@ def _unchanged(cache: Path, root: Path) -> dict[str, tuple[int, list[str]]] | No
 
 
 def _keep_listed(videos: dict[str, list[Path]], root: Path, train_list: str) -> dict[str, list[Path]]:
-    wanted = set(listed_names(root, train_list))
+    wanted = set(listed_names(root, train_list, known={Path(name).name for name in videos}))
     kept = {name: frames for name, frames in videos.items() if Path(name).name in wanted}
     if missing := wanted - {Path(name).name for name in kept}:
         raise UserError(f"--train_list {train_list}: no frames below {root} for {', '.join(sorted(missing)[:3])}")

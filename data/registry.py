@@ -1,9 +1,13 @@
 """The datasets known by name: one entry each says how its download looks, by what it is scored, whose it is."""
 
+import argparse
+import difflib
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from data.annotations import VOID, fbms_annotations, fbms_unread, label_files, merged_masks
@@ -24,6 +28,7 @@ from data.layouts.splits import (
 )
 from data.sprites import DEFAULT_ROOT, FRAMES, LABELS, SPLITS, ensure_sprites
 from data.videos import FrameFolder, Video
+from utils import distributed
 from utils.errors import UserError
 from utils.names import listed_names, plain_name
 
@@ -40,6 +45,7 @@ class DatasetSpec:
     splits: those of its download, the default one first. Layouts that read split files take others too.
     protocols: by which it is scored, the usual one first; none: it has no annotation.
     default_root: where it lies if nothing is said. generate: writes what is missing of it below its root.
+    archive: which of the files of its download has it, where there are several.
     """
 
     name: str
@@ -52,6 +58,12 @@ class DatasetSpec:
     download: str
     default_root: str | None = None
     generate: Callable[[Path], object] | None = None
+    archive: str = ""
+
+    @property
+    def training_split(self) -> str:
+        """What is trained on: all that there is where nothing else is set apart for it."""
+        return "train" if "train" in self.splits else self.default_split
 
     @property
     def default_split(self) -> str:
@@ -156,8 +168,12 @@ _YTVOS = FolderLayout(
     own_annotations=True,
 )
 _YTVIS = InstanceLayout(
-    frames="{split}/JPEGImages", json=("{split}/instances.json", "{split}/{split}.json", "{split}.json")
-)
+    frames=("{split}/JPEGImages", "JPEGImages"),
+    json=(
+        "{split}/instances.json", "{split}/{split}.json", "{split}.json", "annotations/instances_{split}.json",
+        "annotations/{split}.json", "annotations/instances.json",
+    ),
+)  # fmt: skip
 _PAIRS = FolderLayout(
     frames="frames/{name}",
     annotations="annotations/{name}",
@@ -213,6 +229,7 @@ _SPECS = (
         licence=_DAVIS_LICENCE,
         citation="Caelles et al., arXiv 1905.00737, 2019",
         download="https://davischallenge.org/davis2017/code.html",
+        archive="DAVIS-2017-Unsupervised-trainval-480p.zip, or that of its test splits",
     ),
     DatasetSpec(
         name="davis17",
@@ -223,6 +240,7 @@ _SPECS = (
         licence=_DAVIS_LICENCE,
         citation="Pont-Tuset et al., arXiv 1704.00675, 2017",
         download="https://davischallenge.org/davis2017/code.html",
+        archive="DAVIS-2017-trainval-480p.zip, or that of its test splits",
     ),
     DatasetSpec(
         name="davis16",
@@ -233,6 +251,7 @@ _SPECS = (
         licence=_DAVIS_LICENCE,
         citation="Perazzi et al., CVPR 2016",
         download="https://davischallenge.org/davis2016/code.html",
+        archive="DAVIS-data.zip of DAVIS-2016",
     ),
     DatasetSpec(
         name="davis17-motion",
@@ -352,8 +371,58 @@ _SPECS = (
 )
 DATASETS = {spec.name: spec for spec in _SPECS}
 DATASET_NAMES = tuple(DATASETS)
-# train.py takes "video" as whatever frames lie below --basepath, the others by the names of their training split.
-TRAINING_NAMES = (OWN_VIDEO, *(spec.name for spec in _SPECS if "train" in spec.splits))
+
+# Other names of theirs, the reference's among them, in lower case and without what stands between letters and digits.
+ALIASES = {
+    "davis": "davis17u",
+    "davis2017": "davis17u",
+    "davis2017u": "davis17u",
+    "davis17unsupervised": "davis17u",
+    "davis2017unsupervised": "davis17u",
+    "davis2019": "davis17u",
+    "davis17semisupervised": "davis17",
+    "davis2017semisupervised": "davis17",
+    "davis2016": "davis16",
+    "davis2017motion": "davis17-motion",
+    "fbms": "fbms59",
+    "stv2": "segtrackv2",
+    "segtrack": "segtrackv2",
+    "segtrack2": "segtrackv2",
+    "ytvos": "ytvos18",
+    "ytvos2018": "ytvos18",
+    "ytvos2019": "ytvos19",
+    "youtubevos": "ytvos18",
+    "youtubevos2018": "ytvos18",
+    "youtubevos2019": "ytvos19",
+    "ytvis": "ytvis19",
+    "ytvis2019": "ytvis19",
+    "ytvis2021": "ytvis21",
+    "youtubevis": "ytvis19",
+    "youtubevis2019": "ytvis19",
+    "youtubevis2021": "ytvis21",
+    "movi": "movi-c",
+    "own": OWN_VIDEO,
+    "videos": OWN_VIDEO,
+}
+
+
+def dataset_name(text: str) -> str:
+    """The registry's name of a dataset, for argparse: in any case, however words are divided, or one of `ALIASES`.
+
+    Raises:
+        argparse.ArgumentTypeError: unknown; it suggests the nearest.
+    """
+    known = ALIASES | {_squeezed(name): name for name in DATASETS}
+    if (word := _squeezed(text)) in known:
+        return known[word]
+    close = difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean {known[close[0]]}?" if close else f"choose from {', '.join(DATASETS)}"
+    raise argparse.ArgumentTypeError(f"there is no data set {text!r}; {hint}")
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.lower())
+
 
 # ------------------------------------------------------------------ loading
 
@@ -382,14 +451,37 @@ def root_of(
 
 
 def check_place(dataset: str, root: Path, *, split: str | None, flag: str) -> None:
-    """What can be wrong about a root and a split before anything is generated or read.
+    """Refuse an impossible root or split before anything is generated or read.
 
     Raises:
-        UserError: an impossible split, or nothing at the root of a dataset that is not generated.
+        UserError: an impossible split, or nothing at the root of a dataset that is not generated, or a file where it
+            has to be a folder.
     """
     known_split(DATASETS[dataset], split)
     if not DATASETS[dataset].generate and not root.exists():
         raise UserError(f"{flag} {root}: no such file or folder")
+    if dataset != OWN_VIDEO and root.is_file():
+        raise UserError(f"{flag} {root}: is a file; give the folder where the download of --dataset {dataset} was "
+                        f"unpacked, or --dataset {OWN_VIDEO} for a video file")  # fmt: skip
+
+
+def guess_own_video(basepath: str | None, *, otherwise: str | None) -> str | None:
+    """The dataset where none was named: `OWN_VIDEO` where --basepath is clearly one, and a line on stderr says so."""
+    if basepath is None or not _is_own_video(Path(basepath)):
+        return otherwise
+    if distributed.is_main():
+        print(f"note: --basepath {basepath} is taken as --dataset {OWN_VIDEO}", file=sys.stderr, flush=True)
+    return OWN_VIDEO
+
+
+def _is_own_video(root: Path) -> bool:
+    """Whether a path is a file that is no archive, or holds frames where no dataset has them."""
+    if root.is_file():
+        return root.suffix.lower() not in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+    try:
+        return bool(DATASETS[OWN_VIDEO].layout.names(root, "all"))
+    except UserError:
+        return False
 
 
 def load_videos(
@@ -400,7 +492,7 @@ def load_videos(
 
     Args:
         dataset: one of `DATASET_NAMES`.
-        root: the dataset's root; for `video` the file or folder itself.
+        root: the dataset's root, or a folder with it; for `video` the file or folder itself.
         split: which split, such as `val`; the dataset's default if not given.
         flag: the option that named `root`, for messages.
         sequences: keep only these.
@@ -415,7 +507,8 @@ def load_videos(
     split = known_split(spec, split)
     if spec.generate:
         spec.generate(root)
-    names = select(split_names(layout, root, split, flag=flag), videos)
+    root = place_of(spec, layout, root, split)
+    names = select(split_names(spec, layout, root, split, flag=flag), videos)
     if sequences:
         if unknown := sorted(set(sequences) - set(names)):
             raise UserError(f"--sequences {unknown[0]}: not among the {len(names)} of {root}")
@@ -441,14 +534,16 @@ def training_videos(
     if index_cache is not None:
         raise UserError(f"--index_cache {index_cache}: --dataset {dataset} has no need of one; leave it out")
     spec = DATASETS[dataset]
+    split = spec.training_split
     if spec.generate:
         spec.generate(root)
-    names = split_names(spec.layout, root, "train", flag="--basepath")
+    place = place_of(spec, spec.layout, root, split, annotated=False)
+    names = split_names(spec, spec.layout, place, split, flag="--basepath", annotated=False)
     if train_list is not None:
         names = _keep_listed(names, root, train_list)
     found = {}
     for name in names:
-        video = spec.layout.video(root, "train", name, annotated=False)
+        video = spec.layout.video(place, split, name, annotated=False)
         if not isinstance(video, FrameFolder):
             raise UserError(f"--basepath {root}: TFRecords cannot be trained on; export the frames of --dataset "
                             f"{dataset} to <split>/<video>/frames")  # fmt: skip
@@ -457,7 +552,7 @@ def training_videos(
 
 
 def _keep_listed(names: list[str], root: Path, train_list: str) -> list[str]:
-    wanted = set(listed_names(root, train_list))
+    wanted = set(listed_names(root, train_list, known=names))
     if unknown := sorted(wanted - set(names)):
         raise UserError(f"--train_list {train_list}: {unknown[0]} is not among the {len(names)} training videos")
     return [name for name in names if name in wanted]
@@ -493,13 +588,22 @@ def known_split(spec: DatasetSpec, split: str | None) -> str:
     return split
 
 
-def split_names(layout: Layout, root: Path, split: str, *, flag: str) -> list[str]:
-    """The names of a split; a `UserError` about the root itself names the flag that gave it."""
+def split_names(
+    spec: DatasetSpec, layout: Layout, root: Path, split: str, *, flag: str, annotated: bool = True
+) -> list[str]:
+    """The names of a split of which there are frames and, if `annotated` and public, annotations at all.
+
+    Raises:
+        UserError: what is missing; of the root itself it names the flag that gave it, and what does lie there.
+    """
     try:
-        return layout.names(root, split)
+        names = layout.names(root, split)
+        if (missing := layout.lacks(root, split, annotated=annotated)) is not None:
+            raise UserError(f"{root}: lacks {missing.relative_to(root)}")
+        return names
     except UserError as error:
         if str(error).startswith(f"{root}: "):
-            raise UserError(f"{flag} {error}") from None
+            raise UserError(f"{flag} {error}{_what_fits(spec, root, split, annotated=annotated)}") from None
         raise
 
 
@@ -518,3 +622,61 @@ def select(names: list[str], videos: str | None) -> list[str]:
     if not (selected := names[first:last]):
         raise UserError(f"--videos {videos}: selects none of the {len(names)} videos")
     return selected
+
+
+# ------------------------------------------------------------------ what lies at a root
+
+MAX_PLACES = 500  # folders below a root that are looked at
+
+
+def place_of(spec: DatasetSpec, layout: Layout, root: Path, split: str, *, annotated: bool = True) -> Path:
+    """The folder of a dataset's tree: its root, or the one folder up to two levels below that holds the split.
+
+    Archives are unpacked into a folder of their own as often as not; where that is so a line on stderr says it.
+    """
+    if layout.holds(root, split, annotated=annotated):
+        return root
+    found = [place for place in _places(root) if layout.holds(place, split, annotated=annotated)]
+    if len(found) != 1:
+        return root
+    if distributed.is_main():
+        print(f"note: {spec.title} is read from {found[0]}", file=sys.stderr, flush=True)
+    return found[0]
+
+
+def _places(root: Path) -> Iterator[Path]:
+    """Folders one and two levels below a root, the first `MAX_PLACES` of them."""
+    folders = (path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)))
+    return islice((path for path in folders if path.is_dir() and not path.name.startswith(".")), MAX_PLACES)
+
+
+def _what_fits(spec: DatasetSpec, root: Path, split: str, *, annotated: bool) -> str:
+    """What can be read at a root, or one or two levels below, in place of a split that cannot; "" where nothing can."""
+    family = [other for other in DATASETS.values() if other.name[:5] == spec.name[:5]]
+    others = dict.fromkeys(other.name for other in (spec, *family, *DATASETS.values()))
+    for place in (root, *_places(root)):
+        where = "there" if place == root else f"in {place}"
+        for name in others:
+            for part in dict.fromkeys((split, *DATASETS[name].splits)):
+                if part not in DATASETS[name].splits or (place, name, part) == (root, spec.name, split):
+                    continue
+                if DATASETS[name].layout.holds(place, part, annotated=annotated):
+                    option = "" if part == DATASETS[name].default_split else f" --split {part}"
+                    return f"; give --dataset {name}{option}, whose files lie {where}"
+        if any(layout.holds(place, split, annotated=False) for layout in _OTHER_SIZES.get(spec.name, ())):
+            return f"; what lies {where} has the full resolution, but DAVIS is scored at 480p: give {spec.archive}"
+    return f"; unpack there {spec.archive}" if spec.archive else "; check the root of the data set"
+
+
+def _at_size(layout: FolderLayout, size: str) -> FolderLayout:
+    """A layout of DAVIS with frames and annotations of another size than 480p."""
+    frames, annotations = (path.replace("480p", size) for path in (layout.frames, layout.annotations))
+    return replace(layout, frames=frames, annotations=annotations)
+
+
+_OTHER_SIZES = {
+    name: tuple(_at_size(layout, size) for size in ("Full-Resolution", "1080p") for layout in layouts)
+    for name, layouts in {
+        "davis17u": (_DAVIS17_UNSUPERVISED,), "davis17": (_DAVIS17,), "davis16": (_DAVIS16, _DAVIS16_IN_17),
+    }.items()
+}  # fmt: skip

@@ -78,11 +78,29 @@ def test_order_of_sequences_does_not_matter(scored):
     assert a.difference == b.difference
 
 
+def test_the_common_sequences_are_compared_and_the_others_named(scored, capsys, monkeypatch):
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    for name, scores, folder in (("ant", first, scored[0]), ("bee", second, scored[1])):
+        more = replace(scores.sequences[0], sequence=name)
+        more = replace(scores, sequences=(more, *scores.sequences), ground_truth={**scores.ground_truth, name: name})
+        write_scores(more, folder, split="val")
+    run(monkeypatch, *scored)
+    out, err = capsys.readouterr()
+    assert "of 2 sequences" in out
+    assert "ant" not in out
+    assert "bee" not in out
+    assert err.startswith("note: compared on the 2 common sequences, ")
+    assert "1 of A alone (ant)" in err
+    assert "1 of B alone (bee)" in err
+
+
 def test_what_cannot_be_compared_is_said(scored, monkeypatch):
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
     fewer = replace(second, sequences=second.sequences[:1])
-    with pytest.raises(UserError, match="cat: scored in one of the two only"):
+    with pytest.raises(UserError, match="known of 1 sequences; at least 2"):
         compare.compare(first, fewer, measure="J-Mean")
+    with pytest.raises(UserError, match="dogs: scored in the first only, and no sequence in both"):
+        compare.compare(first, replace(second, sequences=()), measure="J-Mean")
     with pytest.raises(UserError, match="--measure K: choose from J&F-Mean"):
         compare.compare(first, second, measure="K")
     with pytest.raises(UserError, match="no scores under paper; score it first"):

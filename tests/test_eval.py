@@ -371,11 +371,16 @@ def test_anybodys_predictions_are_scored_without_a_backbone(davis, tmp_path, mon
     (davis / "ImageSets/2016").mkdir()
     (davis / "ImageSets/2016/val.txt").write_text("nothing\nant\nbee\n")
     predictions = shutil.copytree(davis / "Annotations/480p", tmp_path / "predictions")
-    command = ["--dataset", "davis16", "--davis_path", davis, "--predictions", predictions, "--videos", "1:"]
+    command = ["--dataset", "DAVIS2016", "--davis_path", davis, "--predictions", predictions, "--videos", "1:"]
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, command), "--workers", "1"])
     eval_program.main()
     assert "J-Mean of frames 100.0" in capsys.readouterr().out
-    assert (predictions / "scores/foreground/global_results-val-1-.csv").is_file()
+    assert (tmp_path / "outputs/scores/predictions/scores/foreground/global_results-val-1-.csv").is_file()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--save_path", str(tmp_path / "told")])
+    eval_program.main()
+    assert f"written to {tmp_path / 'told/scores/foreground'}" in capsys.readouterr().out
+    assert sorted(path.name for path in predictions.iterdir()) == ["ant", "bee"]
 
 
 def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval):

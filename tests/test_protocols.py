@@ -140,7 +140,8 @@ def test_two_processes_of_torchrun_score_what_one_does(davis):  # noqa: F811
     alone = scoring.score(results, folders(root), protocols=list(PROTOCOLS), workers=1)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
                 "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]  # fmt: skip
-    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results, "--protocol", "all"]
+    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results, "--protocol", "all",
+               "--scores_path", results]  # fmt: skip
     done = subprocess.run(
         list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -254,7 +254,7 @@ def test_cli_writes_what_the_toolkit_writes(davis):
 def test_cli_says_which_results_have_no_annotation(davis):
     root, results = davis
     (root / "Annotations_unsupervised/480p/cat/00003.png").unlink()
-    done = run_cli(root, results, "--workers", "1")
+    done = run_cli(root, results, "--workers", "1", "--scores_path", str(root / "scores"))
     assert done.returncode == 0, done.stderr
     assert "note: cat: 1 of 5 results have no annotation and are not scored, first 00003" in done.stderr
     assert "note: dogs" not in done.stderr

@@ -2,12 +2,15 @@
 
     python -m utils.compare outputs/a outputs/b --protocol davis --picture outputs/a_or_b.png
 
-A and B are folders that eval.py or utils.scoring has scored. Differences are B minus A. The interval is a paired
+A and B are folders that eval.py or utils.scoring has scored, or the --scores_path of the latter. Sequences that only
+one of them has are left out, with a note. Differences are B minus A. The interval is a paired
 bootstrap over sequences: one that leaves out zero says that the difference is unlikely to come from the choice of
 sequences; it says nothing of other seeds or data sets.
 """
 
 import argparse
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,19 +49,33 @@ def find_scores(results: Path, protocol: str, split: str = "*") -> Scores:
     return read_scores(found[0])
 
 
-def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
-    """Compare one measure of two sets of scores.
+def common(first: Scores, second: Scores) -> tuple[Scores, Scores]:
+    """Both without the sequences that only one of them has.
 
     Raises:
-        UserError: other sequences, other objects, or a measure that they do not have.
+        UserError: they have none in common.
     """
+    names = {sequence.sequence for sequence in first.sequences} & {one.sequence for one in second.sequences}
+    if not names:
+        raise UserError(f"{first.sequences[0].sequence}: scored in the first only, and no sequence in both; score both "
+                        "on the same ones")  # fmt: skip
+    kept = ([one for one in scores.sequences if one.sequence in names] for scores in (first, second))
+    return tuple(replace(scores, sequences=tuple(k)) for scores, k in zip((first, second), kept, strict=True))
+
+
+def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
+    """Compare one measure of two sets of scores on the sequences that they have in common.
+
+    Raises:
+        UserError: no common sequence, other objects, or a measure that they do not have.
+    """
+    first, second = common(first, second)
     names = [sequence.sequence for sequence in first.sequences]
     order = {sequence.sequence: k for k, sequence in enumerate(second.sequences)}
-    if unlike := sorted(set(names) ^ set(order)):
-        raise UserError(f"{unlike[0]}: scored in one of the two only; score both on the same sequences")
     if first.options != second.options:
         raise UserError(f"scored with other options ({first.options}, {second.options}); score both alike")
-    if changed := sorted(k for k, v in first.ground_truth.items() if second.ground_truth.get(k, v) != v):
+    truth, other = first.ground_truth, second.ground_truth
+    if changed := sorted(k for k in names if k in truth and other.get(k, truth[k]) != truth[k]):
         raise UserError(f"{changed[0]}: scored against another ground truth in either; score both against one")
     if not first.measures():
         raise UserError(f"--protocol {first.protocol}: its measures are no means over sequences; compare by another")
@@ -76,6 +93,17 @@ def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPL
         names, a / weights, b / weights,
         interval(a, weights, **options), interval(b, weights, **options), paired_interval(a, b, weights, **options),
     )  # fmt: skip
+
+
+def note_left_out(first: Scores, second: Scores) -> None:
+    """Say in one line on stderr which sequences only one of two sets of scores has."""
+    a, b = ([sequence.sequence for sequence in scores.sequences] for scores in (first, second))
+    alone = {"A": [name for name in a if name not in b], "B": [name for name in b if name not in a]}
+    parts = [f"{len(names)} of {side} alone ({', '.join(names[:5])}{', ...' * (len(names) > 5)})"
+             for side, names in alone.items() if names]  # fmt: skip
+    if parts:
+        count = len(a) - len(alone["A"])
+        print(f"note: compared on the {count} common sequences, without {' and '.join(parts)}", file=sys.stderr)
 
 
 def print_comparison(compared: Comparison, labels: tuple[str, str]) -> None:
@@ -130,6 +158,7 @@ def main() -> None:
     if args.samples < 1:
         raise UserError(f"--samples is {args.samples}; give at least 1")
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
+    note_left_out(first, second)
     measure = args.measure or first.headline
     compared = compare(first, second, measure=measure, samples=args.samples, seed=args.seed)
     print(f"{measure} under protocol {args.protocol}: {PROTOCOLS[args.protocol].meaning}")

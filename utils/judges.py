@@ -125,6 +125,9 @@ class MatchingJudge:
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         ids = ids_of(labels)
+        if self.limit is not None and ids.tolist() == [VOID]:
+            raise UserError(f"{source}: holds only 0 and {VOID}: binary masks? use --protocol foreground, or number "
+                            "proposals from 1")  # fmt: skip
         if self.limit is not None and len(ids) and ids[-1] > self.limit:
             raise UserError(
                 f"{source}: has proposal ids up to {ids[-1]}, davis allows {self.limit}; write fewer proposals, "
@@ -144,6 +147,9 @@ class MatchingJudge:
             name: _summarise(sequence, self.used, *found, toolkit_exact=self.toolkit_exact)
             for name, found in matched.items()
         }
+        present = {int(id_) for frame in self.frames for id_ in frame.objects}
+        absent = tuple(sorted(set(range(1, self.num_objects + 1)) - present))
+        scores = {name: replace(found, absent=absent) for name, found in scores.items()}
         if "davis" in scores:
             per_frame = matched.get("paper") or self._match_frames()
             scores["davis"] = replace(scores["davis"], identity=self._identity(matched["davis"], per_frame))

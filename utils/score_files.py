@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,14 @@ import numpy as np
 
 from utils.bootstrap import LEVEL, Interval, interval
 from utils.errors import UserError
+from utils.folders import check_writable
+from utils.names import number_ranges
 from utils.origin import SCORING, versions
 from utils.png import replacing
 from utils.protocols import PROTOCOLS
+
+SCORES = Path("outputs/scores")
+MOST_NAMED = 5  # sequences in a note
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,22 @@ class Scores:
         return interval(sums[known], weights[known]) if known.sum() > 1 else None
 
 
+def scores_folder(results: Path, *, told: str | os.PathLike | None, flag: str) -> Path:
+    """The folder below which scores of `results` go: that which `flag` told, the results where eval.py wrote them, or
+    else one in outputs/scores: others' folders are left as they are.
+
+    Raises:
+        UserError: it cannot be written, or holds other results, whose scores these would pass for.
+    """
+    if told is None and (results / "settings.json").is_file():
+        return results
+    folder = SCORES / results.resolve().name if told is None else Path(told)
+    if (folder / "settings.json").is_file() and folder.resolve() != results.resolve():
+        raise UserError(f"{flag} {folder}: holds other results, whose scores these would pass for; name another folder")
+    check_writable(folder, flag=flag)
+    return folder
+
+
 def write_scores(
     scores: Scores, results: str | os.PathLike, *, split: str, provenance: dict[str, Any] | None = None
 ) -> Path:
@@ -119,6 +141,25 @@ def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
     count = len(scores.sequences) - len(scores.without_objects)
     out(f"{scores.headline} {value:.1f}, {LEVEL:.0%} bootstrap interval over {count} sequences: "
         f"{low:.1f} to {high:.1f}")  # fmt: skip
+
+
+def note_gaps(scored: Iterable[Scores]) -> None:
+    """Say in one line on stderr where objects were counted that no frame has, for gaps in the ids."""
+    counting = [scores for scores in scored if any(getattr(one, "absent", ()) for one in scores.sequences)]
+    if not counting:
+        return
+    gaps = {one.sequence: one for one in counting[0].sequences if one.absent}
+    named = []
+    for name, one in list(gaps.items())[:MOST_NAMED]:
+        present = sorted(set(range(1, len(one.j) + 1)) - set(one.absent))
+        named.append(f"{name} (ids {number_ranges(present, most=8)}: {len(one.j)} objects counted)")
+    more = f" and {len(gaps) - MOST_NAMED} more" * (len(gaps) > MOST_NAMED)
+    protocols = ", ".join(scores.protocol for scores in counting)
+    print(
+        f"note: {protocols}: gaps in the object ids of {', '.join(named)}{more}; as in the DAVIS toolkit each id up to "
+        "the highest counts as an object, found or not; renumber the ground truth from 1 without gaps",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
 
 
 def print_side_by_side(scored: Sequence[Scores], out: Callable[[str], None] = print) -> None:

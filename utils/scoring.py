@@ -15,7 +15,9 @@ protocols (METHOD.md, section 6; `utils.protocols`):
 
 Other data sets than those in the layout of DAVIS: `python eval.py --predictions results/ours --dataset NAME`.
 
-A sequence's scores are kept in `<results>/scores/<protocol>/sequences/`, with a hash of every PNG and of the ground
+Tables go to `scores/<protocol>/` below `--scores_path`; if that is not given, below the results where eval.py wrote
+these, and else below `outputs/scores/<name of the results>`: folders of others are left as they are. A sequence's
+scores are kept there in `sequences/`, with a hash of every PNG and of the ground
 truth they came from: an interrupted scoring goes on where it was, and scores of other files are never taken. Of a
 sequence only one frame is in memory at a time, beside a table of its J and F. Under torchrun every process scores its
 share.
@@ -41,14 +43,15 @@ from utils import distributed, threads
 from utils.annotations import Annotations, digest_files, label_folder
 from utils.errors import UserError, run_main
 from utils.judges import DEFAULT_OPTIONS, Options, judges
+from utils.label_checks import check_labels
 from utils.names import names_in, natural_key
 from utils.png import read_label_png, replacing
 from utils.protocols import PROTOCOLS
-from utils.score_files import Scores, print_side_by_side, print_table, write_scores
+from utils.score_files import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
 from utils.sequence_scores import SequenceScores
 from utils.slots import CLIP_FRAMES
 
-VERSION = 2  # raise it with every change of what is computed: kept scores of older versions are then done anew
+VERSION = 3  # raise it with every change of what is computed: kept scores of older versions are then done anew
 FRAMES_PER_PROCESS = 200  # starting a process costs about as much as scoring half of these
 
 
@@ -56,7 +59,7 @@ FRAMES_PER_PROCESS = 200  # starting a process costs about as much as scoring ha
 class Job:
     """One sequence to score: picklable, it goes to other processes.
 
-    keep: protocol -> digest of all that its scores depend on; they are then kept below the results with it.
+    keep: protocol -> digest of all that its scores depend on; they are then kept with it below `scores_path`.
     """
 
     sequence: str
@@ -65,6 +68,7 @@ class Job:
     protocols: tuple[str, ...]
     options: Options = DEFAULT_OPTIONS
     keep: dict[str, str] = field(default_factory=dict)
+    scores_path: Path = Path()
 
 
 def score(
@@ -74,6 +78,7 @@ def score(
     protocols: Sequence[str] = ("davis",),
     options: Options = DEFAULT_OPTIONS,
     keep: bool = False,
+    scores_path: Path | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Scores]:
@@ -86,7 +91,8 @@ def score(
     Under torchrun each process scores its share.
 
     Args:
-        keep: keep each sequence's scores below `<results>/scores` and take those that are there for the same files.
+        keep: keep each sequence's scores below `<scores_path>/scores` and take those that are there for the same files.
+        scores_path: the results if not given.
 
     Returns:
         One `Scores` per protocol, in the order of `annotations`; the same in every process.
@@ -101,7 +107,8 @@ def score(
     mine = order[distributed.rank() :: distributed.world_size()]
     jobs = [Job(name, annotations[name], Path(results), tuple(protocols), options) for name in mine]
     if keep:
-        jobs = [replace(job, keep=_digests(job, truth[job.sequence])) for job in jobs]
+        place = scores_path or Path(results)
+        jobs = [replace(job, keep=_digests(job, truth[job.sequence]), scores_path=place) for job in jobs]
     done = _in_all_processes(jobs, workers, progress)
     scored = {}
     for name in protocols:
@@ -205,7 +212,7 @@ def _run(jobs: list[Job], workers: int) -> Iterator[tuple[int, dict[str, Sequenc
 
 
 def _kept_file(job: Job, protocol: str) -> Path:
-    return job.results / "scores" / protocol / "sequences" / f"{job.sequence}.json"
+    return job.scores_path / "scores" / protocol / "sequences" / f"{job.sequence}.json"
 
 
 def _digests(job: Job, truth: str) -> dict[str, str]:
@@ -275,6 +282,7 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--split_file", default="ImageSets/2017/val.txt", help="sequences to score, relative to --davis_path"
     )
+    parser.add_argument("--scores_path", type=Path, help="folder below which tables go, and what is kept of sequences")
     add_score_options(parser.add_argument)
     parser.add_argument("--workers", type=int, help="processes at most; all cores if not given")
     return parser.parse_args()
@@ -285,26 +293,46 @@ def main() -> None:
     args = _parse_args()
     split_file = args.davis_path / args.split_file
     if not split_file.is_file():
-        raise UserError(f"{split_file}: no such split file; check --davis_path and --split_file")
-    sequences = names_in(split_file)
+        raise UserError(f"{split_file}: no such split file; {_mend_root(args)}")
+    truth = args.davis_path / args.annotations
+    sequences = names_in(split_file, is_name=lambda line: os.path.isdir(truth / line))
     provenance = read_provenance(args.results)
-    annotations = {name: label_folder(args.davis_path / args.annotations / name) for name in sequences}
+    scores_path = scores_folder(args.results, told=args.scores_path, flag="--scores_path")
+    if not truth.is_dir():
+        raise UserError(f"{truth}: no such folder; {_mend_annotations(args)}")
+    annotations = {name: label_folder(truth / name) for name in sequences}
     _note_unscored(args.results, annotations)
     protocols = expand(args.protocol, tuple(PROTOCOLS))
+    annotations = check_labels(annotations, protocols)
     distributed.start()
     try:
         scored = score(
             args.results, annotations, protocols=protocols, options=score_options(args), keep=True,
-            workers=args.workers,
+            scores_path=scores_path, workers=args.workers,
         )  # fmt: skip
         if distributed.is_main():
             for scores in scored.values():
                 print_table(scores)
-                folder = write_scores(scores, args.results, split=split_file.stem, provenance=provenance)
+                folder = write_scores(scores, scores_path, split=split_file.stem, provenance=provenance)
                 print(f"written to {folder}\n")
             print_side_by_side(list(scored.values()))
+            note_gaps(scored.values())
     finally:
         distributed.stop()
+
+
+def _mend_root(args: argparse.Namespace) -> str:
+    """What to give in place of --davis_path: archives are unpacked into a folder of their own as often as not."""
+    inside = [path for pattern in ("*", "*/*") for path in sorted(args.davis_path.glob(pattern))]
+    found = next((path for path in inside if (path / args.split_file).is_file()), None)
+    return f"give --davis_path {found}" if found else "check --davis_path and --split_file"
+
+
+def _mend_annotations(args: argparse.Namespace) -> str:
+    """What to give in place of --annotations, where DAVIS's other download was unpacked."""
+    known = ("Annotations_unsupervised/480p", "Annotations/480p", "Annotations")
+    found = next((path for path in known if (args.davis_path / path).is_dir()), None)
+    return f"give --annotations {found}, which is there" if found else "check --davis_path and --annotations"
 
 
 def _note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:

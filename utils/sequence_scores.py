@@ -37,7 +37,7 @@ class SequenceScores:
     `proposals` counts the ids that occur in the results. `assignment` holds the proposal (0-based: id minus one)
     matched to each object, None where the object got none because there were fewer proposals than objects; under
     `paper` it is one such tuple per frame, under `oracle` the ids in the union, under `foreground` empty. `identity`
-    of `davis` only.
+    of `davis` only. `absent`: ids below the highest that no frame of the ground truth has, which count as objects.
     """
 
     HEADLINE: ClassVar = "J&F-Mean"
@@ -51,6 +51,7 @@ class SequenceScores:
     f: tuple[Statistics, ...]
     assignment: tuple
     identity: Identity | None = None
+    absent: tuple[int, ...] = ()
 
     @property
     def j_mean(self) -> float:
@@ -96,6 +97,7 @@ class SequenceScores:
     def to_json(self) -> dict[str, Any]:
         values = {"frames": self.frames, "proposals": self.proposals, "J": self.j, "F": self.f}
         values["assignment"] = self.assignment
+        values |= {"absent": self.absent} if self.absent else {}
         return values | ({"identity": self.identity._asdict()} if self.identity else {})
 
     @classmethod
@@ -104,7 +106,7 @@ class SequenceScores:
         assignment = _tuples(content["assignment"])
         counts = content["frames"], content["proposals"]
         identity = Identity(**content["identity"]) if "identity" in content else None
-        return cls(sequence, *counts, j, f, assignment, identity)
+        return cls(sequence, *counts, j, f, assignment, identity, tuple(content.get("absent", ())))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,14 @@ class Layout(Protocol):
         """Annotations that belong to no video of a split, in words, a line each. For `data.check`."""
         ...
 
+    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        """The folder of all frames, or of all annotations, that is not there: another download was unpacked."""
+        ...
+
+    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        """Whether a split lies below a root, or part of it, as far as a glance tells."""
+        ...
+
 
 class MarkedLayout(Layout, Protocol):
     """A layout that can be told from others of the same dataset."""
@@ -90,6 +98,13 @@ class AnyOf:
 
     def orphans(self, root: Path, split: str) -> list[str]:
         return self.at(root).orphans(root, split)
+
+    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        return self.at(root).lacks(root, split, annotated=annotated)
+
+    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        found = next((layout for layout in self.layouts if layout.is_at(root)), None)
+        return found is not None and found.holds(root, split, annotated=annotated)
 
 
 def counted(where: object, items: Sequence[object], what: str, mend: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Datasets as folders of frames and folders of label images, described by paths; and anybody's own videos."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,21 @@ class FolderLayout:
         return any(root.glob(self.marker))
 
     def names(self, root: Path, split: str) -> list[str]:
-        return self.source.names(root, split)
+        return self.source.names(root, split, lambda name: os.path.isdir(root / self._path(self.frames, split, name)))
+
+    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        paths = [self.frames, self.annotations] if annotated and self._has_truth(split) else [self.frames]
+        parents = (root / path.rpartition("{name}")[0].format(split=self._folder(split)) for path in paths)
+        return next((parent for parent in parents if not parent.is_dir()), None)
+
+    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        if self.lacks(root, split, annotated=annotated) is not None:
+            return False
+        try:
+            names = self.names(root, split)
+        except UserError:
+            return False
+        return any(self._list_frames(root / self._path(self.frames, split, name)) for name in names)
 
     def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         folder = root / self._path(self.frames, split, name)
@@ -178,3 +193,9 @@ class OwnVideos:
 
     def orphans(self, root: Path, split: str) -> list[str]:
         return []
+
+    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        return None
+
+    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        return False  # anything may be somebody's own

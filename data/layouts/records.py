@@ -1,5 +1,6 @@
 """MOVi in the TFRecord files that TensorFlow Datasets keeps: one record is one video with its segmentations."""
 
+import glob
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,6 +55,13 @@ class RecordLayout:
 
     def orphans(self, root: Path, split: str) -> list[str]:
         return []
+
+    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        return None  # frames and annotations lie in the same files
+
+    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        folder = self._folder(root)
+        return folder is not None and any(folder.glob(f"{self.dataset}-{glob.escape(split)}.tfrecord-*"))
 
     def _folder(self, root: Path) -> Path | None:
         return next((root / path for path in self.folders if any((root / path).glob(self._files))), None)

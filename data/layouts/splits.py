@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from utils.errors import UserError
-from utils.names import checked_names, names_in, read_text
+from utils.names import checked_names, lines_in, names_in
 
 
 class SplitSource(Protocol):
@@ -26,8 +26,9 @@ class SplitSource(Protocol):
     @property
     def fixed(self) -> bool: ...
 
-    def names(self, root: Path, split: str) -> list[str]:
-        """At least one name; raises `UserError` that begins with the root or file at fault."""
+    def names(self, root: Path, split: str, is_name: Callable[[str], bool]) -> list[str]:
+        """At least one name; raises `UserError` that begins with the root or file at fault. `is_name`: whether a line
+        with spaces is one name."""
         ...
 
 
@@ -49,11 +50,11 @@ class SplitFile:
         special = (path.replace(split, "<split>") for split, path in self.special.items())
         return ", ".join(dict.fromkeys([self.path.format(split="<split>"), *special]))
 
-    def names(self, root: Path, split: str) -> list[str]:
+    def names(self, root: Path, split: str, is_name: Callable[[str], bool]) -> list[str]:
         path = root / self.special.get(split, self.path).format(split=split)
         if not path.is_file():
             raise UserError(f"{root}: lacks {path.relative_to(root)}; check the root of the data set and --split")
-        return checked_names(frames_in_pairs(path), path) if self.frames else names_in(path)
+        return checked_names(frames_in_pairs(path), path) if self.frames else names_in(path, is_name=is_name)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Listed:
     def describe(self) -> str:
         return "; ".join(f"the {len(names)} of {split}" for split, names in self.splits.items())
 
-    def names(self, root: Path, split: str) -> list[str]:
+    def names(self, root: Path, split: str, is_name: Callable[[str], bool]) -> list[str]:
         return list(self.splits[split])
 
 
@@ -85,7 +86,7 @@ class Subfolders:
     def fixed(self) -> bool:
         return "{split}" not in self.path
 
-    def names(self, root: Path, split: str) -> list[str]:
+    def names(self, root: Path, split: str, is_name: Callable[[str], bool]) -> list[str]:
         folder = root / self.path.format(split=split)
         if not folder.is_dir():
             raise UserError(f"{root}: lacks the folder {folder.relative_to(root)}; check the root and --split")
@@ -104,7 +105,7 @@ class MetaKeys:
     def describe(self) -> str:
         return self.path.format(split="<split>")
 
-    def names(self, root: Path, split: str) -> list[str]:
+    def names(self, root: Path, split: str, is_name: Callable[[str], bool]) -> list[str]:
         path = root / self.path.format(split=split)
         if not path.is_file():
             raise UserError(f"{root}: lacks {path.relative_to(root)}; check the root of the data set and --split")
@@ -144,10 +145,9 @@ def _read_frames(read: Callable[[Path], dict[str, list[str]]], path: Path, _chan
 def frames_in_pairs(path: Path) -> dict[str, list[str]]:
     """The frames of the sequences of DAVIS-2016's split files, in order."""
     found: dict[str, list[str]] = {}
-    for line in read_text(path).splitlines():
-        if line.strip():
-            frame = PurePosixPath(line.split()[0])
-            found.setdefault(frame.parent.name, []).append(frame.stem)
+    for line in lines_in(path):
+        frame = PurePosixPath(line.split()[0])
+        found.setdefault(frame.parent.name, []).append(frame.stem)
     return found
 
 
@@ -164,7 +164,8 @@ def frames_in_meta(path: Path) -> dict[str, list[str]]:
 
 def frames_in_bmf(path: Path) -> dict[str, list[str]]:
     """The frames of FBMS's `<name>.bmf`: their number and that of views, then a file a line."""
-    return {path.stem: [PurePosixPath(line).stem for line in read_text(path).split()[2:]]}
+    words = [word for line in lines_in(path) for word in line.split()]
+    return {path.stem: [PurePosixPath(word).stem for word in words[2:]]}
 
 
 def read_json(path: Path) -> dict[str, Any]:
