@@ -25,7 +25,7 @@ AT_ONCE = 4  # labels that coefficients are fitted for together, so that memory 
 # Membership of a token that shows a part of two things. Of 0, 0.15, 0.3 and 0.6 the middle two did best on dev-8, by
 # half a point of J&F, and no worse than others on the training videos of Sprites.
 UNSURE = 0.3
-FRAMES_AT_ONCE = 6  # on a CPU, by as many cores; more are hardly sooner and take as much more memory
+MOST_FRAMES = 6  # worked on at once, each by a core; more take as much more memory
 HALF = 2  # coefficients are applied at a resolution so many times lower than the frame's
 
 
@@ -93,7 +93,8 @@ def at_pixels(
         tokens, doubt = (torch.from_numpy(part).to(device) for part in piece[:2])
         return UPSAMPLING[how](tokens.long(), piece[2].to(device), doubt).cpu().numpy()
 
-    yield from ahead(upsample, zip(labels, unsure, frames, strict=True), device=device, at_once=FRAMES_AT_ONCE)
+    at_once = min(torch.get_num_threads() + 1, MOST_FRAMES)  # one waits, so that no core does
+    yield from ahead(upsample, zip(labels, unsure, frames, strict=True), device=device, at_once=at_once)
 
 
 def fit_linear(targets: Tensor, guide: Tensor, *, radius: int, ridge: float) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
 
 def test_benchmark_of_scoring():
     command = [sys.executable, "-m", "tests.benchmark_scoring", "--frames", "1", "--workers", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "per pair" in done.stdout
 
@@ -58,7 +58,7 @@ def test_benchmark_of_inference(tmp_path):
     ]
     command += ["--num_frames", "12", "--ratio", "3", "--csv", tmp_path / "out.csv", "--neighbour"]
     environment = os.environ | {"STARTED_BY": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert not processes_with(f"STARTED_BY={tmp_path}")  # the neighbours least of all
     assert "exact gives 100.000 % of the tokens the label that plain gives" in done.stdout
@@ -139,7 +139,7 @@ def test_benchmark_of_training(tmp_path):
     write_sprites(tmp_path / "sprites", height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
     command = [sys.executable, "-m", "utils.benchmark_training", "--basepath", tmp_path / "sprites", "--resolution"]
     command += ["80", "160", "--steps", "1", "--csv", tmp_path / "out.csv"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out.csv").open() as file:
         plain, ours, kept = csv.DictReader(file)
