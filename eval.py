@@ -63,6 +63,7 @@ from utils.errors import UserError, run_main
 from utils.folders import held
 from utils.label_checks import check_labels
 from utils.origin import versions
+from utils.own_output import CONTACT_SHEET
 from utils.png import read_label_png
 from utils.prefetch import prefetch
 from utils.protocols import PROTOCOLS
@@ -309,12 +310,13 @@ def predict(
         grids=args.grids,
     )
     device = segmenter.device
-    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
+    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: v.fingerprint)]
     distributed.barrier()  # all share out the same, before any of it is done
     lengths = [len(video.frame_names) for video in left]
     mine = [left[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
     moved = []
     for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
+        fingerprint = video.fingerprint  # before it is read: a frame that changes meanwhile makes results of another
         found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
         clock = Clock(device)
         labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
@@ -327,7 +329,7 @@ def predict(
             results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
         found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
         stats = {
-            "video": video.fingerprint,
+            "video": fingerprint,
             "frames": len(video.frame_names),
             "clusters": found.num_clusters,
             "cached": found.cached,
@@ -430,7 +432,7 @@ def draw(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) 
         write_video(path := results.path / "overlays" / f"{video.name}.mp4", overlays(video, predictions))
         print(f"overlay: {path}")
     rows = ((video.name, list(overlays(video, predictions, count=4))) for video in videos)
-    write_picture(path := results.path / "contact_sheet.png", contact_sheet(rows))
+    write_picture(path := results.path / CONTACT_SHEET, contact_sheet(rows))
     print(f"contact sheet: {path}")
 
 

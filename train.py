@@ -298,6 +298,8 @@ def make_watch(
     clips = [dataset[index] for index in range(args.watch_clips)]
     for clip in clips:
         bad_frames.add(clip)
+    for kind in sorted(dataset.kinds):
+        say(f"note: training frames: {kind}")
     return watch.Watch(network, [clip.frames for clip in clips], tau=args.tau)
 
 

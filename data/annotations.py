@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from data.frames import list_images, read_image
+from data.frames import FrameReader, list_images
 from data.tfrecord import Record, read_bytes_features
-from utils.annotations import MAX_OBJECTS, VOID, LabelFiles, digest_files
+from utils.annotations import MAX_OBJECTS, VOID, LabelFiles
 from utils.errors import UserError
+from utils.files import digest_files
 from utils.names import plain_name
 from utils.png import read_label_png
 
@@ -60,7 +61,8 @@ class MergedMasks:
 
 
 def _read_mask(path: Path) -> np.ndarray:
-    """(H, W) bool: where a mask is above 0. Grey may be stored as RGB, as SegTrack does; colours are refused."""
+    """(H, W) bool: where a mask is above 0. Grey may be stored as RGB, as SegTrack does; colours are refused, and so
+    is alpha, which leaves open what is background."""
     try:
         with Image.open(path) as image:
             mode = image.mode
@@ -68,10 +70,20 @@ def _read_mask(path: Path) -> np.ndarray:
         mode = None  # the reader below says what is wrong
     if mode not in _COLOUR_MODES:
         return read_label_png(path) > 0
-    colours = read_image(path).numpy()
+    colours = _read_exact(path)
     if (colours != colours[0]).any():
         raise UserError(f"{path}: an image of mode {mode} in colours holds no mask; save it in grey or indexed")
     return colours[0] > 0
+
+
+def _read_exact(path: Path) -> np.ndarray:
+    """(3, H, W) uint8 as they are stored. Raises `UserError` for images that have to be changed to be shown."""
+    reader = FrameReader([path])
+    values = reader.read(0).numpy()
+    if reader.kinds:
+        raise UserError(f"{path}: {next(iter(reader.kinds)).partition(';')[0]} in a mask; save it in grey or indexed, "
+                        "with 8 bits")  # fmt: skip
+    return values
 
 
 def label_files(folder: Path, frames: list[str], *, ending: str = "") -> LabelFiles:
@@ -129,7 +141,7 @@ class FbmsOriginal:
 
     def read(self, frame: str) -> np.ndarray:
         path = self.files[frame]
-        red, green, blue = read_image(path).numpy().astype(np.int32)
+        red, green, blue = _read_exact(path).astype(np.int32)
         values = red * 65536 + green * 256 + blue if path.suffix.lower() == ".ppm" else red
         return np.isin(values, self.objects).astype(np.int32)
 

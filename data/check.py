@@ -43,7 +43,9 @@ from utils.names import number_ranges
 @dataclass
 class Report:
     """What was found. sizes: (height, width) in pixels -> sequences; objects and sizes stay empty where only names
-    were looked at. A problem that several frames share is in `problems` once. notes: what is no fault of the files."""
+    were looked at. A problem that several frames share is in `problems` once. notes: what is no fault of the files.
+    kinds: pictures beside plain 8-bit ones, such as 16-bit grey -> for each video that has them, how many frames and
+    what is done to them."""
 
     problems: dict[str, None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -52,9 +54,16 @@ class Report:
     annotated: int = 0
     objects: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    kinds: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, *problems: object) -> None:
         self.problems |= dict.fromkeys(" ".join(str(problem).split()) for problem in problems)
+
+    def add_kinds(self, video: Video) -> None:
+        """What was met while a video's frames were read; of a video file nothing is."""
+        for kind, frames in getattr(video, "kinds", {}).items():
+            what, _, done = kind.partition("; ")
+            self.kinds.setdefault(what, {})[video.name] = (frames, done)
 
 
 def check(
@@ -101,6 +110,7 @@ def _check_frames(video: Video, report: Report) -> dict[str, tuple[int, int]]:
             report.add(frame)
         else:
             sizes[name] = tuple(frame.shape[1:])
+    report.add_kinds(video)
     if sizes:
         report.sizes[next(iter(sizes.values()))] += 1
     return sizes
@@ -164,13 +174,23 @@ def _check_ids(spec: DatasetSpec, video: Video, objects: set[int], report: Repor
 def print_report(report: Report, title: str, *, quick: bool) -> None:
     for problem in report.problems:
         print(problem)
-    for note in report.notes:
+    for note in (*report.notes, *map(_describe_kind, report.kinds.items())):
         print(f"note: {note}")
     sizes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in report.sizes.most_common())
     print(f"{title}: {len(report.problems) or 'no'} problem{'s' * (len(report.problems) != 1)}")
     print(f"{'sequences':>9}  {'frames':>7}  {'annotated':>9}  {'objects':>7}  sizes (sequences)")
     counts = f"{report.sequences:>9}  {report.frames:>7}  {report.annotated:>9}"
     print(f"{counts}  {'-' if quick else report.objects:>7}  {sizes or '-'}")
+
+
+def _describe_kind(entry: tuple[str, dict[str, tuple[int, str]]]) -> str:
+    """A kind of pictures in a line: 12 frames of 16-bit grey in 2 videos; values 0 to 4095 become 0 to 255 (ant)."""
+    what, videos = entry
+    name, (_, done) = next(iter(videos.items()))
+    frames = sum(count for count, _ in videos.values())
+    example = f" ({name})" if len({done for _, done in videos.values()}) > 1 else ""
+    return (f"{frames} frame{'s' * (frames != 1)} of {what} in {len(videos)} video{'s' * (len(videos) != 1)}; "
+            f"{done}{example}")  # fmt: skip
 
 
 def table() -> str:

@@ -19,12 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from data.frames import UnreadableImage, is_readable, list_images, read_image, resize
+from data.frames import FrameReader, UnreadableImage, is_readable, resize
 from data.transforms import ClipAugmentation
 from utils import distributed
 from utils.checkpoint import write_whole
 from utils.errors import UserError
 from utils.names import listed_names, may_hold_frames, plain_name
+from utils.own_output import RESULTS, RUN, find_frames, note_left_out, refuse_own_output
+from utils.runs import say
 from utils.stopping import StopRequest, leave_to_parent
 
 CLIPS_PER_EPOCH = 10_000
@@ -58,11 +60,17 @@ def index_videos(
                         "name a file elsewhere")  # fmt: skip
     folders = cache and _unchanged(cache, root)
     if not folders:
-        folders = {}
+        folders, left_out = {}, []
+        refuse_own_output(root, flag=flag)
         for folder, children, _ in os.walk(root, followlinks=True):
             changed = _time_of_change(folder)  # before it is listed
-            children[:] = sorted(filter(may_hold_frames, children))
-            folders[os.path.relpath(folder, root)] = (changed, [path.name for path in list_images(Path(folder))])
+            frames, ours = find_frames(Path(folder))
+            name = os.path.relpath(folder, root)
+            left_out += [(name, ours)] if ours else []
+            children[:] = [] if ours in (RESULTS, RUN) else sorted(filter(may_hold_frames, children))
+            folders[name] = (changed, [path.name for path in frames])
+        if left_out:
+            say(note_left_out(root, left_out))
         if cache is not None and distributed.is_main():
             content = {"format": INDEX_FORMAT, "root": str(root.resolve()), "folders": folders}
             write_whole(cache, lambda partial: partial.write_text(json.dumps(content)))
@@ -147,6 +155,12 @@ class ClipDataset(Dataset):
         self.gap = gap
         self.seed = seed
         self.augmentation = ClipAugmentation(resolution) if augment else None
+        self._readers: dict[int, FrameReader] = {}  # of the videos that were read
+
+    @property
+    def kinds(self) -> set[str]:
+        """What was read here, in this process, beside plain 8-bit pictures, see `FrameReader`."""
+        return {kind for reader in self._readers.values() for kind in reader.kinds}
 
     def __getitem__(self, index: int) -> Clip:
         """Clip `index`. Where a frame cannot be read another clip takes its place and the file is named in `bad`."""
@@ -164,8 +178,8 @@ class ClipDataset(Dataset):
 
     def read(self, video: int, positions: list[int], rng: np.random.Generator) -> Tensor:
         """The frames at `positions` of a video, augmented by what `rng` gives: (T, 3, H, W) uint8."""
-        paths = [self.videos[video][position] for position in positions]
-        frames = torch.stack([resize(read_image(path), self.resolution) for path in paths])
+        reader = self._readers.setdefault(video, FrameReader(self.videos[video]))
+        frames = torch.stack([resize(reader.read(position), self.resolution) for position in positions])
         if self.augmentation is None:
             return frames
         return self.augmentation(frames, seed=int(rng.integers(2**62)))

@@ -1,22 +1,23 @@
 """Videos for evaluation: a folder of frames, a video file or a TFRecord, read in order, strictly."""
 
-import io
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import cv2
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
-from data.frames import read_image, resize
-from data.tfrecord import Record, count_values, read_bytes_features
+from data.frames import FrameReader, resize
+from data.tfrecord import MEND, Record, count_values, read_bytes_features
 from utils.annotations import Annotations
 from utils.errors import UserError
+from utils.files import digest_files
 
 
 class Video(Protocol):
@@ -33,7 +34,7 @@ class Video(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the video does, so that results of another version are noticed: frames and bytes."""
+        """Changes when the content of the video does, so that results of another version are noticed."""
         ...
 
     def read(self) -> Iterator[Tensor]:
@@ -70,13 +71,44 @@ def _of_one_size(sources: Iterator[tuple[str, Tensor | UserError]]) -> Iterator[
         yield frame
 
 
-class FrameFolder:
+class ImageVideo:
+    """A video kept as images.
+
+    Attributes:
+        kinds: what the last reading met beside plain 8-bit pictures, see `FrameReader`.
+    """
+
+    def __init__(self, name: str, annotations: Annotations | None = None):
+        self.name = name
+        self.annotations = annotations
+        self.kinds: Counter[str] = Counter()
+        self._said: set[str] = set()
+
+    def read(self) -> Iterator[Tensor]:
+        """Frames (3, H, W) uint8 RGB. What kinds of pictures they are is said once, a line each on stderr.
+
+        Raises:
+            UserError: an unreadable frame, or one of another size than the first; it names the frame.
+        """
+        for frame in _strictly(self.attempt()):
+            for kind in self.kinds.keys() - self._said:
+                tqdm.write(f"note: video {self.name}: {kind}", file=sys.stderr)
+            self._said |= self.kinds.keys()
+            yield frame
+
+    def _attempt_all(self, reader: FrameReader) -> Iterator[Tensor | UserError]:
+        reader.kinds.clear()
+        self.kinds = reader.kinds
+        return _of_one_size((str(name), _attempt(reader, index)) for index, name in enumerate(reader.names))
+
+
+class FrameFolder(ImageVideo):
     """A video kept as image files."""
 
     def __init__(self, name: str, paths: list[Path], annotations: Annotations | None = None):
-        self.name = name
+        super().__init__(name, annotations)
         self.paths = paths
-        self.annotations = annotations
+        self._reader = FrameReader(paths)
         by_stem: dict[str, Path] = {}
         for path in paths:
             if by_stem.setdefault(path.stem, path) != path:
@@ -88,23 +120,15 @@ class FrameFolder:
 
     @property
     def fingerprint(self) -> str:
-        return f"{len(self.paths)} frames, {sum(path.stat().st_size for path in self.paths)} bytes"
-
-    def read(self) -> Iterator[Tensor]:
-        """Frames (3, H, W) uint8 RGB.
-
-        Raises:
-            UserError: an unreadable frame, or one of another size than the first; it names the frame.
-        """
-        return _strictly(self.attempt())
+        return f"{len(self.paths)} frames, {digest_files(self.paths)}"
 
     def attempt(self) -> Iterator[Tensor | UserError]:
-        return _of_one_size((str(path), _attempt_image(path)) for path in self.paths)
+        return self._attempt_all(self._reader)
 
 
-def _attempt_image(path: Path) -> Tensor | UserError:
+def _attempt(reader: FrameReader, index: int) -> Tensor | UserError:
     try:
-        return read_image(path)
+        return reader.read(index)
     except UserError as error:
         return error
 
@@ -124,7 +148,7 @@ class VideoFile:
 
     @property
     def fingerprint(self) -> str:
-        return f"{self._length} frames, {self.path.stat().st_size} bytes"
+        return f"{self._length} frames, {digest_files([self.path])}"
 
     def read(self) -> Iterator[Tensor]:
         """Frames (3, H, W) uint8 RGB.
@@ -159,15 +183,14 @@ class VideoFile:
         return count
 
 
-class RecordVideo:
+class RecordVideo(ImageVideo):
     """A video kept as PNGs within one record of a TFRecord file, as TFDS stores MOVi. Frames are 00000, 00001, ..."""
 
     KEY = "video"
 
     def __init__(self, name: str, record: Record):
-        self.name = name
+        super().__init__(name)
         self.record = record
-        self.annotations: Annotations | None = None
 
     @cached_property
     def frame_names(self) -> list[str]:
@@ -177,25 +200,11 @@ class RecordVideo:
     def fingerprint(self) -> str:
         return f"{len(self.frame_names)} frames, {self.record.length} bytes, checksum {self.record.checksum:08x}"
 
-    def read(self) -> Iterator[Tensor]:
-        """Frames (3, H, W) uint8 RGB. Raises `UserError`: a damaged record or frame, or frames of several sizes."""
-        return _strictly(self.attempt())
-
     def attempt(self) -> Iterator[Tensor | UserError]:
         try:
             images = read_bytes_features(self.record, RECORD_KEYS)[self.KEY]
         except UserError as error:
             yield error
             return
-        sources = (f"{self.record}, frame {name}" for name in self.frame_names)
-        yield from _of_one_size(
-            (source, _attempt_png(source, png)) for source, png in zip(sources, images, strict=True)
-        )
-
-
-def _attempt_png(source: str, content: bytes) -> Tensor | UserError:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return UserError(f"{source}: not a readable PNG ({error}); download this file again")
+        names = [f"{self.record}, frame {name}" for name in self.frame_names]
+        yield from self._attempt_all(FrameReader(images, names, mend=MEND))

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data.clips import ClipDataset, fetch, frame_loader
-from data.frames import UnreadableImage, read_image, resize
+from data.frames import FrameReader, UnreadableImage, resize
 from data.transforms import ClipAugmentation
 from utils import distributed
 from utils.feature_store import FILLED, UNREADABLE, FeatureStore
+from utils.files import file_version
 from utils.runs import say
 from utils.stopping import StopRequest
 
@@ -28,21 +29,13 @@ FRAMES_TO_FILL = 8  # at once; always the same ones together, so that rounding i
 
 
 def contents(videos: dict[str, list[Path]]) -> str:
-    """SHA-256 over the frames' names, sizes and times of change: 64 hexadecimal digits."""
+    """SHA-256 over the frames' names and what says that they are unchanged: 64 hexadecimal digits, those of the main
+    process in all, since each machine may have a copy of its own."""
     digest = hashlib.sha256()
     for name, paths in videos.items():
         for path in paths:
-            digest.update(os.fsencode(f"{name}/{path.name}\0{_version(path)}\0"))
-    return digest.hexdigest()
-
-
-def _version(path: Path) -> str:
-    """Size and time of change; of a file that is not there, such as a link to nothing, reading it will tell."""
-    try:
-        about = path.stat()
-    except OSError:
-        return "gone"
-    return f"{about.st_size} {about.st_mtime_ns}"
+            digest.update(os.fsencode(f"{name}/{path.name}\0{file_version(path)}\0"))
+    return distributed.gather(digest.hexdigest())[0]
 
 
 class FrameViews(Dataset):
@@ -50,7 +43,8 @@ class FrameViews(Dataset):
 
     def __init__(self, videos: dict[str, list[Path]], *, resolution: tuple[int, int], num_views: int, seed: int):
         self.videos = videos
-        self.frames = [(video, path) for video, paths in enumerate(videos.values()) for path in paths]
+        self.frames = [(video, place) for video, paths in enumerate(videos.values()) for place in range(len(paths))]
+        self.readers = [FrameReader(paths) for paths in videos.values()]
         self.resolution, self.num_views, self.seed = resolution, num_views, seed
         self.augmentation = ClipAugmentation(resolution)
 
@@ -63,9 +57,9 @@ class FrameViews(Dataset):
         return len(self.frames) * self.num_views
 
     def __getitem__(self, index: int) -> tuple[Tensor, bool]:
-        video, path = self.frames[index // self.num_views]
+        video, place = self.frames[index // self.num_views]
         try:
-            frame = resize(read_image(path), self.resolution)
+            frame = resize(self.readers[video].read(place), self.resolution)
         except UnreadableImage:
             return torch.zeros(3, *self.resolution, dtype=torch.uint8), False
         draws = np.random.default_rng((self.seed, video, index % self.num_views))

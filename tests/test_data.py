@@ -67,7 +67,7 @@ def test_the_index_is_kept_until_a_folder_changes(tmp_path, monkeypatch):
     age(davis)
     found = index_videos(davis, cache=cache)
     with monkeypatch.context() as patch:
-        patch.setattr(clips, "list_images", lambda _: pytest.fail("listed again"))
+        patch.setattr(clips, "find_frames", lambda _: pytest.fail("listed again"))
         assert index_videos(davis, cache=cache) == found
     other = make_davis(tmp_path / "other", sequences=("cow",))
     assert list(index_videos(other, cache=cache)) == ["JPEGImages/480p/cow"]  # of another root

@@ -325,7 +325,7 @@ FAULTS = {
     "movi picture": (
         "movi-c",
         lambda r: write(r / SHARD.format(1), record(example({"video": [b"x"], "segmentations": [png(labels_of(0))]}))),
-        "frame 00000: not a readable PNG",
+        "frame 00000: not a readable image .*; download this file again",
     ),
     "movi mask": (
         "movi-c",

@@ -1,14 +1,13 @@
 """Ground truth as scoring sees it: label maps of some frames of a sequence, whatever files they come from."""
 
-import hashlib
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.names import natural_key
-from utils.png import read_label_png
+from utils.files import digest_files
+from utils.png import pngs_by_stem, read_label_png
 
 VOID = 255
 MAX_OBJECTS = VOID - 1
@@ -67,21 +66,10 @@ def label_folder(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
     """The label PNGs of a folder, each of a frame of the same name; 2.png comes before 10.png.
 
     Raises:
-        UserError: no such folder, or no PNG in it; it names the `flag` to check.
+        UserError: no such folder, no PNG in it, or two of one name; it names the `flag` to check.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such annotation folder; check {flag}")
-    paths = [path for path in folder.glob("*.png") if not path.name.startswith(".")]
-    if not paths:
+    if not (files := pngs_by_stem(folder)):
         raise UserError(f"{folder}: no PNG annotations in this folder; check {flag}")
-    return LabelFiles({path.stem: path for path in sorted(paths, key=lambda path: natural_key(path.name))})
-
-
-def digest_files(paths: list[Path], *settings: object) -> str:
-    """Hash of the names and bytes of files, and of the settings they are read with. A missing file counts as such."""
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-    for path in paths:
-        content = path.read_bytes() if path.is_file() else b"missing"
-        digest.update(f"{path.name}:{len(content)}:".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    return LabelFiles(files)

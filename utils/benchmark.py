@@ -65,6 +65,7 @@ from utils.folders import check_writable
 from utils.png import write_label_png
 from utils.prefetch import prefetch
 from utils.report import STAGES
+from utils.visual import save_figure
 
 WARM_UP = 6  # frames
 HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
@@ -352,8 +353,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.legend(fontsize=8)
         axis.grid(which="both", alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _quantity(row: dict[str, Any], name: str) -> int:

@@ -20,6 +20,7 @@ from utils.bootstrap import LEVEL, SAMPLES, Interval, interval, paired_interval
 from utils.errors import UserError, run_main
 from utils.protocols import PROTOCOLS
 from utils.score_files import Scores, read_scores
+from utils.visual import save_figure
 
 
 class Comparison(NamedTuple):
@@ -140,8 +141,7 @@ def draw(compared: Comparison, labels: tuple[str, str], measure: str, picture: P
     axis.set_title(f"B - A = {value:+.1f} [{low:+.1f}, {high:+.1f}]", fontsize=10)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=8)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
+    save_figure(figure, picture, dpi=110)
 
 
 def main() -> None:

@@ -25,8 +25,9 @@ from torchvision.transforms.v2 import functional as TF
 from utils.checkpoint import load_tensors, write_whole
 from utils.errors import UserError
 from utils.names import may_hold_frames
+from utils.own_output import RESULTS, RUN, find_frames, refuse_own_output
+from utils.pictures import PictureError, read_picture, to_rgb, value_range
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 HELD_OUT_EVERY = 20
 HELD_OUT_PAIRS = 24
@@ -42,21 +43,20 @@ TEACHER_HASH = "teacher_sha256"  # of the teacher's tensors
 def list_groups(root: Path) -> list[list[Path]]:
     """Images below `root`: one group per sub-folder (a clip, frames in order), one group per loose image.
 
-    Hidden files and folders and folders of annotations are passed over.
+    Hidden files and folders, folders of annotations and what our programs wrote are passed over.
     """
     if not root.is_dir():
         raise UserError(f"--images {root}: no such folder")
-    images: list[Path] = []
-    for folder, children, names in os.walk(root, followlinks=True):
-        children[:] = filter(may_hold_frames, children)
-        images += [Path(folder, name) for name in names if not name.startswith(".")]
+    refuse_own_output(root, flag="--images")
     clips: dict[Path, list[Path]] = {}
-    for path in sorted(images):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+    for folder, children, _ in os.walk(root, followlinks=True):
+        images, ours = find_frames(Path(folder))
+        children[:] = [] if ours in (RESULTS, RUN) else filter(may_hold_frames, children)
+        for path in images:
             clips.setdefault(group_of(path, root), []).append(path)
     if len(clips) < 2:
         raise UserError(f"--images {root}: holds {len(clips)} photos or clips, at least 2 are needed")
-    return list(clips.values())
+    return [clips[name] for name in sorted(clips)]
 
 
 def group_of(path: Path, root: Path) -> Path:
@@ -100,9 +100,10 @@ def random_box(width: int, height: int, *, aspect: float, area: tuple[float, flo
 def read_views(path: Path, *, grid: tuple[int, int], patches: tuple[int, int], area: tuple[float, float], rng):
     """One random crop of the image at `path`, uint8 (3, h*p, w*p) for each patch size p in `patches`."""
     try:
-        image = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error
+        picture = read_picture(path)
+    except PictureError as error:
+        raise UserError(f"{path}: not a readable image ({error}); {error.mend or 'restore or remove it'}") from error
+    image = Image.fromarray(to_rgb(picture, *value_range([picture])) if picture.is_deep else picture.values)
     box = random_box(*image.size, aspect=grid[1] / grid[0], area=area, rng=rng)
     flip = rng.random() < 0.5
     views = []

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from utils.files import file_version
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # What numbers depend on: the library's name, and that of its module.
 SCORING = {"numpy": "numpy", "opencv": "cv2", "scipy": "scipy"}
@@ -42,9 +44,12 @@ def git_revision() -> str | None:
 
 
 def fingerprint(videos: dict[str, list[Path]]) -> str:
-    """SHA-256 over the names of videos and their frames: 64 hexadecimal digits. Contents are not read."""
+    """SHA-256 over the names of videos and their frames, and sizes and times: 64 hexadecimal digits.
+
+    Contents are not read: there may be millions.
+    """
     digest = hashlib.sha256()
     for name in sorted(videos):
-        names = (name, *(frame.name for frame in videos[name]))
+        names = (name, *(f"{frame.name}\0{file_version(frame)}" for frame in videos[name]))
         digest.update(b"".join(os.fsencode(name) + b"\0" for name in names) + b"\0")
     return digest.hexdigest()

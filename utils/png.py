@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
+from utils.pictures import FAULTS, PictureError, list_images, refuse_several
 
 MAX_INDEXED = 255
 MAX_LABEL = 65535
@@ -76,17 +77,46 @@ def _to_image(labels: np.ndarray, high: int) -> Image.Image:
     return image
 
 
+def pngs_by_stem(folder: Path) -> dict[str, Path]:
+    """The PNGs of a folder by name without ending, `.PNG` too, in the order of their numbers; hidden ones left out.
+
+    A folder that is not there has none. Raises `UserError` where two have the same name.
+    """
+    found: dict[str, Path] = {}
+    for path in list_images(folder) if folder.is_dir() else []:
+        if path.suffix.lower() == ".png" and found.setdefault(path.stem, path) != path:
+            raise UserError(f"{path}: {found[path.stem].name} has the same name but for its ending; keep one")
+    return found
+
+
 def read_label_png(path: str | os.PathLike) -> np.ndarray:
     """Read a label map, (H, W) int32, from a PNG of one channel: indexed, 1-bit, 8-bit or 16-bit grey.
 
-    Raises `UserError` naming the file when it is missing, damaged, cut short, or has colours instead of ids.
+    Raises `UserError` naming the file when it is missing, damaged, cut short, animated, a JPEG whatever its name, or
+    has colours instead of ids.
     """
     try:
         with Image.open(path) as image:
-            if image.mode not in _LABEL_MODES:
-                raise UserError(f"{path}: an image of mode {image.mode} holds no ids; save it as indexed PNG")
+            refuse_several(image)
+            if fault := _why_no_ids(image):
+                raise UserError(f"{path}: {fault}")
             return np.asarray(image).astype(np.int32)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; write this label map first") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PictureError as error:
+        raise UserError(f"{path}: {error}; {error.mend}") from None
+    except FAULTS as error:
         raise UserError(f"{path}: not a whole, readable PNG ({error}); write or copy it again") from None
+
+
+def _why_no_ids(image: Image.Image) -> str | None:
+    """Why an open image holds no object ids, and the mend; None where it may hold some."""
+    if image.format in ("JPEG", "MPO"):
+        return "a JPEG, which changes ids; save them as indexed PNG"
+    if image.mode in _LABEL_MODES:
+        return None
+    known = {tuple(colour) for colour in palette().tolist()}
+    colours = image.convert("RGB").getcolors(len(known)) if image.mode in ("RGB", "RGBA") else None
+    if colours and {colour for _, colour in colours} <= known:
+        return f"an image of mode {image.mode} in the DAVIS palette's colours; save it as indexed PNG with that palette"
+    return f"an image of mode {image.mode} holds no ids; save it as indexed PNG"

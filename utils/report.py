@@ -12,7 +12,9 @@ from typing import Any
 
 from utils.errors import UserError, run_main
 from utils.logs import read_log
+from utils.names import natural_key
 from utils.protocols import PROTOCOLS
+from utils.visual import save_figure
 
 STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_norm")
@@ -45,8 +47,7 @@ def draw_log(log: Path, picture: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.legend()
         axis.grid(alpha=0.3)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
+    save_figure(figure, picture, dpi=110)
 
 
 def markdown_scores(results: list[Path]) -> str:
@@ -85,7 +86,8 @@ def _with_objects(paths: Iterable[Path]) -> list[Path]:
 
 def markdown_costs(folder: Path) -> str:
     """Clusters, objects made of them, and seconds per frame and stage of every video of one folder of results."""
-    stats = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "stats").glob("*.json"))}
+    paths = sorted((folder / "stats").glob("*.json"), key=lambda path: natural_key(path.name))
+    stats = {path.stem: json.loads(path.read_text()) for path in paths}
     if not stats:
         raise UserError(f"--results {folder}: holds no statistics of eval.py")
     lines = ["| | frames | clusters | objects | " + " | ".join(f"{stage}, s/frame" for stage in STAGES) + " |"]

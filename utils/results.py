@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.folders import LOCK, check_writable
-from utils.png import replacing, write_label_png
+from utils.png import pngs_by_stem, replacing, write_label_png
 
 RESERVED = {"stats", "overlays", "scores"}
 
@@ -78,11 +78,12 @@ class ResultsFolder:
         """The folder with one folder of PNGs per video for a kind of predictions."""
         return self.path if len(self.kinds) == 1 else self.path / kind
 
-    def has(self, video: str, frame_names: list[str], *, fingerprint: str) -> bool:
+    def has(self, video: str, frame_names: list[str], *, fingerprint: Callable[[], str]) -> bool:
         """Whether a video is done. A folder appears whole or not at all.
 
         Args:
-            fingerprint: of the video, as `finish` was given it.
+            fingerprint: gives that of the video, as `finish` was given it; asked for only where there are results,
+                since the whole video is read for it.
 
         Raises:
             UserError: it is done but lacks a frame, so somebody removed it; the video has changed since; or its name
@@ -93,9 +94,10 @@ class ResultsFolder:
         folders = [self.predictions(kind) / video for kind in self.kinds]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False
-        if (held := _read_json(self._stats_file(video)).get("video")) != fingerprint:
+        held, now = _read_json(self._stats_file(video)).get("video"), fingerprint()
+        if held != now:
             raise UserError(
-                f"--save_path {self.path}: holds results of another version of {video} ({held}, now {fingerprint}); "
+                f"--save_path {self.path}: holds results of another version of {video} ({held}, now {now}); "
                 "choose another folder or give --overwrite"
             )
         for folder in folders:
@@ -151,7 +153,7 @@ def write_archive(path: Path, folder: Path, videos: list[str]) -> None:
     """Zip the label PNGs of `videos`, `<video>/<frame>.png` below `folder`, as evaluation servers take them."""
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for video in videos:
-            for png in sorted((folder / video).glob("*.png")):
+            for png in pngs_by_stem(folder / video).values():
                 archive.write(png, f"{video}/{png.name}")
 
 

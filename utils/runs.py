@@ -204,7 +204,8 @@ def check_run(content: dict, args: argparse.Namespace) -> None:
 
 def say_other_data(content: dict, origin: dict[str, Any]) -> None:
     """Say where a run goes on with other data, or another number of clips a step, than it had."""
-    for key, what in (("data", "the training data are others"), ("clips_per_step", "clips a step")):
+    words = {"data": "the training data are others or were written anew", "clips_per_step": "clips a step"}
+    for key, what in words.items():
         if content.get(key) not in (None, origin[key]):
             detail = "" if key == "data" else f" {content[key]} -> {origin[key]}"
             say(f"resumed with changes: {what}{detail}")

@@ -40,12 +40,13 @@ import numpy as np
 from tqdm import tqdm
 
 from utils import distributed, threads
-from utils.annotations import Annotations, digest_files, label_folder
+from utils.annotations import Annotations, label_folder
 from utils.errors import UserError, run_main
+from utils.files import digest_files
 from utils.judges import DEFAULT_OPTIONS, Options, judges
 from utils.label_checks import check_labels
 from utils.names import names_in, natural_key
-from utils.png import read_label_png, replacing
+from utils.png import pngs_by_stem, read_label_png, replacing
 from utils.protocols import PROTOCOLS
 from utils.score_files import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
 from utils.sequence_scores import SequenceScores
@@ -127,14 +128,13 @@ def score_sequence(job: Job) -> dict[str, SequenceScores]:
     size in `<results>/<sequence>`. Raises `UserError` when one is missing or unfit, and,
     under `davis`, when there are more than 20 proposals.
     """
-    at_work = judges(job.protocols, job.options)
+    at_work, results = judges(job.protocols, job.options), _result_files(job)
     for number in range(max(judge.passes for judge in at_work)):
         looking = [judge for judge in at_work if number < judge.passes]
         for frame in job.annotations.frame_names:
-            result = job.results / job.sequence / f"{frame}.png"
-            gt, labels = _read_pair(job.annotations, frame, result)
+            gt, labels = _read_pair(job.annotations, frame, results[frame])
             for judge in looking:
-                judge.add(gt, labels, source=str(result), number=number)
+                judge.add(gt, labels, source=str(results[frame]), number=number)
     found = {name: scores for judge in at_work for name, scores in judge.results(job.sequence).items()}
     for name, digest in job.keep.items():
         if name in found:
@@ -217,8 +217,7 @@ def _kept_file(job: Job, protocol: str) -> Path:
 
 def _digests(job: Job, truth: str) -> dict[str, str]:
     """Protocol -> hash of everything that its scores of a sequence depend on; `truth`: of the ground truth."""
-    paths = [job.results / job.sequence / f"{name}.png" for name in job.annotations.frame_names]
-    predicted = digest_files(paths)
+    predicted = digest_files(_result_files(job).values())
     digests = {}
     for name in job.protocols:
         options = [getattr(job.options, option) for option in PROTOCOLS[name].options]
@@ -245,6 +244,13 @@ def _write_kept(path: Path, digest: str, scores: SequenceScores) -> None:
 
 
 # ------------------------------------------------------------------ files
+
+
+def _result_files(job: Job) -> dict[str, Path]:
+    """The PNG of each annotated frame, be it there or not."""
+    folder = job.results / job.sequence
+    there = pngs_by_stem(folder)
+    return {name: there.get(name, folder / f"{name}.png") for name in job.annotations.frame_names}
 
 
 def _read_pair(annotations: Annotations, frame: str, result: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -338,7 +344,7 @@ def _mend_annotations(args: argparse.Namespace) -> str:
 def _note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
     """Say where results have frames without annotation: these are sparse, or some are missing."""
     for name, annotated in annotations.items():
-        stems = {path.stem for path in (results / name).glob("*.png")}
+        stems = pngs_by_stem(results / name).keys()
         if extra := sorted(stems - set(annotated.frame_names), key=natural_key):
             print(f"note: {name}: {len(extra)} of {len(stems)} results have no annotation and are not scored, "
                   f"first {extra[0]}", file=sys.stderr)  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 from utils.checkpoint import file_hash, load_checkpoint
 from utils.errors import UserError, run_main
 from utils.score_files import read_scores
+from utils.visual import save_figure
 
 MEASURES = ("clusters", "davis", "paper")
 TITLES = {"clusters": "clusters a video", "davis": "J&F, davis", "paper": "J&F, paper"}
@@ -144,8 +145,7 @@ def draw(found: dict[str, dict[tuple[str, str], list[Point]]], picture: Path) ->
     for axis in axes[-1]:
         axis.set_xlabel("step")
     axes[0, 0].legend(fontsize=7)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=80)
+    save_figure(figure, picture, dpi=80)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from utils.compare import find_scores
 from utils.config import OneLineParser
 from utils.errors import UserError, run_main
+from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")
 UNSEEN = ("predictions", "origin")  # settings that are not told apart: which PNGs were written, and versions
@@ -164,8 +165,7 @@ def draw(rows: list[Row], picture: Path) -> Any:
         axis.set_xlabel("resolution")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=90)
+    save_figure(figure, picture, dpi=90)
     return figure
 
 

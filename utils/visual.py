@@ -7,12 +7,17 @@ python -m utils.visual --results outputs/a outputs/b --count 2 --picture a_and_b
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from utils.errors import UserError, run_main
-from utils.png import palette, read_label_png
+from utils.names import natural_key
+from utils.own_output import MARK
+from utils.png import palette, pngs_by_stem, read_label_png
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
@@ -61,17 +66,29 @@ def contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: i
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """(H, W, 3) uint8 RGB to an image file."""
+    """(H, W, 3) uint8 RGB to an image file; a PNG is marked as ours, so that it is never taken for a frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise UserError(f"{path}: cannot be written; check the folder and its free space")
+    text = PngInfo()
+    for key, value in MARK.items():
+        text.add_text(key, value)
+    try:
+        Image.fromarray(picture).save(path, quality=95, pnginfo=text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); check its ending, the folder and its space") from error
+
+
+def save_figure(figure: Any, path: Path, *, dpi: int) -> None:
+    """A figure of matplotlib to an image file; a PNG is marked as by `write_picture`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, metadata=MARK if path.suffix.lower() == ".png" else None)
 
 
 def label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndarray]]]:
     """Of every folder of label PNGs below `results`, `count` coloured label maps spread over the video."""
     rows = []
-    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
-        if files := sorted(folder.glob("*.png")):
+    folders = [path for path in results.iterdir() if path.is_dir()]
+    for folder in sorted(folders, key=lambda path: natural_key(path.name)):
+        if files := list(pngs_by_stem(folder).values()):
             wanted = np.linspace(0, len(files) - 1, count).round().astype(int)
             rows.append((folder.name, [palette()[read_label_png(files[index]) % 256] for index in wanted]))
     return rows

@@ -12,6 +12,8 @@ from data.layouts.splits import FrameList, SplitSource
 from data.videos import FrameFolder, Video, VideoFile
 from utils.annotations import Annotations
 from utils.errors import UserError
+from utils.own_output import find_frames, folders_of_frames, note_left_out, refuse_own_output
+from utils.runs import say
 
 COMPLETE = "the split names this sequence, so complete the download"
 
@@ -175,9 +177,15 @@ class OwnVideos:
             return [root.stem]
         if not root.is_dir():
             raise UserError(f"{root}: no such video file or folder of frames")
-        if list_images(root):
-            return [root.resolve().name]
-        names = [path.name for path in sorted(root.iterdir()) if path.is_dir() and list_images(path)]
+        refuse_own_output(root)
+        frames, ours = find_frames(root)
+        left_out = [(root.name, ours)] if ours else []
+        names = [root.resolve().name] if frames else []
+        if not names:
+            names, others = folders_of_frames(root)
+            left_out += others
+        if left_out:
+            say(note_left_out(root, left_out))
         if not names:
             raise UserError(f"{root}: neither frames (jpg, png, ...) nor folders of frames; "
                             "name a video file or folder")  # fmt: skip
@@ -186,7 +194,7 @@ class OwnVideos:
     def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         if root.is_file():
             return VideoFile(name, root)
-        return FrameFolder(name, list_images(root) or list_images(root / name))
+        return FrameFolder(name, find_frames(root)[0] or find_frames(root / name)[0])
 
     def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
         return []

@@ -13,6 +13,7 @@ from data.layouts.base import counted
 from data.layouts.splits import read_json
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
+from utils.files import file_version
 from utils.names import plain_name
 
 MAX_PIXELS = 2**26  # of a frame, so that a damaged JSON does not take all memory; 8K has 2**25
@@ -111,11 +112,11 @@ class InstanceLayout:
 
 
 def _content(path: Path) -> Content:
-    return _parse(path, path.stat().st_mtime_ns)
+    return _parse(path, file_version(path))
 
 
 @lru_cache(maxsize=2)
-def _parse(path: Path, _changed: int) -> Content:
+def _parse(path: Path, _version: str) -> Content:
     """What a JSON says. Files of 500 MB: read once a process.
 
     Raises:

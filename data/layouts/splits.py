@@ -11,7 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from utils.errors import UserError
-from utils.names import checked_names, lines_in, names_in
+from utils.files import file_version
+from utils.names import checked_names, lines_in, names_in, natural_key
+from utils.own_output import find_frames, note_left_out, refuse_own_output
+from utils.runs import say
 
 
 class SplitSource(Protocol):
@@ -90,7 +93,17 @@ class Subfolders:
         folder = root / self.path.format(split=split)
         if not folder.is_dir():
             raise UserError(f"{root}: lacks the folder {folder.relative_to(root)}; check the root and --split")
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        refuse_own_output(folder)
+        paths = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        names, left_out = [], []
+        for path in sorted(paths, key=lambda path: natural_key(path.name)):
+            frames, ours = find_frames(path)
+            if ours and not frames:
+                left_out.append((path.name, ours))
+            else:  # frames may lie deeper
+                names.append(path.name)
+        if left_out:
+            say(note_left_out(folder, left_out))
         return checked_names(names, folder)
 
 
@@ -133,11 +146,11 @@ class FrameList:
     def frames(self, root: Path, *, split: str, name: str) -> tuple[Path, list[str]]:
         """The file and the names of the frames that it gives a video; none: it does not say."""
         path = root / self.path.format(split=split, name=name)
-        return path, _read_frames(self.read, path, path.stat().st_mtime_ns).get(name, []) if path.is_file() else []
+        return path, _read_frames(self.read, path, file_version(path)).get(name, []) if path.is_file() else []
 
 
 @lru_cache(maxsize=2)
-def _read_frames(read: Callable[[Path], dict[str, list[str]]], path: Path, _changed: int) -> dict[str, list[str]]:
+def _read_frames(read: Callable[[Path], dict[str, list[str]]], path: Path, _version: str) -> dict[str, list[str]]:
     """The file of a split is read once a process, not once for each of its thousands of videos."""
     return read(path)
 
