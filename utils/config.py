@@ -15,6 +15,8 @@ PROGRAMS = ("train", "eval")
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
 DEFAULT_TEMPERATURE = 3.0
 AUTO = "auto"  # in place of a number for --tau
+# What PyYAML lets through besides its own errors where a value does not suit its tag, such as `!!int x` or 2026-99-99.
+_TAG_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
@@ -132,12 +134,16 @@ def load_recipe(path: str, program: str) -> dict[str, object]:
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read ({error.__class__.__name__}); check the path") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]}); mend the file") from error
+    except (yaml.YAMLError, *_TAG_ERRORS) as error:
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not YAML ({detail}); mend the file") from error
     content = {} if content is None else content
     sections = [content] + [content.get(name) or {} for name in PROGRAMS] if isinstance(content, dict) else [content]
     if not all(isinstance(section, dict) for section in sections):
         raise UserError(f"{path}: must map option names to values, with sections 'train:' and 'eval:' at most")
+    for key in (key for section in sections for key in section):
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the key {key!r} is no text; give the name of an option")
     shared = {key: value for key, value in content.items() if key not in PROGRAMS}
     return {**shared, **(content.get(program) or {})}
 
@@ -153,8 +159,10 @@ def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str
             return [flag if value else option.option_strings[1]]
         return [flag] if value else []
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(item, dict | list | bool) for item in values):
+    if not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values):
         raise UserError(f"{path}: '{option.dest}' must be a number, a text, or a list of them")
+    if any("\0" in str(item) for item in values):
+        raise UserError(f"{path}: '{option.dest}' holds a null character; mend the file")
     if option.nargs is None and len(values) != 1:
         raise UserError(f"{path}: '{option.dest}' must be one value, not {len(values)}")
     # One word for a single value, so that a negative number or a leading dash is not taken for an option.

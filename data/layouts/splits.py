@@ -3,7 +3,6 @@
 And where those of the frames of a video do, for the data sets whose download names them.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from utils.errors import UserError
+from utils.json_files import read_object
 from utils.names import checked_names, names_in, read_text
 
 
@@ -168,11 +168,5 @@ def frames_in_bmf(path: Path) -> dict[str, list[str]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `UserError`: not valid JSON, or something else than an object."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object; download it again")
-    return content
+    """Read a JSON object of a download. Raises `UserError`: not valid JSON, or something else than an object."""
+    return read_object(path, mend="download it again")
