@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Run the core of the test suite with exactly the lower bounds of requirements.txt, on Python 3.10.
 #   bash tests/lower_bounds.sh [FOLDER [PYTEST ARGUMENTS...]]
-# FOLDER, outside the repository, holds the environment and is used again; default ~/.cache/vos-lower-bounds (6 GB with
+# FOLDER, outside the repository, holds the environment and is used again; default ~/.cache/betrayed-by-attention/lower-bounds (6 GB with
 # the GPU libraries of torch; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu takes torch without them).
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-FOLDER="${1:-${XDG_CACHE_HOME:-$HOME/.cache}/vos-lower-bounds}"
+FOLDER="${1:-${XDG_CACHE_HOME:-$HOME/.cache}/betrayed-by-attention/lower-bounds}"
 shift $(($# > 0))
 # Quick tests of everything that the programs do: data, network, training, evaluation, scoring, checkpoints.
 CORE=(tests/test_{data,layouts,backbone,network,block,losses,clustering,train,eval,results,scoring,metrics}.py
