@@ -18,7 +18,7 @@ from model.embedded import BACKBONE_FILE, EMBEDDED
 from model.facets import DEFAULT_FACETS, has_projections, join_facets, parse_facet, projection
 from model.weights import check_holds_vit, load_vit_weights
 from utils.checkpoint import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
-from utils.errors import UserError
+from utils.errors import NoWeights, UserError
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
 
@@ -234,10 +234,9 @@ def _download(name: str) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # each download library has its own errors; all mean the same to the user
-        raise UserError(
+        raise NoWeights(
             f"--backbone {name}: its weights could not be downloaded ({type(error).__name__}); "
-            f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE, "
-            f"or use the small one that ships with this repository: --backbone {EMBEDDED}"
+            f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE"
         ) from error
 
 

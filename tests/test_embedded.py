@@ -99,7 +99,7 @@ def test_what_is_said_of_the_default_is_so(capsys):
 FAULTS = [
     (["--basepath", "typo/clip.mp4"], "--basepath typo/clip.mp4: neither Sprites nor .* give --dataset video"),
     (["--resolution", 160, 281], "--resolution 160 281: not a multiple"),
-    (["--device", "cuda:99"], "--device cuda:99: not available"),
+    (["--device", "cuda:99"], "--device cuda:99: .*GPU"),
     (["--resume_path", "none.pt"], "none.pt: no such file"),
 ]
 FAULTS_OF_EVAL = [
