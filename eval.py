@@ -54,9 +54,11 @@ from utils.config import (
     add_network_arguments,
     check_resolution,
     odd_int,
+    offer_embedded,
     positive_float,
     positive_int,
     threshold,
+    usual_temperature,
 )
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
@@ -75,6 +77,10 @@ from utils.visual import contact_sheet, overlay, write_picture, write_video
 
 # What `find_objects` does to clusters, by the words of --proposals; objects: all of it, clusters: nothing.
 PIECES = {"outlines": "outlines", "merged": "merge", "split": "split"}
+# What a command that does the same with the embedded backbone has to repeat.
+KEPT_OPTIONS = (
+    "dataset", "split", "davis_path", "basepath", "annotations", "sequences", "videos", "protocol", "save_path",
+)  # fmt: skip
 
 
 def make_parser() -> Parser:
@@ -173,9 +179,10 @@ def main() -> None:
         args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = one_word(args.proposals)
+    args.temperature = args.temperature or usual_temperature(args.backbone, args.dataset)
     args.clusters = cluster_range(args)
     check_max_objects(args)
-    protocols = choose_protocols(args)
+    protocols = args.protocol = choose_protocols(args)
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_place(args.dataset, root, split=args.split, flag=flag)
     if args.predictions:
@@ -183,7 +190,8 @@ def main() -> None:
         return
     args.resume_path = checkpoint_path(args.resume_path)
     device = choose_device(args.device)
-    network = make_network(args).to(device)
+    with offer_embedded("start_eval.sh", args, KEPT_OPTIONS):
+        network = make_network(args).to(device)
     check_resolution(args.resolution, network.backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in protocols))
     settings = settings_of(args, network, kinds)

@@ -112,6 +112,7 @@ def make_parser() -> config.Parser:
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
+    args.temperature = args.temperature or config.usual_temperature(args.backbone, args.dataset)
     device = choose_device(args.device)
     args.init_path = checkpoint_path(args.init_path)
     check_place(args.dataset, find_root(args), split=None, flag="--basepath")
@@ -125,7 +126,8 @@ def main() -> None:
             runs.check_run(resumed, args)
         if asked == runs.AUTO and resumed and runs.is_done(resumed, args):
             return
-        network = make_network(args, resumed).to(device)
+        with config.offer_embedded("start_rgb.sh", args, ("dataset", "basepath", "train_list", "output_path")):
+            network = make_network(args, resumed).to(device)
         config.check_resolution(args.resolution, network.backbone.patch_size)
         optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
         scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")

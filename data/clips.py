@@ -97,7 +97,7 @@ def _unchanged(cache: Path, root: Path) -> dict[str, tuple[int, list[str]]] | No
             if os.path.isabs(name) or ".." in Path(name).parts or os.stat(root / name).st_mtime_ns != changed:
                 return None
             folders[name] = (changed, [plain_name(frame, cache) for frame in frames])
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, UserError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, UserError):
         return None
     return folders
 

@@ -28,6 +28,8 @@ from data.sprites_render import render_sequence
 from utils import threads
 from utils.errors import UserError, run_main
 from utils.folders import check_writable
+from utils.json_files import read_object
+from utils.names import plain_name
 from utils.png import MAX_INDEXED, leftovers, palette, read_label_png, replacing, write_label_png
 
 VERSION = 3  # raise it with every change of the pixels
@@ -160,13 +162,14 @@ def _read_manifest(root: Path) -> dict | None:
     """`parameters` (`PARAMETERS` and the version, whole numbers) and `videos`; None where there is no manifest."""
     if not (root / MANIFEST).is_file():
         return None
-    try:
-        manifest = json.loads((root / MANIFEST).read_text())
-        parameters, videos = manifest["parameters"], dict(manifest["videos"])
-        if not all(type(parameters[name]) is int for name in ("version", *PARAMETERS)):
-            raise TypeError("a parameter is no whole number")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{root / MANIFEST}: damaged ({error!r}); delete the folder to write it anew") from None
+    mend = "delete the folder to write it anew"
+    manifest = read_object(root / MANIFEST, mend=mend)
+    parameters, videos = manifest.get("parameters"), manifest.get("videos")
+    for key, values, names in (("parameters", parameters, ("version", *PARAMETERS)), ("videos", videos, ())):
+        if not isinstance(values, dict) or not all(type(values.get(name)) is int for name in (*values, *names)):
+            raise UserError(f"{root / MANIFEST}: '{key}' does not map names to whole numbers; {mend}")
+    for name in videos:
+        plain_name(name, root / MANIFEST)
     return {"parameters": parameters, "videos": videos}
 
 

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from model.embedded import BACKBONE_FILE, EMBEDDED
 from model.facets import DEFAULT_FACETS, has_projections, join_facets, parse_facet, projection
+from model.weights import check_holds_vit, load_vit_weights
 from utils.checkpoint import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
-from utils.errors import UserError
+from utils.errors import NoWeights, UserError
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
 
@@ -27,13 +28,6 @@ IMAGE_STATS = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "reference": ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)),
 }
-
-# Wrappers that training frameworks put around a ViT, and the heads they put beside it.
-_WRAPPERS = ("module.", "backbone.", "encoder.")
-_HEADS = ("head.", "dino_head.", "ibot_head.")
-# Where a training checkpoint keeps a model: DINO's full file (its teacher is the published model), the reference
-# implementation's file, and common training scripts.
-_MODEL_KEYS = ("teacher", "model_state_dict", "state_dict", "model")
 
 
 class Backbone(nn.Module):
@@ -205,55 +199,16 @@ def build_backbone(
     return Backbone(vit, **options)
 
 
-def load_vit_weights(
-    vit: nn.Module, weights: str | Path | dict[str, Any], *, name: str, checkpoint_key: str | None = None
-) -> None:
-    """Fill `vit` in place from a file or its content; every parameter is filled and every key explained.
-
-    Understood: a bare state dict (DINO's backbone-only file, timm's, official DINOv2/DINOv3), a training checkpoint
-    that holds one under `teacher`, `student`, `model` and so on, the reference implementation's file, any of them in
-    half precision, as `.pth`, `.pt` or `.safetensors`. Wrapper prefixes are stripped and projection heads dropped.
-
-    Raises:
-        UserError: naming the parameters that stay unfilled, the keys unexplained, or those of another shape.
-    """
-    source = "weights" if isinstance(weights, dict) else str(weights)
-    content = weights if isinstance(weights, dict) else load_tensors(weights)
-    state = _strip(_select_model(content, checkpoint_key, source), source)
-    _check_patch_size(state, vit, name, source)
-    target = vit.state_dict()
-    try:
-        # timm's own conversion of official names (registers, SwiGLU, position embeddings of another grid).
-        state = sys.modules[type(vit).__module__].checkpoint_filter_fn(state, vit)
-    except (RuntimeError, KeyError, ValueError, AssertionError) as error:
-        raise UserError(f"{source}: does not fit --backbone {name} ({str(error).splitlines()[0][:120]})") from error
-    missing = [key for key in target if key not in state]
-    unexplained = [key for key in state if key not in target]
-    misshapen = [
-        f"{key} {tuple(state[key].shape)} for {tuple(target[key].shape)}"
-        for key in target
-        if key in state and state[key].shape != target[key].shape
-    ]
-    problems = [
-        f"{len(names)} {label}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-        for label, names in (("of another shape", misshapen), ("missing", missing), ("unexplained", unexplained))
-        if names
-    ]
-    if problems:
-        raise UserError(f"{source}: does not fill --backbone {name} exactly ({'; '.join(problems)}); "
-                        "give the --backbone that the file was made for")  # fmt: skip
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise UserError(f"{source}: {broken[0]} holds values that are not finite; fetch the file again")
-    vit.load_state_dict(state, strict=True)
-
-
 def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:
     """A ViT written by `utils.distill`, whose file says how it is built; or one of the embedded shape from a
     checkpoint that holds a backbone."""
     path = BACKBONE_FILE if isinstance(weights, dict) else weights
+    if (options := load_metadata(path, STUDENT_KEY)) is None:
+        check_holds_vit(load_tensors(path), source=str(path))
+        raise UserError(f"{path}: does not say how its ViT is built, as files of utils.distill do; "
+                        f"give the --backbone that it was made for instead of {EMBEDDED}")  # fmt: skip
     try:
-        vit = VisionTransformer(**load_metadata(path, STUDENT_KEY))
+        vit = VisionTransformer(**options)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{path}: '{STUDENT_KEY}' in its header builds no ViT ({error}); fetch it again") from error
     load_vit_weights(vit, weights, name=EMBEDDED)
@@ -279,10 +234,9 @@ def _download(name: str) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # each download library has its own errors; all mean the same to the user
-        raise UserError(
+        raise NoWeights(
             f"--backbone {name}: its weights could not be downloaded ({type(error).__name__}); "
-            f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE, "
-            f"or use the small one that ships with this repository: --backbone {EMBEDDED}"
+            f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE"
         ) from error
 
 
@@ -321,42 +275,3 @@ def _is_usual(block: nn.Module) -> bool:
 
 def _to_unit_range(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-def _select_model(content: dict[str, Any], checkpoint_key: str | None, source: str) -> dict[str, Any]:
-    """The state dict inside whatever the file holds."""
-    if checkpoint_key is not None:
-        if not isinstance(content.get(checkpoint_key), dict):
-            held = [key for key, value in content.items() if isinstance(value, dict)]
-            raise UserError(f"{source}: holds no model under --checkpoint_key {checkpoint_key}; "
-                            f"it holds {', '.join(held) or 'one bare state dict: leave the flag out'}")  # fmt: skip
-        return content[checkpoint_key]
-    for key in _MODEL_KEYS:
-        if isinstance(content.get(key), dict):
-            return content[key]
-    return content
-
-
-def _strip(state: dict[str, Any], source: str) -> dict[str, Tensor]:
-    """Remove wrapper prefixes and projection heads. With a wrapper around the ViT, all outside it must be a head."""
-    strangers = [key for key, value in state.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
-    if strangers:
-        raise UserError(f"{source}: '{strangers[0]}' is no tensor; this is no state dict of a ViT")
-    for wrapper in _WRAPPERS:
-        if any(key.startswith(wrapper) for key in state):
-            outside = [key for key in state if not key.startswith((wrapper, *_HEADS, "temporal_transformer."))]
-            if outside:
-                raise UserError(f"{source}: unexplained keys beside '{wrapper}*': {', '.join(outside[:4])}")
-            state = {key.removeprefix(wrapper): value for key, value in state.items() if key.startswith(wrapper)}
-    return {key: value for key, value in state.items() if not key.startswith(_HEADS)}
-
-
-def _check_patch_size(state: dict[str, Tensor], vit: nn.Module, name: str, source: str) -> None:
-    """timm would resample a patch embedding of another size without a word; here it is an error."""
-    held = state.get("patch_embed.proj.weight")
-    wanted = vit.patch_embed.proj.weight
-    if held is not None and held.ndim == 4 and held.shape != wanted.shape:
-        raise UserError(
-            f"{source}: made for width {held.shape[0]} and patch size {held.shape[-1]}, "
-            f"--backbone {name} has width {wanted.shape[0]} and patch size {wanted.shape[-1]}"
-        )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from model.backbone import Backbone, build_backbone
 from model.block import SpatioTemporalBlock
 from model.facets import DEFAULT_FACETS
+from model.weights import check_exact, describe_vit
 from utils.errors import UserError
 from utils.parallel import each
 from utils.scratch import Scratch
@@ -153,11 +154,9 @@ class SpatioTemporalNetwork(nn.Module):
         if width != self.backbone.dim:
             raise UserError(f"{source}: its block has width {width}, the backbone {self.backbone.name} "
                             f"{self.backbone.dim}; give the --backbone it was trained with")  # fmt: skip
-        try:
-            self.blocks.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UserError(f"{source}: does not fit the block exactly ({detail})") from error
+        check_exact(state, self.blocks.state_dict(), source=source, what="a spatio-temporal block",
+                    mend="give a checkpoint made by train.py")  # fmt: skip
+        self.blocks.load_state_dict(state, strict=True)
         if not all(torch.isfinite(value).all() for value in state.values()):
             raise UserError(f"{source}: its block holds values that are not finite; give an earlier checkpoint")
 
@@ -237,6 +236,9 @@ def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
         isinstance(value, Tensor) and isinstance(key, str) and key.split(".")[0].isdigit()
         for key, value in state.items()
     ):
+        if found := describe_vit(content):
+            raise UserError(f"{source}: holds {found} and no spatio-temporal block; give it as --dino_path, and as "
+                            "--resume_path a checkpoint made by train.py (or --training_free for none)")  # fmt: skip
         raise UserError(f"{source}: holds no spatio-temporal block; give a checkpoint made by train.py")
     return state
 

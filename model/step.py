@@ -145,4 +145,4 @@ def clips_per_step(args: argparse.Namespace) -> int:
 
 def seed_of(*numbers: int) -> int:
     """One 63-bit seed from several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1

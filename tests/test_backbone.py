@@ -1,4 +1,5 @@
 import argparse
+import re
 
 import pytest
 import timm
@@ -141,14 +142,128 @@ def test_official_dinov2_with_registers(tmp_path):
             "norm.weight holds values that are not finite",
         ),
         (lambda s: s.update({"patch_embed.proj.weight": torch.zeros(64, 3, 8, 8)}), "patch size 8.*patch size 16"),
+        (lambda s: s.update({"blocks.6.norm1.weight": torch.zeros(64)}), "7 layers.*6 layers.*give the --backbone"),
+        (lambda s: s.update({"reg_token": torch.zeros(1, 2, 64)}), "2 register tokens.*give the --backbone"),
+        (lambda s: s.update({"pos_embed": torch.zeros(1, 7, 64)}), r"pos_embed.*give the --backbone"),
         (lambda s: s.update(note="text"), "'note' is no tensor"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tmp_path, state, change, message):
     content = dict(state)
     change(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
+    assert "invalid for input" not in str(caught.value)  # no words of torch
+
+
+@pytest.mark.parametrize(
+    ("made_for", "given"),
+    [
+        ("vit_small_patch14_reg4_dinov2", "vit_small_patch14_dinov2"),
+        ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"),
+        ("vit_small_patch8_224", "vit_small_patch16_224"),
+        ("vit_small_patch16_224", "vit_tiny_patch16_224"),
+    ],
+)
+def test_the_backbone_that_a_file_was_made_for_is_named(tmp_path, made_for, given):
+    content = timm.create_model(made_for, num_classes=0).state_dict()
+    with pytest.raises(UserError, match=f"--backbone {given} is .*; give --backbone {made_for}$"):
+        build_backbone(given, weights=save(tmp_path, content))
+    if "reg4" in made_for:  # the official names
+        content["register_tokens"] = content.pop("reg_token")
+        content["pos_embed"] = torch.cat([torch.zeros(1, 1, 384), content["pos_embed"]], dim=1)
+        content["mask_token"] = torch.zeros(1, 384)
+        with pytest.raises(UserError, match=f"4 register tokens.*give --backbone {made_for}$"):
+            build_backbone(given, weights=save(tmp_path, content))
+
+
+def test_a_block_in_place_of_a_backbone_is_named(tmp_path, tiny_weights):
+    block = {"0.norm1.weight": torch.zeros(64), "0.attn.qkv.weight": torch.zeros(192, 64)}
+    reference = {"model_state_dict": {f"module.temporal_transformer.{key}": value for key, value in block.items()}}
+    for content in ({"format": 1, "blocks": {}, "step": 3}, {"blocks": block}, block, reference):
+        for name in (TINY_BACKBONE, "embedded"):
+            with pytest.raises(UserError, match="holds a trained spatio-temporal block.*--resume_path"):
+                build_backbone(name, weights=save(tmp_path, content))
+
+
+def hugging_face(state: dict, *, style: str, prefix: str = "") -> dict:
+    """A state dict of timm under the names that Hugging Face's library gives it."""
+    old = style == "vit"
+    names = {"cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings"}
+    names |= {f"norm.{part}": f"{'norm' if style == 'dinov3' else 'layernorm'}.{part}" for part in ("weight", "bias")}
+    for part in ("weight", "bias"):
+        patches = "embeddings.patch_embeddings" if style == "dinov3" else "embeddings.patch_embeddings.projection"
+        names[f"patch_embed.proj.{part}"] = f"{patches}.{part}"
+    renamed = {names[key]: value for key, value in state.items() if key in names}
+    layer = "layer.{}." if style == "dinov3" else "encoder.layer.{}."
+    inside = {
+        "norm1": "layernorm_before" if old else "norm1", "norm2": "layernorm_after" if old else "norm2",
+        "attn.proj": "attention.o_proj" if style == "dinov3" else "attention.output.dense",
+        "mlp.fc1": {"vit": "intermediate.dense", "dinov2": "mlp.fc1", "dinov3": "mlp.up_proj"}[style],
+        "mlp.fc2": {"vit": "output.dense", "dinov2": "mlp.fc2", "dinov3": "mlp.down_proj"}[style],
+    }  # fmt: skip
+    attention = {name: f"attention.{name[0]}_proj" for name in ("query", "key", "value")}
+    if style != "dinov3":
+        attention = {name: f"attention.attention.{name}" for name in attention}
+    for key, value in state.items():
+        if not (found := re.match(r"blocks\.(\d+)\.(.+)", key)):
+            continue
+        start, (part, _, kind) = layer.format(found[1]), found[2].rpartition(".")
+        if found[2].startswith("attn.qkv"):
+            thirds = zip(attention.values(), value.chunk(3), strict=True)
+            renamed |= {f"{start}{name}.{kind}": third for name, third in thirds}
+        elif scale := re.match(r"(?:ls|gamma_)(\d)", found[2]):
+            renamed[f"{start}layer_scale{scale[1]}.lambda1"] = value
+        elif part in inside:
+            renamed[f"{start}{inside[part]}.{kind}"] = value
+    return {f"{prefix}{key}": value for key, value in renamed.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "style", "prefix", "beside"),
+    [
+        ("vit_tiny_patch16_224", "vit", "", {"pooler.dense.weight": torch.zeros(2, 2)}),
+        ("vit_tiny_patch16_224", "vit", "vit.", {"classifier.weight": torch.zeros(2, 2)}),
+        ("vit_small_patch14_dinov2", "dinov2", "", {"embeddings.mask_token": torch.zeros(1, 384)}),
+        ("vit_small_patch14_dinov2", "dinov2", "dinov2.", {"classifier.bias": torch.zeros(2)}),
+    ],
+)
+def test_names_of_hugging_face(tmp_path, name, style, prefix, beside):
+    torch.manual_seed(3)
+    state = {key: torch.randn_like(value) for key, value in timm.create_model(name, num_classes=0).state_dict().items()}
+    content = hugging_face(state, style=style, prefix=prefix) | beside
+    assert not content.keys() & state.keys()
+    assert_holds(build_backbone(name, weights=save(tmp_path, content)), state)
+
+
+def test_registers_under_the_names_of_hugging_face(tmp_path):
+    name = "vit_small_patch14_reg4_dinov2"
+    state = timm.create_model(name, num_classes=0).state_dict()
+    cls_position = torch.rand(1, 1, 384)
+    official = state | {"cls_token": state["cls_token"] - cls_position,
+                        "pos_embed": torch.cat([cls_position, state["pos_embed"]], dim=1)}  # fmt: skip
+    content = hugging_face(official, style="dinov2") | {"embeddings.register_tokens": state["reg_token"]}
+    assert_holds(build_backbone(name, weights=save(tmp_path, content)), state, atol=1e-6)
+    with pytest.raises(UserError, match=f"4 register tokens.*give --backbone {name}"):
+        build_backbone("vit_small_patch14_dinov2", weights=save(tmp_path, content))
+
+
+def test_dinov3_under_the_names_of_hugging_face(tmp_path, capsys):
+    name = "vit_small_patch16_dinov3"
+    torch.manual_seed(3)
+    state = timm.create_model(name, num_classes=0).state_dict()
+    content = hugging_face(state, style="dinov3") | {"embeddings.register_tokens": state["reg_token"]}
+    content |= {f"layer.{i}.attention.{part}_proj.bias": torch.zeros(384) for i in range(12) for part in "qv"}
+    backbone = build_backbone(name, weights=save(tmp_path, content | {"embeddings.mask_token": torch.zeros(1, 384)}))
+    assert_holds(backbone, state)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_incomplete_file_of_hugging_face_names_what_is_missing(tmp_path):
+    content = {"embeddings.cls_token": torch.zeros(1, 1, 384),
+               "encoder.layer.0.attention.attention.query.weight": torch.zeros(384, 384)}  # fmt: skip
+    with pytest.raises(UserError, match=r"Hugging Face.*missing: pos_embed.*give the --backbone"):
+        build_backbone("vit_small_patch14_dinov2", weights=save(tmp_path, content))
 
 
 def test_unexplained_keys_beside_a_wrapper_are_named(tmp_path, state):

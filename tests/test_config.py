@@ -5,7 +5,7 @@ import timm
 
 import eval as eval_program
 import train as train_program
-from utils.config import check_resolution
+from utils.config import check_resolution, usual_temperature
 from utils.errors import UserError
 
 # All but the embedded default, which test_embedded runs as it is.
@@ -85,3 +85,9 @@ def test_every_shipped_recipe_runs(path, davis, tmp_path, run_train, run_eval):
     block = ["--resume_path", checkpoint] if "own" not in path.stem else []
     run_eval("--config", path, *data, *block, "--save_path", tmp_path / "results")
     assert (tmp_path / "results/contact_sheet.png").is_file()
+
+
+def test_each_backbone_has_its_temperature():
+    assert usual_temperature("vit_small_patch8_224.dino", "sprites") == 3.0
+    assert usual_temperature("embedded", "sprites") == 6.0
+    assert usual_temperature("embedded", "video") == usual_temperature("embedded", "davis17u") == 4.75

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 from pathlib import Path
 
@@ -19,7 +20,12 @@ from utils.checkpoint import load_metadata, load_tensors, save_checkpoint, save_
 from utils.errors import UserError
 from utils.png import read_label_png, write_label_png
 
-FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# More of them: FUZZ_EXAMPLES=4000 python -m pytest tests/test_fuzz.py --hypothesis-seed 1
+FUZZ = settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 40)),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["../x", "a\0b"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -133,6 +139,17 @@ def test_any_recipe(tmp_path, lines):
 @given(st.binary(max_size=100))
 @example(b"!!python/object/apply:os.system ['touch created']")
 @example(b"a: &x [*x, *x]")
+@example(b"?")
+@example(b"3: 4")
+@example(b"train: {null: 1}")
+@example(b"2026-01-01: 1")
+@example(b"tau: 2026-99-99")
+@example(b"tau: !!int x")
+@example(b"tau: !!bool x")
+@example(b"tau: !!timestamp x")
+@example(b"tau: " + 2000 * b"[")
+@example(b"tau: !!set {a}")
+@example(b'basepath: "a\\0b"')
 def test_anything_for_a_recipe(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "recipe.yaml"
@@ -229,8 +246,30 @@ def manifest(tmp_path_factory):
 @given(seed=st.integers(0, 10**6), junk=JUNK)
 def test_changed_manifest_of_sprites(manifest, seed, junk):
     root, content = manifest
-    (root / "sprites.json").write_text(json.dumps(changed(content, seed, junk)))
+    write_with_manifest(root, changed(content, seed, junk))
+
+
+@pytest.mark.parametrize(
+    ("key", "junk"),
+    [
+        ("videos", None),
+        ("videos", {"val-00": None}),
+        ("videos", {"../val-00": 0}),
+        ("videos", [[None, 3]]),
+        ("videos", ["ab"]),
+        ("parameters", None),
+        ("parameters", {"version": None}),
+    ],
+)
+def test_manifests_of_sprites_with_other_values_are_refused(manifest, key, junk):
+    root, content = manifest
+    with pytest.raises(UserError, match=r"sprites\.json.*delete the folder|sprites\.json.*restore"):
+        write_with_manifest(root, content | {key: junk}, passing=())
+
+
+def write_with_manifest(root: Path, content: object, *, passing: tuple = (UserError,)) -> None:
+    (root / "sprites.json").write_text(json.dumps(content))
     try:
         write_sprites(root, height=32, num_train=0, num_val=1, num_frames=1, workers=1, progress=False)
-    except UserError as error:
+    except passing as error:
         refused(error)

@@ -52,12 +52,10 @@ from model.units import CentredUnits
 from model.upsampling import at_pixels
 from utils.clock import Clock
 from utils.config import (
-    DEFAULT_TEMPERATURE,
-    EMBEDDED_RECIPE,
     check_resolution,
-    load_recipe,
     positive_float,
     positive_int,
+    usual_temperature,
 )
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
@@ -168,7 +166,7 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]]
     """One engine on one setting: its rows of the table, and the labels (T, h, w)."""
     device = choose_device(args.device)
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
-    network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone))
+    network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone, "sprites"))
     check_resolution(args.resolution, network.backbone.patch_size)
     segmenter = Segmenter(
         network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
@@ -222,13 +220,6 @@ def busy_neighbour() -> Iterator[subprocess.Popen]:
     finally:
         process.kill()
         process.wait()
-
-
-def usual_temperature(backbone: str) -> float:
-    """s of the training-free point that eval.py has by default: of the embedded backbone's recipe, or the flag's."""
-    if backbone == EMBEDDED:
-        return load_recipe(str(EMBEDDED_RECIPE), "eval")["temperature"]
-    return DEFAULT_TEMPERATURE
 
 
 def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames: int) -> Segmentation:

@@ -34,7 +34,7 @@ from model import plain_training
 from model.network import SpatioTemporalNetwork, build_network
 from model.step import make_optimizer, seed_of, train_step
 from utils.benchmark import add_subject, machine, print_row, write_csv
-from utils.config import check_resolution, positive_int
+from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_int
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.folders import check_writable
@@ -99,7 +99,7 @@ def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     device = choose_device(args.device)
     torch.manual_seed(0)
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, drop=0.0, attn_drop=0.0).to(device)
-    network.init_blocks("identity", temperature=train.make_parser().get_default("temperature"))
+    network.init_blocks("identity", temperature=DEFAULT_TEMPERATURE)
     check_resolution(args.resolution, network.backbone.patch_size)
     clips = ClipDataset(
         index_videos(Path(args.basepath)), resolution=tuple(args.resolution), num_frames=args.num_frames

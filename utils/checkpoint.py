@@ -6,16 +6,19 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from utils.errors import UserError
+from utils.file_kinds import SAFETENSORS, TORCH, explain_bad_safetensors, kind_of_weights
 
 # Faults of a disk or its server, not of a file: EINVAL, which torch raises on short files, is not among them.
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
@@ -28,64 +31,116 @@ class CannotRead(UserError):
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:
-    """Read a `.safetensors`, `.pth` or `.pt` file onto the CPU without running any code that it may hold.
+    """Read a file of torch or safetensors onto the CPU without running any code that it may hold.
 
-    `torch.load(weights_only=True)` refuses everything but tensors and plain containers; `argparse.Namespace` alone
-    is allowed besides, since DINO's full checkpoint carries its arguments in one.
+    Which of the two it is, its content says, whatever it is called. `torch.load(weights_only=True)` refuses everything
+    but tensors and plain containers; besides these only `argparse.Namespace` is allowed, since DINO's full checkpoint
+    carries its arguments in one, and single numbers of NumPy, which training scripts log, are read as numbers.
 
     Raises:
-        UserError: the file is missing, truncated, or holds anything else than data.
+        UserError: the file is missing, cut short, of another kind, or holds anything else than data.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path given for the weights or checkpoint")
+    kind = _kind_of(path)
+    if kind not in (TORCH, SAFETENSORS):
+        raise UserError(f"{path}: is {kind}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if kind == SAFETENSORS else _load_torch(path)
     except (pickle.UnpicklingError, AttributeError) as error:
-        raise UserError(
-            f"{path}: refused, the file is damaged or holds objects other than tensors and plain values "
-            f"({_first_line(error)}); re-save its state dict alone"
-        ) from error
+        raise UserError(f"{path}: {_explain_refusal(error)}") from error
+    except SafetensorError as error:
+        raise UserError(f"{path}: {explain_bad_safetensors(path)}") from error
     except Exception as error:  # what the readers raise on damaged bytes is of a dozen kinds
         if isinstance(error, OSError) and error.errno in PASSING:
             raise CannotRead(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
-        raise UserError(
-            f"{path}: not a readable checkpoint, probably truncated ({_first_line(error)}); fetch it again"
-        ) from error
+        raise UserError(f"{path}: damaged, probably cut short on its way here; fetch it again") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path}: holds a {type(content).__name__} that is no dictionary of named values")
+        raise UserError(f"{path}: holds a {type(content).__name__} that is no dictionary of named values; "
+                        "save a state dict: torch.save(model.state_dict(), FILE)")  # fmt: skip
     return content
 
 
-def load_metadata(path: str | Path, key: str) -> dict[str, Any]:
-    """The JSON mapping that a `.safetensors` file carries in its header under `key`.
+def _load_torch(path: Path) -> Any:
+    # As an open file: by a name that ends with .safetensors torch would take it for one of those.
+    with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_NUMBERS]), open(path, "rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _explain_refusal(error: Exception) -> str:
+    """Why torch will not read a pickle, in our own words: its message tells how to lower the guard."""
+    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        held = f"refused, it holds a Python object ({found[1]}), which could run code"
+        return f"{held}; if you trust it, save its weights alone: torch.save(model.state_dict(), FILE)"
+    return "refused, it is no file of torch or is damaged; fetch it again, or save a state dict with torch.save"
+
+
+class _NumpyType:
+    """Stands for `numpy.dtype` in a file: only the name of the type is kept, nothing of NumPy is called."""
+
+    def __init__(self, name: str, *_):
+        self.name, self.order = name, "<"
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+
+def _numpy_number(kind: Any, content: Any) -> float | int | bool | None:
+    """Stands for `numpy.core.multiarray.scalar` in a file; None for what is no single number."""
+    if not isinstance(kind, _NumpyType) or not isinstance(content, bytes):
+        return None
+    if not re.fullmatch(r"[fiub][1248]", str(kind.name)) or len(content) != int(kind.name[1]):
+        return None
+    return np.frombuffer(content, f"{kind.order}{kind.name}")[0].item()
+
+
+# Under the names of NumPy 1 and 2.
+_NUMPY_NUMBERS = [
+    (_numpy_number, "numpy.core.multiarray.scalar"),
+    (_numpy_number, "numpy._core.multiarray.scalar"),
+    (_NumpyType, "numpy.dtype"),
+]
+
+
+def load_metadata(path: str | Path, key: str) -> dict[str, Any] | None:
+    """The JSON mapping that a safetensors file carries in its header under `key`; None where it has none of that name.
 
     Raises:
-        UserError: no such file, not safetensors, or nothing of that kind in its header.
+        UserError: no such file, or the file or its header is damaged.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; check the path given for the weights or checkpoint")
+    path = Path(path)
+    if _kind_of(path) != SAFETENSORS:
+        return None
     try:
         with safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {})[key])
-    except (SafetensorError, OSError, ValueError, LookupError, RecursionError) as error:
-        raise UserError(f"{path}: no .safetensors file with '{key}' in its header ({_first_line(error)}); "
-                        "give one made by this repository") from error  # fmt: skip
+            if key not in (metadata := file.metadata() or {}):
+                return None
+            content = json.loads(metadata[key])
+    except SafetensorError as error:
+        raise UserError(f"{path}: {explain_bad_safetensors(path)}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: '{key}' in its header is damaged; fetch it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: '{key}' in its header is no mapping; give a file made by this repository")
     return content
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of train.py, of utils.export (`.safetensors`: `blocks` without a run to continue) or the
+    """A checkpoint of train.py, of utils.export (safetensors: `blocks` without a run to continue) or the
     reference's, see `load_tensors`."""
-    content = load_tensors(path)
-    if Path(path).suffix != ".safetensors":
-        return content
-    return {"blocks": content, **load_metadata(path, BLOCK_KEY)}
+    content, metadata = load_tensors(path), load_metadata(path, BLOCK_KEY)
+    return content if metadata is None else {"blocks": content, **metadata}
+
+
+def _kind_of(path: Path) -> str:
+    """What `kind_of_weights` says of a file. Raises `UserError`: there is none, or it cannot be opened."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the file of weights in it")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path given for the weights or checkpoint")
+    try:
+        return kind_of_weights(path)
+    except OSError as error:
+        raise CannotRead(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
 
 
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], *, key: str, metadata: dict[str, Any]) -> None:

@@ -2,19 +2,27 @@
 
 import argparse
 import difflib
+import os
+import shlex
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from utils import distributed
-from utils.errors import UserError
+from utils.errors import NoWeights, UserError
 
 PROGRAMS = ("train", "eval")
 # The recipe of the embedded default, and the options of which any one means that something else is wanted.
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
-DEFAULT_TEMPERATURE = 3.0
+# s of the training-free point. Of the embedded backbone it was chosen by the number of clusters, not by masks: on the
+# training videos of Sprites, which are more alike (11 clusters a clip; s = 5.75 gives 8, 6.25 gives 17), and on others.
+DEFAULT_TEMPERATURE, EMBEDDED_TEMPERATURE, SPRITES_TEMPERATURE = 3.0, 4.75, 6.0
 AUTO = "auto"  # in place of a number for --tau
+# What PyYAML lets through besides its own errors where a value does not suit its tag, such as `!!int x` or 2026-99-99.
+_TAG_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
@@ -136,12 +144,16 @@ def load_recipe(path: str, program: str) -> dict[str, object]:
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read ({error.__class__.__name__}); check the path") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]}); mend the file") from error
+    except (yaml.YAMLError, *_TAG_ERRORS) as error:
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not YAML ({detail}); mend the file") from error
     content = {} if content is None else content
     sections = [content] + [content.get(name) or {} for name in PROGRAMS] if isinstance(content, dict) else [content]
     if not all(isinstance(section, dict) for section in sections):
         raise UserError(f"{path}: must map option names to values, with sections 'train:' and 'eval:' at most")
+    for key in (key for section in sections for key in section):
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the key {key!r} is no text; give the name of an option")
     shared = {key: value for key, value in content.items() if key not in PROGRAMS}
     return {**shared, **(content.get(program) or {})}
 
@@ -157,8 +169,10 @@ def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str
             return [flag if value else option.option_strings[1]]
         return [flag] if value else []
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(item, dict | list | bool) for item in values):
+    if not all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values):
         raise UserError(f"{path}: '{option.dest}' must be a number, a text, or a list of them")
+    if any("\0" in str(item) for item in values):
+        raise UserError(f"{path}: '{option.dest}' holds a null character; mend the file")
     if option.nargs is None and len(values) != 1:
         raise UserError(f"{path}: '{option.dest}' must be one value, not {len(values)}")
     # One word for a single value, so that a negative number or a leading dash is not taken for an option.
@@ -186,12 +200,39 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--temperature",
         type=positive_float,
-        default=DEFAULT_TEMPERATURE,
-        help="s of the identity start, q = k = s LayerNorm(features)",
+        help="s of the identity start, q = k = s LayerNorm(features); if not given, "
+        f"{DEFAULT_TEMPERATURE:g}, with the embedded backbone {EMBEDDED_TEMPERATURE:g}, on Sprites "
+        f"{SPRITES_TEMPERATURE:g}",
     )
     add("--device", default="auto", help="auto, cpu, cuda (one GPU per process), cuda:1, ...")
     add("--amp", default="none", choices=("none", "bf16", "fp16"), help="mixed precision")
     add("--seed", type=not_negative_int, default=0)
+
+
+def usual_temperature(backbone: str, dataset: str) -> float:
+    """The s of --temperature where it is not given."""
+    if backbone != "embedded":
+        return DEFAULT_TEMPERATURE
+    return SPRITES_TEMPERATURE if dataset == "sprites" else EMBEDDED_TEMPERATURE
+
+
+@contextmanager
+def offer_embedded(script: str, args: argparse.Namespace, options: Sequence[str]) -> Iterator[None]:
+    """Complete the error of weights that cannot be had by a command that needs none, to be typed in the same folder.
+
+    Args:
+        script: the launcher.
+        options: of `args`, those that the command repeats where they have a value; the rest is as in the recipe.
+    """
+    try:
+        yield
+    except NoWeights as error:
+        folder = EMBEDDED_RECIPE.parents[1]
+        words = ["bash", os.path.relpath(folder / script), "--config", os.path.relpath(EMBEDDED_RECIPE)]
+        for name in options:
+            if (value := getattr(args, name)) is not None:
+                words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+        raise UserError(f"{error}; or use the small one of this repository: {shlex.join(words)}") from error
 
 
 def positive_int(text: str) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import sys
 from contextlib import AbstractContextManager
@@ -14,26 +15,33 @@ AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto`: this process's GPU (LOCAL_RANK under torchrun) where there is one, else the CPU.
+    """Choose the CPU or a GPU by the value of --device.
+
+    `auto` is this process's GPU (LOCAL_RANK under torchrun) where there is one, else the CPU.
 
     Raises:
-        UserError: the named device is not there, or several processes were given the same one.
+        UserError: another kind of device, one that is not there, or several processes were given the same one.
     """
+    if name not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d{1,4}", name):
+        raise UserError(f"--device {name}: only the CPU and CUDA GPUs are supported; give auto, cpu, cuda or cuda:0")
     if name.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError(f"--device {name}: several processes cannot share it; give --device cuda, or one process")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    index = int(name[5:]) if name.startswith("cuda:") else int(os.environ.get("LOCAL_RANK", 0))
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise UserError(f"--device {name}: PyTorch finds no GPU here; give --device cpu")
+    if index >= count:
+        raise UserError(f"--device {name}: GPU {index} is wanted of {count}, counted from 0; give cuda:0 to "
+                        f"cuda:{count - 1}, and with torchrun at most {count} processes")  # fmt: skip
+    device = torch.device("cuda", index)
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"--device {name}: not available here ({str(error).splitlines()[0]}); use --device cpu"
-        ) from error
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.empty(1, device=device)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: GPU {index} cannot be used, it may be full or taken; "
+                        "see nvidia-smi, or give another or --device cpu") from error  # fmt: skip
+    torch.cuda.set_device(device)
     return device
 
 

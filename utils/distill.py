@@ -174,7 +174,8 @@ def report_file(args: argparse.Namespace, device: torch.device) -> None:
 
 def load_student(path: Path) -> VisionTransformer:
     """A ViT that `export` wrote, in float32."""
-    kwargs = load_metadata(path, STUDENT_KEY)
+    if (kwargs := load_metadata(path, STUDENT_KEY)) is None:
+        raise UserError(f"{path}: does not say how its ViT is built; give a file made by utils.distill")
     try:
         vit = VisionTransformer(**kwargs)
         vit.load_state_dict({name: value.float() for name, value in load_tensors(path).items()})

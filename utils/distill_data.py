@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from utils.checkpoint import load_tensors, write_whole
 from utils.errors import UserError
+from utils.json_files import read_object
 from utils.names import may_hold_frames
 from utils.own_output import RESULTS, RUN, find_frames, refuse_own_output
 from utils.pictures import PictureError, read_picture, to_rgb, value_range
@@ -219,15 +220,8 @@ def check_cache_settings(args: argparse.Namespace) -> None:
 
 def read_settings(path: Path) -> dict:
     """The settings of a cache. Raises `UserError`: the file is damaged."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); delete it if the shards beside it are of this very command, "
-                        "else name another --cache") from error  # fmt: skip
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no settings; delete it if the shards beside it are of this very command, "
-                        "else name another --cache")  # fmt: skip
-    return found
+    mend = "delete it if the shards beside it are of this very command, else name another --cache"
+    return read_object(path, mend=mend)
 
 
 def flag_of(key: str) -> str:

@@ -9,6 +9,10 @@ class UserError(Exception):
     """Bad input. The message is one line that names the file, flag or key at fault and the mend."""
 
 
+class NoWeights(UserError):
+    """The backbone's weights are neither given nor can they be downloaded."""
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a program's `main`; a `UserError` becomes one line on stderr and exit code 2.
 

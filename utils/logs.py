@@ -35,14 +35,16 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a `log.jsonl`; a last line cut short by a crash is left out."""
-    lines = path.read_text().splitlines()
+    """Read the lines of a `log.jsonl` up to the first that is no record of a step, such as one cut short by a crash."""
     records = []
-    for line in lines:
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            break
+        records.append(record)
     return records
 
 

@@ -5,17 +5,18 @@ python -m utils.report --results outputs/training_free outputs/trained          
 """
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError, run_main
+from utils.json_files import read_object
 from utils.logs import read_log
 from utils.names import natural_key
 from utils.protocols import PROTOCOLS
 from utils.visual import save_figure
 
+MEND = "run eval.py again"
 STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_norm")
 
@@ -56,7 +57,7 @@ def markdown_scores(results: list[Path]) -> str:
     The mean of objects is the benchmark's figure; that of sequences stands beside it because both are in use.
     """
     scored = {
-        f"{folder}, {path.parent.name}, {path.stem.removeprefix('scores-')}": json.loads(path.read_text())
+        f"{folder}, {path.parent.name}, {path.stem.removeprefix('scores-')}": read_object(path, mend=MEND)
         for folder in results
         for path in _with_objects(folder.glob("**/scores/*/scores-*.json"))
     }
@@ -87,7 +88,7 @@ def _with_objects(paths: Iterable[Path]) -> list[Path]:
 def markdown_costs(folder: Path) -> str:
     """Clusters, objects made of them, and seconds per frame and stage of every video of one folder of results."""
     paths = sorted((folder / "stats").glob("*.json"), key=lambda path: natural_key(path.name))
-    stats = {path.stem: json.loads(path.read_text()) for path in paths}
+    stats = {path.stem: read_object(path, mend=MEND) for path in paths}
     if not stats:
         raise UserError(f"--results {folder}: holds no statistics of eval.py")
     lines = ["| | frames | clusters | objects | " + " | ".join(f"{stage}, s/frame" for stage in STAGES) + " |"]
@@ -130,10 +131,13 @@ def main() -> None:
         raise UserError("give --results FOLDER..., or --log FILE with --picture FILE")
     if args.log:
         draw_log(args.log, args.picture)
-    if args.results:
-        print(markdown_scores(args.results))
-        for folder in args.results:
-            print(f"\n{folder.name}:\n\n{markdown_costs(folder)}")
+    try:
+        tables = [markdown_scores(args.results)] if args.results else []
+        tables += [f"{folder.name}:\n\n{markdown_costs(folder)}" for folder in args.results or ()]
+    except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"--results: a file of scores or stats is damaged ({error!r}); {MEND}") from error
+    if tables:
+        print("\n\n".join(tables))
 
 
 if __name__ == "__main__":

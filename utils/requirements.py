@@ -1,42 +1,105 @@
-"""Exit 0 if this interpreter's packages satisfy a requirements file, else name what does not and exit 1.
+"""Exit 0 if this interpreter's packages satisfy a requirements file and can be imported, else say why not and exit 1.
 
     python utils/requirements.py requirements.txt
 
 Runs before anything is installed, so it needs nothing but Python itself. Understands what the files here hold: lines
 of `name>=version`, comments, and `-r other.txt`.
+
+A version that is high enough may still not import, as scikit-learn 1.3 beside NumPy 2. Trying takes seconds, so what
+could be imported is remembered, in the user's cache and never in the environment, until any package there changes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib
+import io
+import os
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+# What this project imports of a package, where that is not the package's own name.
+MODULES = {
+    "matplotlib": "matplotlib.pyplot",
+    "opencv-python": "cv2",
+    "pillow": "PIL.Image",
+    "pycocotools": "pycocotools.mask",
+    "pytest-xdist": "xdist",
+    "pyyaml": "yaml",
+    "safetensors": "safetensors.torch",
+    "scikit-learn": "sklearn",
+    "scipy": "scipy.optimize",
+    "tensorboard": "torch.utils.tensorboard",
+}
+
 
 def unsatisfied(path: Path) -> list[str]:
-    """Lines of a requirements file that the installed packages do not satisfy."""
+    """What of a requirements file the installed packages do not satisfy, with the reason."""
+    lines = _lines(path)
+    return [problem for line in lines if (problem := _too_old(line))] or unimportable(lines)
+
+
+def unimportable(lines: list[str]) -> list[str]:
+    """Packages of lines `name>=version` that are installed and cannot be imported, with the mend."""
+    marker = _marker(lines)
+    if marker.exists():
+        return []
     problems = []
+    for name in (line.partition(">=")[0] for line in lines):
+        try:
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                importlib.import_module(MODULES.get(name, name.replace("-", "_")))
+        except Exception as error:  # of any kind: compiled against another NumPy, a library of the system missing, ...
+            detail = (str(error).strip() or type(error).__name__).splitlines()[0]
+            problems.append(f"{name} {version(name)} (installed, but cannot be imported: {detail}; "
+                            f"{sys.executable} -m pip install --upgrade {name})")  # fmt: skip
+    if not problems:
+        with contextlib.suppress(OSError):
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+    return problems
+
+
+def _lines(path: Path) -> list[str]:
+    """The requirements of a file and of those that it includes, without comments."""
+    found = []
     for line in path.read_text().splitlines():
         line = line.split("#")[0].strip()
         if line.startswith("-r"):
-            problems += unsatisfied(path.parent / line[2:].strip())
+            found += _lines(path.parent / line[2:].strip())
         elif line:
-            name, _, wanted = line.partition(">=")
-            try:
-                if _numbers(version(name)) < _numbers(wanted):
-                    problems.append(f"{line} (installed: {version(name)})")
-            except PackageNotFoundError:
-                problems.append(f"{line} (not installed)")
-    return problems
+            found.append(line)
+    return found
+
+
+def _too_old(line: str) -> str | None:
+    """`line` and what is installed instead, where that is older or nothing."""
+    name, _, wanted = line.partition(">=")
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        return f"{line} (not installed)"
+    return f"{line} (installed: {installed})" if _numbers(installed) < _numbers(wanted) else None
+
+
+def _marker(lines: list[str]) -> Path:
+    """The file that exists where these packages could be imported by this interpreter among all that is installed."""
+    installed = sorted(info.name for folder in sys.path for info in Path(folder).glob("*.*-info"))
+    key = repr((sys.version, sys.prefix, installed, lines)).encode()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "betrayed-by-attention" / f"importable-{hashlib.sha256(key).hexdigest()[:32]}"
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     """2.6.0+cpu -> (2, 6, 0)."""
-    return tuple(int(number) for number in re.findall(r"\d+", text.split("+")[0])[:3])
+    return tuple(int(number) for number in re.findall(r"\d+", text.split("+")[0])[:4])
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this folder, whose modules could be taken for others of their name
     missing = unsatisfied(Path(sys.argv[1]))
     if missing:
         print("not satisfied: " + ", ".join(missing), file=sys.stderr)

@@ -19,6 +19,8 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.folders import LOCK, check_writable
+from utils.json_files import read_object
+from utils.names import plain_name
 from utils.png import pngs_by_stem, replacing, write_label_png
 
 RESERVED = {"stats", "overlays", "scores"}
@@ -139,6 +141,10 @@ class ResultsFolder:
     def _remove(self, held: dict[str, Any]) -> None:
         """Remove what eval.py wrote here before: the videos with statistics, their scores and overlays."""
         kinds = held.get("predictions", held.get("protocols", []))  # their name until 2026-11
+        marker = self.path / "settings.json"
+        if not isinstance(kinds, list):
+            raise UserError(f"{marker}: 'predictions' is no list of names; choose another folder")
+        kinds = [plain_name(kind, marker) for kind in kinds]  # nothing outside the folder is ever removed
         roots = [self.path] if len(kinds) == 1 else [self.path / kind for kind in kinds]
         for stats in (self.path / "stats").glob("*.json"):
             for root in roots:
@@ -165,10 +171,7 @@ def _difference(held: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); remove the folder it lies in") from error
+    return read_object(path, mend="remove the folder it lies in")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

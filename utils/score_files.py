@@ -118,7 +118,7 @@ def read_scores(path: Path) -> Scores:
         read = PROTOCOLS[content["protocol"]].scores.from_json
         sequences = tuple(read(name, values) for name, values in content["sequences"].items())
         scores = Scores(content["protocol"], sequences, dict(content["options"]), dict(content["ground_truth"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not scores of this program ({error!r}); score the results again") from error
     if not sequences:
         raise UserError(f"{path}: holds no sequence; score the results again")

@@ -43,6 +43,7 @@ from utils import distributed, threads
 from utils.annotations import Annotations, label_folder
 from utils.errors import UserError, run_main
 from utils.files import digest_files
+from utils.json_files import read_object
 from utils.judges import DEFAULT_OPTIONS, Options, judges
 from utils.label_checks import check_labels
 from utils.names import names_in, natural_key
@@ -233,7 +234,7 @@ def _read_kept(job: Job) -> dict[str, SequenceScores]:
             content = json.loads(_kept_file(job, name).read_text(encoding="utf-8"))
             if content["digest"] == digest:
                 found[name] = PROTOCOLS[name].scores.from_json(job.sequence, content["scores"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return found
 
@@ -266,12 +267,7 @@ def _read_pair(annotations: Annotations, frame: str, result: Path) -> tuple[np.n
 def read_provenance(results: Path) -> dict[str, Any]:
     """What eval.py noted of how it made the `results`; empty for anybody else's."""
     path = results / "settings.json"
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); mend or remove it") from None
+    return read_object(path, mend="mend or remove it") if path.is_file() else {}
 
 
 def _parse_args() -> argparse.Namespace:

@@ -11,11 +11,12 @@ if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; 
 fi
 _satisfied() { "$1" "$_root/utils/requirements.py" "$_requirements"; }
 
-if _satisfied python3 2>/dev/null; then
+if _missing="$(_satisfied python3 2>&1)"; then
   PYTHON=python3
 else
   PYTHON="$_root/.venv/bin/python"
   if ! _satisfied "$PYTHON" 2>/dev/null; then
+    echo "set-up: packages of $(command -v python3) are ${_missing##*$'\n'}" >&2
     echo "set-up: installing the packages of $_requirements into .venv (once, a few minutes, some GB with torch)" >&2
     python3 -m venv "$_root/.venv" || { echo "error: python3 -m venv failed; install Python's venv module" >&2; exit 2; }
     "$PYTHON" -m pip install --disable-pip-version-check -r "$_requirements" >&2 \

@@ -8,7 +8,6 @@ are its step 0, where it began at the identity. A row of panels per data set, a 
 """
 
 import argparse
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,14 @@ from typing import Any
 
 from utils.checkpoint import file_hash, load_checkpoint
 from utils.errors import UserError, run_main
+from utils.json_files import read_object
 from utils.score_files import read_scores
 from utils.visual import save_figure
 
 MEASURES = ("clusters", "davis", "paper")
 TITLES = {"clusters": "clusters a video", "davis": "J&F, davis", "paper": "J&F, paper"}
 FIXED, AUTO = "fixed tau", "tau auto"
+MEND = "run eval.py again"
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Point:
 def read_point(folder: Path) -> Point:
     """Raises `UserError`: no scored results, or not those of the checkpoint that they name."""
     try:
-        settings = json.loads((folder / "settings.json").read_text())
-        stats = [json.loads(path.read_text()) for path in sorted((folder / "stats").glob("*.json"))]
+        settings = read_object(folder / "settings.json", mend=MEND)
+        stats = [read_object(path, mend=MEND) for path in sorted((folder / "stats").glob("*.json"))]
         files = {path.parent.name: path for path in sorted(folder.glob("**/scores/*/scores-*.json"))}
         values = {"clusters": sum(entry["clusters"] for entry in stats) / len(stats)}
         block, tau = settings["block"], settings["tau"]
@@ -75,8 +76,9 @@ def read_point(folder: Path) -> Point:
 
 def _checkpoint_of(folder: Path, scores: Path, sha256: str) -> dict[str, Any]:
     """The checkpoint that the results of `folder` name, if it is still the same."""
-    provenance = json.loads(scores.read_text()).get("provenance", {})
-    path = provenance.get("origin", {}).get("checkpoint")
+    path: Any = read_object(scores, mend=MEND)
+    for key in ("provenance", "origin", "checkpoint"):
+        path = path.get(key) if isinstance(path, dict) else None
     if not isinstance(path, str) or not Path(path).is_file() or file_hash(path) != sha256:
         raise UserError(f"--results {folder}: its checkpoint {path} is gone or another; score it where it is")
     return load_checkpoint(path)

@@ -9,7 +9,6 @@ picture is of results that differ in resolution: J&F and seconds against pixels.
 """
 
 import argparse
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 from utils.compare import find_scores
 from utils.config import OneLineParser
 from utils.errors import UserError, run_main
+from utils.json_files import read_object
 from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")
+MEND = "run eval.py again"
 UNSEEN = ("predictions", "origin")  # settings that are not told apart: which PNGs were written, and versions
 STAGES = {
     "backbone": ("backbone",),
@@ -54,8 +55,8 @@ class Row:
 def read_row(folder: Path, *, split: str = "*") -> Row:
     """Raises `UserError`: no results of eval.py, none of `PROTOCOLS` scored, or other videos scored than segmented."""
     try:
-        settings = json.loads((folder / "settings.json").read_text())
-        stats = [json.loads(path.read_text()) for path in sorted((folder / "stats").glob("*.json"))]
+        settings = read_object(folder / "settings.json", mend=MEND)
+        stats = [read_object(path, mend=MEND) for path in sorted((folder / "stats").glob("*.json"))]
         frames = sum(entry["frames"] for entry in stats)
         seconds = {
             name: sum(entry["seconds"].get(stage, 0.0) for entry in stats for stage in stages) / frames

@@ -3,7 +3,6 @@
 And where those of the frames of a video do, for the data sets whose download names them.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,7 +11,8 @@ from typing import Any, Protocol
 
 from utils.errors import UserError
 from utils.files import file_version
-from utils.names import checked_names, lines_in, names_in, natural_key
+from utils.json_files import read_object
+from utils.names import checked_names, lines_in, names_in, natural_key, read_text
 from utils.own_output import find_frames, note_left_out, refuse_own_output
 from utils.runs import say
 
@@ -182,11 +182,5 @@ def frames_in_bmf(path: Path) -> dict[str, list[str]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises `UserError`: not valid JSON, or something else than an object."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object; download it again")
-    return content
+    """Read a JSON object of a download. Raises `UserError`: not valid JSON, or something else than an object."""
+    return read_object(path, mend="download it again")
