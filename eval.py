@@ -67,7 +67,6 @@ from utils.label_checks import check_labels
 from utils.origin import versions
 from utils.own_output import CONTACT_SHEET
 from utils.png import read_label_png
-from utils.prefetch import prefetch
 from utils.protocols import PROTOCOLS
 from utils.report import markdown_costs
 from utils.results import ResultsFolder, write_archive
@@ -331,8 +330,7 @@ def predict(
         scores = score_of(labels)
         proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
         with clock("write"):
-            frames = prefetch(video.read())
-            pixels = at_pixels(labels, frames, found.unsure, how=args.upsampling, device=device)
+            pixels = at_pixels(labels, video.read(), found.unsure, how=args.upsampling, device=device)
             maps = label_maps(clock.iterate("upsample", pixels), proposals)
             results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
         found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.parallel import each, on_one_core
+from utils.parallel import each, one_core
 from utils.scratch import Scratch
 
 LEAF, GROUP = 12, 256  # rows, on average, whose neighbourhoods are made from one, and from one for these together
@@ -190,10 +190,6 @@ def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) 
     kinds: how many columns there are of each, one kind after the other; None for a single one, which bounds nothing.
     """
     kinds = kinds or [rows.shape[1]]
-    return on_one_core(lambda: _greedy_leaders(rows, tau=tau, kinds=kinds), device=rows.device)
-
-
-def _greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int]) -> list[Tensor]:
     sums = torch.stack(each(lambda part: part.sum(-1), rows.split(kinds, 1), device=rows.device), 1)
     # As `safe_log` cuts every column below, so the sum of a kind that a row does not attend to.
     log_sums = sums.add(
@@ -202,16 +198,17 @@ def _greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int]) -> list[Tenso
     own = inner(sums, log_sums)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     clusters, scratch = [], Scratch()
-    while len(left := free.nonzero()[:, 0]):
-        first = left[0]
-        least = own + own[first] - sums @ log_sums[first] - log_sums @ sums[first]
-        possible = free & (least <= tau + ROUNDING)
-        possible[first] = True
-        which = possible.nonzero()[:, 0]
-        near = _distances(rows, which, rows[first], scratch=scratch) <= tau
-        near[0] = True
-        clusters.append(which[near])
-        free[clusters[-1]] = False
+    with one_core(rows.device):
+        while len(left := free.nonzero()[:, 0]):
+            first = left[0]
+            least = own + own[first] - sums @ log_sums[first] - log_sums @ sums[first]
+            possible = free & (least <= tau + ROUNDING)
+            possible[first] = True
+            which = possible.nonzero()[:, 0]
+            near = _distances(rows, which, rows[first], scratch=scratch) <= tau
+            near[0] = True
+            clusters.append(which[near])
+            free[clusters[-1]] = False
     return clusters
 
 

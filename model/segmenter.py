@@ -30,6 +30,7 @@ from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
 from utils.feature_cache import FeatureCache
+from utils.parallel import one_core
 from utils.prefetch import prefetch
 
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
@@ -154,7 +155,7 @@ class Segmenter:
         found = self.cluster(features, grid, clock=clock)
         found.cached = self.cache.hits - before if self.cache else 0
         if self.objects is not None:
-            with clock("objects"):
+            with clock("objects"), one_core(features.device):
                 found.objects, found.unsure = stable_objects(found.maps, features, **self.objects)
         elif self.thresholds > 1:
             with clock("stage 2"):

@@ -10,13 +10,15 @@ q = a . I + b, by ridge regression in a square window; it is fitted at a low res
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.parallel import ahead
+from utils.parallel import each
+from utils.prefetch import prefetch
 
 CELL = 6  # pixels a token takes along each side where coefficients are fitted
 RADIUS = 8  # of the window, in these pixels: a token and a third to each side
@@ -25,7 +27,7 @@ AT_ONCE = 4  # labels that coefficients are fitted for together, so that memory 
 # Membership of a token that shows a part of two things. Of 0, 0.15, 0.3 and 0.6 the middle two did best on dev-8, by
 # half a point of J&F, and no worse than others on the training videos of Sprites.
 UNSURE = 0.3
-MOST_FRAMES = 6  # worked on at once, each by a core; more take as much more memory
+FRAMES_AT_ONCE = 8  # on a CPU, shared out over as many cores at most; more take more memory
 HALF = 2  # coefficients are applied at a resolution so many times lower than the frame's
 
 
@@ -79,7 +81,7 @@ UPSAMPLING = {"guided": guided, "nearest": nearest}
 def at_pixels(
     labels: np.ndarray, frames: Iterable[Tensor], unsure: np.ndarray | None = None, *, how: str, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """Yield labels of tokens at the pixels of each frame in order, (H, W) int32; on a CPU some frames ahead.
+    """Yield labels of tokens at the pixels of each frame in order, (H, W) int32; on a CPU frames side by side.
 
     Args:
         labels: (T, h, w) int >= 0.
@@ -93,8 +95,9 @@ def at_pixels(
         tokens, doubt = (torch.from_numpy(part).to(device) for part in piece[:2])
         return UPSAMPLING[how](tokens.long(), piece[2].to(device), doubt).cpu().numpy()
 
-    at_once = min(torch.get_num_threads() + 1, MOST_FRAMES)  # one waits, so that no core does
-    yield from ahead(upsample, zip(labels, unsure, frames, strict=True), device=device, at_once=at_once)
+    pieces = zip(labels, unsure, prefetch(frames, ahead=FRAMES_AT_ONCE), strict=True)
+    while some := list(islice(pieces, FRAMES_AT_ONCE)):
+        yield from each(upsample, some, device=device)
 
 
 def fit_linear(targets: Tensor, guide: Tensor, *, radius: int, ridge: float) -> tuple[Tensor, Tensor]:

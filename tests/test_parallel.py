@@ -3,7 +3,7 @@ import multiprocessing
 import pytest
 import torch
 
-from utils.parallel import ahead, each, on_one_core
+from utils.parallel import each, one_core
 
 CPU = torch.device("cpu")
 
@@ -34,55 +34,17 @@ def test_pieces_of_a_piece(threads):
 
 
 def test_what_is_short_is_computed_by_one_core(threads):
-    assert on_one_core(torch.get_num_threads, device=CPU) == 1
-    assert torch.get_num_threads() == threads
-    assert each(lambda _: on_one_core(torch.get_num_threads, device=CPU), range(2), device=CPU) == [1, 1]
-
-
-def test_results_ahead_come_in_order_and_pieces_are_asked_for_as_needed(threads):
-    asked = []
-
-    def pieces():
-        for piece in range(20):
-            asked.append(piece)
-            yield piece
-
-    def work(piece):
+    with one_core(CPU):
         assert torch.get_num_threads() == 1
-        assert not torch.is_grad_enabled()
-        return piece * piece
-
-    for number, found in enumerate(ahead(work, pieces(), device=CPU, at_once=3)):
-        assert found == number * number
-        assert len(asked) <= number + 3
-    assert len(asked) == 20
-
-
-def test_an_error_ahead_comes_up_in_its_place_and_nothing_is_begun_after_it(threads):
-    begun = []
-
-    def work(piece):
-        begun.append(piece)
-        return 6 // (2 - piece)
-
-    results = ahead(work, range(100), device=CPU, at_once=4)
-    assert [next(results), next(results)] == [3, 6]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    count = len(begun)
-    assert count <= 6
-    assert each(len, ["a", "bb"], device=CPU) == [1, 2]  # all threads are free again
-    assert len(begun) == count
-
-
-def test_closing_early_begins_nothing_more(threads):
-    begun = []
-    results = ahead(begun.append, range(100), device=CPU, at_once=4)
-    next(results)
-    results.close()
-    count = len(begun)
-    each(len, ["a"] * threads, device=CPU)
-    assert len(begun) == count <= 5
+        assert each(lambda _: torch.get_num_threads(), range(2), device=CPU) == [1, 1]
+    assert torch.get_num_threads() == threads
+    with one_core(torch.device("meta")):
+        assert torch.get_num_threads() == threads
+    with pytest.raises(ZeroDivisionError), one_core(CPU):
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == threads
+    found = each(lambda _: torch.get_num_threads(), range(4), device=CPU)
+    assert set(found) == {1}
 
 
 def test_an_error_comes_up_when_all_are_done(threads):

@@ -60,8 +60,8 @@ from utils.config import (
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.folders import check_writable
+from utils.parallel import one_core
 from utils.png import write_label_png
-from utils.prefetch import prefetch
 from utils.report import STAGES
 from utils.visual import save_figure
 
@@ -231,12 +231,11 @@ def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames:
         found = cluster_plainly(features.to(PLAIN[engine]), grid, clock=clock, segmenter=segmenter)
     else:
         found = segmenter.cluster(features, grid, clock=clock)
-    with clock("objects"):
+    with clock("objects"), one_core(features.device):
         objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
-        frames = prefetch(read_frames(args, num_frames))
-        pixels = at_pixels(objects, frames, unsure, how="guided", device=segmenter.device)
+        pixels = at_pixels(objects, read_frames(args, num_frames), unsure, how="guided", device=segmenter.device)
         for index, labels in enumerate(clock.iterate("upsample", pixels)):
             with clock("write"):
                 write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])

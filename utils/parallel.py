@@ -6,9 +6,9 @@ of the time goes there. Pieces that do not depend on each other need no waiting.
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -26,65 +26,38 @@ def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: to
     Where one piece fails, its error comes up once none is worked on any more. Within a piece, pieces of it are worked
     on one after the other.
     """
-    run = _without_gradients(work)
-    if (pool := _pool(device)) is None:
-        return [run(piece) for piece in pieces]
-    futures = [pool.submit(run, piece) for piece in pieces]
-    wait(futures)
-    return [future.result() for future in futures]
-
-
-def on_one_core(work: Callable[[], Result], *, device: torch.device) -> Result:
-    """`work()`, without gradients, by a single core where `device` is the CPU.
-
-    For many short operations one after the other, where waiting for other cores takes what these save.
-    """
-    (result,) = each(lambda _: work(), [None], device=device)
-    return result
-
-
-def ahead(
-    work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device, at_once: int
-) -> Iterator[Result]:
-    """Yield `work(piece)` of each piece in order, without gradients; where `device` is the CPU, of `at_once` pieces
-    that are worked on, wait or are done while the one before them is used.
-
-    Pieces are asked for as they are needed. When one fails, or this generator is closed early, no other is begun.
-    """
-    run = _without_gradients(work)
-    if (pool := _pool(device)) is None:
-        yield from map(run, pieces)
-        return
-    begun: deque[Future] = deque()
-    try:
-        for piece in pieces:
-            begun.append(pool.submit(run, piece))
-            if len(begun) == at_once:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
-    finally:
-        for future in begun:
-            future.cancel()
-        wait(begun)
-
-
-def _without_gradients(work: Callable[[Piece], Result]) -> Callable[[Piece], Result]:
-    """`work` in inference mode where the caller is, which threads do not take over."""
-    inference = torch.is_inference_mode_enabled()
+    count, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
 
     def run(piece: Piece) -> Result:
         with torch.inference_mode() if inference else torch.no_grad():
             return work(piece)
 
-    return run
+    if device.type != "cpu" or count == 1:
+        return [run(piece) for piece in pieces]
+    futures = [_pool(count).submit(run, piece) for piece in pieces]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
-def _pool(device: torch.device) -> ThreadPoolExecutor | None:
-    """As many threads as torch has, that compute with one core each; None where it has but one, or on a GPU."""
+@contextmanager
+def one_core(device: torch.device) -> Iterator[None]:
+    """Within it this thread computes with a single core, where `device` is the CPU.
+
+    For many short operations one after the other, where waiting for other cores takes what these save.
+    """
     count = torch.get_num_threads()
     if device.type != "cpu" or count == 1:
-        return None
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
+    """`count` threads that compute with one core each."""
     with _making:
         if count not in _pools:
             pool = ThreadPoolExecutor(count, thread_name_prefix="piece")
