@@ -195,7 +195,7 @@ def _movi(variant: str) -> AnyOf:
     )
     beside = replace(
         plain, frames="{split}/{name}", annotations="{split}/{name}", labels=partial(label_files, ending="_mask"),
-        mask_ending="_mask", marker="*/*/*_mask.png", marker_in_words="masks <split>/<video>/<frame>_mask.png",
+        mask_ending="_mask", marker="*/*/*_mask.[pP][nN][gG]", marker_in_words="masks <split>/<video>/<frame>_mask.png",
     )  # fmt: skip
     return AnyOf((RecordLayout(f"movi_{variant}", folders), plain, beside))
 

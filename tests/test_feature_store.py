@@ -1,6 +1,7 @@
 """Training on features that are kept: the same as made anew, whole after any interruption, never stale."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -16,6 +17,7 @@ from tests.test_train import NO_DROPOUT, log_of, torchrun
 from utils.checkpoint import load_tensors
 from utils.errors import UserError
 from utils.feature_store import FILLED, FORMAT, MISSING, UNREADABLE, FeatureStore
+from utils.origin import fingerprint
 
 RESOLUTION = tuple(map(int, TINY_RESOLUTION))
 
@@ -35,6 +37,17 @@ def test_what_is_written_is_read(tmp_path):
     again = make_store(tmp_path)
     assert torch.equal(again.read([5]), features[:1].half())
     assert make_store(tmp_path, seed=1).states().tolist() == [MISSING] * 10
+
+
+def test_a_frame_written_anew_is_noticed_whatever_its_size_and_time(tmp_path):
+    path = tmp_path / "0.png"
+    path.write_bytes(b"one frame")
+    videos, about = {"a": [path]}, path.stat()
+    before = contents(videos), fingerprint(videos)
+    path.write_bytes(b"other one")
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert contents(videos) != before[0]
+    assert fingerprint(videos) != before[1]
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):

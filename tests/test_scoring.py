@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,19 @@ def score_sequence(annotations: Path, results: Path, protocols=("davis",)) -> di
 def run_cli(root: Path, results: Path, *extra: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "utils.scoring", "--davis_path", str(root), "--results", str(results)]
     return subprocess.run([*command, *extra], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_png_in_capitals_is_scored_alike(davis, capsys):
+    root, results = davis
+    before = scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary()
+    for path in [*(results / "cat").iterdir(), *(root / "Annotations_unsupervised/480p/dogs").iterdir()]:
+        path.rename(path.with_suffix(".PNG"))
+    scoring._note_unscored(results, folders(root))
+    assert not capsys.readouterr().err
+    assert scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary() == before
+    shutil.copy(results / "cat/00001.PNG", results / "cat/00001.png")
+    with pytest.raises(UserError, match=r"cat/00001\.(png|PNG): .* keep one"):
+        scoring.score(results, folders(root), progress=False)
 
 
 # Agreement

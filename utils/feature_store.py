@@ -19,7 +19,7 @@ from torch import Tensor
 
 from utils.errors import UserError
 
-FORMAT = 1  # raise it with every change of how entries are made: augmentation, resizing
+FORMAT = 2  # raise it with every change of how entries are made: reading, augmentation, resizing
 MISSING, FILLED, UNREADABLE = 0, 1, 2
 LARGEST = torch.finfo(torch.float16).max
 

@@ -51,7 +51,7 @@ def find_frames(folder: Path) -> tuple[list[Path], str | None]:
         return [], made
     images = list_images(folder)
     pngs, ours = [path for path in images if path.suffix.lower() == ".png"], set()
-    if any(map(_is_our_picture, (*pngs[:1], *pngs[-1:]))):
+    if any(map(_is_our_picture, (*pngs[:1], *pngs[-1:], *(path for path in pngs if path.name == CONTACT_SHEET)))):
         ours = set(filter(_is_our_picture, pngs))
     return [path for path in images if path not in ours], PICTURES if ours else None
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 
 from utils.names import natural_key
 
+# Of damaged tags, which hide no picture; the user can do nothing about them.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 # What is taken for an image file. Not every Pillow reads all of them: one that cannot be read is refused by name.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 # What Pillow raises for damaged files. A damaged TIFF alone can raise any but the first three.
