@@ -655,10 +655,11 @@ def _what_fits(spec: DatasetSpec, root: Path, split: str, *, annotated: bool) ->
     family = [other for other in DATASETS.values() if other.name[:5] == spec.name[:5]]
     others = dict.fromkeys(other.name for other in (spec, *family, *DATASETS.values()))
     for place in (root, *_places(root)):
+        bare = spec.layout.holds(place, split, annotated=False)  # the split is there, but for its annotations
         where = "there" if place == root else f"in {place}"
         for name in others:
             for part in dict.fromkeys((split, *DATASETS[name].splits)):
-                if part not in DATASETS[name].splits or (place, name, part) == (root, spec.name, split):
+                if part not in DATASETS[name].splits or (name == spec.name and (bare or part == split)):
                     continue
                 if DATASETS[name].layout.holds(place, part, annotated=annotated):
                     option = "" if part == DATASETS[name].default_split else f" --split {part}"
