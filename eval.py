@@ -174,7 +174,7 @@ def make_parser() -> Parser:
 def main() -> None:
     parser = make_parser()
     args = parser.parse(sys.argv[1:])
-    if "dataset" not in parser.given and args.davis_path is None:
+    if not parser.given & {"dataset", "annotations"} and args.davis_path is None:
         args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = one_word(args.proposals)

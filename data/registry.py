@@ -467,7 +467,7 @@ def check_place(dataset: str, root: Path, *, split: str | None, flag: str) -> No
 
 def guess_own_video(basepath: str | None, *, otherwise: str | None) -> str | None:
     """The dataset where none was named: `OWN_VIDEO` where --basepath is clearly one, and a line on stderr says so."""
-    if basepath is None or not _is_own_video(Path(basepath)):
+    if basepath is None or otherwise == OWN_VIDEO or not _is_own_video(Path(basepath)):
         return otherwise
     if distributed.is_main():
         print(f"note: --basepath {basepath} is taken as --dataset {OWN_VIDEO}", file=sys.stderr, flush=True)
@@ -651,14 +651,15 @@ def _places(root: Path) -> Iterator[Path]:
 
 
 def _what_fits(spec: DatasetSpec, root: Path, split: str, *, annotated: bool) -> str:
-    """What can be read at a root, or one or two levels below, in place of a split that cannot; "" where nothing can."""
+    """What can be read at a root, or one or two levels below, in place of a split that cannot, and else the mend."""
     family = [other for other in DATASETS.values() if other.name[:5] == spec.name[:5]]
     others = dict.fromkeys(other.name for other in (spec, *family, *DATASETS.values()))
     for place in (root, *_places(root)):
+        bare = spec.layout.holds(place, split, annotated=False)  # the split is there, but for its annotations
         where = "there" if place == root else f"in {place}"
         for name in others:
             for part in dict.fromkeys((split, *DATASETS[name].splits)):
-                if part not in DATASETS[name].splits or (place, name, part) == (root, spec.name, split):
+                if part not in DATASETS[name].splits or (name == spec.name and (bare or part == split)):
                     continue
                 if DATASETS[name].layout.holds(place, part, annotated=annotated):
                     option = "" if part == DATASETS[name].default_split else f" --split {part}"
