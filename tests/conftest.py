@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import HealthCheck, settings
 
 import eval as eval_program
 import train as train_program
 from tests.layout_trees import TREES
 from utils.png import write_label_png
+
+# Time is no property of what is tested: on a busy machine any example may be slow.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY_BACKBONE = "test_vit"  # timm's own: width 64, 6 layers, patch 16
