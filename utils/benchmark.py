@@ -13,6 +13,11 @@ by word, `plain64` the same in float64.
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import copy
 import csv
@@ -21,9 +26,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,7 @@ from utils.errors import UserError, run_main
 from utils.folders import check_writable
 from utils.png import write_label_png
 from utils.prefetch import prefetch
+from utils.processes import in_own_process
 from utils.report import STAGES
 
 WARM_UP = 6  # frames
@@ -80,7 +84,7 @@ def main() -> None:
     rows, labels = [], {}
     for swept, point in points:
         for engine in args.engines:
-            row, found = in_own_process(point, engine)
+            row, found = in_own_process(measure, point, engine)
             rows.append({"sweep": swept, **row})
             labels[engine] = found
             print_row(rows[-1], first=len(rows) == 1)
@@ -144,11 +148,6 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
             if setting not in seen:  # small quantities round to the same
                 seen.add(setting)
                 yield name, point
-
-
-def in_own_process(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.ndarray]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        return pool.submit(measure, args, engine).result()
 
 
 def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.ndarray]:
@@ -320,4 +319,4 @@ def _quantity(row: dict[str, Any], name: str) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--memory_gb, --resolution or --num_frames")

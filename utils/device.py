@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,6 +29,8 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"--device {name}: not available here ({str(error).splitlines()[0]}); use --device cpu"
         ) from error
