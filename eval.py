@@ -8,6 +8,11 @@ python eval.py --dataset fbms59 --basepath FBMS --predictions PNGS        # scor
 torchrun --nproc_per_node 8 eval.py ...                                   # videos are shared out over processes
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import sys
 import time
@@ -526,4 +531,4 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--memory_gb, --resolution, --frame_batch or --max_key_frames, for scoring --workers")

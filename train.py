@@ -6,11 +6,17 @@ torchrun --nproc_per_node 8 train.py --config configs/davis17_dino_s8.yaml --bas
 python train.py --config ... --output_path outputs/run --resume_path auto      # begin a run, or go on with it
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import contextlib
 import functools
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
@@ -18,10 +24,17 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, fetch, frame_loader, readers
+from data.clips import (
+    CLIPS_PER_EPOCH,
+    BadFrames,
+    Clip,
+    ClipDataset,
+    StepSampler,
+    collate_clips,
+    reading,
+)
 from data.registry import DATASET_NAMES, OWN_VIDEO, check_place, dataset_name, root_of, training_videos
 from data.views import CachedClips, FrameViews, fill
 from model import watch
@@ -146,11 +159,11 @@ def main() -> None:
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
-        stack.enter_context(readers())
         stop = stack.enter_context(stop_requests())
         clips = make_clips(args, network, videos, stop)
+        batches = stack.enter_context(read_batches(args, clips, step, stop))
         code = run(
-            args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, start=start, stop=stop
+            args, network, optimizer, scaler, videos, batches, resumed=resumed, first_step=step, start=start, stop=stop
         )
     if code:
         sys.exit(code)
@@ -158,7 +171,7 @@ def main() -> None:
 
 def run(
     args: argparse.Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler, videos: dict[str, list[Path]], clips: ClipDataset, *, resumed: dict | None,
+    scaler: torch.amp.GradScaler, videos: dict[str, list[Path]], batches: Iterator[Clip], *, resumed: dict | None,
     first_step: int, start: torch.nn.ModuleList | None, stop: StopRequest,
 ) -> int:  # fmt: skip
     """The training loop; once it is asked to `stop` it ends after the step it is at, with a checkpoint.
@@ -168,7 +181,6 @@ def run(
     device, num_images = next(network.parameters()).device, sum(map(len, videos.values()))
     num_parameters = sum(p.numel() for p in network.blocks.parameters())
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
-    batches = fetch(make_loader(args, clips, first_step), stop)
     bad_frames = BadFrames.of(videos, (resumed or {}).get("bad_frames"))
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
     origin = {"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)}
@@ -205,7 +217,6 @@ def run(
             bar.set_postfix(semantic=f"{logged['loss_semantic']:.3f}", motion=f"{logged['loss_motion']:.3f}")
         bar.update()
     bar.close()
-    batches.close()
     return records.close(done, asked=asked)
 
 
@@ -254,14 +265,18 @@ def make_clips(
     return CachedClips(videos, store=store, num_views=args.cache_views, **options)
 
 
-def make_loader(args: argparse.Namespace, clips: ClipDataset, first_step: int) -> DataLoader:
+def read_batches(
+    args: argparse.Namespace, clips: ClipDataset, first_step: int, stop: StopRequest
+) -> contextlib.AbstractContextManager[Iterator[Clip]]:
+    """This process's batches from `first_step` on, while they are needed."""
     sampler = StepSampler(
         start_step=first_step, num_steps=args.num_train_steps, clips_per_step=clips_per_step(args),
         rank=distributed.rank(), world_size=distributed.world_size(), repeat=args.overfit,
     )  # fmt: skip
-    return frame_loader(
-        clips, num_workers=args.num_workers, batch_size=args.batch_size, sampler=sampler, collate_fn=collate_clips
-    )
+    return reading(
+        clips, num_workers=args.num_workers, stop=stop, batch_size=args.batch_size, sampler=sampler,
+        collate_fn=collate_clips,
+    )  # fmt: skip
 
 
 def make_store(
@@ -306,4 +321,4 @@ def make_watch(
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--batch_size, --resolution, --num_frames or --num_workers, and go on with --resume_path auto")

@@ -8,6 +8,11 @@ Exit code 0 where everything is whole, 1 where something is not, 2 for bad flags
 `--list` prints the data sets that are known as a table in Markdown.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import sys
 from collections import Counter

@@ -1,15 +1,14 @@
 """Training clips: every folder of frames below a root is a video; clips are drawn from them (METHOD.md 3)."""
 
 import json
-import multiprocessing
 import os
-import signal
+import pickle
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from utils.errors import UserError
 from utils.names import listed_names, may_hold_frames, plain_name
 from utils.own_output import RESULTS, RUN, find_frames, note_left_out, refuse_own_output
 from utils.runs import say
-from utils.stopping import StopRequest, leave_to_parent
+from utils.stopping import StopRequest, child_processes, kill, leave_to_parent
 
 CLIPS_PER_EPOCH = 10_000
 INDEX_FORMAT = 1
@@ -192,55 +191,95 @@ def collate_clips(clips: list[Clip]) -> Clip:
     return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)
 
 
-def frame_loader(dataset: Dataset, *, num_workers: int, **options: Any) -> DataLoader:
-    """A loader for `fetch`; `options` are torch's."""
-    timeout = OVERDUE if num_workers else 0
-    return DataLoader(dataset, num_workers=num_workers, worker_init_fn=leave_to_parent, timeout=timeout, **options)
-
-
-def fetch(loader: DataLoader, stop: StopRequest) -> Iterator[Any]:
-    """The batches of `loader`; it ends early where the run is asked to stop while a batch is overdue, as when a file
-    server does not answer. To be used within `readers`.
-    """
-    return _fetch(iter(loader), stop)  # readers start here, not with the first batch
-
-
-def _fetch(batches: Iterator[Any], stop: StopRequest) -> Iterator[Any]:
-    try:
-        while True:
-            try:
-                yield next(batches)
-            except StopIteration:
-                return
-            except (ConnectionError, EOFError) as error:  # a broken pipe
-                raise _reader_ended(error) from error
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader timed out"):
-                    raise
-                if stop.exit_code:
-                    return
-    finally:
-        if stop.exit_code:  # readers leave signals to us, and one that hangs could not be waited for
-            for process in multiprocessing.active_children():
-                process.kill()
-
-
 @contextmanager
-def readers() -> Iterator[None]:
-    """Within it processes read frames; torch raises the end of one at whatever line is run just then.
+def reading(
+    dataset: Dataset, *, num_workers: int, stop: StopRequest, collate_fn: Callable[[list], Any], **options: Any
+) -> Iterator[Iterator[Any]]:
+    """Gives the batches of `dataset`, read ahead by processes that have ended when it is left, in whatever way.
+
+    The batches end early where the run is asked to stop while one is overdue, as when a file server does not answer.
+
+    Args:
+        collate_fn: makes a batch of a list of items; at most one tensor should be in it.
+        options: of torch's `DataLoader`.
 
     Raises:
-        UserError: such a process has ended, mostly for want of memory.
+        UserError: a process that reads frames has ended, mostly for want of memory, or none can be started. torch
+            raises the end of one at whatever line is run just then, so this holds for all that is done within.
     """
+    others = child_processes()
+    if num_workers:
+        options |= {"timeout": OVERDUE, "worker_init_fn": leave_to_parent}
+        collate_fn = Sender(collate_fn)
+    loader = DataLoader(dataset, num_workers=num_workers, collate_fn=collate_fn, **options)
     try:
-        yield
-    except BaseException as error:
-        # The run ends, and torch's word that a reader has too must not come into the message.
-        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+        try:
+            batches = _start(loader)  # now, not with the first batch
+            yield _receive(batches, stop) if num_workers else batches
+        finally:  # by force: they ignore signals, and one that hangs could not be waited for
+            kill(process for process in child_processes() if process not in others)
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise _reader_ended(error) from error
+
+
+class Sender:
+    """In a process that reads frames: makes batches and has them ready to be sent, as bytes.
+
+    A tensor lies in shared memory; once there is no room for one, in containers that have little, all go through a
+    pipe. torch does it in a thread that, where there is no room, prints a traceback and sends nothing, ever.
+    """
+
+    def __init__(self, collate: Callable[[list], Any]):
+        self.collate = collate
+        self.shares = True
+
+    def __call__(self, items: list) -> tuple[bool, bytes]:
+        """Whether the batch of `items` lies in shared memory; it, pickled."""
+        batch = self.collate(items)
+        if self.shares:
+            try:
+                return True, bytes(ForkingPickler.dumps(batch))
+            except (RuntimeError, OSError):  # no room, or no more files may be open
+                self.shares = False
+        return False, pickle.dumps(batch)
+
+
+def _start(loader: DataLoader) -> Iterator[Any]:
+    try:
+        return iter(loader)
+    except (OSError, ImportError) as error:  # no semaphores, which lie in /dev/shm on Linux; or no more processes
+        raise UserError(
+            f"--num_workers {loader.num_workers}: processes that read frames cannot be started here ({error}); give "
+            "--num_workers 0, or the container shared memory (docker run --shm-size 1g)"
+        ) from error
+
+
+def _receive(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -> Iterator[Any]:
+    """What `Sender` has sent."""
+    told = False
+    while True:
+        try:
+            shared, content = next(batches)
+            batch = pickle.loads(content)
+        except StopIteration:
+            return
+        except (ConnectionError, EOFError) as error:  # a broken pipe
             raise _reader_ended(error) from error
-        raise
+        except UserError as error:  # torch puts the traceback into the message
+            raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader timed out"):
+                raise
+            if stop.exit_code:
+                return
+            continue
+        if not (shared or told):
+            say("note: /dev/shm is full: frames come through pipes, which takes longer; give the container more "
+                "(docker run --shm-size 1g) or use --num_workers 0")  # fmt: skip
+            told = True
+        yield batch
 
 
 def _reader_ended(error: Exception) -> UserError:

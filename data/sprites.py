@@ -9,15 +9,18 @@ NumPy, SciPy and Pillow: another CPU's instructions round one frame value in som
 `sprites_scene` plans a video, `sprites_render` paints it, this file writes it.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import json
 import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -31,6 +34,7 @@ from utils.folders import check_writable
 from utils.json_files import read_object
 from utils.names import plain_name
 from utils.png import MAX_INDEXED, leftovers, palette, read_label_png, replacing, write_label_png
+from utils.processes import shared_out
 
 VERSION = 3  # raise it with every change of the pixels
 MANIFEST = "sprites.json"
@@ -97,11 +101,11 @@ def _complete(root: Path, parameters: dict, workers: int | None, progress: bool)
                 leftover.unlink(missing_ok=True)
         _write_manifest(root, parameters, done)
         todo = [name for name in _names(parameters) if name not in done]
-        results = _render_all(root, todo, parameters, workers)
-        shown = tqdm(results, "generating Sprites", len(todo), unit="video", disable=not (progress and todo))
-        for name, checksum in shown:
-            done[name] = checksum
-            _write_manifest(root, parameters, done)
+        with _rendering(root, todo, parameters, workers) as results:
+            shown = tqdm(results, "generating Sprites", len(todo), unit="video", disable=not (progress and todo))
+            for name, checksum in shown:
+                done[name] = checksum
+                _write_manifest(root, parameters, done)
         for split, path in zip(SPLIT_SEEDS, _lists(root), strict=True):
             lines = [name for name in _names(parameters) if name.startswith(split)]
             with replacing(path) as temporary:
@@ -206,21 +210,17 @@ def _locked(root: Path) -> Iterator[None]:
         yield
 
 
-def _render_all(root: Path, names: list[str], parameters: dict, workers: int | None) -> Iterator[tuple[str, int]]:
-    """Write videos in any order; yield (name, checksum) as they are done."""
+@contextmanager
+def _rendering(
+    root: Path, names: list[str], parameters: dict, workers: int | None
+) -> Iterator[Iterator[tuple[str, int]]]:
+    """Write videos in any order; gives (name, checksum) as they are done."""
     if workers is None:
         workers = threads.cpus()
     workers = min(workers, len(names))
-    if workers <= 1:
-        yield from ((name, _write_video(root, name, parameters)) for name in names)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        jobs = {pool.submit(_write_video, root, name, parameters): name for name in names}
-        try:
-            for job in as_completed(jobs):
-                yield jobs[job], job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    calls = [(root, name, parameters) for name in names]
+    with shared_out(_write_video, calls, workers=workers, flag="--workers") as written:
+        yield ((names[index], checksum) for index, checksum in written)
 
 
 def _write_video(root: Path, name: str, parameters: dict) -> int:
@@ -389,4 +389,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--workers")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data.clips import ClipDataset, fetch, frame_loader
+from data.clips import ClipDataset, reading
 from data.frames import FrameReader, UnreadableImage, resize
 from data.transforms import ClipAugmentation
 from utils import distributed
@@ -66,6 +66,12 @@ class FrameViews(Dataset):
         return self.augmentation(frame[None], seed=int(draws.integers(2**62)))[0], True
 
 
+def collate_views(items: list[tuple[Tensor, bool]]) -> tuple[Tensor, list[bool]]:
+    """Frames (n, 3, H, W) uint8, and whether each could be read."""
+    frames, readable = zip(*items, strict=True)
+    return torch.stack(frames), list(readable)
+
+
 @torch.no_grad()
 def fill(
     store: FeatureStore, views: FrameViews, *, embed: Callable[[Tensor], Tensor], num_workers: int, stop: StopRequest
@@ -88,12 +94,14 @@ def fill(
     distributed.barrier()  # all have seen the same
     firsts = firsts[distributed.rank() :: distributed.world_size()]
     groups = [list(range(first, min(first + FRAMES_TO_FILL, len(views)))) for first in firsts]
-    loader = frame_loader(views, batch_sampler=groups, num_workers=num_workers)
     bar = tqdm(groups, desc="feature cache", unit="batch", disable=not distributed.is_main() or not groups)
-    for group, (frames, readable) in zip(bar, fetch(loader, stop), strict=False):  # fewer where asked to stop
-        store.write(group[0], embed(frames), readable.tolist())
-        if stop.exit_code:
-            break
+    with reading(
+        views, batch_sampler=groups, num_workers=num_workers, stop=stop, collate_fn=collate_views
+    ) as batches:  # fmt: skip
+        for group, (frames, readable) in zip(bar, batches, strict=False):  # fewer where asked to stop
+            store.write(group[0], embed(frames), readable)
+            if stop.exit_code:
+                break
 
 
 class CachedClips(ClipDataset):

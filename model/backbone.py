@@ -18,7 +18,7 @@ from model.embedded import BACKBONE_FILE, EMBEDDED
 from model.facets import DEFAULT_FACETS, has_projections, join_facets, parse_facet, projection
 from model.weights import check_holds_vit, load_vit_weights
 from utils.checkpoint import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
-from utils.errors import NoWeights, UserError
+from utils.errors import NoWeights, UserError, is_out_of_memory
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
 
@@ -234,6 +234,8 @@ def _download(name: str) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # each download library has its own errors; all mean the same to the user
+        if is_out_of_memory(error):
+            raise
         raise NoWeights(
             f"--backbone {name}: its weights could not be downloaded ({type(error).__name__}); "
             f"fetch {_weights_address(name)} elsewhere and give it as --dino_path FILE"

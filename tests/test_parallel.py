@@ -1,4 +1,5 @@
 import multiprocessing
+import time
 
 import pytest
 import torch
@@ -47,17 +48,20 @@ def test_what_is_short_is_computed_by_one_core(threads):
     assert set(found) == {1}
 
 
-def test_an_error_comes_up_when_all_are_done(threads):
-    done = []
+def test_an_error_comes_up_when_none_is_worked_on_and_no_other_is_begun(threads):
+    begun, done = [], []
 
     def work(piece):
+        begun.append(piece)
         if piece == 1:
             raise ValueError("the second")
+        time.sleep(0.02)
         done.append(piece)
 
     with pytest.raises(ValueError, match="the second"):
-        each(work, range(6), device=CPU)
-    assert set(done) >= ({0} if threads == 1 else {0, 2, 3, 4, 5})
+        each(work, range(100), device=CPU)
+    assert sorted(begun) == sorted([*done, 1])
+    assert len(begun) < 50
     assert each(len, ["a", "bb"], device=CPU) == [1, 2]  # and goes on
 
 

@@ -9,6 +9,11 @@ largest of the three frames.
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import itertools
 from pathlib import Path
@@ -113,4 +118,4 @@ def heat(frame: Tensor, values: Tensor) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--resolution")

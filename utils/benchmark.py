@@ -15,6 +15,11 @@ process, in a session of its own as that of another user; the row of ratios says
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import copy
 import csv
@@ -26,10 +31,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import date
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +65,7 @@ from utils.errors import UserError, run_main
 from utils.folders import check_writable
 from utils.parallel import one_core
 from utils.png import write_label_png
+from utils.processes import in_own_process
 from utils.report import STAGES
 from utils.visual import save_figure
 
@@ -90,7 +94,7 @@ def main() -> None:
     rows, labels = [], {}
     for swept, point in points:
         for engine in args.engines:
-            measured, labels[engine] = in_own_process(point, engine)
+            measured, labels[engine] = in_own_process(measure, point, engine)
             for row in measured:
                 rows.append({"sweep": swept, **row})
                 print_row(rows[-1], first=len(rows) == 1)
@@ -155,11 +159,6 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
             if setting not in seen:  # small quantities round to the same
                 seen.add(setting)
                 yield name, point
-
-
-def in_own_process(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]], np.ndarray]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        return pool.submit(measure, args, engine).result()
 
 
 def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -352,4 +351,4 @@ def _quantity(row: dict[str, Any], name: str) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--memory_gb, --resolution or --num_frames")

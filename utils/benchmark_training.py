@@ -15,12 +15,15 @@ in a loop over parameters, and `torch.compile` of the backbone's layers and the 
 An entry point like train.py: nothing imports it, which is why it may import `train`.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_int
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.folders import check_writable
+from utils.processes import in_own_process
 
 WARM_UP = 2  # steps
 PROGRAM, CACHED = "train.py", "train.py --feature_cache"
@@ -53,8 +57,7 @@ def main() -> None:
         args.basepath = str(write_sprites(Path(DEFAULT_ROOT)))
     rows = {}
     for engine in dict.fromkeys(args.engines):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-            rows[engine] = pool.submit(measure, args, engine).result()
+        rows[engine] = in_own_process(measure, args, engine)
         print_row(rows[engine], first=len(rows) == 1)
         if args.csv:
             write_csv(args.csv, [rows[engine]])
@@ -192,4 +195,4 @@ ENGINES = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--batch_size, --resolution or --num_frames")

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
 from utils.file_kinds import SAFETENSORS, TORCH, explain_bad_safetensors, kind_of_weights
 
 # Faults of a disk or its server, not of a file: EINVAL, which torch raises on short files, is not among them.
@@ -51,6 +51,8 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     except SafetensorError as error:
         raise UserError(f"{path}: {explain_bad_safetensors(path)}") from error
     except Exception as error:  # what the readers raise on damaged bytes is of a dozen kinds
+        if is_out_of_memory(error):
+            raise
         if isinstance(error, OSError) and error.errno in PASSING:
             raise CannotRead(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
         raise UserError(f"{path}: damaged, probably cut short on its way here; fetch it again") from error
@@ -189,6 +191,8 @@ def write_whole(path: Path, write: Callable[[Path], None], *, before_rename: Cal
         os.replace(partial, path)
     except (OSError, RuntimeError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
+        if is_out_of_memory(error):
+            raise
         detail = _first_line(error)
         raise UserError(f"{path}: cannot be written ({detail}); free space or choose another folder") from error
     _flush_folder(path.parent)

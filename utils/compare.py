@@ -8,6 +8,11 @@ bootstrap over sequences: one that leaves out zero says that the difference is u
 sequences; it says nothing of other seeds or data sets.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import sys
 from dataclasses import replace

@@ -30,6 +30,11 @@ Measure an exported student on the held-out pairs:
     python -m utils.distill --evaluate OUT/student.safetensors --cache CACHE
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import contextlib
 import json
@@ -569,4 +574,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--batch_size")

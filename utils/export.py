@@ -5,6 +5,11 @@
 eval.py takes the result as --resume_path, train.py as --init_path.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 from pathlib import Path
 

@@ -7,7 +7,7 @@ of the time goes there. Pieces that do not depend on each other need no waiting.
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,8 +23,8 @@ if hasattr(os, "register_at_fork"):  # where processes can fork; threads do not 
 def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device) -> list[Result]:
     """`[work(piece) for piece in pieces]`, without gradients; several at a time where `device` is the CPU.
 
-    Where one piece fails, its error comes up once none is worked on any more. Within a piece, pieces of it are worked
-    on one after the other.
+    Where one piece fails no other is begun, and its error comes up once none is worked on any more. Within a piece,
+    pieces of it are worked on one after the other.
     """
     count, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
 
@@ -35,7 +35,12 @@ def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: to
     if device.type != "cpu" or count == 1:
         return [run(piece) for piece in pieces]
     futures = [_pool(count).submit(run, piece) for piece in pieces]
-    wait(futures)
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        for future in futures:  # left after a fault; Python would work on all of them before it exits
+            future.cancel()
+        wait(futures)
     return [future.result() for future in futures]
 
 

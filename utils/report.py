@@ -4,6 +4,11 @@ python -m utils.report --log outputs/train/log.jsonl --picture curve.png
 python -m utils.report --results outputs/training_free outputs/trained            # Markdown, side by side
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 from collections.abc import Iterable
 from pathlib import Path

@@ -23,19 +23,21 @@ sequence only one frame is in memory at a time, beside a table of its J and F. U
 share.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -48,6 +50,7 @@ from utils.judges import DEFAULT_OPTIONS, Options, judges
 from utils.label_checks import check_labels
 from utils.names import names_in, natural_key
 from utils.png import pngs_by_stem, read_label_png, replacing
+from utils.processes import shared_out
 from utils.protocols import PROTOCOLS
 from utils.score_files import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
 from utils.sequence_scores import SequenceScores
@@ -186,27 +189,12 @@ def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, 
     useful = -(-sum(len(job.annotations.frame_names) for job in todo) // FRAMES_PER_PROCESS)
     workers = min(workers or threads.share(threads.cpus()), len(todo), useful)
     disable = None if progress else True
-    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable) as bar:
-        for index, scored in _run(todo, workers):
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable)
+    with bar, shared_out(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:
+        for index, scored in answers:
             done[todo[index].sequence] |= scored
             bar.update()
     return done
-
-
-def _run(jobs: list[Job], workers: int) -> Iterator[tuple[int, dict[str, SequenceScores]]]:
-    """Yield (index, answer) of `score_sequence` for every job, as they are done."""
-    if workers <= 1:
-        yield from ((index, score_sequence(job)) for index, job in enumerate(jobs))
-        return
-    # Spawned, not forked: the caller may hold threads or a GPU. One OpenCV thread each: the cores are taken.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
-    try:
-        futures = {pool.submit(score_sequence, job): index for index, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 # ------------------------------------------------------------------ kept scores
@@ -371,4 +359,4 @@ def expand(names: Sequence[str], everything: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--workers")

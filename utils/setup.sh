@@ -2,6 +2,8 @@
 # Uses the current python3 if it does; otherwise .venv, made and filled once.
 #   . utils/setup.sh requirements.txt
 
+trap 'echo interrupted >&2; exit 130' INT  # until the program runs, which says so itself
+
 _root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 _requirements="$_root/${1:-requirements.txt}"
 

@@ -7,6 +7,11 @@ and the checkpoint of which step of which run; nothing is typed in. Results of `
 are its step 0, where it began at the identity. A row of panels per data set, a line per run and tau.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 from collections import defaultdict
 from dataclasses import dataclass

@@ -8,6 +8,11 @@ those of the run, whatever else the machine did; of the backbone there are none 
 picture is of results that differ in resolution: J&F and seconds against pixels.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 import math
 from dataclasses import dataclass

@@ -4,6 +4,11 @@ python -m utils.visual --results outputs/eval --picture label_maps.png      # of
 python -m utils.visual --results outputs/a outputs/b --count 2 --picture a_and_b.png
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.stopping import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
@@ -113,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, lower="--count")

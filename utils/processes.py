@@ -1,0 +1,94 @@
+"""Work shared out over processes. They end when it is done, when it fails, and when this process is killed."""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+
+from utils.errors import UserError
+from utils.stopping import child_processes, kill, signals_blocked
+
+
+@contextmanager
+def shared_out(
+    work: Callable[..., Any], calls: Sequence[tuple], *, workers: int, flag: str
+) -> Iterator[Iterator[tuple[int, Any]]]:
+    """Gives (index, `work(*calls[index])`) as they are done, by up to `workers` processes; by one worker: in this one.
+
+    Others are spawned, not forked, since the caller may hold threads or a GPU, and have one OpenCV thread each, since
+    the cores are taken. Where the system has no way to share work, a note says so and this process does it.
+
+    Args:
+        flag: what set `workers`, for messages.
+
+    Raises:
+        UserError: a process was ended from outside, mostly for want of memory.
+    """
+    pool = _open_pool(min(workers, len(calls)), flag)
+    if pool is None:
+        yield ((index, work(*call)) for index, call in enumerate(calls))
+        return
+    with _ending(pool, flag):
+        with signals_blocked():
+            futures = {pool.submit(work, *call): index for index, call in enumerate(calls)}
+        yield ((futures[future], future.result()) for future in as_completed(futures))
+
+
+def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """`work(*arguments)` in a new process, so that its peak memory is its own."""
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
+    with _ending(pool):
+        with signals_blocked():
+            future = pool.submit(work, *arguments)
+        return future.result()
+
+
+def _open_pool(workers: int, flag: str) -> ProcessPoolExecutor | None:
+    if workers <= 1:
+        return None
+    try:
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
+    except (OSError, ImportError, NotImplementedError) as error:  # no semaphores, which lie in /dev/shm on Linux
+        reason = getattr(error, "strerror", None) or error
+        print(f"note: {flag}: processes cannot share work here ({reason}; is there a /dev/shm? docker has --shm-size); "
+              "one does it all", file=sys.stderr, flush=True)  # fmt: skip
+        return None
+
+
+@contextmanager
+def _ending(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
+    """On leaving it the pool's processes have ended; if that is by an error, what they are at is not waited for."""
+    others = child_processes()
+    try:
+        yield
+    except BaseException as error:
+        kill(process for process in child_processes() if process not in others)
+        if isinstance(error, BrokenProcessPool):
+            mend = f"lower {flag}" if flag else "use a smaller setting"
+            raise UserError(f"{flag or 'a measurement'}: a process that works for this one was ended from outside, "
+                            f"mostly for want of memory; {mend}") from error  # fmt: skip
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    cv2.setNumThreads(1)
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """A process that waits for work would wait for ever once the one that gives it was killed."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
