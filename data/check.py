@@ -11,9 +11,7 @@ Exit code 0 where everything is whole, 1 where something is not, 2 for bad flags
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,6 +32,7 @@ from data.registry import (
 )
 from data.videos import Video
 from utils.errors import UserError, run_main
+from utils.names import number_ranges
 
 
 @dataclass
@@ -138,18 +137,12 @@ def _check_ids(spec: DatasetSpec, video: Video, objects: set[int], report: Repor
     absent = sorted(set(range(1, max(objects, default=0))) - objects)
     if not absent or "davis" not in spec.protocols:
         return
-    line = (f"video {video.name}: has object ids {_ranges(sorted(objects))} but not {_ranges(absent)}, which the "
-            "protocol davis would count as objects")  # fmt: skip
+    has = f"has object ids {number_ranges(sorted(objects))} but not {number_ranges(absent)}"
+    line = f"video {video.name}: {has}, which the protocol davis would count as objects"
     if spec.protocols[0] == "davis":
         report.add(f"{line}; number its objects from 1 without gaps")
     else:
         report.notes.append(f"{line}; score it by {spec.protocols[0]}, or number its objects from 1 without gaps")
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Numbers in rising order, those in a row as first-last: 1-3, 7."""
-    rows = [[number for _, number in row] for _, row in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
-    return ", ".join(f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows)
 
 
 # ------------------------------------------------------------------ printing

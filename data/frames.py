@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from utils.errors import UserError
@@ -35,6 +35,16 @@ def read_image(path: Path) -> Tensor:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImage(path, str(error).splitlines()[0]) from error
     return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of an image as it is shown, from its header alone; None where that cannot be read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size if turned else image.size[::-1]
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+        return None
 
 
 def is_readable(path: Path) -> bool:

@@ -46,6 +46,9 @@ class Parser(OneLineParser):
         idle: pairs of options of which the first has no effect beside the second; given on the command line, it is
             an error.
         needs: pairs of which the first has no effect without the second; likewise.
+
+    Attributes:
+        given: after `parse`, the options that the command line itself names, by `dest`.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Parser(OneLineParser):
         self.alternatives = alternatives
         self.idle = idle
         self.needs = needs
+        self.given: set[str] = set()
         self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
@@ -68,7 +72,7 @@ class Parser(OneLineParser):
         Raises:
             UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
         """
-        given = self._given(argv)
+        given = self.given = self._given(argv)
         path = self._recipe_path(given, argv)
         replaced = {name for group in self.alternatives if given & set(group) for name in group}
         # The recipe becomes the start of the command line: same types, same checks, and what comes later wins.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
 from utils.errors import UserError
@@ -21,6 +22,13 @@ def may_hold_frames(folder: str) -> bool:
 def natural_key(name: str) -> list[tuple[bool, int, str]]:
     """Sort key that compares runs of digits as numbers."""
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def number_ranges(numbers: Iterable[int], *, most: int | None = None) -> str:
+    """Numbers in rising order, those in a row as first-last, of at most so many rows: 1-3, 7, ..."""
+    rows = [[number for _, number in row] for _, row in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
+    shown = [f"{row[0]}-{row[-1]}" if len(row) > 1 else str(row[0]) for row in rows[:most]]
+    return ", ".join(shown + ["..."] * (len(shown) < len(rows)))
 
 
 def plain_name(name: object, source: object) -> str:

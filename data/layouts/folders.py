@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from data.annotations import label_files
+from data.decoding import VIDEO_SUFFIXES
 from data.frames import list_images
 from data.layouts.base import counted
 from data.layouts.splits import FrameList, SplitSource
 from data.videos import FrameFolder, Video, VideoFile
 from utils.annotations import Annotations
 from utils.errors import UserError
+from utils.names import natural_key
 
 COMPLETE = "the split names this sequence, so complete the download"
 
@@ -148,7 +151,8 @@ def check_frames(annotations: Annotations, names: list[str], *, truth: Path, fra
 
 @dataclass(frozen=True)
 class OwnVideos:
-    """Anybody's own: a video file, a folder of frames, or a folder of such folders; no annotation, no splits."""
+    """Anybody's own: a video file, a folder of frames, or a folder of such files and folders; no annotation, no
+    splits."""
 
     merged: bool = False
     sparse: bool = False
@@ -160,21 +164,35 @@ class OwnVideos:
             return [root.stem]
         if not root.is_dir():
             raise UserError(f"{root}: no such video file or folder of frames")
-        if list_images(root):
+        files, frames = list_video_files(root), list_images(root)
+        if files and frames:
+            raise UserError(f"{root}: holds pictures ({frames[0].name}, ...) and video files ({files[0].name}, ...); "
+                            "name one of the files, or move one kind elsewhere")  # fmt: skip
+        if frames:
             return [root.resolve().name]
-        names = [path.name for path in sorted(root.iterdir()) if path.is_dir() and list_images(path)]
+        sources = [path for path in root.iterdir() if path.is_dir() and list_images(path)] + files
+        names = sorted(path.name if path.is_dir() else path.stem for path in sources)
         if not names:
-            raise UserError(f"{root}: neither frames (jpg, png, ...) nor folders of frames; "
+            raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames; "
                             "name a video file or folder")  # fmt: skip
+        if twice := next((name for name, after in pairwise(names) if name == after), None):
+            raise UserError(f"{root}: two videos are named {twice} but for their endings; rename one")
         return names
 
     def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        if root.is_file():
-            return VideoFile(name, root)
+        files = [root] if root.is_file() else [path for path in list_video_files(root) if path.stem == name]
+        if files:
+            return VideoFile(name, files[0])
         return FrameFolder(name, list_images(root) or list_images(root / name))
 
     def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
-        return []
+        return [video.damage] if video.damage else []
 
     def orphans(self, root: Path, split: str) -> list[str]:
         return []
+
+
+def list_video_files(folder: Path) -> list[Path]:
+    """Video files of a folder by their endings, hidden ones left out."""
+    files = [path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: natural_key(path.name))
