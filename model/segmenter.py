@@ -40,9 +40,9 @@ LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110
 CLUSTER_BYTES = 40  # that `most_stable` takes for one where no objects are made
+MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and of objects, places by label, doubt
 # Told how many frames have come through a stage: "features", "clustering", "labels" or "objects".
 Progress = Callable[[str, int], None]
-MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and of objects, places by label, doubt
 
 
 @dataclass

@@ -250,7 +250,7 @@ def test_own_videos(tmp_path):
 def test_video_faults(tmp_path, davis):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
-    for path, message in (("empty", "neither frames"), ("none", "no such video"), ("text.mp4", "not a video")):
+    for path, message in (("empty", "neither video files nor frames"), ("none", "no such video"), ("text.mp4", "text.mp4: no library can decode it")):
         with pytest.raises(UserError, match=message):
             load_videos("video", tmp_path / path, split="", flag="--basepath")
     with pytest.raises(UserError, match=r"--davis_path .*lacks ImageSets/2017/test\.txt"):
