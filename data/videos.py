@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
-from data.decoding import DEFAULT_RATE, Contents, scan
+from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
 from data.frames import read_image, resize
 from data.tfrecord import Record, count_values, read_bytes_features
 from utils import distributed
@@ -189,9 +190,10 @@ class VideoFile:
     def attempt(self) -> Iterator[Tensor | UserError]:
         """As `read`; there are no more after the first that cannot be had."""
         done, count = 0, len(self.contents.positions)
-        for done, frame in enumerate(self.contents.reader.frames(self.path), 1):
-            if done <= count:
-                yield torch.from_numpy(frame).permute(2, 0, 1)
+        with suppress(CannotDecode, OSError, ValueError):  # errors of FFmpeg are of the latter two
+            for done, frame in enumerate(self.contents.reader.frames(self.path), 1):
+                if done <= count:
+                    yield torch.from_numpy(frame).permute(2, 0, 1)
         if done != count:
             yield UserError(f"{self.path}: {done} frames now, {count} before; leave the file alone while it is read")
 
