@@ -39,14 +39,14 @@ from data.registry import (
     load_videos,
     root_of,
 )
-from data.videos import Video, frames_at
+from data.videos import Video, frames_at, shown_shape
 from model.calibration import CLUSTERS
 from model.centring import CENTRINGS
 from model.embedded import checkpoint_path
 from model.grids import GRIDS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
-from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
+from model.segmenter import MAX_KEY_FRAMES, Progress, Segmenter, key_frame_indices
 from model.stability import OCTAVES, WHOLE
 from model.stream import ENGINES
 from model.upsampling import UPSAMPLING, at_pixels
@@ -72,12 +72,15 @@ from utils.label_checks import check_labels
 from utils.origin import versions
 from utils.own_output import CONTACT_SHEET
 from utils.png import read_label_png
+from utils.progress import FrameBar, told
 from utils.protocols import PROTOCOLS
 from utils.report import markdown_costs
+from utils.resolution import ResolutionRule
 from utils.results import ResultsFolder, write_archive
 from utils.score_files import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
 from utils.scoring import add_score_options, expand, read_provenance, score, score_options
-from utils.visual import contact_sheet, overlay, write_picture, write_video
+from utils.video import write_video
+from utils.visual import contact_sheet, overlay, write_picture
 
 # What `find_objects` does to clusters, by the words of --proposals; objects: all of it, clusters: nothing.
 PIECES = {"outlines": "outlines", "merged": "merge", "split": "split"}
@@ -103,7 +106,12 @@ def make_parser() -> Parser:
     data("--videos", metavar="A:B", help="only videos A to B - 1 of the split, counted from 0, such as 600:900")
     data("--sequences", nargs="+", help="only these")
     data("--annotations", type=Path, help="for --dataset pairs: the folder of label PNGs; --basepath is that of frames")
-    data("--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"))
+    data("--allow_damaged", action="store_true", help="segment what can be decoded of a damaged video file")
+    data(
+        "--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"),
+        help="of all videos; if not given, or by a recipe alone, a number of pixels: each video of --dataset video, "
+        "and others of quite another shape, keep their shape",
+    )  # fmt: skip
     add_network_arguments(parser)
     method = parser.add_argument_group("method").add_argument
     method(
@@ -181,6 +189,7 @@ def main() -> None:
     args = parser.parse(sys.argv[1:])
     if not parser.given & {"dataset", "annotations"} and args.davis_path is None:
         args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)
+    args.fit_resolution = "resolution" not in parser.given
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = one_word(args.proposals)
     args.temperature = args.temperature or usual_temperature(args.backbone, args.dataset)
@@ -321,42 +330,68 @@ def predict(
         thresholds=args.thresholds,
         grids=args.grids,
     )
-    device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: v.fingerprint)]
     distributed.barrier()  # all share out the same, before any of it is done
     lengths = [len(video.frame_names) for video in left]
     mine = [left[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
+    resolutions = choose_resolutions(args, left, network.backbone.patch_size)
     moved = []
-    for video in tqdm(mine, desc="segmenting", unit="video", disable=not distributed.is_main()):
-        fingerprint = video.fingerprint  # before it is read: a frame that changes meanwhile makes results of another
-        found = segmenter.segment(frames_at(video, tuple(args.resolution)), num_frames=len(video.frame_names))
-        clock = Clock(device)
-        labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
-        scores = score_of(labels)
-        proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
-        with clock("write"):
-            pixels = at_pixels(labels, video.read(), found.unsure, how=args.upsampling, device=device)
-            maps = label_maps(clock.iterate("upsample", pixels), proposals)
-            results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
-        found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
-        stats = {
-            "video": fingerprint,
-            "frames": len(video.frame_names),
-            "clusters": found.num_clusters,
-            "cached": found.cached,
-            "tau": found.tau,
-            "objects": None if found.objects is None else int(labels.max()) + 1,
-            "proposals": {kind: describe(labels, ids, scores) for kind, ids in proposals.items()},
-            "seconds": found.seconds,
-        }
-        results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
-        moved += [video.name] if found.tau != args.tau else []
+    with FrameBar([len(video.frame_names) for video in mine], shown=distributed.is_main()) as bar:
+        for video in mine:
+            bar.start(video.name, len(video.frame_names))
+            tau = segment_video(args, segmenter, video, results, resolution=resolutions[video.name], progress=bar)
+            moved += [video.name] if tau != args.tau else []
     if moved:
         wanted = "not {} to {} clusters".format(*args.clusters)
         print(
             f"--tau {args.tau:g}: {wanted} in {len(moved)} of {len(mine)} videos, such as {moved[0]}; another was "
             "chosen for these (stats/ has it; --clusters any keeps it)", file=sys.stderr, flush=True,
         )  # fmt: skip
+
+
+def choose_resolutions(
+    args: argparse.Namespace, videos: list[Video], patch_size: tuple[int, int]
+) -> dict[str, tuple[int, int]]:
+    """The network's resolution for each video; where it changes shapes, or would, a note says so."""
+    rule = ResolutionRule(
+        tuple(args.resolution), patch_size, asked=not args.fit_resolution, own=args.dataset == OWN_VIDEO
+    )
+    shapes = {video.name: shown_shape(video) for video in videos}
+    if distributed.is_main() and (note := rule.note(shapes)):
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    return {name: rule.of(shape) for name, shape in shapes.items()}
+
+
+def segment_video(
+    args: argparse.Namespace, segmenter: Segmenter, video: Video, results: ResultsFolder, *,
+    resolution: tuple[int, int], progress: Progress,
+) -> float:  # fmt: skip
+    """Write the label PNGs and statistics of a video; returns the threshold that its clusters were made with."""
+    device, count = segmenter.device, len(video.frame_names)
+    fingerprint = video.fingerprint  # before it is read: a frame that changes meanwhile makes results of another
+    found = segmenter.segment(frames_at(video, resolution), num_frames=count, progress=progress)
+    clock = Clock(device)
+    labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
+    scores = score_of(labels)
+    proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
+    with clock("write"):
+        pixels = at_pixels(labels, video.read(), found.unsure, how=args.upsampling, device=device)
+        maps = label_maps(clock.iterate("upsample", pixels), proposals)
+        results.write_video(video.name, frame_names=video.frame_names, label_maps=told(maps, "writing", progress))
+    found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
+    stats = {
+        "video": fingerprint,
+        "frames": count,
+        "resolution": list(resolution),
+        "clusters": found.num_clusters,
+        "cached": found.cached,
+        "tau": found.tau,
+        "objects": None if found.objects is None else int(labels.max()) + 1,
+        "proposals": {kind: describe(labels, ids, scores) for kind, ids in proposals.items()},
+        "seconds": found.seconds,
+    }
+    results.finish(video.name, stats | {"peak_memory_gb": peak_memory_gb(device)})
+    return found.tau
 
 
 def label_maps(pixels: Iterable[np.ndarray], proposals: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -440,8 +475,11 @@ def draw(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) 
     predictions = results.predictions(results.kinds[0])
     with_overlay = args.overlay if args.overlay is not None else args.dataset == OWN_VIDEO
     for video in videos if with_overlay else []:
-        write_video(path := results.path / "overlays" / f"{video.name}.mp4", overlays(video, predictions))
-        print(f"overlay: {path}")
+        frames = tqdm(
+            overlays(video, predictions), f"overlay {video.name}", len(video.frame_names), unit="frame", leave=False
+        )
+        path = results.path / "overlays" / f"{video.name}.mp4"
+        print(f"overlay: {write_video(path, frames, rate=video.frame_rate, pixel_aspect=video.pixel_aspect)}")
     rows = ((video.name, list(overlays(video, predictions, count=4))) for video in videos)
     write_picture(path := results.path / CONTACT_SHEET, contact_sheet(rows))
     print(f"contact sheet: {path}")
@@ -462,7 +500,7 @@ def find_videos(args: argparse.Namespace) -> list[Video]:
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     return load_videos(
         args.dataset, root, split=args.split, flag=flag, sequences=args.sequences, videos=args.videos,
-        annotations=args.annotations,
+        annotations=args.annotations, allow_damaged=args.allow_damaged,
     )  # fmt: skip
 
 
@@ -509,6 +547,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
+    keys += ("fit_resolution",) if args.fit_resolution else ()  # stats/ has each video's
     keys += ("centring",) if args.centring != "none" else ()
     keys += tuple(key for key in ("thresholds", "grids") if getattr(args, key) > 1)
     stable = {"stability": {"octaves": OCTAVES, "whole": WHOLE}} if args.thresholds > 1 else {}

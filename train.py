@@ -33,8 +33,11 @@ from data.clips import (
     ClipDataset,
     StepSampler,
     collate_clips,
+    how_to_unpack,
     reading,
 )
+from data.frames import UnreadableImage
+from data.headers import image_size
 from data.registry import DATASET_NAMES, OWN_VIDEO, check_place, dataset_name, root_of, training_videos
 from data.views import CachedClips, FrameViews, fill
 from model import watch
@@ -51,8 +54,11 @@ from utils.folders import held
 from utils.logs import check_profile
 from utils.origin import fingerprint, versions
 from utils.records import Records
+from utils.resolution import MOST_CHANGE, shape_change
 from utils.runs import say
 from utils.stopping import StopRequest, stop_requests
+
+MOST_SIZES = 500  # videos whose shape is looked at, since that opens a file of each
 
 
 def make_parser() -> config.Parser:
@@ -156,6 +162,7 @@ def main() -> None:
                 stack.enter_context(held(output, flag="--output_path"))
             runs.prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
             runs.set_aside(output, asked=asked, found=args.resume_path, step=step)
+            say_squashed(args.resolution, videos)
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
         start = starting_blocks(args, network, resumed)
@@ -224,17 +231,39 @@ def find_root(args: argparse.Namespace) -> Path:
     """Where the training videos are; `args.basepath` then says so, and with it every checkpoint."""
     if args.dataset == OWN_VIDEO and args.basepath is None:
         raise UserError("--basepath is missing; give the folder of videos to train on")
-    args.basepath = str(root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")[0])
-    root = Path(args.basepath)
-    if args.dataset == OWN_VIDEO and root.is_file():
-        raise UserError(f"--basepath {root}: a single file; training reads folders of frames, give one of the frames "
-                        "of a video (ffmpeg -i VIDEO FOLDER/%05d.png makes them)")  # fmt: skip
+    root, _ = root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
+    if args.dataset == OWN_VIDEO and root.is_file():  # before any weights are fetched
+        raise UserError(f"--basepath {root}: {how_to_unpack(root)}")
+    args.basepath = str(root)
     return root
 
 
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Frames of every training video."""
     return training_videos(args.dataset, find_root(args), train_list=args.train_list, index_cache=args.index_cache)
+
+
+def say_squashed(resolution: tuple[int, int], videos: dict[str, list[Path]]) -> None:
+    """Say where the resolution, one for all since clips are stacked, changes the shapes of videos much.
+
+    Of many videos only some are looked at, spread evenly.
+    """
+    names = list(videos)
+    sample = names[:: -(-len(names) // MOST_SIZES)]
+    sizes = {}
+    for name in sample:
+        with contextlib.suppress(UnreadableImage):  # told when the frame itself is read
+            sizes[name] = image_size(videos[name][0])
+    changes = {name: shape_change(resolution, size) for name, size in sizes.items()}
+    if odd := [name for name, change in changes.items() if change > MOST_CHANGE]:
+        worst = max(odd, key=changes.get)
+        counted = f"{len(odd)} of {len(sizes)} videos{' looked at' if len(sizes) < len(videos) else ''}"
+        say(
+            "note: --resolution {} {}: changes the shape of {} by more than a factor of {}, such as {} of {}x{} by "
+            "{:.2f}; clips of a batch have one shape".format(
+                *resolution, counted, MOST_CHANGE, worst, *sizes[worst], changes[worst]
+            )
+        )
 
 
 def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from data.decoding import VIDEO_SUFFIXES
 from data.frames import FrameReader, UnreadableImage, is_readable, resize
 from data.transforms import ClipAugmentation
 from utils import distributed
@@ -75,8 +77,17 @@ def index_videos(
             write_whole(cache, lambda partial: partial.write_text(json.dumps(content)))
     videos = {name: [root / name / frame for frame in frames] for name, (_, frames) in folders.items() if frames}
     if not videos:
-        raise UserError(f"{flag} {root}: no frames (jpg, png, ...) in any folder below it")
+        clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
+        found = "no frames (jpg, png, ...) in any folder below it"
+        raise UserError(f"{flag} {root}: {f'{found}; {clip.name} is {how_to_unpack(clip)}' if clip else found}")
     return videos if train_list is None else _keep_listed(videos, root, train_list)
+
+
+def how_to_unpack(clip: Path) -> str:
+    """What to do with a video file, whose frames are too far apart to be drawn at random."""
+    frames = shlex.quote(f"frames/{clip.stem}")
+    command = f"mkdir -p {frames} && ffmpeg -i {shlex.quote(str(clip))} -q:v 2 {frames}/%05d.jpg"
+    return f"a video file, but training reads folders of frames: {command}"
 
 
 def _time_of_change(folder: str) -> int:

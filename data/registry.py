@@ -27,7 +27,7 @@ from data.layouts.splits import (
     frames_in_pairs,
 )
 from data.sprites import DEFAULT_ROOT, FRAMES, LABELS, SPLITS, ensure_sprites
-from data.videos import FrameFolder, Video
+from data.videos import FrameFolder, Video, check_whole
 from utils import distributed
 from utils.errors import UserError
 from utils.names import listed_names, plain_name
@@ -486,7 +486,7 @@ def _is_own_video(root: Path) -> bool:
 
 def load_videos(
     dataset: str, root: Path, *, split: str | None = None, flag: str, sequences: list[str] | None = None,
-    videos: str | None = None, annotations: Path | None = None,
+    videos: str | None = None, annotations: Path | None = None, allow_damaged: bool = False,
 ) -> list[Video]:  # fmt: skip
     """The videos of a dataset, in the order in which its split names them.
 
@@ -498,9 +498,11 @@ def load_videos(
         sequences: keep only these.
         videos: "A:B", keep only videos A to B - 1 of the split, counted from 0; either may be left out.
         annotations: for `pairs`, the folder of folders of label PNGs; `root` is then that of folders of frames.
+        allow_damaged: video files of which only a part can be decoded are warned about, not refused.
 
     Raises:
-        UserError: anything of the layout missing, annotations that do not match the frames, an unknown sequence.
+        UserError: anything of the layout missing, a damaged video file, annotations that do not match the frames, an
+            unknown sequence.
     """
     spec = DATASETS[dataset]
     layout = layout_of(spec, annotations)
@@ -513,7 +515,9 @@ def load_videos(
         if unknown := sorted(set(sequences) - set(names)):
             raise UserError(f"--sequences {unknown[0]}: not among the {len(names)} of {root}")
         names = [name for name in names if name in sequences]
-    return [layout.video(root, split, name) for name in names]
+    found = [layout.video(root, split, name) for name in names]
+    check_whole(found, allow_damaged=allow_damaged)
+    return found
 
 
 def training_videos(

@@ -3,21 +3,25 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
+from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
 from data.frames import FrameReader, resize
 from data.tfrecord import MEND, Record, count_values, read_bytes_features
+from utils import distributed
 from utils.annotations import Annotations
 from utils.errors import UserError
 from utils.files import digest_files
+from utils.names import number_ranges
 
 
 class Video(Protocol):
@@ -28,6 +32,9 @@ class Video(Protocol):
 
     name: str
     annotations: Annotations | None
+    frame_rate: Fraction  # frames per second
+    pixel_aspect: Fraction  # width of a pixel over its height
+    damage: str | None  # what of the video cannot be read though the rest can
 
     @property
     def frame_names(self) -> list[str]: ...
@@ -35,6 +42,11 @@ class Video(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes when the content of the video does, so that results of another version are noticed."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames; raises `UserError` where the first cannot be had."""
         ...
 
     def read(self) -> Iterator[Tensor]:
@@ -50,6 +62,12 @@ def frames_at(video: Video, resolution: tuple[int, int]) -> Iterator[Tensor]:
     """The frames of a video at the network's resolution (height, width): (3, height, width) uint8."""
     for frame in video.read():
         yield resize(frame, resolution)
+
+
+def shown_shape(video: Video) -> tuple[float, float]:
+    """(height, width) of a video as it is to be shown: in square pixels."""
+    height, width = video.size
+    return height, width * float(video.pixel_aspect)
 
 
 def _strictly(attempts: Iterator[Tensor | UserError]) -> Iterator[Tensor]:
@@ -78,11 +96,20 @@ class ImageVideo:
         kinds: what the last reading met beside plain 8-bit pictures, see `FrameReader`.
     """
 
+    frame_rate = DEFAULT_RATE
+    pixel_aspect = Fraction(1)
+    damage = None
+
     def __init__(self, name: str, annotations: Annotations | None = None):
         self.name = name
         self.annotations = annotations
         self.kinds: Counter[str] = Counter()
         self._said: set[str] = set()
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames."""
+        return tuple(next(self.read()).shape[1:])
 
     def read(self) -> Iterator[Tensor]:
         """Frames (3, H, W) uint8 RGB. What kinds of pictures they are is said once, a line each on stderr.
@@ -134,53 +161,85 @@ def _attempt(reader: FrameReader, index: int) -> Tensor | UserError:
 
 
 class VideoFile:
-    """A video file that OpenCV can decode."""
+    """A video file, decoded once to its end to know what is in it; see `data.decoding`.
+
+    Frames are named by their places in the video, 00000, 00001, ...; those that cannot be decoded are left out.
+    """
 
     def __init__(self, name: str, path: Path):
         self.name = name
         self.path = path
         self.annotations = None
-        self._length = self._count()
+        self.contents = _scan_with_bar(path)
+        self.frame_rate = self.contents.rate
+        self.pixel_aspect = self.contents.pixel_aspect
 
     @property
     def frame_names(self) -> list[str]:
-        return [f"{index:05d}" for index in range(self._length)]
+        return [f"{position:05d}" for position in self.contents.positions]
 
     @property
     def fingerprint(self) -> str:
-        return f"{self._length} frames, {digest_files([self.path])}"
+        return f"{len(self.contents.positions)} frames, {digest_files([self.path])}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.contents.size
+
+    @property
+    def damage(self) -> str | None:
+        """How many of its frames cannot be decoded, and which as far as that is known; None where it is whole."""
+        found = self.contents
+        if found.missing:
+            lost = number_ranges(sorted(set(range(found.total)) - set(found.positions)), most=3)
+            counts = f"{found.missing} of {found.total} frames cannot be decoded, {lost} (counted from 0)"
+            return f"{self.path}: {counts}; the file is damaged or cut short"
+        if found.faults:
+            return f"{self.path}: {found.faults} places cannot be decoded, though none of {found.total} frames is lost"
+        return None
 
     def read(self) -> Iterator[Tensor]:
         """Frames (3, H, W) uint8 RGB.
 
         Raises:
-            UserError: the file ends earlier than when it was first looked at.
+            UserError: the file has changed since it was first looked at.
         """
         return _strictly(self.attempt())
 
     def attempt(self) -> Iterator[Tensor | UserError]:
-        """As `read`; after a frame that cannot be decoded there are no more."""
-        capture = cv2.VideoCapture(str(self.path))
-        try:
-            for index in range(self._length):
-                decoded, frame = capture.read()
-                if not decoded:
-                    yield UserError(f"{self.path}: frame {index} cannot be decoded; convert the video again")
-                    return
-                yield torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
-        finally:
-            capture.release()
+        """As `read`; there are no more after the first that cannot be had."""
+        done, count = 0, len(self.contents.positions)
+        with suppress(CannotDecode, OSError, ValueError):  # errors of FFmpeg are of the latter two
+            for done, frame in enumerate(self.contents.reader.frames(self.path), 1):
+                if done <= count:
+                    yield torch.from_numpy(frame).permute(2, 0, 1)
+        if done != count:
+            yield UserError(f"{self.path}: {done} frames now, {count} before; leave the file alone while it is read")
 
-    def _count(self) -> int:
-        """Frames that can be decoded; what the container claims is often wrong."""
-        capture = cv2.VideoCapture(str(self.path))
-        count = 0
-        while capture.grab():
-            count += 1
-        capture.release()
-        if not count:
-            raise UserError(f"{self.path}: not a video that OpenCV can decode; convert it, or give a folder of frames")
-        return count
+
+def _scan_with_bar(path: Path) -> Contents:
+    """`scan` with a bar for those that take more than a moment."""
+    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not distributed.is_main())
+
+    def tick(done: int, total: int) -> None:
+        bar.total = total or None
+        bar.update(done - bar.n)
+
+    with bar:
+        return scan(path, tick=tick)
+
+
+def check_whole(videos: list[Video], *, allow_damaged: bool = False) -> None:
+    """Refuse videos of which a part cannot be read; where these are allowed, warn of each.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for damage in filter(None, (video.damage for video in videos)):
+        if not allow_damaged:
+            raise UserError(f"{damage}: copy it again, or have eval.py go on without them: --allow_damaged")
+        if distributed.is_main():
+            print(f"warning: {damage}; going on without them", file=sys.stderr, flush=True)
 
 
 class RecordVideo(ImageVideo):

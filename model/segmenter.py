@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove
 OBJECT_BYTES = 110
 CLUSTER_BYTES = 40  # that `most_stable` takes for one where no objects are made
 MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and of objects, places by label, doubt
+# Told how many frames have come through a stage: "features", "clustering", "labels" or "objects".
+Progress = Callable[[str, int], None]
 
 
 @dataclass
@@ -140,20 +142,24 @@ class Segmenter:
         rows, columns = self.network.backbone.grid_size(height, width)
         return (2 * rows, 2 * columns) if self.grids > 1 else (rows, columns)
 
-    def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:
+    def segment(
+        self, frames: Iterable[Tensor], *, num_frames: int, progress: Progress = lambda stage, frames: None
+    ) -> Segmentation:
         """Label every token of a video.
 
         Args:
             frames: `num_frames` tensors (3, H, W), uint8 or float in [0, 1], RGB, all of one size; read once, in order.
+            progress: told of each stage; clustering begins again where another threshold is tried.
 
         Raises:
             UserError: one window alone, or the objects of all, does not fit the memory budget.
         """
         clock = Clock(self.device)
         before = self.cache.hits if self.cache else 0
-        features, grid = self.encode(frames, num_frames=num_frames, clock=clock)
-        found = self.cluster(features, grid, clock=clock)
+        features, grid = self.encode(frames, num_frames=num_frames, clock=clock, progress=progress)
+        found = self.cluster(features, grid, clock=clock, progress=progress)
         found.cached = self.cache.hits - before if self.cache else 0
+        progress("objects", 0)
         if self.objects is not None:
             with clock("objects"), one_core(features.device):
                 found.objects, found.unsure = stable_objects(found.maps, features, **self.objects)
@@ -167,8 +173,9 @@ class Segmenter:
 
     @torch.no_grad()
     def encode(
-        self, frames: Iterable[Tensor], *, num_frames: int, clock: Clock | None = None
-    ) -> tuple[Tensor, tuple[int, int]]:
+        self, frames: Iterable[Tensor], *, num_frames: int, clock: Clock | None = None,
+        progress: Progress = lambda stage, frames: None,
+    ) -> tuple[Tensor, tuple[int, int]]:  # fmt: skip
         """Features (T, N, C) float32 of a video's frames, as for `segment`, centred, and its token grid (h, w).
 
         They lie in main memory, or where they do not fit half the budget in a file that goes away with them.
@@ -176,6 +183,7 @@ class Segmenter:
         clock = clock or Clock(self.device)
         features = None
         done = 0
+        progress("features", 0)
         for batch in clock.iterate("decode", prefetch(_batches(frames, self.frame_batch))):
             with clock("backbone"):
                 encoded = self._encode(batch)
@@ -186,6 +194,7 @@ class Segmenter:
                     grid = self.grid_size(*batch.shape[-2:])
                 features[done : done + len(encoded)] = encoded[: num_frames - done]
             done += len(encoded)
+            progress("features", done)
         if features is None or done != num_frames:
             raise ValueError(f"{num_frames} frames announced, {done} given")
         with clock("backbone"):
@@ -198,7 +207,10 @@ class Segmenter:
         return FrameStream(self, key_frames)
 
     @torch.no_grad()
-    def cluster(self, features: Tensor, grid: tuple[int, int], *, clock: Clock | None = None) -> Segmentation:
+    def cluster(
+        self, features: Tensor, grid: tuple[int, int], *, clock: Clock | None = None,
+        progress: Progress = lambda stage, frames: None,
+    ) -> Segmentation:  # fmt: skip
         """Label every token of a video from its key features (T, N, C), N = h*w for the grid (h, w).
 
         With several blocks the features are overwritten by what the last block sees.
@@ -215,7 +227,7 @@ class Segmenter:
 
         with clock("attention"):
             stream = Stream(self.network, context, grid=grid, engine=self.engine, samples=samples, clock=clock)
-        tau, fits = self._find_at_some_tau(stream, windows, spare=spare)
+        tau, fits = self._find_at_some_tau(stream, windows, spare=spare, progress=progress)
         if not fits:
             raise UserError(
                 f"--tau {tau:g}: {sum(stream.counts)} clusters in the first {len(stream.kept)} of {len(windows)} "
@@ -226,17 +238,20 @@ class Segmenter:
             found = stream.labels(index, window.to(self.device)).cpu().unflatten(2, grid).numpy()
             for labels, part in zip(maps, found, strict=True):
                 labels[WINDOW * index : WINDOW * index + len(part)] = part
+            progress("labels", WINDOW * index + len(part))
         middle = len(maps) // 2
         return Segmentation(maps[middle], stream.counts[middle], tau, dict(clock.seconds), maps=maps)
 
-    def _find_at_some_tau(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> tuple[float, bool]:
+    def _find_at_some_tau(
+        self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float, progress: Progress
+    ) -> tuple[float, bool]:
         """`_find_centres` at tau, or where that gives no number of clusters that is wanted, at another; with that."""
         latest = None
 
         def count(tau: float) -> int:
             nonlocal latest
             stream.restart(*around(tau, self.thresholds))
-            latest = tau, self._find_centres(stream, windows, spare=spare)
+            latest = tau, self._find_centres(stream, windows, spare=spare, progress=progress)
             number = stream.counts[self.thresholds // 2]
             return number if latest[1] or not self.clusters else max(number, most + 1)
 
@@ -253,12 +268,13 @@ class Segmenter:
             print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
         return latest
 
-    def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:
+    def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float, progress: Progress) -> bool:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""
         columns, tokens = stream.keys.shape[1], [window.shape[0] * window.shape[1] for window in windows]
         floats = spare / 2 / FLOAT_BYTES  # for summaries, of all windows alike if they fit in `LEAST_KEPT` directions
         rank = max(min(int((floats / sum(tokens) - stream.floats_kept(0)) / 2), MOST_KEPT), LEAST_KEPT)
-        for window, count in zip(windows, tokens, strict=True):
+        for index, (window, count) in enumerate(zip(windows, tokens, strict=True)):
+            progress("clustering", WINDOW * index)
             floats -= count * stream.floats_kept(rank)
             # Stage 2 holds centres as found and in one piece, those merged, as a list and in one piece, and logarithms
             # of these. Merged early where they outgrow that, which can change a few labels.

@@ -241,16 +241,23 @@ def test_own_videos(tmp_path):
     assert video.frame_names == ["00000", "00001", "00002", "00003", "00004"]
     assert frames[4].shape == (3, 48, 64)
     assert frames[4][0].float().mean() > 140 > 20 > frames[4][2].float().mean()  # red stays red
-    video._length += 2  # as if the file had been cut since
+    video.contents.positions += [5, 6]  # as if the file had been cut since
     assert [isinstance(frame, UserError) for frame in video.attempt()] == [False] * 5 + [True]
-    with pytest.raises(UserError, match="clip.mp4: frame 5 cannot be decoded"):
+    with pytest.raises(UserError, match="clip.mp4: 5 frames now, 7 before"):
+        list(video.read())
+    (tmp_path / "clip.mp4").write_bytes(b"no video any more")
+    with pytest.raises(UserError, match="clip.mp4: 0 frames now, 7 before"):
         list(video.read())
 
 
 def test_video_faults(tmp_path, davis):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
-    for path, message in (("empty", "neither frames"), ("none", "no such video"), ("text.mp4", "not a video")):
+    for path, message in (
+        ("empty", "neither video files nor frames"),
+        ("none", "no such video"),
+        ("text.mp4", "text.mp4: no library can decode it"),
+    ):
         with pytest.raises(UserError, match=message):
             load_videos("video", tmp_path / path, split="", flag="--basepath")
     with pytest.raises(UserError, match=r"--davis_path .*lacks ImageSets/2017/test\.txt"):

@@ -25,16 +25,19 @@ from torch import Tensor
 
 from data.frames import resize
 from data.registry import OWN_VIDEO, load_videos
+from data.videos import shown_shape
 from model.embedded import EMBEDDED
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from utils.checkpoint import load_checkpoint
 from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_float, positive_int
 from utils.errors import UserError, run_main
+from utils.resolution import fit_resolution
 from utils.visual import contact_sheet, write_picture
 
 IDENTITY = "identity"
 PLACES = ((0.35, 0.25), (0.5, 0.5), (0.75, 0.7))  # of the tokens: down, right
 NUM_FRAMES = 3
+BUDGET = (160, 280)  # height, width
 
 
 def main() -> None:
@@ -43,8 +46,7 @@ def main() -> None:
         backbone=args.backbone, dino_path=args.dino_path, facets=args.facets, num_blocks=args.num_t,
         num_heads=args.num_heads, with_cls=False,
     ).eval()  # fmt: skip
-    check_resolution(args.resolution, network.backbone.patch_size)
-    frames = read_frames(args)
+    frames = read_frames(args, network.backbone.patch_size)
     features = network.encode(frames)
     rows = []
     for checkpoint in args.checkpoints:
@@ -70,13 +72,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks; attention is that of the last")
     add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
     add("--temperature", type=positive_float, default=DEFAULT_TEMPERATURE, help=f"s of {IDENTITY}")
-    add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
+    add("--resolution", type=positive_int, nargs=2, metavar=("H", "W"),
+        help="if not given, that of the video's shape with as many pixels as {} x {}".format(*BUDGET))  # fmt: skip
     add("--gap", type=positive_int, default=4, help="distance of the three frames in the video")
     add("--picture", type=Path, required=True, help="where the picture goes (.png, .jpg)")
     return parser
 
 
-def read_frames(args: argparse.Namespace) -> Tensor:
+def read_frames(args: argparse.Namespace, patch_size: tuple[int, int]) -> Tensor:
     """Three frames (3, 3, H, W) uint8 of the video."""
     (video, *others) = load_videos(OWN_VIDEO, Path(args.basepath), flag="--basepath")
     frames = list(itertools.islice(video.read(), 0, args.gap * (NUM_FRAMES - 1) + 1, args.gap))
@@ -84,7 +87,9 @@ def read_frames(args: argparse.Namespace) -> Tensor:
         raise UserError(
             f"--basepath {args.basepath}: give one video of {args.gap * (NUM_FRAMES - 1) + 1} frames or more"
         )
-    return torch.stack([resize(frame, tuple(args.resolution)) for frame in frames])
+    resolution = tuple(args.resolution or fit_resolution(BUDGET, shown_shape(video), patch_size=patch_size))
+    check_resolution(resolution, patch_size)
+    return torch.stack([resize(frame, resolution) for frame in frames])
 
 
 def maps(network: SpatioTemporalNetwork, frames: Tensor, features: Tensor) -> list[np.ndarray]:

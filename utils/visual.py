@@ -36,24 +36,6 @@ def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.
     return mixed
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], *, fps: float = 24.0) -> None:
-    """Frames (H, W, 3) uint8 RGB to an .mp4, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    writer = None
-    try:
-        for frame in frames:
-            if writer is None:
-                writer = cv2.VideoWriter(str(partial), cv2.VideoWriter_fourcc(*"mp4v"), fps, frame.shape[1::-1])
-                if not writer.isOpened():
-                    raise UserError(f"{path}: OpenCV cannot write this video; check that the folder is writable")
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        writer.release()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:
     """One row of pictures per name. rows: (name, pictures (H, W, 3) uint8). Returns one picture, RGB uint8."""
     drawn = []

@@ -3,15 +3,18 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from data.annotations import label_files
+from data.decoding import VIDEO_SUFFIXES
 from data.frames import list_images
 from data.layouts.base import counted
 from data.layouts.splits import FrameList, SplitSource
 from data.videos import FrameFolder, Video, VideoFile
 from utils.annotations import Annotations
 from utils.errors import UserError
+from utils.names import natural_key
 from utils.own_output import find_frames, folders_of_frames, note_left_out, refuse_own_output
 from utils.runs import say
 
@@ -165,7 +168,8 @@ def check_frames(annotations: Annotations, names: list[str], *, truth: Path, fra
 
 @dataclass(frozen=True)
 class OwnVideos:
-    """Anybody's own: a video file, a folder of frames, or a folder of such folders; no annotation, no splits."""
+    """Anybody's own: a video file, a folder of frames, or a folder of such files and folders; no annotation, no
+    splits."""
 
     merged: bool = False
     sparse: bool = False
@@ -178,26 +182,33 @@ class OwnVideos:
         if not root.is_dir():
             raise UserError(f"{root}: no such video file or folder of frames")
         refuse_own_output(root)
-        frames, ours = find_frames(root)
+        files, (frames, ours) = list_video_files(root), find_frames(root)
+        if files and frames:
+            raise UserError(f"{root}: holds pictures ({frames[0].name}, ...) and video files ({files[0].name}, ...); "
+                             "name one of the files, or move one kind elsewhere")  # fmt: skip
         left_out = [(root.name, ours)] if ours else []
         names = [root.resolve().name] if frames else []
         if not names:
-            names, others = folders_of_frames(root)
+            folders, others = folders_of_frames(root)
+            names = sorted([*folders, *(path.stem for path in files)], key=natural_key)
             left_out += others
         if left_out:
             say(note_left_out(root, left_out))
         if not names:
-            raise UserError(f"{root}: neither frames (jpg, png, ...) nor folders of frames; "
+            raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames; "
                             "name a video file or folder")  # fmt: skip
+        if twice := next((name for name, after in pairwise(names) if name == after), None):
+            raise UserError(f"{root}: two videos are named {twice} but for their endings; rename one")
         return names
 
     def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        if root.is_file():
-            return VideoFile(name, root)
+        files = [root] if root.is_file() else [path for path in list_video_files(root) if path.stem == name]
+        if files:
+            return VideoFile(name, files[0])
         return FrameFolder(name, find_frames(root)[0] or find_frames(root / name)[0])
 
     def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
-        return []
+        return [video.damage] if video.damage else []
 
     def orphans(self, root: Path, split: str) -> list[str]:
         return []
@@ -207,3 +218,9 @@ class OwnVideos:
 
     def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
         return False  # anything may be somebody's own
+
+
+def list_video_files(folder: Path) -> list[Path]:
+    """Video files of a folder by their endings, hidden ones left out."""
+    files = [path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: natural_key(path.name))

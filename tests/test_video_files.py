@@ -1,0 +1,309 @@
+"""Video files as they come: whole, damaged, turned, odd; read and written by PyAV, or by OpenCV without it."""
+
+import random
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import decoding
+from data.decoding import scan
+from data.layouts.folders import OwnVideos
+from data.registry import load_videos
+from data.videos import VideoFile, shown_shape
+from tests.conftest import moving_disk
+from utils.errors import UserError
+from utils.video import write_video
+
+SIZE = (96, 160)
+
+
+def pictures(count=20, size=SIZE):
+    """Frames (H, W, 3) uint8 of a disk, each with as many white columns at its left as its number."""
+    frames = []
+    for index in range(count):
+        frame, _ = moving_disk(index, size=size, seed=0)
+        frame[:, :index] = 255
+        frames.append(frame)
+    return frames
+
+
+def encode(path, frames, *, codec="h264", rate=30, options=None, pix_fmt="yuv420p", rotation=0, before=None):
+    """Write frames with PyAV; `before(container)` may add a stream that comes first, and gives its packets."""
+    container_options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=container_options) as container:
+        earlier = before(container) if before else []
+        stream = container.add_stream(codec, rate=rate, options=options or {"g": "5", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], pix_fmt
+        if rotation:
+            stream.set_display_rotation(rotation)
+        container.start_encoding()
+        for packet in earlier:
+            container.mux(packet)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def damage(path, target):
+    """A copy with the bytes of its middle tenth replaced at random."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + len(content) // 10] = random.Random(1).randbytes(len(content) // 10)
+    target.write_bytes(content)
+    return target
+
+
+def cut(path, target):
+    content = path.read_bytes()
+    target.write_bytes(content[: len(content) * 6 // 10])
+    return target
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An .mp4 of 20 frames, each fifth a key frame, with its index in front."""
+    return encode(tmp_path_factory.mktemp("video") / "whole.mp4", pictures())
+
+
+def numbers(video):
+    """Which of `pictures` the frames of a video show, by their white columns."""
+    return [int((frame.float().mean((0, 1)) > 200).sum()) for frame in video.read()]
+
+
+def without_pyav(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("library", ["PyAV", "OpenCV"])
+def test_every_frame_in_order_at_its_rate(whole, library, monkeypatch):
+    if library == "OpenCV":
+        without_pyav(monkeypatch)
+    video = VideoFile("whole", whole)
+    assert video.contents.reader.name == library
+    assert numbers(video) == list(range(20))
+    assert (video.frame_rate, video.size, video.pixel_aspect, video.damage) == (30, SIZE, 1, None)
+
+
+def test_both_libraries_see_the_same_colours(whole):
+    by_pyav, by_opencv = (list(reader.frames(whole)) for reader in (decoding.PyAVReader(), decoding.OpenCVReader()))
+    np.testing.assert_array_equal(by_pyav, by_opencv)
+    assert np.abs(np.stack(by_pyav).astype(int) - np.stack(pictures())).mean() < 15  # noise, compressed
+
+
+def test_colours_are_those_that_were_written(tmp_path):
+    """Flat areas, in HD as well: with the wrong matrix red and green are off by a dozen."""
+    for size in ((96, 160), (720, 1280)):
+        frame = np.zeros((*size, 3), np.uint8)
+        for place, colour in enumerate(((230, 40, 40), (40, 230, 40), (40, 40, 230), (128, 128, 128))):
+            frame[:, place * size[1] // 4 : (place + 1) * size[1] // 4] = colour
+        path = write_video(tmp_path / "flat.mp4", [frame] * 2, rate=Fraction(10))
+        read = next(decoding.PyAVReader().frames(path))
+        for place in range(4):
+            middle = (2 * place + 1) * size[1] // 8
+            assert np.abs(read[size[0] // 2, middle].astype(int) - frame[0, middle]).max() <= 4
+
+
+@pytest.mark.parametrize(("make", "library"), [
+    (damage, "PyAV"), (cut, "PyAV"), (damage, "OpenCV"), (cut, "OpenCV")
+])  # fmt: skip
+def test_a_damaged_file_is_refused_or_counted(make, library, whole, tmp_path, monkeypatch, capfd):
+    if library == "OpenCV":
+        without_pyav(monkeypatch)
+    path = make(whole, tmp_path / "clip.mp4")
+    with pytest.raises(UserError, match=r"clip.mp4: \d+ of 20 frames cannot be decoded, .*--allow_damaged"):
+        load_videos("video", path, flag="--basepath")
+    (video,) = load_videos("video", path, flag="--basepath", allow_damaged=True)
+    captured = capfd.readouterr()
+    (line,) = captured.err.splitlines()  # and not a word of the decoder's
+    missing = 20 - len(video.frame_names)
+    assert line.startswith(f"warning: {path}: {missing} of 20 frames cannot be decoded")
+    assert 0 < missing < 20
+    assert len(list(video.read())) == len(video.frame_names)
+    assert OwnVideos().mismatches(path, "all", video) == [video.damage]  # for data.check
+
+
+def test_frames_after_a_damaged_place_keep_their_numbers(whole, tmp_path):
+    video = VideoFile("clip", damage(whole, tmp_path / "clip.mp4"))
+    assert video.frame_names == sorted(set(video.frame_names))
+    shown = dict(zip(video.frame_names, numbers(video), strict=True))
+    for index in (*range(4), *range(15, 20)):  # groups of frames that the damage leaves alone
+        assert shown[f"{index:05d}"] == index
+
+
+@pytest.mark.parametrize("ending", ["mkv", "webm", "avi", "ts", "gif", "webp", "png"])
+def test_files_cut_short_are_known_without_an_index_too(ending, tmp_path):
+    path = tmp_path / f"clip.{ending}"
+    if ending in ("gif", "webp", "png"):
+        first, *rest = map(Image.fromarray, pictures())
+        first.save(path, save_all=True, append_images=rest, duration=100)
+    else:
+        codec = {"webm": "libvpx", "avi": "mpeg4"}.get(ending, "h264")
+        encode(path, pictures(), codec=codec, options={} if ending != "ts" else None)
+    assert VideoFile("clip", path).damage is None
+    assert len(scan(path).positions) == 20
+    short = cut(path, tmp_path / f"short.{ending}")
+    if ending == "webp":
+        with pytest.raises(UserError, match=r"short.webp: a still picture, or one cut short"):
+            VideoFile("short", short)
+    else:
+        assert "cannot be decoded" in VideoFile("short", short).damage
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_animated_pictures_are_videos(ending, tmp_path):
+    first, *rest = map(Image.fromarray, pictures(8))
+    first.save(path := tmp_path / f"clip.{ending}", save_all=True, append_images=rest, duration=40, lossless=True)
+    video = VideoFile("clip", path)
+    assert (len(video.frame_names), video.frame_rate, video.size) == (8, 25, SIZE)
+    assert numbers(video) == list(range(8))
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    def cover(container):
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p"
+        stream.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        return stream.encode(frame.reformat(format="yuvj420p")) + stream.encode()
+
+    path = encode(tmp_path / "song.mp4", pictures(5), before=cover)
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 2
+    assert VideoFile("song", path).size == SIZE
+    with av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as container:
+        packets = cover(container)
+        sound = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), format="fltp", layout="stereo")
+        frame.rate = 44100
+        container.mux([*sound.encode(frame), *sound.encode(), *packets])
+    with pytest.raises(UserError, match="song.m4a: holds sound and a cover picture but no video"):
+        VideoFile("song", tmp_path / "song.m4a")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no such page</html>", bytes(range(256)) * 20])
+def test_what_is_no_video_is_one_line(content, tmp_path, capfd):
+    (tmp_path / "clip.mp4").write_bytes(content)
+    with pytest.raises(UserError, match=r"clip.mp4: no library can decode it \(PyAV: .*OpenCV: "):
+        VideoFile("clip", tmp_path / "clip.mp4")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_still_picture_is_refused_though_opencv_would_read_its_neighbours(ending, tmp_path):
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index:05d}.{ending}"), pictures(1)[0])
+    with pytest.raises(UserError, match=f"00000.{ending}: a still picture.*the folder"):
+        VideoFile("00000", tmp_path / f"00000.{ending}")
+
+
+def test_a_turned_video_is_upright(tmp_path, monkeypatch):
+    path = encode(tmp_path / "phone.mp4", pictures(4), rotation=90)
+    video = VideoFile("phone", path)
+    assert video.size == SIZE[::-1]
+    by_pyav = list(video.contents.reader.frames(path))
+    without_pyav(monkeypatch)
+    other = VideoFile("phone", path)
+    assert (other.contents.reader.name, other.size) == ("OpenCV", SIZE[::-1])
+    np.testing.assert_array_equal(by_pyav, list(other.contents.reader.frames(path)))
+
+
+@pytest.mark.parametrize("matrix", [
+    (1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, -1, 0),
+    (0, -1, -1, 0),
+])  # fmt: skip
+def test_display_matrices_move_every_pixel_where_they_say(matrix):
+    picture = np.arange(2 * 3).reshape(2, 3, 1)
+    a, b, c, d = matrix
+    moved = {(a * x + c * y, b * x + d * y): picture[y, x, 0] for y in range(2) for x in range(3)}
+    left, top = (min(place[axis] for place in moved) for axis in (0, 1))
+    turned = decoding._upright(picture, matrix)
+    assert {(x + left, y + top): turned[y, x, 0] for y, x in np.ndindex(turned.shape[:2])} == moved
+
+
+def test_pixels_that_are_not_square_count_in_the_shape(tmp_path):
+    path = write_video(tmp_path / "dv.mp4", pictures(3), rate=Fraction(25), pixel_aspect=Fraction(2))
+    assert shown_shape(VideoFile("dv", path)) == (96, 320)
+
+
+def test_ten_bits_odd_sides_and_varying_rates(tmp_path):
+    frames = pictures(6, size=(97, 161))
+    path = encode(tmp_path / "odd.mkv", frames, codec="ffv1", pix_fmt="yuv444p10le", options={})
+    video = VideoFile("odd", path)
+    assert video.size == (97, 161)
+    assert numbers(video) == list(range(6))
+    with av.open(str(tmp_path / "varying.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 161, 97, "yuv420p"
+        for frame, time in zip(frames, (0, 1, 2, 6, 10, 15), strict=True):
+            frame = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    video = VideoFile("varying", tmp_path / "varying.mkv")
+    assert len(video.frame_names) == 6
+    assert float(video.frame_rate) == pytest.approx(10, rel=0.01)
+
+
+def test_frames_of_two_sizes_are_said_beforehand():
+    with pytest.raises(UserError, match="clip.mp4: 64x48 pixels from frame 7 on, 160x96 before.*scale=160:96"):
+        decoding._check_sizes(Path("clip.mp4"), {(96, 160): 0, (48, 64): 7})
+
+
+def test_a_folder_of_clips(whole, tmp_path):
+    clips = tmp_path / "clips"
+    (clips / "c10").mkdir(parents=True)
+    cv2.imwrite(str(clips / "c10/0.png"), pictures(1)[0])
+    (clips / "b.mp4").write_bytes(whole.read_bytes())
+    assert [video.name for video in load_videos("video", clips, flag="--basepath")] == ["b", "c10"]
+    (clips / "b.MOV").write_bytes(whole.read_bytes())
+    with pytest.raises(UserError, match="--basepath .*clips: two videos are named b"):
+        load_videos("video", clips, flag="--basepath")
+    cv2.imwrite(str(clips / "cover.jpg"), pictures(1)[0])
+    with pytest.raises(UserError, match="--basepath .*clips: holds pictures .cover.jpg, .* and video files"):
+        load_videos("video", clips, flag="--basepath")
+
+
+# Writing
+
+
+@pytest.mark.parametrize("rate", [Fraction(60), Fraction(30000, 1001), Fraction(10)])
+def test_videos_are_written_as_browsers_play_them(rate, tmp_path):
+    path = write_video(tmp_path / "deep/o.mp4", pictures(6, size=(97, 161)), rate=rate)
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # the index comes first
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.video
+        found = (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate, stream.frames)
+        assert found == ("h264", "yuv420p", rate, 6)
+        assert (stream.width, stream.height) == (162, 98)
+    assert [path.name for path in path.parent.iterdir()] == ["o.mp4"]
+
+
+def test_without_pyav_a_webm_is_written(tmp_path, monkeypatch, capfd):
+    without_pyav(monkeypatch)
+    path = write_video(tmp_path / "o.mp4", pictures(6), rate=Fraction(10))
+    assert path == tmp_path / "o.webm"
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"note: {path}: VP8")
+    contents = scan(path)
+    assert (len(contents.positions), contents.rate, contents.size) == (6, 10, SIZE)
+
+
+def test_a_video_is_written_whole_or_not_at_all(tmp_path):
+    def frames():
+        yield from pictures(3)
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_video(tmp_path / "o.mp4", frames(), rate=Fraction(10))
+    assert list(tmp_path.iterdir()) == []

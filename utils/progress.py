@@ -1,0 +1,74 @@
+"""A bar over the frames of all videos, which names the video and its stage."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+# What share of the time of a video each stage takes, roughly: it makes the time left a better guess, nothing more.
+STAGES = {"features": 0.5, "clustering": 0.25, "labels": 0.05, "objects": 0.1, "writing": 0.1}
+LOG_INTERVAL = 10  # seconds between lines in a file, where a bar cannot be drawn over
+
+
+class FrameBar:
+    """A bar of frames done, over all videos; a frame counts by the share of `STAGES` that it has behind it.
+
+    bar.start("bear", 82)
+    bar("features", 40)     # 40 frames of the video have their features
+
+    Args:
+        lengths: numbers of frames of the videos to come.
+        shown: off for all processes but the main one.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, shown: bool = True):
+        interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
+        self.bar = tqdm(
+            total=sum(lengths), disable=not shown, mininterval=interval, maxinterval=interval, smoothing=0,
+            bar_format="segmenting{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} frames [{elapsed}<{remaining}]",
+        )  # fmt: skip
+        self.videos = len(lengths)
+        self.done = 0  # videos
+        self.before = 0  # frames of them
+        self.name, self.length, self.stage = "", 0, ""
+
+    def start(self, name: str, length: int) -> None:
+        """Begin the next video, `length` frames long."""
+        self.finish()
+        self.name, self.length, self.stage = name, length, ""
+        self.done += 1
+
+    def __call__(self, stage: str, frames: int) -> None:
+        """So many frames of the video have come through a stage; a stage may begin again."""
+        stages = list(STAGES)
+        earlier = sum(STAGES[name] for name in stages[: stages.index(stage)])
+        now = self.before + self.length * earlier + frames * STAGES[stage]
+        number = f" {self.done}/{self.videos}" if self.videos > 1 else ""
+        self.bar.set_description_str(f"{number} {self.name}: {stage} {frames}/{self.length}", refresh=False)
+        self.bar.update(max(now - self.bar.n, 0))
+        if stage != self.stage:
+            self.bar.refresh()
+        self.stage = stage
+
+    def finish(self) -> None:
+        """The video is done."""
+        self.before += self.length
+        self.bar.update(max(self.before - self.bar.n, 0))
+        self.length = 0
+
+    def __enter__(self) -> "FrameBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+        self.bar.close()
+
+
+def told(items: Iterable[Item], stage: str, progress: Callable[[str, int], None]) -> Iterator[Item]:
+    """Yield one item for each frame, and tell how many have come through."""
+    progress(stage, 0)
+    for done, item in enumerate(items, 1):
+        yield item
+        progress(stage, done)
