@@ -84,7 +84,7 @@ def main() -> None:
     if args.picture and not args.sweep:
         raise UserError(f"--picture {args.picture}: shows growth; name what is to grow with --sweep")
     if args.picture and args.neighbour:
-        raise UserError("--neighbour: has no place in --picture; leave one of them out")
+        raise UserError(f"--picture {args.picture}: shows engines on a quiet machine alone; leave out --neighbour")
     for flag in ("csv", "picture"):
         if path := getattr(args, flag):
             check_writable(path.parent, flag=f"--{flag}")
@@ -210,8 +210,10 @@ def ratios(engine: str, quiet: dict[str, Any], beside: dict[str, Any]) -> dict[s
 
 @contextmanager
 def busy_neighbour() -> Iterator[subprocess.Popen]:
-    """A process that keeps one core busy meanwhile. The scheduler shares cores out by session, and gives one in a
-    session of its own as much as another user's."""
+    """Keep one core busy with another process meanwhile.
+
+    It has a session of its own, by which the scheduler shares cores out, so that it gets as much as another user's.
+    """
     command = [sys.executable, "-c", SPIN, str(os.getpid())]
     process = subprocess.Popen(command, start_new_session=True)
     try:

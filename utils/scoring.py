@@ -187,7 +187,7 @@ def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, 
     todo = [replace(job, protocols=tuple(p for p in job.protocols if p not in done[job.sequence])) for job in jobs]
     todo = [job for job in todo if job.protocols]
     useful = -(-sum(len(job.annotations.frame_names) for job in todo) // FRAMES_PER_PROCESS)
-    workers = min(workers or threads.share(threads.cpus()), len(todo), useful)
+    workers = min(workers or max(threads.cpus() // threads.processes_here(), 1), len(todo), useful)
     disable = None if progress else True
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable)
     with bar, shared_out(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:

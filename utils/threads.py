@@ -1,11 +1,11 @@
-"""How many threads the numeric libraries use, and how they wait for each other: settled before any of them is loaded.
+"""Settle how many threads the numeric libraries use, and how these wait for each other, before one is loaded.
 
 OpenMP, which torch computes with on a CPU, by default lets a thread that is done spin until the others are. Where
-another process keeps one of them from its core, the rest burn what would let it go on, at every small operation: ten
-to sixty times slower beside one busy neighbour. Threads that sleep instead cost nothing measurable on a quiet machine.
+another process keeps one of them from its core, the spinning ones take the time that it needs, at every small
+operation: ten to sixty times slower beside one busy process. Here they sleep instead.
 
-The libraries read their settings from the environment once, when they are loaded, so that importing any package here
-settles them, and nothing of this file imports a library:
+The libraries read these settings from the environment once, when they are loaded. So importing any package of this
+program settles them, and this file imports no library:
 
     import utils                                # first in a program, before torch, numpy and OpenCV
     eval "$(python utils/threads.py 4)"         # in a launcher of four processes
@@ -46,26 +46,22 @@ def settings(environment: Mapping[str, str], *, processes: int | None = None) ->
         wanted = {name: value for name, value in wanted.items() if name not in OPENMP_RUNTIMES}
     if torchrun_chose(environment):
         environment = {name: value for name, value in environment.items() if name != "OMP_NUM_THREADS"}
-    if hasattr(os, "sched_getaffinity") or _processes(environment) > 1:  # elsewhere torch knows better which cores
-        wanted["OMP_NUM_THREADS"] = str(share(cores(), environment, processes=processes))
+    processes = processes or processes_here(environment)
+    if hasattr(os, "sched_getaffinity") or processes > 1:  # elsewhere torch knows better which cores to use
+        wanted["OMP_NUM_THREADS"] = str(max(cores() // processes, 1))
     return {name: value for name, value in wanted.items() if name not in environment}
 
 
-def share(count: int, environment: Mapping[str, str] = os.environ, *, processes: int | None = None) -> int:
-    """What each of the processes on this machine gets of `count` cores: at least one."""
-    return max(count // (processes or _processes(environment)), 1)
-
-
-def _processes(environment: Mapping[str, str]) -> int:
-    """How many torchrun has started on this machine."""
+def processes_here(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes torchrun has started on this machine, which share its cores; one without it."""
     said = environment.get("LOCAL_WORLD_SIZE", "")
     return max(int(said), 1) if said.isdigit() else 1
 
 
 def torchrun_chose(environment: Mapping[str, str]) -> bool:
-    """Whether the one thread that `environment` asks for is torchrun's word, which it gives where a user gives none.
+    """Whether torchrun, not the user, set OMP_NUM_THREADS=1 in `environment`, as it does where the user set nothing.
 
-    Where that cannot be found out, as outside Linux, it passes for the user's.
+    Where that cannot be found out, as outside Linux, it counts as the user's.
     """
     if environment.get("OMP_NUM_THREADS") != "1" or "TORCHELASTIC_RUN_ID" not in environment:
         return False
