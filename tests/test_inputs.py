@@ -80,7 +80,9 @@ def test_a_single_file_cannot_be_trained_on(tmp_path, run_train):
 
 def test_pairs_are_trained_on(tmp_path, run_train):
     TREES["pairs"].build(tmp_path / "p")
-    run_train("--dataset", "pairs", "--basepath", tmp_path / "p", "--output_path", tmp_path / "t", "--gap", 1)
+    run_train(
+        "--dataset", "pairs", "--basepath", tmp_path / "p", "--output_path", tmp_path / "t", "--num_train_steps", 1
+    )
     assert (tmp_path / "t/last.pt").is_file()
 
 
@@ -206,7 +208,7 @@ def test_segmentations_that_show_nothing_and_those_that_do(build, written, seen)
 def test_other_places_of_the_json(build, where):
     tree, root = build("ytvis19")
     (root / "annotations").mkdir()
-    shutil.move(root / "train.json", root / "annotations" / where)
+    shutil.move(root / "train.json", root / where)
     shutil.move(root / "train/JPEGImages", root / "JPEGImages")
     assert len(load(tree, root)) == 3
     assert not problems(tree, root)
