@@ -360,7 +360,7 @@ def write_ids(path, ids, **options):
 
 IDS = np.arange(12 * 16).reshape(SIZE) % 5
 NO_IDS = {
-    "colours of the palette": (lambda p: write_ids(p, IDS), "colours of the DAVIS palette"),
+    "colours of the palette": (lambda p: write_ids(p, IDS), "the DAVIS palette's colours"),
     "colours": (lambda p: Image.fromarray(COLOURS).save(p), "mode RGB holds no ids; save it as indexed PNG"),
     "alpha": (lambda p: Image.fromarray(GREY).convert("LA").save(p), "mode LA holds no ids"),
     "jpeg": (lambda p: Image.fromarray(GREY).save(p, format="JPEG"), "a JPEG, which changes ids"),
