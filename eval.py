@@ -23,7 +23,6 @@ from tqdm import tqdm
 from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_videos, root_of
 from data.videos import Video, frames_at
 from model.calibration import CLUSTERS
-from model.centring import CENTRINGS
 from model.embedded import checkpoint_path
 from model.grids import GRIDS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
@@ -88,11 +87,6 @@ def make_parser() -> Parser:
         default=False,
         help="no trained block: q = k = s LayerNorm(features), s = --temperature",
     )
-    method(
-        "--centring", choices=CENTRINGS, default="none",
-        help="of a video's features before anything looks at them, without a trained block: their mean is taken away "
-        "(mean), and they are made to vary alike in all directions (whitened)",
-    )  # fmt: skip
     method(
         "--grids", type=int, choices=GRIDS, default=1,
         help="of tokens that each frame is looked at on; 4: half a token apart, so that tokens are twice as fine, and "
@@ -274,7 +268,6 @@ def predict(
         feature_cache=args.feature_cache,
         objects=object_options(args),
         clusters=args.clusters,
-        centring=args.centring,
         thresholds=args.thresholds,
         grids=args.grids,
     )
@@ -431,13 +424,11 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
     """The network with a trained block, or at the training-free point."""
     if bool(args.resume_path) == args.training_free:
         raise UserError("give either --resume_path CHECKPOINT (a trained block) or --training_free")
-    if args.resume_path and args.centring != "none":
-        raise UserError(f"--centring {args.centring}: a trained block knows features as they are; leave it out")
     torch.manual_seed(args.seed)
     checkpoint = load_checkpoint(args.resume_path) if args.resume_path else None
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
-        image_stats=args.image_stats, facets=args.facets, checkpoint=checkpoint, source=str(args.resume_path),
+        image_stats=args.image_stats, checkpoint=checkpoint, source=str(args.resume_path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
     )  # fmt: skip
     if args.tau == AUTO:
@@ -470,7 +461,6 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
-    keys += ("centring",) if args.centring != "none" else ()
     keys += tuple(key for key in ("thresholds", "grids") if getattr(args, key) > 1)
     stable = {"stability": {"octaves": OCTAVES, "whole": WHOLE}} if args.thresholds > 1 else {}
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
@@ -479,7 +469,6 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
         "predictions": kinds,
         **fast,
         **stable,
-        **network.backbone.facet_settings(),
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},

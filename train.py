@@ -223,7 +223,7 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     content = resumed or (load_checkpoint(path) if path else None)
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
-        image_stats=args.image_stats, facets=args.facets, checkpoint=content, source=str(path),
+        image_stats=args.image_stats, checkpoint=content, source=str(path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=args.with_cls, drop=args.drop,
         attn_drop=args.attn_drop,
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """Backbone and block as one network: the one path by which frames become tokens, for training and for inference."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, build_backbone
 from model.block import SpatioTemporalBlock
-from model.facets import DEFAULT_FACETS
 from utils.errors import UserError
 from utils.parallel import each
 from utils.scratch import Scratch
@@ -36,10 +34,6 @@ class SpatioTemporalNetwork(nn.Module):
             raise UserError(f"--num_heads {num_heads}: does not divide the width {backbone.dim} of {backbone.name}")
         if with_cls and not backbone.has_cls:
             raise UserError(f"--backbone {backbone.name}: has no CLS token; add --no-with_cls")
-        if with_cls and backbone.cls_dim != backbone.dim:
-            raise UserError(
-                f"--facets {' '.join(backbone.facets)}: wider than the CLS token; give one facet or add --no-with_cls"
-            )
         self.backbone = backbone
         self.with_cls = with_cls
         self.blocks = nn.ModuleList(
@@ -138,14 +132,9 @@ class SpatioTemporalNetwork(nn.Module):
         """Fill the blocks from a checkpoint of this program or of the reference implementation (METHOD.md 2).
 
         Raises:
-            UserError: the file holds no block, or one of other features, width or depth; names `source` and the mend.
+            UserError: the file holds no block, or one of another width or depth; names `source` and the mend.
         """
         state = blocks_in(content, source=source)
-        config = content.get("config")
-        facets = config.get("facets", DEFAULT_FACETS) if isinstance(config, dict) else DEFAULT_FACETS
-        if tuple(facets) != self.backbone.facets:
-            given = " ".join(self.backbone.facets)
-            raise UserError(f"--facets {given}: the block of {source} was trained on {' '.join(facets)}; give that")
         depth = 1 + max(int(key.split(".")[0]) for key in state)
         width = state["0.norm1.weight"].numel() if "0.norm1.weight" in state else 0
         if depth != len(self.blocks):
@@ -170,7 +159,6 @@ def build_network(
     source: str = "",
     checkpoint_key: str | None = None,
     image_stats: str = "imagenet",
-    facets: Sequence[str] = DEFAULT_FACETS,
     **block_options: Any,
 ) -> SpatioTemporalNetwork:
     """A network with its backbone filled and, where a checkpoint is given, its blocks.
@@ -181,7 +169,6 @@ def build_network(
     Args:
         checkpoint: content of a checkpoint of either format; None leaves the blocks at their random start.
         source: where `checkpoint` came from, for messages.
-        facets: what features are made of, see `Backbone`.
         block_options: for `SpatioTemporalNetwork`.
     """
     whole = checkpoint is not None and holds_encoder(checkpoint)
@@ -191,7 +178,6 @@ def build_network(
             weights=checkpoint if whole else dino_path,
             checkpoint_key=None if whole else checkpoint_key,
             image_stats=image_stats,
-            facets=facets,
         ),
         **block_options,
     )

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from model.calibration import tau_for
-from model.centring import centre
 from model.grids import finer_features
 from model.network import SpatioTemporalNetwork
 from model.sketch import BLOCK
@@ -92,8 +91,6 @@ class Segmenter:
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
-        centring: of a video's features before anything attends with them, one of `model.centring.CENTRINGS`. `open`,
-            which does not know the whole video, knows `none` alone.
         clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
             for it; None keeps tau, and so does `open`.
         grids: of tokens that each frame is looked at on, one of `model.grids.GRIDS`; with 4 tokens are twice as fine.
@@ -106,13 +103,12 @@ class Segmenter:
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
-        objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None, centring: str = "none",
+        objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None,
         thresholds: int = 1, grids: int = 1,
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
         self.clusters = clusters
-        self.centring = centring
         self.thresholds = thresholds
         self.grids = grids
         self.device = next(network.parameters()).device
@@ -130,7 +126,6 @@ class Segmenter:
             settings = (backbone.name, backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()))
             settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
             settings += (torch.__version__, timm.__version__)
-            settings += tuple(map(repr, backbone.facet_settings().items()))
             settings += (f"{grids} grids",) if grids > 1 else ()
             self.cache = FeatureCache(feature_cache, settings=settings)
 
@@ -168,7 +163,7 @@ class Segmenter:
     def encode(
         self, frames: Iterable[Tensor], *, num_frames: int, clock: Clock | None = None
     ) -> tuple[Tensor, tuple[int, int]]:
-        """Features (T, N, C) float32 of a video's frames, as for `segment`, centred, and its token grid (h, w).
+        """Features (T, N, C) float32 of a video's frames, as for `segment`, and its token grid (h, w).
 
         They lie in main memory, or where they do not fit half the budget in a file that goes away with them.
         """
@@ -187,8 +182,6 @@ class Segmenter:
             done += len(encoded)
         if features is None or done != num_frames:
             raise ValueError(f"{num_frames} frames announced, {done} given")
-        with clock("backbone"):
-            centre(features, self.centring)
         return features, grid
 
     @torch.no_grad()
@@ -372,8 +365,6 @@ class FrameStream:
     def __init__(self, segmenter: Segmenter, key_frames: Tensor):
         if len(segmenter.network.blocks) > 1:
             raise UserError(f"--num_t {len(segmenter.network.blocks)}: frames as they come need a network of one block")
-        if segmenter.centring != "none":
-            raise UserError(f"--centring {segmenter.centring}: needs the whole video, not frames as they come")
         if segmenter.thresholds > 1:
             raise UserError(f"--thresholds {segmenter.thresholds}: needs the whole video, not frames as they come")
         self.segmenter = segmenter

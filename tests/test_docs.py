@@ -1,4 +1,4 @@
-"""What the README and the pages in assets/ point to is there."""
+"""What the README and the pages in assets/ and docs/ point to is there."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import eval as eval_program
 import train
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "assets").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(page for room in ("assets", "docs") for page in (ROOT / room).glob("*.md"))]
 SOURCES = [ROOT / "train.py", ROOT / "eval.py", ROOT / "tests/benchmark_scoring.py",
            *(path for room in ("data", "utils") for path in (ROOT / room).glob("*.py"))]  # fmt: skip
 OTHERS = {"--help", "--requeue", "--signal", "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint",

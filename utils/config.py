@@ -172,11 +172,6 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dino_path", help="weights of the backbone (.pth or .safetensors); without it timm downloads them")
     add("--checkpoint_key", help="which model of a training checkpoint given as --dino_path: teacher, student, ...")
     add("--image_stats", default="imagenet", choices=("imagenet", "reference"), help="image normalisation")
-    add(
-        "--facets", nargs="+", default=["key"], metavar="FACET",
-        help="what of the backbone's last layer features are: key, query or value; -N: of the layer N before it; "
-        "several are put side by side",
-    )  # fmt: skip
     add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks, one on the other")
     add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
     add(

@@ -21,7 +21,7 @@ DAMAGED, LATER = ".damaged", ".later"  # added to the names of checkpoints that 
 AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
 # What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = (
-    "seed", "backbone", "image_stats", "facets", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
+    "seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
 )  # fmt: skip
 # What may change without a word; a change of anything else is said.
 CHANGE_IS_NOTHING = (
@@ -192,7 +192,7 @@ def check_run(content: dict, args: argparse.Namespace) -> None:
     if content.get("format") != FORMAT:
         raise UserError(f"--resume_path {args.resume_path}: format {content.get('format')}, this program continues "
                         f"{FORMAT}; give it as --init_path to start from its weights")  # fmt: skip
-    held, wanted = {"facets": ["key"]} | content["config"], plain(vars(args))  # before there were others
+    held, wanted = content["config"], plain(vars(args))
     for key in SAME_WHEN_RESUMED:
         if held.get(key) != wanted[key]:
             raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "
