@@ -24,7 +24,6 @@ from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, check_place, load_
 from data.videos import Video, frames_at
 from model.calibration import CLUSTERS
 from model.embedded import checkpoint_path
-from model.grids import GRIDS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
@@ -87,11 +86,6 @@ def make_parser() -> Parser:
         default=False,
         help="no trained block: q = k = s LayerNorm(features), s = --temperature",
     )
-    method(
-        "--grids", type=int, choices=GRIDS, default=1,
-        help="of tokens that each frame is looked at on; 4: half a token apart, so that tokens are twice as fine, and "
-        "the backbone takes four times as long",
-    )  # fmt: skip
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method(
         "--tau", type=threshold, default=1.0,
@@ -269,7 +263,6 @@ def predict(
         objects=object_options(args),
         clusters=args.clusters,
         thresholds=args.thresholds,
-        grids=args.grids,
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -461,7 +454,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
-    keys += tuple(key for key in ("thresholds", "grids") if getattr(args, key) > 1)
+    keys += ("thresholds",) if args.thresholds > 1 else ()
     stable = {"stability": {"octaves": OCTAVES, "whole": WHOLE}} if args.thresholds > 1 else {}
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}

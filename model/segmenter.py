@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from model.calibration import tau_for
-from model.grids import finer_features
 from model.network import SpatioTemporalNetwork
 from model.sketch import BLOCK
 from model.stability import around, most_stable, stable_objects
@@ -93,7 +92,6 @@ class Segmenter:
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
         clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
             for it; None keeps tau, and so does `open`.
-        grids: of tokens that each frame is looked at on, one of `model.grids.GRIDS`; with 4 tokens are twice as fine.
         thresholds: at how many, an odd number, clusters are made, tau in the middle of them; `segment` keeps what is
             most stable over them (`model.stability`). `open` knows a single one alone. They share the budget, so that
             centres are merged early, or are too many, sooner than with one.
@@ -104,13 +102,12 @@ class Segmenter:
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
         objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None,
-        thresholds: int = 1, grids: int = 1,
+        thresholds: int = 1,
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
         self.clusters = clusters
         self.thresholds = thresholds
-        self.grids = grids
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -126,13 +123,11 @@ class Segmenter:
             settings = (backbone.name, backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()))
             settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
             settings += (torch.__version__, timm.__version__)
-            settings += (f"{grids} grids",) if grids > 1 else ()
             self.cache = FeatureCache(feature_cache, settings=settings)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Token grid (h, w) of a frame of `height` x `width` pixels."""
-        rows, columns = self.network.backbone.grid_size(height, width)
-        return (2 * rows, 2 * columns) if self.grids > 1 else (rows, columns)
+        return self.network.backbone.grid_size(height, width)
 
     def segment(self, frames: Iterable[Tensor], *, num_frames: int) -> Segmentation:
         """Label every token of a video.
@@ -270,7 +265,7 @@ class Segmenter:
         if missing := [index for index, found in enumerate(known) if found is None]:
             with autocast(self.device, self.amp):
                 new = batch[missing].to(self.device)
-                made = (finer_features(self.network, new) if self.grids > 1 else self.network.encode(new)).float()
+                made = self.network.encode(new).float()
             if not made.isfinite().all():
                 raise UserError(
                     f"--backbone {self.network.backbone.name}: its features of a frame are not finite"
@@ -312,7 +307,6 @@ class Segmenter:
     def _mends(self, *mends: str) -> str:
         """What to do where memory is short: these, and to do without options that take more of it."""
         mends += ("give fewer --thresholds",) if self.thresholds > 1 else ()
-        mends += ("leave out --grids",) if self.grids > 1 else ()
         return ", or ".join(mends)
 
     def _spare_bytes(self, shape: tuple[int, int, int], grid: tuple[int, int], num_key_frames: int) -> float:
