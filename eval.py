@@ -27,7 +27,6 @@ from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
 from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
-from model.stability import OCTAVES, WHOLE
 from model.stream import ENGINES
 from model.upsampling import UPSAMPLING
 from utils import distributed
@@ -38,7 +37,6 @@ from utils.config import (
     Parser,
     add_network_arguments,
     check_resolution,
-    odd_int,
     positive_float,
     positive_int,
     threshold,
@@ -107,11 +105,6 @@ def make_parser() -> Parser:
         "--clusters", type=cluster_bound, nargs="+", metavar="N",
         help="the least and the most of a video: where there are not so many at --tau, another tau is chosen for it; "
         f"any: --tau is kept. If not given, {' '.join(map(str, CLUSTERS))}, or any for --proposals clusters",
-    )  # fmt: skip
-    method(
-        "--thresholds", type=odd_int, default=1,
-        help="at how many, an odd number, around --tau clusters and objects are made; what is most stable over them is "
-        "kept, so that little hangs on --tau",
     )  # fmt: skip
     method("--max_objects", type=positive_int, help="that --proposals objects may give; more are merged, then left out")
     method(
@@ -262,7 +255,6 @@ def predict(
         feature_cache=args.feature_cache,
         objects=object_options(args),
         clusters=args.clusters,
-        thresholds=args.thresholds,
     )
     device = segmenter.device
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=v.fingerprint)]
@@ -454,14 +446,11 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
     keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
     keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
-    keys += ("thresholds",) if args.thresholds > 1 else ()
-    stable = {"stability": {"octaves": OCTAVES, "whole": WHOLE}} if args.thresholds > 1 else {}
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {
         "predictions": kinds,
         **fast,
-        **stable,
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from model.calibration import tau_for
 from model.network import SpatioTemporalNetwork
+from model.objects import find_objects
 from model.sketch import BLOCK
-from model.stability import around, most_stable, stable_objects
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
+from model.units import CentredUnits
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -37,18 +38,14 @@ LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove
 # That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110
-CLUSTER_BYTES = 40  # that `most_stable` takes for one where no objects are made
-MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and of objects, places by label, doubt
 
 
 @dataclass
 class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
     int32 object of every token, as `find_objects` makes them of the clusters, and unsure: (T, h, w) bool, the tokens
-    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with, the
-    middle one of several. maps: of `cluster`, labels at each threshold, the lowest first; `segment` makes of them what
-    is most stable, `objects` or `labels`, and empties it. cached: frames whose features came from the feature cache, so
-    that the backbone's seconds are not theirs."""
+    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with.
+    cached: frames whose features came from the feature cache, so that the backbone's seconds are not theirs."""
 
     labels: np.ndarray
     num_clusters: int
@@ -56,7 +53,6 @@ class Segmentation:
     seconds: dict[str, float]
     objects: np.ndarray | None = None
     unsure: np.ndarray | None = None
-    maps: list[np.ndarray] = field(default_factory=list)
     cached: int = 0
 
 
@@ -92,9 +88,6 @@ class Segmenter:
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
         clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
             for it; None keeps tau, and so does `open`.
-        thresholds: at how many, an odd number, clusters are made, tau in the middle of them; `segment` keeps what is
-            most stable over them (`model.stability`). `open` knows a single one alone. They share the budget, so that
-            centres are merged early, or are too many, sooner than with one.
     """
 
     def __init__(
@@ -102,12 +95,10 @@ class Segmenter:
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
         objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None,
-        thresholds: int = 1,
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
         self.clusters = clusters
-        self.thresholds = thresholds
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
@@ -145,12 +136,7 @@ class Segmenter:
         found.cached = self.cache.hits - before if self.cache else 0
         if self.objects is not None:
             with clock("objects"):
-                found.objects, found.unsure = stable_objects(found.maps, features, **self.objects)
-        elif self.thresholds > 1:
-            with clock("stage 2"):
-                found.labels, _ = most_stable(found.maps)
-                found.num_clusters = int(found.labels.max()) + 1
-        found.maps.clear()
+                found.objects, found.unsure = find_objects(found.labels, CentredUnits(features, grid), **self.objects)
         found.seconds = dict(clock.seconds)
         return found
 
@@ -169,7 +155,7 @@ class Segmenter:
             with clock("backbone"):
                 encoded = self._encode(batch)
                 if features is None:
-                    if self.objects is not None or self.thresholds > 1:
+                    if self.objects is not None:
                         self._check_labels((num_frames, *encoded.shape[1:]))
                     features = self._room_for((num_frames, *encoded.shape[1:]))
                     grid = self.grid_size(*batch.shape[-2:])
@@ -205,16 +191,14 @@ class Segmenter:
         tau, fits = self._find_at_some_tau(stream, windows, spare=spare)
         if not fits:
             raise UserError(
-                f"--tau {tau:g}: {sum(stream.counts)} clusters in the first {len(stream.kept)} of {len(windows)} "
-                f"windows, more than fit --memory_gb {self.memory / 1e9:g}; {self._mends('raise either')}"
+                f"--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of {len(windows)} "
+                f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
             )
-        maps = [np.empty((num_frames, *grid), dtype=np.int32) for _ in range(self.thresholds)]
+        labels = np.empty((num_frames, *grid), dtype=np.int32)
         for index, window in enumerate(windows):
-            found = stream.labels(index, window.to(self.device)).cpu().unflatten(2, grid).numpy()
-            for labels, part in zip(maps, found, strict=True):
-                labels[WINDOW * index : WINDOW * index + len(part)] = part
-        middle = len(maps) // 2
-        return Segmentation(maps[middle], stream.counts[middle], tau, dict(clock.seconds), maps=maps)
+            part = stream.labels(index, window.to(self.device)).cpu().unflatten(1, grid).numpy()
+            labels[WINDOW * index : WINDOW * index + len(part)] = part
+        return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
 
     def _find_at_some_tau(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> tuple[float, bool]:
         """`_find_centres` at tau, or where that gives no number of clusters that is wanted, at another; with that."""
@@ -222,10 +206,9 @@ class Segmenter:
 
         def count(tau: float) -> int:
             nonlocal latest
-            stream.restart(*around(tau, self.thresholds))
+            stream.restart(tau)
             latest = tau, self._find_centres(stream, windows, spare=spare)
-            number = stream.counts[self.thresholds // 2]
-            return number if latest[1] or not self.clusters else max(number, most + 1)
+            return stream.num_centres if latest[1] or not self.clusters else max(stream.num_centres, most + 1)
 
         if not self.clusters:
             count(self.tau)
@@ -234,7 +217,7 @@ class Segmenter:
         tau = tau_for(count, start=self.tau, least=least, most=most)
         if latest[0] != tau:
             count(tau)
-        number = stream.counts[self.thresholds // 2]
+        number = stream.num_centres
         if not least <= number <= most:
             found = f"no threshold found, {number} at --tau {tau:g}"
             print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
@@ -250,9 +233,9 @@ class Segmenter:
             # Stage 2 holds centres as found and in one piece, those merged, as a list and in one piece, and logarithms
             # of these. Merged early where they outgrow that, which can change a few labels.
             room = spare / 2 / (5 * FLOAT_BYTES * columns)
-            if sum(stream.counts) > room:
+            if stream.num_centres > room:
                 stream.merge()
-                if sum(stream.counts) > room:
+                if stream.num_centres > room:
                     return False
             stream.step(window.to(self.device), keep=rank if floats >= 0 else 0)
         stream.merge()
@@ -289,25 +272,15 @@ class Segmenter:
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
     def _check_labels(self, shape: tuple[int, int, int]) -> None:
-        """Refuse a video of features (T, N, C) whose objects, or clusters at several thresholds, would not fit once the
-        clustering's own memory is free."""
+        """Refuse a video of features (T, N, C) whose objects would not fit once the clustering's own memory is free."""
         num_frames, tokens, _ = shape
         features = FLOAT_BYTES * np.prod(shape)
-        each = (OBJECT_BYTES if self.objects is not None else CLUSTER_BYTES) + (self.thresholds - 1) * MAP_BYTES
-        needed = (features if features <= self.memory / 2 else 0) + each * num_frames * tokens
+        needed = (features if features <= self.memory / 2 else 0) + OBJECT_BYTES * num_frames * tokens
         if needed > self.memory:
-            what, mends = "clusters", ["raise it, lower --resolution"]
-            if self.objects is not None:
-                what, mends = "objects", [*mends, "give --proposals clusters"]
             raise UserError(
-                f"--memory_gb {self.memory / 1e9:g}: {what} of {num_frames} frames of {tokens} tokens need "
-                f"{1.05 * needed / 1e9:.2g}; {self._mends(*mends)}"
+                f"--memory_gb {self.memory / 1e9:g}: objects of {num_frames} frames of {tokens} tokens need "
+                f"{1.05 * needed / 1e9:.2g}; raise it, lower --resolution, or give --proposals clusters"
             )
-
-    def _mends(self, *mends: str) -> str:
-        """What to do where memory is short: these, and to do without options that take more of it."""
-        mends += ("give fewer --thresholds",) if self.thresholds > 1 else ()
-        return ", or ".join(mends)
 
     def _spare_bytes(self, shape: tuple[int, int, int], grid: tuple[int, int], num_key_frames: int) -> float:
         """What the budget leaves for what grows with a video: summaries of windows, and centres.
@@ -322,24 +295,22 @@ class Segmenter:
         some_rows = math.ceil(window_rows / self.engine.row_stride)  # that stage 1 looks at
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms, later smoothed rows; copies of some; neighbourhoods as bits and as floats;
-        # smoothed rows and bits for thresholds before the last; the view, in part several times; what each thread works
+        # the view, in part several times; what each thread works
         # on; what the sketch is fitted to, attention in the making; keys.
         needed = (
             held
             + 2.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES * some_rows * columns if some_rows < window_rows else 0)
             + (2 * FLOAT_BYTES + 3) * some_rows**2
-            + (FLOAT_BYTES * some_rows * (columns + some_rows) if self.thresholds > 1 else 0)
             + FLOAT_BYTES * window_rows * (8 * self.engine.rank(columns) + 10 * columns / BLOCK + 2048 * threads)
             + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
-            + FLOAT_BYTES * (self.thresholds - 1) * num_frames * tokens  # of labels
         )
         if needed > self.memory:
             raise UserError(
                 f"--memory_gb {self.memory / 1e9:g}: {num_frames} frames of {tokens} tokens and {num_key_frames} key "
                 f"frames need {1.05 * needed / 1e9:.2g}; "
-                f"{self._mends('raise it, raise --ratio, or lower --max_key_frames or --resolution')}"
+                "raise it, raise --ratio, or lower --max_key_frames or --resolution"
             )
         return self.memory - needed
 
@@ -359,8 +330,6 @@ class FrameStream:
     def __init__(self, segmenter: Segmenter, key_frames: Tensor):
         if len(segmenter.network.blocks) > 1:
             raise UserError(f"--num_t {len(segmenter.network.blocks)}: frames as they come need a network of one block")
-        if segmenter.thresholds > 1:
-            raise UserError(f"--thresholds {segmenter.thresholds}: needs the whole video, not frames as they come")
         self.segmenter = segmenter
         self.grid = segmenter.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
@@ -372,7 +341,7 @@ class FrameStream:
 
     @property
     def num_clusters(self) -> int:
-        return self.stream.counts[0]
+        return self.stream.num_centres
 
     @torch.no_grad()
     def step(self, frames: Tensor) -> Tensor:
@@ -380,7 +349,7 @@ class FrameStream:
         features = torch.cat([self.segmenter._encode(batch) for batch in frames.split(self.segmenter.frame_batch)])
         self.stream.step(features, keep=self.stream.rank)
         self.stream.merge()
-        (labels,) = self.stream.labels(-1, features)
+        labels = self.stream.labels(-1, features)
         self.stream.kept.clear()
         return labels.unflatten(1, self.grid)
 

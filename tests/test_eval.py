@@ -117,7 +117,7 @@ def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkey
         return labels, np.arange(labels.size).reshape(labels.shape) % 5 == 0
 
     monkeypatch.setitem(eval_program.UPSAMPLING, "guided", upsample)
-    monkeypatch.setattr("model.stability.find_objects", with_doubt)
+    monkeypatch.setattr("model.segmenter.find_objects", with_doubt)
     for place, cached in (("first", 0), ("again", 7)):
         out = tmp_path / place
         run_eval("--davis_path", davis, "--training_free", "--sequences", "ant", "--feature_cache", tmp_path / "kept",

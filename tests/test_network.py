@@ -230,6 +230,19 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
         Segmenter(network, key_stride=2, memory_gb=0.0001).segment(frames, num_frames=12)
 
 
+@pytest.mark.parametrize(("room", "merged"), [(2, [3]), (1, [2, 3])])
+def test_centres_that_outgrow_the_budget_are_merged_early(tiny_weights, monkeypatch, room, merged):
+    """One centre in each of three windows, and room for so many."""
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=3.0)
+    windows, merge = [], Stream.merge
+    monkeypatch.setattr(Stream, "merge", lambda self: windows.append(len(self.kept)) or merge(self))
+    monkeypatch.setattr(Segmenter, "_spare_bytes", lambda self, shape, grid, keys: room * 2 * 5 * 4 * keys * 15)
+    segmenter = Segmenter(network, key_stride=4, tau=1e3)
+    segmenter.cluster(*segmenter.encode(video(9), num_frames=9))
+    assert windows == merged
+
+
 def test_features_beyond_the_budget_go_to_disk(tiny_weights, monkeypatch, tmp_path):
     network = make_network(tiny_weights)
     opened, spill = [], tmp_path / "not/there/yet"
@@ -423,7 +436,7 @@ def test_what_does_not_fit_is_too_many_clusters(tiny_weights, monkeypatch, thres
     stream = SimpleNamespace(restart=lambda tau: setattr(stream, "tau", tau))
 
     def find_centres(self, stream, windows, *, spare):
-        stream.counts = [10]
+        stream.num_centres = 10
         return stream.tau > threshold
 
     monkeypatch.setattr(Segmenter, "_find_centres", find_centres)

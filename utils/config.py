@@ -191,13 +191,6 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def odd_int(text: str) -> int:
-    number = positive_int(text)
-    if number % 2 == 0:
-        raise argparse.ArgumentTypeError(f"{text}: give an odd number")
-    return number
-
-
 def not_negative_int(text: str) -> int:
     if int(text) < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
