@@ -98,7 +98,6 @@ def make_parser() -> config.Parser:
     train("--last_freq", type=positive_int, default=100, help="steps between checkpoints that replace last.pt")
     train("--eval_freq", type=positive_int, default=500, help="steps between looks at fixed clips, see model/watch.py")
     train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
-    train("--patience", type=positive_int, metavar="N", help="end after N looks without a better mirror_agreement_auto")
     train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
     search = parser.add_argument_group("finding faults").add_argument
     search("--overfit", type=positive_int, metavar="N", help="train on the first N clips again and again")
@@ -175,7 +174,7 @@ def run(
     )  # fmt: skip
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
     done, asked = first_step, 0
-    while done < args.num_train_steps and not (asked or records.over):
+    while done < args.num_train_steps and not asked:
         rate = set_learning_rate(optimizer, done, args)
         with records.meter:
             taken = list(itertools.islice(batches, args.accumulate))
