@@ -24,7 +24,7 @@ from data.views import CachedClips, FrameViews, fill
 from model import watch
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.step import clips_per_step, make_optimizer, set_learning_rate, starting_blocks, train_step
+from model.step import clips_per_step, make_optimizer, set_learning_rate, train_step
 from utils import config, distributed, runs
 from utils.checkpoint import load_checkpoint
 from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
@@ -88,10 +88,6 @@ def make_parser() -> config.Parser:
     train("--attn_drop", type=config.share, default=0.4, help="dropout on the block's attention")
     train("--semantic_weight", type=not_negative_float, default=1.0, help="of the semantic loss")
     train("--motion_weight", type=not_negative_float, default=1.0, help="of the motion loss")
-    train(
-        "--anchor_weight", type=not_negative_float, default=0.0,
-        help="of the divergence of the attention from that of the start; 0 as in the paper",
-    )  # fmt: skip
     train("--num_queries", type=positive_int, default=8, help="token positions per step that both losses look at")
     train("--log_freq", type=positive_int, default=10)
     train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
@@ -139,13 +135,10 @@ def main() -> None:
             runs.set_aside(output, asked=asked, found=args.resume_path, step=step)
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
-        start = starting_blocks(args, network, resumed)
         stack.enter_context(readers())
         stop = stack.enter_context(stop_requests())
         clips = make_clips(args, network, videos, stop)
-        code = run(
-            args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, start=start, stop=stop
-        )
+        code = run(args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, stop=stop)
     if code:
         sys.exit(code)
 
@@ -153,7 +146,7 @@ def main() -> None:
 def run(
     args: argparse.Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler, videos: dict[str, list[Path]], clips: ClipDataset, *, resumed: dict | None,
-    first_step: int, start: torch.nn.ModuleList | None, stop: StopRequest,
+    first_step: int, stop: StopRequest,
 ) -> int:  # fmt: skip
     """The training loop; once it is asked to `stop` it ends after the step it is at, with a checkpoint.
 
@@ -170,7 +163,7 @@ def run(
         args, network, step=first_step, resumed=resumed,
         watch=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
         origin=origin | {"bad_frames": bad_frames.files},  # as they are when a checkpoint is written
-        save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler, start=start),
+        save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler),
     )  # fmt: skip
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
     done, asked = first_step, 0
@@ -187,7 +180,7 @@ def run(
             bad_frames.add(batch)
         with torch.autograd.set_detect_anomaly(args.detect_anomaly):
             frames = [batch.frames for batch in taken]
-            losses = train_step(args, network, optimizer, scaler, frames, step=done, start=start)
+            losses = train_step(args, network, optimizer, scaler, frames, step=done)
         records.means.add(losses)
         records.meter.add(sum(map(len, frames)))
         done += 1

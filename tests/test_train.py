@@ -54,7 +54,7 @@ def test_a_run_logs_and_keeps_what_it_should(davis, tmp_path, run_train):
     assert content["backbone"]["name"] == TINY_BACKBONE
 
 
-@pytest.mark.parametrize("extra", [[], ["--amp", "bf16"], ["--amp", "fp16"], ["--anchor_weight", 0.5]])
+@pytest.mark.parametrize("extra", [[], ["--amp", "bf16"], ["--amp", "fp16"]])
 def test_a_resumed_run_ends_bit_for_bit_like_one_never_stopped(davis, tmp_path, run_train, extra):
     common = ["--basepath", davis, "--save_freq", 2, "--num_train_steps", 4, "--lr", 1e-3, *extra]
     run_train(*common, "--output_path", tmp_path / "whole")
@@ -107,19 +107,6 @@ def test_accumulation_is_the_larger_batch(davis, tmp_path, run_train):
     whole, parts = (log_of(tmp_path / name)[1] for name in ("whole", "parts"))
     assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-5)
     assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
-
-
-def test_an_anchor_keeps_attention_near_where_it_began(davis, tmp_path, run_train):
-    common = ["--basepath", davis, "--init", "identity", "--lr", 1e-3, "--num_train_steps", 20, "--num_queries", 15,
-              "--drop", 0, "--attn_drop", 0, "--save_freq", 10]  # fmt: skip
-    run_train(*common, "--output_path", tmp_path / "tied", "--anchor_weight", 30)
-    run_train(*common, "--output_path", tmp_path / "free", "--anchor_weight", 1e-6)
-    tied, free = (log_of(tmp_path / name)[-1]["loss_anchor"] for name in ("tied", "free"))
-    assert 0 <= tied < free / 2
-    run_train(*common, "--output_path", tmp_path / "plain")
-    with pytest.raises(UserError, match="the run to resume has none"):
-        run_train(*common, "--output_path", tmp_path / "other", "--anchor_weight", 1, "--resume_path",
-                  tmp_path / "plain/step_0000010.pt")  # fmt: skip
 
 
 def test_init_path_takes_weights_only(davis, tmp_path, run_train):

@@ -38,7 +38,6 @@ def save_run(
     scaler: torch.amp.GradScaler,
     step: int,
     *,
-    start: torch.nn.ModuleList | None,
     origin: dict[str, Any],
     keep: bool = False,
 ) -> None:
@@ -50,7 +49,6 @@ def save_run(
         "format": FORMAT,
         "step": step,
         "blocks": network.blocks.state_dict(),
-        "start": start.state_dict() if start is not None else None,
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
