@@ -76,10 +76,6 @@ def make_parser() -> config.Parser:
     train("--accumulate", type=positive_int, default=1, help="forward passes per step")
     train("--num_train_steps", type=positive_int, default=5000)
     train("--lr", type=positive_float, default=1e-5, help="peak learning rate, cosine down to --min_lr")
-    train(
-        "--lr_clips", type=positive_int, metavar="N",
-        help="--lr is for N clips a step and scaled linearly to those there are; if not given, --lr as it stands",
-    )  # fmt: skip
     train("--min_lr", type=not_negative_float, default=1e-6)
     train("--warmup_steps", type=not_negative_int, default=0)
     train("--weight_decay", type=not_negative_float, default=0.1, help="on matrices; none on biases and norms")

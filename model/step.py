@@ -105,12 +105,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, args: argpars
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
-    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run; both as --lr_clips scales them."""
-    scale = clips_per_step(args) / args.lr_clips if args.lr_clips else 1.0
+    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run."""
     if step < args.warmup_steps:
-        return scale * args.lr * (step + 1) / args.warmup_steps
+        return args.lr * (step + 1) / args.warmup_steps
     progress = (step - args.warmup_steps) / max(args.num_train_steps - args.warmup_steps, 1)
-    return scale * (args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def clips_per_step(args: argparse.Namespace) -> int:

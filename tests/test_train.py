@@ -234,15 +234,6 @@ def test_the_number_of_processes_may_change_between_stop_and_start(tmp_path, tin
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=2e-5)
 
 
-def test_lr_clips_scales_the_rate_with_the_clips_of_a_step(davis, tmp_path, run_train):
-    common = ["--basepath", davis, "--num_train_steps", 2, "--lr", 1e-4]
-    run_train(*common, "--output_path", tmp_path / "a", "--batch_size", 2, "--accumulate", 2, "--lr_clips", 8)
-    run_train(*common, "--output_path", tmp_path / "b", "--batch_size", 2, "--accumulate", 2)
-    scaled, plain = ([record["lr"] for record in log_of(tmp_path / name)[1:]] for name in "ab")
-    assert plain[0] == pytest.approx(1e-4)
-    assert scaled == pytest.approx([rate / 2 for rate in plain])
-
-
 def test_a_block_that_has_collapsed_agrees_with_nothing(tiny_weights):
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=8.0)
