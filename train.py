@@ -51,7 +51,6 @@ def make_parser() -> config.Parser:
     )  # fmt: skip
     data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
     data("--train_list", help="file, relative to --basepath, that names the videos to use")
-    data("--index_cache", type=Path, help="file that keeps the list of frames below --basepath: for millions of them")
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
     data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
@@ -202,7 +201,7 @@ def find_root(args: argparse.Namespace) -> Path:
 
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Frames of every training video."""
-    return training_videos(args.dataset, find_root(args), train_list=args.train_list, index_cache=args.index_cache)
+    return training_videos(args.dataset, find_root(args), train_list=args.train_list)
 
 
 def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:

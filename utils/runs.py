@@ -26,7 +26,7 @@ SAME_WHEN_RESUMED = (
 CHANGE_IS_NOTHING = (
     "config", "resume_path", "output_path", "overwrite", "dino_path", "checkpoint_key", "init", "init_path",
     "temperature", "device", "num_workers", "log_freq", "save_freq", "last_freq", "eval_freq", "watch_clips", "tau",
-    "profile", "detect_anomaly", "index_cache",
+    "profile", "detect_anomaly",
 )  # fmt: skip
 
 
