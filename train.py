@@ -14,13 +14,11 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, ClipDataset, StepSampler, collate_clips, fetch, frame_loader, readers
 from data.registry import OWN_VIDEO, TRAINING_NAMES, check_place, root_of, training_videos
-from data.views import CachedClips, FrameViews, fill
 from model import watch
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin
@@ -28,12 +26,11 @@ from model.step import clips_per_step, make_optimizer, set_learning_rate, train_
 from utils import config, distributed, runs
 from utils.checkpoint import load_checkpoint
 from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
-from utils.device import autocast, choose_device
+from utils.device import choose_device
 from utils.errors import UserError, run_main
-from utils.feature_store import FeatureStore
 from utils.folders import held
 from utils.logs import check_profile
-from utils.origin import fingerprint, versions
+from utils.origin import fingerprint
 from utils.records import Records
 from utils.runs import say
 from utils.stopping import StopRequest, stop_requests
@@ -42,7 +39,7 @@ from utils.stopping import StopRequest, stop_requests
 def make_parser() -> config.Parser:
     parser = config.Parser(
         program="train", description="Train the spatio-temporal block on video without labels.",
-        idle=(("temperature", "init_path"), ("init", "init_path")), needs=(("cache_views", "feature_cache"),),
+        idle=(("temperature", "init_path"), ("init", "init_path")),
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
@@ -54,8 +51,6 @@ def make_parser() -> config.Parser:
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
     data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
-    data("--feature_cache", type=Path, help="folder where the frozen backbone's features are kept instead of made anew")
-    data("--cache_views", type=positive_int, default=4, help="augmented views of each frame in --feature_cache")
     data("--num_workers", type=not_negative_int, default=2, help="processes that read frames")
     config.add_network_arguments(parser)
     parser.add_argument(
@@ -132,7 +127,7 @@ def main() -> None:
         distributed.copy_from_main(network.blocks.parameters())
         stack.enter_context(readers())
         stop = stack.enter_context(stop_requests())
-        clips = make_clips(args, network, videos, stop)
+        clips = make_clips(args, videos)
         code = run(args, network, optimizer, scaler, videos, clips, resumed=resumed, first_step=step, stop=stop)
     if code:
         sys.exit(code)
@@ -221,15 +216,10 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     return network
 
 
-def make_clips(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], stop: StopRequest
-) -> ClipDataset:
-    """Training clips: frames, or with --feature_cache their features."""
-    options = {"resolution": tuple(args.resolution), "num_frames": args.num_frames, "gap": args.gap, "seed": args.seed}
-    if args.feature_cache is None:
-        return ClipDataset(videos, **options)
-    store = make_store(args, network, videos, stop)
-    return CachedClips(videos, store=store, num_views=args.cache_views, **options)
+def make_clips(args: argparse.Namespace, videos: dict[str, list[Path]]) -> ClipDataset:
+    return ClipDataset(
+        videos, resolution=tuple(args.resolution), num_frames=args.num_frames, gap=args.gap, seed=args.seed
+    )
 
 
 def make_loader(args: argparse.Namespace, clips: ClipDataset, first_step: int) -> DataLoader:
@@ -240,31 +230,6 @@ def make_loader(args: argparse.Namespace, clips: ClipDataset, first_step: int) -
     return frame_loader(
         clips, num_workers=args.num_workers, batch_size=args.batch_size, sampler=sampler, collate_fn=collate_clips
     )
-
-
-def make_store(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], stop: StopRequest
-) -> FeatureStore:
-    """Features of all frames under --cache_views augmentations, in --feature_cache; the program ends if asked to."""
-    views = FrameViews(videos, resolution=tuple(args.resolution), num_views=args.cache_views, seed=args.seed)
-    backbone, device = network.backbone, next(network.parameters()).device
-    height, width = backbone.grid_size(*args.resolution)
-    settings = {"views": views.settings(), "backbone": backbone.settings(), "with_cls": args.with_cls}
-    settings |= {"amp": args.amp, "device": device.type, "versions": versions()}
-    shape = (height * width + int(args.with_cls), backbone.dim)
-    store = FeatureStore(args.feature_cache, settings=settings, entries=len(views), shape=shape)
-
-    def embed(frames: Tensor) -> Tensor:
-        with autocast(device, args.amp):
-            return network.embed(frames[None].to(device))[0].float()
-
-    fill(store, views, embed=embed, num_workers=args.num_workers, stop=stop)
-    if asked := int(distributed.largest(stop.exit_code, device)):
-        say(f"asked to stop while filling {store.folder}; go on with --resume_path auto")
-        sys.exit(asked)
-    distributed.barrier()
-    store.check_filled()
-    return store
 
 
 def make_watch(

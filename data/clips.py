@@ -77,8 +77,7 @@ def clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> li
 
 @dataclass
 class Clip:
-    """frames: (T, 3, H, W) uint8, or kept features (T, L, C) float16 in their place; None where no clip could be read.
-    bad: image files that could not be read."""
+    """frames: (T, 3, H, W) uint8; None where no clip could be read. bad: image files that could not be read."""
 
     frames: Tensor | None
     bad: list[str]

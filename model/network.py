@@ -51,7 +51,7 @@ class SpatioTemporalNetwork(nn.Module):
             tokens (B, T, N, C): output tokens of the last block, CLS rows dropped. attn (B, T*N, T*N): its
             attention averaged over heads, CLS rows and columns dropped and not renormalised: rows sum to <= 1.
         """
-        return self.link(self.embed(frames), self.blocks)
+        return self.link(self.embed(frames))
 
     def embed(self, frames: Tensor) -> Tensor:
         """Clips (B, T, 3, H, W) -> what the blocks see: (B, T, N, C), or (B, T, 1 + N, C) with CLS tokens."""
@@ -59,11 +59,11 @@ class SpatioTemporalNetwork(nn.Module):
         x = keys if cls is None else torch.cat([cls[:, None], keys], dim=1)
         return x.unflatten(0, frames.shape[:2])
 
-    def link(self, x: Tensor, blocks: nn.ModuleList) -> tuple[Tensor, Tensor]:
-        """Carry embedded clips through `blocks`; returns what `forward` does."""
+    def link(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Carry embedded clips through the blocks; returns what `forward` does."""
         clip_length, first = x.shape[1], int(self.with_cls)  # index of the first patch token of a frame
         x = x.flatten(1, 2)
-        for block in blocks:
+        for block in self.blocks:
             x, attn = block(x)
         tokens = rearrange(x, "b (t n) c -> b t n c", t=clip_length)[:, :, first:]
         attn = rearrange(attn, "b (t n) (s m) -> b t n s m", t=clip_length, s=clip_length)

@@ -110,11 +110,8 @@ class Segmenter:
         self.spill_path = spill_path
         self.cache = None
         if feature_cache is not None:
-            backbone = network.backbone
-            settings = (backbone.name, backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()))
-            settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
-            settings += (torch.__version__, timm.__version__)
-            self.cache = FeatureCache(feature_cache, settings=settings)
+            made_by = {"amp": amp, "device": self.device.type, "torch": torch.__version__, "timm": timm.__version__}
+            self.cache = FeatureCache(feature_cache, settings=network.backbone.settings() | made_by)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Token grid (h, w) of a frame of `height` x `width` pixels."""
@@ -243,8 +240,8 @@ class Segmenter:
 
     def _encode(self, batch: Tensor) -> Tensor:
         """Features (B, N, C) float32 of frames (B, 3, H, W), from the cache where they are there."""
-        paths = [self.cache.path(frame) for frame in batch] if self.cache else []
-        known = [self.cache.load(path) for path in paths] or [None] * len(batch)
+        keys = [self.cache.key(frame) for frame in batch] if self.cache else []
+        known = [self.cache.load(key) for key in keys] or [None] * len(batch)
         if missing := [index for index, found in enumerate(known) if found is None]:
             with autocast(self.device, self.amp):
                 new = batch[missing].to(self.device)
@@ -257,7 +254,7 @@ class Segmenter:
             for index, found in zip(missing, made, strict=True):
                 known[index] = found
                 if self.cache:
-                    self.cache.save(paths[index], found)
+                    self.cache.save(keys[index], found)
         return torch.stack([found.to(self.device) for found in known])
 
     def _room_for(self, shape: tuple[int, int, int]) -> Tensor:

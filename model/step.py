@@ -28,7 +28,7 @@ def train_step(
 ) -> dict[str, float]:
     """One optimizer step over the forward passes of `batches`. Returns what to log, means over all processes.
 
-    Each is frames (B, T, 3, H, W) uint8, or what the backbone made of them before, (B, T, L, C) float16.
+    Each is frames (B, T, 3, H, W) uint8.
 
     Everything random is drawn from (seed, step, rank), so that a resumed run repeats what a run never stopped does.
     """
@@ -67,8 +67,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """`loss`, what it is made of, and the entropy of the attention: scalars. `frames` as in `train_step`."""
     with autocast(frames.device, args.amp):
-        embedded = network.embed(frames) if frames.ndim == 5 else frames.float()
-        tokens, attn = network.link(embedded, network.blocks)
+        tokens, attn = network(frames)
     tokens, attn = tokens.float(), attn.float()
     semantic = semantic_loss(attn, tokens, sample)
     motion = motion_loss(attn, sample, num_frames=args.num_frames)

@@ -45,12 +45,11 @@ class Parser(OneLineParser):
             out those of the file.
         idle: pairs of options of which the first has no effect beside the second; given on the command line, it is
             an error.
-        needs: pairs of which the first has no effect without the second; likewise.
     """
 
     def __init__(
         self, *, program: str, description: str, alternatives: tuple[tuple[str, ...], ...] = (),
-        idle: tuple[tuple[str, str], ...] = (), needs: tuple[tuple[str, str], ...] = (),
+        idle: tuple[tuple[str, str], ...] = (),
     ):  # fmt: skip
         super().__init__(
             prog=f"{program}.py", description=description, allow_abbrev=False,
@@ -59,7 +58,6 @@ class Parser(OneLineParser):
         self.program = program
         self.alternatives = alternatives
         self.idle = idle
-        self.needs = needs
         self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
@@ -84,9 +82,6 @@ class Parser(OneLineParser):
         for option, other in self.idle:
             if option in given and (value := getattr(args, other)):
                 self.error(f"--{option}: has no effect beside --{other} {value}; give one of the two")
-        for option, other in self.needs:
-            if option in given and not getattr(args, other):
-                self.error(f"--{option}: has no effect without --{other}; give both or neither")
 
     def _recipe_path(self, given: set[str], argv: list[str]) -> str | None:
         if "config" in given:

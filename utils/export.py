@@ -11,7 +11,7 @@ from pathlib import Path
 from utils.checkpoint import BLOCK_KEY, load_tensors, save_tensors
 from utils.errors import UserError, run_main
 
-PLACES = {"config", "basepath", "train_list", "dino_path", "init_path", "feature_cache"}
+PLACES = {"config", "basepath", "train_list", "dino_path", "init_path"}
 DROPPED = {"output_path", "overwrite", "resume_path"}
 
 
