@@ -7,8 +7,9 @@ import torch
 
 from data.registry import load_videos
 from data.videos import frames_at
+from model import plain
 from model.backbone import build_backbone
-from model.clustering import assign, hierarchical_clustering, merge_centres, neighbours, window_centres
+from model.clustering import assign, merge_centres, window_centres
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
 from model.stream import ENGINES, Engine, Stream, diagonals, pool_tokens
@@ -122,7 +123,7 @@ def test_segmenter_is_the_clustering_of_all_rows(tiny_weights, num_frames):
     features = network.encode(torch.stack(frames))
     keys = network.keys(features[key_frame_indices(num_frames, 2)].flatten(0, 1))
     rows = network.attention_rows(network.queries(features.flatten(0, 1)), keys)
-    expected = hierarchical_clustering(rows, window=45, tau=0.05)
+    expected = plain.cluster(rows, window=45, tau=0.05)
     assert found.labels.shape == (num_frames, 3, 5)
     assert found.labels.max() < found.num_clusters
     assert found.num_clusters > 1
@@ -308,7 +309,8 @@ def test_fast_engine_by_its_definition(tiny_weights):
     some = [(t + y + x) % fast.row_stride == 0 for t in range(3) for y in range(3) for x in range(5)]
     windows = [part[some] for part in rows.split(3 * 3 * 5)]
     tau = fast.shrinkage * 0.05
-    centres = [window_centres(part, neighbours(part, tau=tau), tau=tau) for part in windows]
+    near = [(plain.divergence(part, part) <= tau).fill_diagonal_(True) for part in windows]
+    centres = [window_centres(*part, tau=tau) for part in zip(windows, near, strict=True)]
     expected = assign(rows, merge_centres(torch.cat(centres), tau=tau))
     assert keys.shape[1] == 3 * 2
     assert 1 < len(windows[0]) < 45
