@@ -26,7 +26,7 @@ from model.calibration import CLUSTERS
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
-from model.segmenter import MAX_KEY_FRAMES, Segmenter, key_frame_indices
+from model.segmenter import CLUSTERINGS, MAX_KEY_FRAMES, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.upsampling import UPSAMPLING
 from utils import distributed
@@ -90,7 +90,10 @@ def make_parser() -> Parser:
         help="distance threshold of the clustering; auto: the one that training stored in the checkpoint",
     )  # fmt: skip
     method("--max_key_frames", type=positive_int, default=MAX_KEY_FRAMES, help="at most so many, spread evenly")
-    method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
+    method(
+        "--clustering", choices=CLUSTERINGS, default="exact",
+        help="fast: other masks, much sooner; plain: the formulas of the paper as they stand, slowly",
+    )  # fmt: skip
     method(
         "--memory_gb", type=positive_float, default=8.0, help="for features, attention, clustering and objects together"
     )

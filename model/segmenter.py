@@ -19,6 +19,7 @@ import timm
 import torch
 from torch import Tensor
 
+from model import plain
 from model.calibration import tau_for
 from model.network import SpatioTemporalNetwork
 from model.objects import find_objects
@@ -32,6 +33,8 @@ from utils.feature_cache import FeatureCache
 from utils.prefetch import prefetch
 
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
+PLAIN = "plain"
+CLUSTERINGS = (*ENGINES, PLAIN)
 MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
 LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove too little, more take too much memory
@@ -75,9 +78,10 @@ class Segmenter:
         key_stride: every how many frames a frame gives attention keys (R, `--ratio`).
         max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
-        clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
+        clustering: one of `CLUSTERINGS`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
             half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
-            means of 3x3 tokens, and centres are found from a third of the tokens.
+            means of 3x3 tokens, and centres are found from a third of the tokens. `plain`: the formulas as they stand
+            (`model.plain`), with every row of attention in memory.
         memory_gb: what features, attention, clustering and objects may take together, in 1e9 bytes; the network itself
             and its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
@@ -103,7 +107,8 @@ class Segmenter:
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
         self.tau = tau
-        self.engine = ENGINES[clustering]
+        self.plain = clustering == PLAIN
+        self.engine = ENGINES["exact" if self.plain else clustering]
         self.memory = memory_gb * 1e9
         self.frame_batch = frame_batch
         self.amp = amp
@@ -176,6 +181,8 @@ class Segmenter:
         clock = clock or Clock(self.device)
         num_frames, tokens = features.shape[:2]
         key_frames = key_frame_indices(num_frames, self.key_stride, self.max_key_frames)
+        if self.plain:
+            return self._cluster_plainly(features, grid, key_frames, clock=clock)
         spare = self._spare_bytes(features.shape, grid, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
@@ -214,11 +221,56 @@ class Segmenter:
         tau = tau_for(count, start=self.tau, least=least, most=most)
         if latest[0] != tau:
             count(tau)
-        number = stream.num_centres
+        self._say_if_not_wanted(stream.num_centres, tau)
+        return latest
+
+    def _say_if_not_wanted(self, number: int, tau: float) -> None:
+        least, most = self.clusters
         if not least <= number <= most:
             found = f"no threshold found, {number} at --tau {tau:g}"
             print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
-        return latest
+
+    def _cluster_plainly(
+        self, features: Tensor, grid: tuple[int, int], key_frames: list[int], *, clock: Clock
+    ) -> Segmentation:
+        """As `cluster`, by the formulas of `model.plain`.
+
+        Raises:
+            UserError: the rows of attention of all frames, twice, do not fit the memory budget.
+        """
+        num_frames, tokens, _ = features.shape
+        needed = 2 * features.element_size() * num_frames * tokens * len(key_frames) * tokens
+        if needed > self.memory:
+            raise UserError(
+                f"--memory_gb {self.memory / 1e9:g}: --clustering plain keeps all attention of {num_frames} frames of "
+                f"{tokens} tokens, which needs {1.05 * needed / 1e9:.2g}; raise it, or give --clustering exact"
+            )
+        with clock("attention"):
+            features = self.network.refine(features, key_frames)
+            context = features[key_frames].to(self.device)
+            windows = [plain.attention(self.network, part.to(self.device), context) for part in features.split(WINDOW)]
+        latest = None
+
+        def count(tau: float) -> int:
+            nonlocal latest
+            with clock("stage 1"):
+                found = torch.cat([plain.leaders(plain.smooth(rows, tau), tau) for rows in windows])
+            with clock("stage 2"):
+                latest = tau, plain.merge(found, tau)
+            return len(latest[1])
+
+        tau = self.tau
+        if self.clusters:
+            tau = tau_for(count, start=self.tau, least=self.clusters[0], most=self.clusters[1])
+        if latest is None or latest[0] != tau:
+            count(tau)
+        tau, centres = latest
+        if self.clusters:
+            self._say_if_not_wanted(len(centres), tau)
+        with clock("assign"):
+            labels = torch.cat([plain.divergence(rows, centres).argmin(-1) for rows in windows])
+        labels = labels.view(num_frames, *grid).to("cpu", torch.int32).numpy()
+        return Segmentation(labels, len(centres), tau, dict(clock.seconds))
 
     def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float) -> bool:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""
@@ -325,6 +377,8 @@ class FrameStream:
     """
 
     def __init__(self, segmenter: Segmenter, key_frames: Tensor):
+        if segmenter.plain:
+            raise UserError("--clustering plain: needs the whole video, not frames as they come")
         if len(segmenter.network.blocks) > 1:
             raise UserError(f"--num_t {len(segmenter.network.blocks)}: frames as they come need a network of one block")
         self.segmenter = segmenter

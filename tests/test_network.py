@@ -14,8 +14,7 @@ from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
 from model.stream import ENGINES, Engine, Stream, diagonals, pool_tokens
 from tests.conftest import TINY_BACKBONE, moving_disk
-from utils.benchmark import agreement, cluster_plainly
-from utils.clock import Clock
+from utils.benchmark import agreement
 from utils.errors import UserError
 from utils.prefetch import prefetch
 
@@ -318,6 +317,24 @@ def test_fast_engine_by_its_definition(tiny_weights):
     assert found.labels.ravel().tolist() == expected.tolist()
 
 
+def test_plain_is_the_formulas_and_chooses_another_tau_as_the_engines_do(tiny_weights, capsys):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    frames = [torch.from_numpy(moving_disk(index, size=(64, 96), seed=0)[0]).permute(2, 0, 1) for index in range(9)]
+
+    def segment(clustering, **options):
+        found = Segmenter(network, key_stride=4, clustering=clustering, **options).segment(frames, num_frames=9)
+        return found.labels.tolist(), found.num_clusters, found.tau
+
+    for options in ({"tau": 0.3}, {"tau": 50.0, "clusters": (3, 30)}, {"clusters": (10**5, 10**5 + 1)}):
+        assert segment("plain", **options) == segment("exact", **options)
+    assert capsys.readouterr().err.count("no threshold found") == 2
+    with pytest.raises(UserError, match="--memory_gb 0.0001: --clustering plain .*give --clustering exact"):
+        segment("plain", memory_gb=1e-4)
+    with pytest.raises(UserError, match="--clustering plain: needs the whole video"):
+        Segmenter(network, clustering="plain").open(torch.stack(frames[:1]))
+
+
 def test_what_fast_is():
     """As the page of results has it."""
     assert ENGINES["fast"] == Engine(ranks=(128, 128), key_pool=3, shrinkage=0.77, row_stride=3)
@@ -356,7 +373,8 @@ def test_exact_engine_on_real_video(shared, tau):
     frames = [frame for _, frame in zip(range(12), frames_at(video, (80, 144)), strict=False)]
     features, grid = segmenter.encode(frames, num_frames=12)
     found = segmenter.cluster(features, grid)
-    expected = cluster_plainly(features.double(), grid, clock=Clock(features.device), segmenter=segmenter)
+    plainly = Segmenter(network.double(), key_stride=4, tau=tau, clustering="plain")
+    expected = plainly.cluster(features.double(), grid)
     assert found.num_clusters == expected.num_clusters >= 2
     assert agreement(found.labels, expected.labels) >= 0.999
 

@@ -8,13 +8,12 @@
 Each measurement has a process of its own, so that peak memory is its own; it warms up on six frames and reports
 medians. Frames are decoded on the same cores while the backbone works, as in use; `decode` is what it waits for them.
 A video shorter than --num_frames is played forth and back. `plain` is `model.plain`: METHOD.md 4 and 5 word
-by word, `plain64` the same in float64.
+by word.
 
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
 """
 
 import argparse
-import copy
 import csv
 import itertools
 import platform
@@ -35,12 +34,11 @@ from torch import Tensor
 from data.frames import resize
 from data.registry import OWN_VIDEO, load_videos
 from data.sprites import FRAMES, write_sprites
-from model import plain
 from model.embedded import EMBEDDED
 from model.network import build_network
 from model.objects import find_objects
 from model.proposals import by_objectness, rank
-from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
+from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.units import CentredUnits
 from model.upsampling import guided
@@ -62,7 +60,6 @@ from utils.report import STAGES
 
 WARM_UP = 6  # frames
 HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
-PLAIN = {"plain": torch.float32, "plain64": torch.float64}
 OURS = ("attention", "stage 1", "stage 2", "assign")
 SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key_frames": (0.25, 0.5, 1.0, 2.0)}
 
@@ -105,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_key_frames", type=positive_int)
     add("--tau", type=positive_float, default=1.0)
     add("--memory_gb", type=positive_float, default=8.0)
-    add("--engines", nargs="+", choices=(*PLAIN, *ENGINES), default=["plain", *ENGINES])
+    add("--engines", nargs="+", choices=CLUSTERINGS, default=[PLAIN, *ENGINES])
     add("--repeats", type=positive_int, default=3, help="runs of which the median counts; plain has one")
     add("--sweep", nargs="+", choices=tuple(SWEEPS), default=[], help="growth with these, the others fixed")
     add("--picture", type=Path, help="for --sweep: a log-log plot")
@@ -159,11 +156,10 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[dict[str, Any], np.n
     check_resolution(args.resolution, network.backbone.patch_size)
     segmenter = Segmenter(
         network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
-        max_key_frames=args.max_key_frames,
-        clustering="exact" if engine in PLAIN else engine,
+        max_key_frames=args.max_key_frames, clustering=engine,
     )  # fmt: skip
-    run(args, segmenter, engine, WARM_UP)
-    runs = [run(args, segmenter, engine, args.num_frames) for _ in range(1 if engine in PLAIN else args.repeats)]
+    run(args, segmenter, WARM_UP)
+    runs = [run(args, segmenter, args.num_frames) for _ in range(1 if engine == PLAIN else args.repeats)]
     found = runs[-1]
     seconds = {stage: statistics.median(its.seconds.get(stage, 0.0) for its in runs) for stage in STAGES}
     num_frames, height, width = found.labels.shape
@@ -187,15 +183,12 @@ def usual_temperature(backbone: str) -> float:
     return DEFAULT_TEMPERATURE
 
 
-def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames: int) -> Segmentation:
+def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segmentation:
     """The whole way from files to label PNGs."""
     clock = Clock(segmenter.device)
     frames = (resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
-    if engine in PLAIN:
-        found = cluster_plainly(features.to(PLAIN[engine]), grid, clock=clock, segmenter=segmenter)
-    else:
-        found = segmenter.cluster(features, grid, clock=clock)
+    found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"):
         objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
@@ -220,26 +213,6 @@ def read_frames(args: argparse.Namespace, num_frames: int) -> Iterator[Tensor]:
         return
     there = list(itertools.islice(video.read(), num_frames))
     yield from itertools.islice(itertools.cycle(there + there[-2:0:-1]), num_frames)
-
-
-@torch.no_grad()
-def cluster_plainly(features: Tensor, grid: tuple[int, int], *, clock: Clock, segmenter: Segmenter) -> Segmentation:
-    """As `Segmenter.cluster`, by `model.plain`."""
-    network, tau = copy.deepcopy(segmenter.network).to(features.dtype), segmenter.tau
-    features = features.to(segmenter.device)
-    key_frames = key_frame_indices(len(features), segmenter.key_stride, segmenter.max_key_frames)
-    rows, centres = [], []
-    for window in features.split(WINDOW):
-        with clock("attention"):
-            rows.append(plain.attention(network, window, features[key_frames]))
-        with clock("stage 1"):
-            centres.append(plain.leaders(plain.smooth(rows[-1], tau), tau))
-    with clock("stage 2"):
-        merged = plain.merge(torch.cat(centres), tau)
-    with clock("assign"):
-        labels = torch.cat([plain.divergence(part, merged).argmin(-1) for part in rows])
-    labels = labels.view(len(features), *grid).to("cpu", torch.int32).numpy()
-    return Segmentation(labels, len(merged), tau, dict(clock.seconds))
 
 
 def agreement(labels: np.ndarray, others: np.ndarray) -> float:
