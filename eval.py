@@ -109,7 +109,7 @@ def make_parser() -> Parser:
         help="the least and the most of a video: where there are not so many at --tau, another tau is chosen for it; "
         f"any: --tau is kept. If not given, {' '.join(map(str, CLUSTERS))}, or any for --proposals clusters",
     )  # fmt: skip
-    method("--max_objects", type=positive_int, help="that --proposals objects may give; more are merged, then left out")
+    method("--max_objects", type=positive_int, metavar="N", help="keep the N best proposals of each video")
     method(
         "--upsampling", choices=tuple(UPSAMPLING), default="guided",
         help="tokens to pixels: guided by the frame's colours, or nearest, in blocks, as the reference",
@@ -137,7 +137,6 @@ def main() -> None:
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = one_word(args.proposals)
     args.clusters = cluster_range(args)
-    check_max_objects(args)
     protocols = choose_protocols(args)
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_place(args.dataset, root, split=args.split, flag=flag)
@@ -201,12 +200,6 @@ def cluster_range(args: argparse.Namespace) -> tuple[int, int] | None:
     return tuple(args.clusters)
 
 
-def check_max_objects(args: argparse.Namespace) -> None:
-    """Refuse it where nothing is merged."""
-    if args.max_objects and not (object_options(args) or {}).get("merge"):
-        raise UserError(f"--max_objects: --proposals {args.proposals} merges nothing; leave one of them out")
-
-
 def one_word(proposals: list[str]) -> str:
     """What --proposals asks for in one way alone, so that the same masks have the same settings.
 
@@ -224,7 +217,7 @@ def object_options(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.proposals == "clusters":
         return None
     chosen = PIECES if args.proposals == "objects" else args.proposals.split()
-    return {option: word in chosen for word, option in PIECES.items()} | {"max_objects": args.max_objects}
+    return {option: word in chosen for word, option in PIECES.items()}
 
 
 def say_limited(args: argparse.Namespace, videos: list[Video]) -> None:
@@ -447,8 +440,7 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
-    keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
-    keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
+    keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects")
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {
