@@ -146,7 +146,7 @@ def build_backbone(
     """A frozen backbone with every parameter filled.
 
     Args:
-        name: any timm ViT, or `embedded`: a student of `utils.distill`, by default the one in `assets/`.
+        name: any timm ViT, or `embedded`: the small one in `assets/`, or another file of its kind as `weights`.
         weights: a checkpoint file (see `load_vit_weights`) or its content; None lets timm download the weights.
         checkpoint_key: which model of a training checkpoint, such as `teacher` or `student`.
         image_stats: a key of `IMAGE_STATS`.
@@ -211,7 +211,7 @@ def load_vit_weights(
 
 
 def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:
-    """A ViT written by `utils.distill`, whose file says how it is built; or one of the embedded shape from a
+    """A ViT whose file says in its header how it is built, as the embedded one; or one of the embedded shape from a
     checkpoint that holds a backbone."""
     path = BACKBONE_FILE if isinstance(weights, dict) else weights
     try:

@@ -17,6 +17,11 @@ OTHERS = {"--help", "--requeue", "--signal", "--nnodes", "--nproc_per_node", "--
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
+def text_of(page: Path) -> str:
+    """A page without the commands that begin by going to another commit: that one has their programs and flags."""
+    return re.sub(r"^```bash\ngit worktree add .*?^```", "", page.read_text(), flags=re.M | re.S)
+
+
 def anchors(page: Path) -> set[str]:
     """Of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), flags=re.M)
@@ -40,13 +45,13 @@ def test_flags_are_known(page: Path):
     added = re.compile(r'\w\(\s*"(--\w+)"')
     known = OTHERS.union(*(added.findall(source.read_text()) for source in SOURCES))
     known |= {f"--no-{flag[2:]}" for flag in known}
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text()))
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text_of(page)))
     assert named <= known, f"{page.name}: {sorted(named - known)}"
 
 
 @each_page
 def test_launchers_take_the_flags_they_are_given(page: Path):
-    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    text = re.sub(r"\\\n\s*", " ", text_of(page))
     for name, rest in re.findall(r"(start_rgb|start_eval|train|eval)\.(?:sh|py) ([^`\n#]*)", text):
         parser = (train if name in ("start_rgb", "train") else eval_program).make_parser()
         named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", rest))
@@ -56,7 +61,7 @@ def test_launchers_take_the_flags_they_are_given(page: Path):
 @each_page
 def test_files_and_programs_exist(page: Path):
     """`model/attention.py` and the like, recipes, and the programs that commands start."""
-    text = page.read_text()
+    text = text_of(page)
     files = re.findall(r"(?<![\w./])(?:model|data|utils|configs|tests)/[\w/]+\.(?:py|yaml|sh)", text)
     files += re.findall(r"(?:bash|python|srun bash) (\w+\.(?:py|sh))", text)
     files += [f"{module.replace('.', '/')}.py" for module in re.findall(r"python -m (\w+\.\w+)", text)]

@@ -162,7 +162,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--backbone",
         default="vit_small_patch8_224.dino",
-        help="any timm ViT, or embedded: the small one in assets/, or a student of utils.distill as --dino_path",
+        help="any timm ViT, or embedded: the small one in assets/",
     )
     add("--dino_path", help="weights of the backbone (.pth or .safetensors); without it timm downloads them")
     add("--checkpoint_key", help="which model of a training checkpoint given as --dino_path: teacher, student, ...")
