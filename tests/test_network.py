@@ -329,8 +329,8 @@ def test_plain_is_the_formulas_and_chooses_another_tau_as_the_engines_do(tiny_we
     for options in ({"tau": 0.3}, {"tau": 50.0, "clusters": (3, 30)}, {"clusters": (10**5, 10**5 + 1)}):
         assert segment("plain", **options) == segment("exact", **options)
     assert capsys.readouterr().err.count("no threshold found") == 2
-    with pytest.raises(UserError, match="--memory_gb 0.0001: --clustering plain .*give --clustering exact"):
-        segment("plain", memory_gb=1e-4)
+    with pytest.raises(UserError, match="--memory_gb 1e-05: --clustering plain .*give --clustering exact"):
+        segment("plain", memory_gb=1e-5)
     with pytest.raises(UserError, match="--clustering plain: needs the whole video"):
         Segmenter(network, clustering="plain").open(torch.stack(frames[:1]))
 

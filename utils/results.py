@@ -136,7 +136,7 @@ class ResultsFolder:
 
     def _remove(self, held: dict[str, Any]) -> None:
         """Remove what eval.py wrote here before: the videos with statistics, their scores and overlays."""
-        kinds = held.get("predictions", held.get("protocols", []))  # their name until 2026-11
+        kinds = held.get("predictions", [])
         roots = [self.path] if len(kinds) == 1 else [self.path / kind for kind in kinds]
         for stats in (self.path / "stats").glob("*.json"):
             for root in roots:
