@@ -344,8 +344,8 @@ class Segmenter:
         some_rows = math.ceil(window_rows / self.engine.row_stride)  # that stage 1 looks at
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms, later smoothed rows; copies of some; neighbourhoods as bits and as floats;
-        # the view, in part several times; what each thread works
-        # on; what the sketch is fitted to, attention in the making; keys.
+        # the view, in part several times; what each thread works on; what the sketch is fitted to, attention in the
+        # making; keys.
         needed = (
             held
             + 2.1 * FLOAT_BYTES * window_rows * columns
