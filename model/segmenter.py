@@ -221,10 +221,11 @@ class Segmenter:
         tau = tau_for(count, start=self.tau, least=least, most=most)
         if latest[0] != tau:
             count(tau)
-        self._say_if_not_wanted(stream.num_centres, tau)
+        self._warn_if_no_threshold_fits(stream.num_centres, tau)
         return latest
 
-    def _say_if_not_wanted(self, number: int, tau: float) -> None:
+    def _warn_if_no_threshold_fits(self, number: int, tau: float) -> None:
+        """Say where tau, the best that was found, gives a number of clusters beyond the limits wanted."""
         least, most = self.clusters
         if not least <= number <= most:
             found = f"no threshold found, {number} at --tau {tau:g}"
@@ -266,7 +267,7 @@ class Segmenter:
             count(tau)
         tau, centres = latest
         if self.clusters:
-            self._say_if_not_wanted(len(centres), tau)
+            self._warn_if_no_threshold_fits(len(centres), tau)
         with clock("assign"):
             labels = torch.cat([plain.divergence(rows, centres).argmin(-1) for rows in windows])
         labels = labels.view(num_frames, *grid).to("cpu", torch.int32).numpy()
