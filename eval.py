@@ -41,13 +41,10 @@ from data.registry import (
 )
 from data.videos import Video, frames_at, shown_shape
 from model.calibration import CLUSTERS
-from model.centring import CENTRINGS
 from model.embedded import checkpoint_path
-from model.grids import GRIDS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.proposals import by_objectness, by_size, choose, describe
-from model.segmenter import MAX_KEY_FRAMES, Progress, Segmenter, key_frame_indices
-from model.stability import OCTAVES, WHOLE
+from model.segmenter import CLUSTERINGS, MAX_KEY_FRAMES, Progress, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.upsampling import UPSAMPLING, at_pixels
 from utils import distributed
@@ -58,7 +55,6 @@ from utils.config import (
     Parser,
     add_network_arguments,
     check_resolution,
-    odd_int,
     offer_embedded,
     positive_float,
     positive_int,
@@ -124,23 +120,16 @@ def make_parser() -> Parser:
         default=False,
         help="no trained block: q = k = s LayerNorm(features), s = --temperature",
     )
-    method(
-        "--centring", choices=CENTRINGS, default="none",
-        help="of a video's features before anything looks at them, without a trained block: their mean is taken away "
-        "(mean), and they are made to vary alike in all directions (whitened)",
-    )  # fmt: skip
-    method(
-        "--grids", type=int, choices=GRIDS, default=1,
-        help="of tokens that each frame is looked at on; 4: half a token apart, so that tokens are twice as fine, and "
-        "the backbone takes four times as long",
-    )  # fmt: skip
     method("--ratio", type=positive_int, default=10, help="every how many frames one gives attention keys (R)")
     method(
         "--tau", type=threshold, default=1.0,
         help="distance threshold of the clustering; auto: the one that training stored in the checkpoint",
     )  # fmt: skip
     method("--max_key_frames", type=positive_int, default=MAX_KEY_FRAMES, help="at most so many, spread evenly")
-    method("--clustering", choices=tuple(ENGINES), default="exact", help="fast: other masks, much sooner")
+    method(
+        "--clustering", choices=CLUSTERINGS, default="exact",
+        help="fast: other masks, much sooner; plain: the formulas of the paper as they stand, slowly",
+    )  # fmt: skip
     method(
         "--memory_gb", type=positive_float, default=8.0, help="for features, attention, clustering and objects together"
     )
@@ -156,12 +145,7 @@ def make_parser() -> Parser:
         help="the least and the most of a video: where there are not so many at --tau, another tau is chosen for it; "
         f"any: --tau is kept. If not given, {' '.join(map(str, CLUSTERS))}, or any for --proposals clusters",
     )  # fmt: skip
-    method(
-        "--thresholds", type=odd_int, default=1,
-        help="at how many, an odd number, around --tau clusters and objects are made; what is most stable over them is "
-        "kept, so that little hangs on --tau",
-    )  # fmt: skip
-    method("--max_objects", type=positive_int, help="that --proposals objects may give; more are merged, then left out")
+    method("--max_objects", type=positive_int, metavar="N", help="keep the N best proposals of each video")
     method(
         "--upsampling", choices=tuple(UPSAMPLING), default="guided",
         help="tokens to pixels: guided by the frame's colours, or nearest, in blocks, as the reference",
@@ -194,7 +178,6 @@ def main() -> None:
     args.proposals = one_word(args.proposals)
     args.temperature = args.temperature or usual_temperature(args.backbone, args.dataset)
     args.clusters = cluster_range(args)
-    check_max_objects(args)
     protocols = args.protocol = choose_protocols(args)
     root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_place(args.dataset, root, split=args.split, flag=flag)
@@ -269,12 +252,6 @@ def cluster_range(args: argparse.Namespace) -> tuple[int, int] | None:
     return tuple(args.clusters)
 
 
-def check_max_objects(args: argparse.Namespace) -> None:
-    """Refuse it where nothing is merged."""
-    if args.max_objects and not (object_options(args) or {}).get("merge"):
-        raise UserError(f"--max_objects: --proposals {args.proposals} merges nothing; leave one of them out")
-
-
 def one_word(proposals: list[str]) -> str:
     """What --proposals asks for in one way alone, so that the same masks have the same settings.
 
@@ -292,7 +269,7 @@ def object_options(args: argparse.Namespace) -> dict[str, Any] | None:
     if args.proposals == "clusters":
         return None
     chosen = PIECES if args.proposals == "objects" else args.proposals.split()
-    return {option: word in chosen for word, option in PIECES.items()} | {"max_objects": args.max_objects}
+    return {option: word in chosen for word, option in PIECES.items()}
 
 
 def say_limited(args: argparse.Namespace, videos: list[Video]) -> None:
@@ -326,9 +303,6 @@ def predict(
         feature_cache=args.feature_cache,
         objects=object_options(args),
         clusters=args.clusters,
-        centring=args.centring,
-        thresholds=args.thresholds,
-        grids=args.grids,
     )
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: v.fingerprint)]
     distributed.barrier()  # all share out the same, before any of it is done
@@ -508,13 +482,11 @@ def make_network(args: argparse.Namespace) -> SpatioTemporalNetwork:
     """The network with a trained block, or at the training-free point."""
     if bool(args.resume_path) == args.training_free:
         raise UserError("give either --resume_path CHECKPOINT (a trained block) or --training_free")
-    if args.resume_path and args.centring != "none":
-        raise UserError(f"--centring {args.centring}: a trained block knows features as they are; leave it out")
     torch.manual_seed(args.seed)
     checkpoint = load_checkpoint(args.resume_path) if args.resume_path else None
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
-        image_stats=args.image_stats, facets=args.facets, checkpoint=checkpoint, source=str(args.resume_path),
+        image_stats=args.image_stats, checkpoint=checkpoint, source=str(args.resume_path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
     )  # fmt: skip
     if args.tau == AUTO:
@@ -545,19 +517,13 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
 def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
     """Everything that the predictions depend on."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau")
-    keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling")
-    keys += tuple(key for key in ("clusters", "max_objects") if getattr(args, key))  # as before there were these
-    keys += ("fit_resolution",) if args.fit_resolution else ()  # stats/ has each video's
-    keys += ("centring",) if args.centring != "none" else ()
-    keys += tuple(key for key in ("thresholds", "grids") if getattr(args, key) > 1)
-    stable = {"stability": {"octaves": OCTAVES, "whole": WHOLE}} if args.thresholds > 1 else {}
+    keys += ("clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects")
+    keys += ("fit_resolution",)  # stats/ has each video's
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     fast = {"fast": fast} if args.clustering == "fast" else {}
     return {
         "predictions": kinds,
         **fast,
-        **stable,
-        **network.backbone.facet_settings(),
         "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},

@@ -23,7 +23,6 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 
 # isort: split
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from data.clips import (
@@ -39,20 +38,18 @@ from data.clips import (
 from data.frames import UnreadableImage
 from data.headers import image_size
 from data.registry import DATASET_NAMES, OWN_VIDEO, check_place, dataset_name, root_of, training_videos
-from data.views import CachedClips, FrameViews, fill
 from model import watch
 from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.step import clips_per_step, make_optimizer, set_learning_rate, starting_blocks, train_step
+from model.step import clips_per_step, make_optimizer, set_learning_rate, train_step
 from utils import config, distributed, runs
 from utils.checkpoint import load_checkpoint
 from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
-from utils.device import autocast, choose_device
+from utils.device import choose_device
 from utils.errors import UserError, run_main
-from utils.feature_store import FeatureStore
 from utils.folders import held
 from utils.logs import check_profile
-from utils.origin import fingerprint, versions
+from utils.origin import fingerprint
 from utils.records import Records
 from utils.resolution import MOST_CHANGE, shape_change
 from utils.runs import say
@@ -64,7 +61,7 @@ MOST_SIZES = 500  # videos whose shape is looked at, since that opens a file of 
 def make_parser() -> config.Parser:
     parser = config.Parser(
         program="train", description="Train the spatio-temporal block on video without labels.",
-        idle=(("temperature", "init_path"), ("init", "init_path")), needs=(("cache_views", "feature_cache"),),
+        idle=(("temperature", "init_path"), ("init", "init_path")),
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
@@ -73,12 +70,9 @@ def make_parser() -> config.Parser:
     )  # fmt: skip
     data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
     data("--train_list", help="file, relative to --basepath, that names the videos to use")
-    data("--index_cache", type=Path, help="file that keeps the list of frames below --basepath: for millions of them")
     data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
     data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
     data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
-    data("--feature_cache", type=Path, help="folder where the frozen backbone's features are kept instead of made anew")
-    data("--cache_views", type=positive_int, default=4, help="augmented views of each frame in --feature_cache")
     data("--num_workers", type=not_negative_int, default=2, help="processes that read frames")
     config.add_network_arguments(parser)
     parser.add_argument(
@@ -98,10 +92,6 @@ def make_parser() -> config.Parser:
     train("--accumulate", type=positive_int, default=1, help="forward passes per step")
     train("--num_train_steps", type=positive_int, default=5000)
     train("--lr", type=positive_float, default=1e-5, help="peak learning rate, cosine down to --min_lr")
-    train(
-        "--lr_clips", type=positive_int, metavar="N",
-        help="--lr is for N clips a step and scaled linearly to those there are; if not given, --lr as it stands",
-    )  # fmt: skip
     train("--min_lr", type=not_negative_float, default=1e-6)
     train("--warmup_steps", type=not_negative_int, default=0)
     train("--weight_decay", type=not_negative_float, default=0.1, help="on matrices; none on biases and norms")
@@ -110,17 +100,12 @@ def make_parser() -> config.Parser:
     train("--attn_drop", type=config.share, default=0.4, help="dropout on the block's attention")
     train("--semantic_weight", type=not_negative_float, default=1.0, help="of the semantic loss")
     train("--motion_weight", type=not_negative_float, default=1.0, help="of the motion loss")
-    train(
-        "--anchor_weight", type=not_negative_float, default=0.0,
-        help="of the divergence of the attention from that of the start; 0 as in the paper",
-    )  # fmt: skip
     train("--num_queries", type=positive_int, default=8, help="token positions per step that both losses look at")
     train("--log_freq", type=positive_int, default=10)
     train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
     train("--last_freq", type=positive_int, default=100, help="steps between checkpoints that replace last.pt")
     train("--eval_freq", type=positive_int, default=500, help="steps between looks at fixed clips, see model/watch.py")
     train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
-    train("--patience", type=positive_int, metavar="N", help="end after N looks without a better mirror_agreement_auto")
     train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
     search = parser.add_argument_group("finding faults").add_argument
     search("--overfit", type=positive_int, metavar="N", help="train on the first N clips again and again")
@@ -165,13 +150,9 @@ def main() -> None:
             say_squashed(args.resolution, videos)
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
-        start = starting_blocks(args, network, resumed)
         stop = stack.enter_context(stop_requests())
-        clips = make_clips(args, network, videos, stop)
-        batches = stack.enter_context(read_batches(args, clips, step, stop))
-        code = run(
-            args, network, optimizer, scaler, videos, batches, resumed=resumed, first_step=step, start=start, stop=stop
-        )
+        batches = stack.enter_context(read_batches(args, make_clips(args, videos), step, stop))
+        code = run(args, network, optimizer, scaler, videos, batches, resumed=resumed, first_step=step, stop=stop)
     if code:
         sys.exit(code)
 
@@ -179,7 +160,7 @@ def main() -> None:
 def run(
     args: argparse.Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler, videos: dict[str, list[Path]], batches: Iterator[Clip], *, resumed: dict | None,
-    first_step: int, start: torch.nn.ModuleList | None, stop: StopRequest,
+    first_step: int, stop: StopRequest,
 ) -> int:  # fmt: skip
     """The training loop; once it is asked to `stop` it ends after the step it is at, with a checkpoint.
 
@@ -195,11 +176,11 @@ def run(
         args, network, step=first_step, resumed=resumed,
         watch=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
         origin=origin | {"bad_frames": bad_frames.files},  # as they are when a checkpoint is written
-        save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler, start=start),
+        save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler),
     )  # fmt: skip
     bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
     done, asked = first_step, 0
-    while done < args.num_train_steps and not (asked or records.over):
+    while done < args.num_train_steps and not asked:
         rate = set_learning_rate(optimizer, done, args)
         with records.meter:
             taken = list(itertools.islice(batches, args.accumulate))
@@ -212,7 +193,7 @@ def run(
             bad_frames.add(batch)
         with torch.autograd.set_detect_anomaly(args.detect_anomaly):
             frames = [batch.frames for batch in taken]
-            losses = train_step(args, network, optimizer, scaler, frames, step=done, start=start)
+            losses = train_step(args, network, optimizer, scaler, frames, step=done)
         records.means.add(losses)
         records.meter.add(sum(map(len, frames)))
         done += 1
@@ -240,7 +221,7 @@ def find_root(args: argparse.Namespace) -> Path:
 
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Frames of every training video."""
-    return training_videos(args.dataset, find_root(args), train_list=args.train_list, index_cache=args.index_cache)
+    return training_videos(args.dataset, find_root(args), train_list=args.train_list)
 
 
 def say_squashed(resolution: tuple[int, int], videos: dict[str, list[Path]]) -> None:
@@ -272,7 +253,7 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     content = resumed or (load_checkpoint(path) if path else None)
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
-        image_stats=args.image_stats, facets=args.facets, checkpoint=content, source=str(path),
+        image_stats=args.image_stats, checkpoint=content, source=str(path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=args.with_cls, drop=args.drop,
         attn_drop=args.attn_drop,
     )  # fmt: skip
@@ -283,15 +264,10 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     return network
 
 
-def make_clips(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], stop: StopRequest
-) -> ClipDataset:
-    """Training clips: frames, or with --feature_cache their features."""
-    options = {"resolution": tuple(args.resolution), "num_frames": args.num_frames, "gap": args.gap, "seed": args.seed}
-    if args.feature_cache is None:
-        return ClipDataset(videos, **options)
-    store = make_store(args, network, videos, stop)
-    return CachedClips(videos, store=store, num_views=args.cache_views, **options)
+def make_clips(args: argparse.Namespace, videos: dict[str, list[Path]]) -> ClipDataset:
+    return ClipDataset(
+        videos, resolution=tuple(args.resolution), num_frames=args.num_frames, gap=args.gap, seed=args.seed
+    )
 
 
 def read_batches(
@@ -306,31 +282,6 @@ def read_batches(
         clips, num_workers=args.num_workers, stop=stop, batch_size=args.batch_size, sampler=sampler,
         collate_fn=collate_clips,
     )  # fmt: skip
-
-
-def make_store(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], stop: StopRequest
-) -> FeatureStore:
-    """Features of all frames under --cache_views augmentations, in --feature_cache; the program ends if asked to."""
-    views = FrameViews(videos, resolution=tuple(args.resolution), num_views=args.cache_views, seed=args.seed)
-    backbone, device = network.backbone, next(network.parameters()).device
-    height, width = backbone.grid_size(*args.resolution)
-    settings = {"views": views.settings(), "backbone": backbone.settings(), "with_cls": args.with_cls}
-    settings |= {"amp": args.amp, "device": device.type, "versions": versions()}
-    shape = (height * width + int(args.with_cls), backbone.dim)
-    store = FeatureStore(args.feature_cache, settings=settings, entries=len(views), shape=shape)
-
-    def embed(frames: Tensor) -> Tensor:
-        with autocast(device, args.amp):
-            return network.embed(frames[None].to(device))[0].float()
-
-    fill(store, views, embed=embed, num_workers=args.num_workers, stop=stop)
-    if asked := int(distributed.largest(stop.exit_code, device)):
-        say(f"asked to stop while filling {store.folder}; go on with --resume_path auto")
-        sys.exit(asked)
-    distributed.barrier()
-    store.check_filled()
-    return store
 
 
 def make_watch(

@@ -1,11 +1,9 @@
 """Training clips: every folder of frames below a root is a video; clips are drawn from them (METHOD.md 3)."""
 
-import json
 import os
 import pickle
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,60 +20,42 @@ from tqdm import tqdm
 from data.decoding import VIDEO_SUFFIXES
 from data.frames import FrameReader, UnreadableImage, is_readable, resize
 from data.transforms import ClipAugmentation
-from utils import distributed
-from utils.checkpoint import write_whole
 from utils.errors import UserError
-from utils.names import listed_names, may_hold_frames, plain_name
+from utils.names import listed_names, may_hold_frames
 from utils.own_output import RESULTS, RUN, find_frames, note_left_out, refuse_own_output
 from utils.runs import say
 from utils.stopping import StopRequest, child_processes, kill, leave_to_parent
 
 CLIPS_PER_EPOCH = 10_000
-INDEX_FORMAT = 1
-CLOCK_TICK = 2  # seconds, the coarsest of the file systems' times
 MAX_BAD_SHARE = 0.01  # of the image files
 OVERDUE = 20  # seconds after which a batch that has not come lets a run that is asked to stop end
 MAX_ATTEMPTS = 20  # clips tried in place of one with an unreadable frame
 
 
-def index_videos(
-    root: Path, *, train_list: str | None = None, flag: str = "--basepath", cache: Path | None = None
-) -> dict[str, list[Path]]:
+def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--basepath") -> dict[str, list[Path]]:
     """Folders of frames in any depth below `root`: name relative to it -> frames in order.
 
     Hidden folders and folders of annotations are passed over.
 
     Args:
         train_list: a text file, absolute or relative to `root`, naming the folders to keep, one a line.
-        cache: a file where what was found is kept. It is taken again as long as no folder has changed, which asks for
-            a look at each folder instead of at each file.
 
     Raises:
-        UserError: no such folder, no frames below it, a video of the list is missing, or the cache lies below `root`,
-            where writing it would change a folder.
+        UserError: no such folder, no frames below it, or a video of the list is missing.
     """
     if not root.is_dir():
         raise UserError(f"{flag} {root}: no such folder")
-    if cache is not None and cache.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"--index_cache {cache}: lies below {flag} {root}, where it would change what it tells of; "
-                        "name a file elsewhere")  # fmt: skip
-    folders = cache and _unchanged(cache, root)
-    if not folders:
-        folders, left_out = {}, []
-        refuse_own_output(root, flag=flag)
-        for folder, children, _ in os.walk(root, followlinks=True):
-            changed = _time_of_change(folder)  # before it is listed
-            frames, ours = find_frames(Path(folder))
-            name = os.path.relpath(folder, root)
-            left_out += [(name, ours)] if ours else []
-            children[:] = [] if ours in (RESULTS, RUN) else sorted(filter(may_hold_frames, children))
-            folders[name] = (changed, [path.name for path in frames])
-        if left_out:
-            say(note_left_out(root, left_out))
-        if cache is not None and distributed.is_main():
-            content = {"format": INDEX_FORMAT, "root": str(root.resolve()), "folders": folders}
-            write_whole(cache, lambda partial: partial.write_text(json.dumps(content)))
-    videos = {name: [root / name / frame for frame in frames] for name, (_, frames) in folders.items() if frames}
+    refuse_own_output(root, flag=flag)
+    videos, left_out = {}, []
+    for folder, children, _ in os.walk(root, followlinks=True):
+        frames, ours = find_frames(Path(folder))
+        name = os.path.relpath(folder, root)
+        left_out += [(name, ours)] if ours else []
+        children[:] = [] if ours in (RESULTS, RUN) else sorted(filter(may_hold_frames, children))
+        if frames:
+            videos[name] = frames
+    if left_out:
+        say(note_left_out(root, left_out))
     if not videos:
         clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
         found = "no frames (jpg, png, ...) in any folder below it"
@@ -88,28 +68,6 @@ def how_to_unpack(clip: Path) -> str:
     frames = shlex.quote(f"frames/{clip.stem}")
     command = f"mkdir -p {frames} && ffmpeg -i {shlex.quote(str(clip))} -q:v 2 {frames}/%05d.jpg"
     return f"a video file, but training reads folders of frames: {command}"
-
-
-def _time_of_change(folder: str) -> int:
-    """In nanoseconds; -1, which no folder has, where it is so recent that another change could have the same time."""
-    changed = os.stat(folder).st_mtime_ns
-    return changed if time.time_ns() - changed > CLOCK_TICK * 1e9 else -1
-
-
-def _unchanged(cache: Path, root: Path) -> dict[str, tuple[int, list[str]]] | None:
-    """What `index_videos` kept: folder -> (time of change, names of frames); None where it is of no use any more."""
-    try:
-        content = json.loads(cache.read_text())
-        if content["format"] != INDEX_FORMAT or content["root"] != str(root.resolve()):
-            return None
-        folders = {}
-        for name, (changed, frames) in content["folders"].items():
-            if os.path.isabs(name) or ".." in Path(name).parts or os.stat(root / name).st_mtime_ns != changed:
-                return None
-            folders[name] = (changed, [plain_name(frame, cache) for frame in frames])
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, UserError):
-        return None
-    return folders
 
 
 def _keep_listed(videos: dict[str, list[Path]], root: Path, train_list: str) -> dict[str, list[Path]]:
@@ -137,8 +95,7 @@ def clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> li
 
 @dataclass
 class Clip:
-    """frames: (T, 3, H, W) uint8, or kept features (T, L, C) float16 in their place; None where no clip could be read.
-    bad: image files that could not be read."""
+    """frames: (T, 3, H, W) uint8; None where no clip could be read. bad: image files that could not be read."""
 
     frames: Tensor | None
     bad: list[str]

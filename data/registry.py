@@ -520,23 +520,18 @@ def load_videos(
     return found
 
 
-def training_videos(
-    dataset: str, root: Path, *, train_list: str | None = None, index_cache: Path | None = None
-) -> dict[str, list[Path]]:
+def training_videos(dataset: str, root: Path, *, train_list: str | None = None) -> dict[str, list[Path]]:
     """The frames of the videos of a dataset's training split by name; its annotations are not looked at.
 
     Args:
         dataset: `OWN_VIDEO` stands for every folder of frames below `root`.
         train_list: a text file, absolute or relative to `root`, naming those to keep, one a line.
-        index_cache: for `OWN_VIDEO`, see `index_videos`.
 
     Raises:
         UserError: anything of the layout missing, videos that are not image files, a name that the split lacks.
     """
     if dataset == OWN_VIDEO:
-        return index_videos(root, train_list=train_list, cache=index_cache)
-    if index_cache is not None:
-        raise UserError(f"--index_cache {index_cache}: --dataset {dataset} has no need of one; leave it out")
+        return index_videos(root, train_list=train_list)
     spec = DATASETS[dataset]
     split = spec.training_split
     if spec.generate:

@@ -1,9 +1,8 @@
-"""The frozen image backbone: a timm ViT that gives features, its keys, and a CLS token per frame (METHOD.md 1)."""
+"""The frozen image backbone: a timm ViT that gives key features and a CLS token per frame (METHOD.md 1)."""
 
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.embedded import BACKBONE_FILE, EMBEDDED
-from model.facets import DEFAULT_FACETS, has_projections, join_facets, parse_facet, projection
 from model.weights import check_holds_vit, load_vit_weights
 from utils.checkpoint import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
 from utils.errors import NoWeights, UserError, is_out_of_memory
@@ -33,39 +31,21 @@ IMAGE_STATS = {
 class Backbone(nn.Module):
     """A frozen ViT. It stays in evaluation mode and never builds a graph.
 
-    Args:
-        facets: what features are made of, names as `parse_facet` takes them; the method's are the last layer's keys.
-
     Attributes:
-        facets: their names.
-        dim: width of the features, C for each facet.
-        cls_dim: width C of the CLS token.
+        dim: width C of the key features.
         patch_size: (height, width) of a patch in pixels.
         has_cls: whether the ViT has a CLS token.
         cls_alone: whether only the CLS token goes all the way through the last block, where it is asked for.
-
-    Raises:
-        UserError: the ViT has no such layer, or one facet is named twice.
     """
 
-    def __init__(
-        self, vit: nn.Module, *, name: str, image_stats: str = "imagenet", facets: Sequence[str] = DEFAULT_FACETS
-    ):
+    def __init__(self, vit: nn.Module, *, name: str, image_stats: str = "imagenet"):
         super().__init__()
         self.name = name
         self.vit = vit.eval().requires_grad_(False)
         self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
         self.has_cls = getattr(vit, "cls_token", None) is not None
-        self.facets, self._facets = tuple(facets), [parse_facet(word) for word in facets]
-        for facet in self._facets:
-            if self._facets.count(facet) > 1:
-                raise UserError(f"--facets {' '.join(facets)}: give {facet} once")
-            if facet.before > len(vit.blocks) - 2:
-                raise UserError(f"--facets {facet}: {name} has {len(vit.blocks)} layers, the first of them cannot be "
-                                f"taken; give {facet.part}-{len(vit.blocks) - 2} at most")  # fmt: skip
-        self.cls_dim = projection(vit.blocks[-1].attn, "key")[0].shape[0]
-        self.dim = self.cls_dim * len(self.facets)
-        self.cls_alone = self.has_cls and self.facets == DEFAULT_FACETS and _is_usual(vit.blocks[-1])
+        self.dim = _key_projection(vit.blocks[-1].attn)[0].shape[0]
+        self.cls_alone = self.has_cls and _is_usual(vit.blocks[-1])
         mean, std = IMAGE_STATS[image_stats]
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -88,54 +68,33 @@ class Backbone(nn.Module):
             "name": self.name, "sha256": self.weights_hash(), "architecture": repr(self.vit),
             "num_heads": self.vit.blocks[-1].attn.num_heads,
             "stats": self.mean.flatten().tolist() + self.std.flatten().tolist(),
-        } | self.facet_settings()  # fmt: skip
-
-    def facet_settings(self) -> dict[str, Any]:
-        """The facets, where they are not the method's: what was kept before there were others stays valid."""
-        return {} if self.facets == DEFAULT_FACETS else {"facets": list(self.facets)}
+        }  # fmt: skip
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, with_cls: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Features, and the CLS token where asked for, of single frames.
+        """Key features, and the CLS token where asked for, of single frames.
 
         Args:
             images: (B, 3, H, W), uint8 or float in [0, 1], RGB; H and W multiples of the patch size.
-            with_cls: also return the CLS token; without it nothing past the features is computed.
+            with_cls: also return the CLS token; without it nothing past the last layer's keys is computed.
 
         Returns:
-            features (B, h*w, dim): unless other facets were asked for, the key vectors of the last layer's
-            self-attention, heads concatenated, before any rotary embedding. cls (B, cls_dim): CLS entry of the last
-            layer's output before the final norm, or None.
+            keys (B, h*w, C): key vectors of the last layer's self-attention, heads concatenated, before any
+            rotary embedding. cls (B, C): CLS entry of the last layer's output before the final norm, or None.
         """
         images = (_to_unit_range(images) - self.mean) / self.std
-        if with_cls and self.cls_alone:
+        last = self.vit.blocks[-1]
+        if not with_cls or self.cls_alone:
             hidden = self._run_until(images, block=len(self.vit.blocks) - 2)
-            return self._keys_and_cls(hidden, self.vit.blocks[-1].norm1(hidden))
-        last = len(self.vit.blocks) - 1
-        layers = [last - facet.before for facet in self._facets]
-        # Of the deepest layer the attention's input is made here, so that nothing of it is computed that is not needed;
-        # it is that of the shallower ones, and with the CLS token of all, as it passes by.
-        deepest = last + 1 if with_cls else max(layers)
-        inputs = {}
-        hooks = [
-            self.vit.blocks[layer].attn.register_forward_pre_hook(
-                lambda _, args, layer=layer: inputs.update({layer: args[0]})
-            )
-            for layer in set(layers) - {deepest}
-        ]
+            normed = last.norm1(hidden)  # pre-norm, as checked
+            return self._keys_and_cls(hidden, normed) if with_cls else (self._keys(normed), None)
+        attention_input = []
+        hook = last.attn.register_forward_pre_hook(lambda _, args: attention_input.append(args[0]))
         try:
-            hidden = self._run_until(images, block=deepest - 1)
+            output = self._run_until(images, block=len(self.vit.blocks) - 1)
         finally:
-            for hook in hooks:
-                hook.remove()
-        if not with_cls:
-            inputs[deepest] = self.vit.blocks[deepest].norm1(hidden)  # pre-norm, as checked
-        # From the attention's input, so that it does not matter which fused attention the installed timm calls inside.
-        parts = [
-            facet.of(self.vit.blocks[layer].attn, inputs[layer][:, self.vit.num_prefix_tokens :])
-            for facet, layer in zip(self._facets, layers, strict=True)
-        ]
-        return join_facets(parts), hidden[:, 0] if with_cls else None
+            hook.remove()
+        return self._keys(attention_input[0]), output[:, 0]
 
     def _run_until(self, images: Tensor, *, block: int) -> Tensor:
         """Output (B, prefix + h*w, C) of one block, computing nothing after it."""
@@ -164,6 +123,12 @@ class Backbone(nn.Module):
         cls = cls + block.ls2(block.mlp(block.norm2(cls)))
         return keys[:, self.vit.num_prefix_tokens :], cls[:, 0]
 
+    def _keys(self, attention_input: Tensor) -> Tensor:
+        """The key third of the last qkv, patch tokens only. Taken from the attention's input, so that it does not
+        matter which fused attention the installed timm calls inside."""
+        weight, bias = _key_projection(self.vit.blocks[-1].attn)
+        return F.linear(attention_input[:, self.vit.num_prefix_tokens :], weight, bias)
+
 
 def build_backbone(
     name: str = DEFAULT_BACKBONE,
@@ -171,36 +136,33 @@ def build_backbone(
     weights: str | Path | dict[str, Any] | None = None,
     checkpoint_key: str | None = None,
     image_stats: str = "imagenet",
-    facets: Sequence[str] = DEFAULT_FACETS,
 ) -> Backbone:
     """A frozen backbone with every parameter filled.
 
     Args:
-        name: any timm ViT, or `embedded`: a student of `utils.distill`, by default the one in `assets/`.
+        name: any timm ViT, or `embedded`: the small one in `assets/`, or another file of its kind as `weights`.
         weights: a checkpoint file (see `load_vit_weights`) or its content; None lets timm download the weights.
         checkpoint_key: which model of a training checkpoint, such as `teacher` or `student`.
         image_stats: a key of `IMAGE_STATS`.
-        facets: what features are made of, see `Backbone`.
 
     Raises:
         UserError: unknown name, not a ViT, download failed, or the file does not fill the model exactly.
     """
-    options = {"name": name, "image_stats": image_stats, "facets": facets}
     if name == EMBEDDED:
-        return Backbone(_load_student(weights or BACKBONE_FILE), **options)
+        return Backbone(_load_student(weights or BACKBONE_FILE), name=name, image_stats=image_stats)
     known = {*timm.list_models(), *timm.list_pretrained()}
     if name not in known:
         close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "none by a similar name"
         raise UserError(f"--backbone {name}: neither '{EMBEDDED}' nor known to timm; close: {close}")
     if weights is None:
-        return Backbone(_download(name), **options)
+        return Backbone(_download(name), name=name, image_stats=image_stats)
     vit = _create(name, pretrained=False)
     load_vit_weights(vit, weights, name=name, checkpoint_key=checkpoint_key)
-    return Backbone(vit, **options)
+    return Backbone(vit, name=name, image_stats=image_stats)
 
 
 def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:
-    """A ViT written by `utils.distill`, whose file says how it is built; or one of the embedded shape from a
+    """A ViT whose file says in its header how it is built, as the embedded one; or one of the embedded shape from a
     checkpoint that holds a backbone."""
     path = BACKBONE_FILE if isinstance(weights, dict) else weights
     if (options := load_metadata(path, STUDENT_KEY)) is None:
@@ -261,7 +223,7 @@ def _check_is_vit(vit: nn.Module, name: str) -> None:
         and all(hasattr(blocks[-1], part) for part in ("norm1", "attn"))
         and hasattr(vit, "forward_intermediates")
         and hasattr(vit, "num_prefix_tokens")
-        and has_projections(blocks[-1].attn)
+        and _has_key_projection(blocks[-1].attn)
         and not hasattr(vit.patch_embed, "backbone")  # hybrid: its patches do not tile the image
     ):
         raise UserError(f"--backbone {name}: not a plain ViT with self-attention blocks; choose another")
@@ -273,6 +235,22 @@ def _is_usual(block: nn.Module) -> bool:
         return False
     parts = [getattr(block.attn, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
     return all(part is None or isinstance(part, nn.Identity) for part in parts)
+
+
+def _has_key_projection(attention: nn.Module) -> bool:
+    return any(isinstance(getattr(attention, part, None), nn.Linear) for part in ("qkv", "k_proj"))
+
+
+def _key_projection(attention: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight (C, C) and bias (C) or None that make keys, of a fused or a split qkv.
+
+    timm's Eva (DINOv3) keeps the biases of a fused qkv apart and fixes that of the keys at zero.
+    """
+    if isinstance(getattr(attention, "qkv", None), nn.Linear):
+        weight = attention.qkv.weight.chunk(3)[1]
+        bias = attention.qkv.bias.chunk(3)[1] if attention.qkv.bias is not None else getattr(attention, "k_bias", None)
+        return weight, bias
+    return attention.k_proj.weight, attention.k_proj.bias
 
 
 def _to_unit_range(images: Tensor) -> Tensor:

@@ -53,21 +53,6 @@ def symmetric_kl(rows: Tensor, others: Tensor) -> Tensor:
     return own[:, None] + other_own - rows @ log_others.T - log_rows @ others.T
 
 
-def neighbours(rows: Tensor, *, tau: float, chunk: int = 1024) -> Tensor:
-    """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
-
-    The two cross terms of a set with itself are one matrix product and its transpose, so it is computed once.
-    """
-    log_rows = safe_log(rows)
-    own = inner(rows, log_rows)
-    cross = rows @ log_rows.T
-    near = torch.empty(cross.shape, dtype=torch.bool, device=rows.device)
-    for start in range(0, len(rows), chunk):
-        part = slice(start, start + chunk)
-        near[part] = own[part, None] + own - cross[part] - cross[:, part].T <= tau
-    return near.fill_diagonal_(True)
-
-
 def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Tensor:
     """Every row (L, S) replaced by the mean of its neighbours' rows (near: (L, L) bool, symmetric, diagonal true).
 
@@ -232,7 +217,7 @@ def cluster_means(rows: Tensor, clusters: list[Tensor]) -> Tensor:
 def window_centres(
     rows: Tensor, near: Tensor, *, tau: float, kinds: list[int] | None = None, scratch: Scratch | None = None
 ) -> Tensor:
-    """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, of `neighbours` or of
+    """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, see
     `model.sketch.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
     smoothed = smooth(rows, near, scratch=scratch)
     return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, kinds=kinds))
@@ -254,12 +239,3 @@ def assign(rows: Tensor, centres: Tensor) -> Tensor:
     """
     log_rows, log_centres = safe_log(rows), safe_log(centres)
     return (inner(centres, log_centres) - rows @ log_centres.T - log_rows @ centres.T).argmin(-1)
-
-
-def hierarchical_clustering(rows: Tensor, *, window: int, tau: float) -> Tensor:
-    """Labels (L,) int64 of rows (L, S) held in memory at once; `window` rows (three frames' worth) per stage-1 step.
-
-    Every distance is computed. `model.stream` gives the same labels for videos whose rows do not fit, and sooner.
-    """
-    centres = [window_centres(part, neighbours(part, tau=tau), tau=tau) for part in rows.split(window)]
-    return assign(rows, merge_centres(torch.cat(centres), tau=tau))

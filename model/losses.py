@@ -91,21 +91,6 @@ def motion_loss(
     return (weights[..., None, None] * pairs).sum(2).mean()
 
 
-def anchor_loss(attn: Tensor, start: Tensor, sample: Tensor, *, num_frames: int) -> Tensor:
-    """How far attention has moved from where training began: KL(start || now), mean over the queries.
-
-    Args:
-        attn, start: (B, T*N, T*N) attention averaged over heads, now and of the block at the start of training.
-        sample: (n,) int64 token positions in [0, N), the queries of every frame.
-
-    Returns:
-        Scalar >= 0 in nats; rows are normalised to sum 1. Not in the paper.
-    """
-    count = attn.shape[1] // num_frames
-    now, before = (_patterns(_query_rows(rows, sample, num_frames, count)) for rows in (attn, start))
-    return (before * ((before + LOG_EPS).log() - (now + LOG_EPS).log())).sum(-1).mean()
-
-
 def attention_entropy(attn: Tensor, sample: Tensor, *, num_frames: int) -> Tensor:
     """Mean entropy in nats of the sampled tokens' attention, normalised to sum 1; log(T*N) when it is uniform."""
     rows = _query_rows(attn, sample, num_frames, attn.shape[1] // num_frames).detach()

@@ -1,6 +1,5 @@
 """Backbone and block as one network: the one path by which frames become tokens, for training and for inference."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, build_backbone
 from model.block import SpatioTemporalBlock
-from model.facets import DEFAULT_FACETS
 from model.weights import check_exact, describe_vit
 from utils.errors import UserError
 from utils.parallel import each
@@ -37,10 +35,6 @@ class SpatioTemporalNetwork(nn.Module):
             raise UserError(f"--num_heads {num_heads}: does not divide the width {backbone.dim} of {backbone.name}")
         if with_cls and not backbone.has_cls:
             raise UserError(f"--backbone {backbone.name}: has no CLS token; add --no-with_cls")
-        if with_cls and backbone.cls_dim != backbone.dim:
-            raise UserError(
-                f"--facets {' '.join(backbone.facets)}: wider than the CLS token; give one facet or add --no-with_cls"
-            )
         self.backbone = backbone
         self.with_cls = with_cls
         self.blocks = nn.ModuleList(
@@ -58,7 +52,7 @@ class SpatioTemporalNetwork(nn.Module):
             tokens (B, T, N, C): output tokens of the last block, CLS rows dropped. attn (B, T*N, T*N): its
             attention averaged over heads, CLS rows and columns dropped and not renormalised: rows sum to <= 1.
         """
-        return self.link(self.embed(frames), self.blocks)
+        return self.link(self.embed(frames))
 
     def embed(self, frames: Tensor) -> Tensor:
         """Clips (B, T, 3, H, W) -> what the blocks see: (B, T, N, C), or (B, T, 1 + N, C) with CLS tokens."""
@@ -66,11 +60,11 @@ class SpatioTemporalNetwork(nn.Module):
         x = keys if cls is None else torch.cat([cls[:, None], keys], dim=1)
         return x.unflatten(0, frames.shape[:2])
 
-    def link(self, x: Tensor, blocks: nn.ModuleList) -> tuple[Tensor, Tensor]:
-        """Carry embedded clips through `blocks`; returns what `forward` does."""
+    def link(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Carry embedded clips through the blocks; returns what `forward` does."""
         clip_length, first = x.shape[1], int(self.with_cls)  # index of the first patch token of a frame
         x = x.flatten(1, 2)
-        for block in blocks:
+        for block in self.blocks:
             x, attn = block(x)
         tokens = rearrange(x, "b (t n) c -> b t n c", t=clip_length)[:, :, first:]
         attn = rearrange(attn, "b (t n) (s m) -> b t n s m", t=clip_length, s=clip_length)
@@ -139,14 +133,9 @@ class SpatioTemporalNetwork(nn.Module):
         """Fill the blocks from a checkpoint of this program or of the reference implementation (METHOD.md 2).
 
         Raises:
-            UserError: the file holds no block, or one of other features, width or depth; names `source` and the mend.
+            UserError: the file holds no block, or one of another width or depth; names `source` and the mend.
         """
         state = blocks_in(content, source=source)
-        config = content.get("config")
-        facets = config.get("facets", DEFAULT_FACETS) if isinstance(config, dict) else DEFAULT_FACETS
-        if tuple(facets) != self.backbone.facets:
-            given = " ".join(self.backbone.facets)
-            raise UserError(f"--facets {given}: the block of {source} was trained on {' '.join(facets)}; give that")
         depth = 1 + max(int(key.split(".")[0]) for key in state)
         width = state["0.norm1.weight"].numel() if "0.norm1.weight" in state else 0
         if depth != len(self.blocks):
@@ -169,7 +158,6 @@ def build_network(
     source: str = "",
     checkpoint_key: str | None = None,
     image_stats: str = "imagenet",
-    facets: Sequence[str] = DEFAULT_FACETS,
     **block_options: Any,
 ) -> SpatioTemporalNetwork:
     """A network with its backbone filled and, where a checkpoint is given, its blocks.
@@ -180,7 +168,6 @@ def build_network(
     Args:
         checkpoint: content of a checkpoint of either format; None leaves the blocks at their random start.
         source: where `checkpoint` came from, for messages.
-        facets: what features are made of, see `Backbone`.
         block_options: for `SpatioTemporalNetwork`.
     """
     whole = checkpoint is not None and holds_encoder(checkpoint)
@@ -190,7 +177,6 @@ def build_network(
             weights=checkpoint if whole else dino_path,
             checkpoint_key=None if whole else checkpoint_key,
             image_stats=image_stats,
-            facets=facets,
         ),
         **block_options,
     )

@@ -25,7 +25,6 @@ from model.units import CentredUnits, Neighbourhood
 
 ALIKE = 0.75  # cosine of centred features, of two clusters' means and across their boundary, from which they are one
 CONTACT = 0.2  # and the share of the smaller outline that they have in common, at least
-MERGED_SHARE = 0.6  # of the objects wanted at most that merging leaves; splitting adds to them
 INSIDE = 1.0  # clusters whose border share is less than so many times an even one are split; others are background
 REACH = 4  # tokens that something moves at most from frame to frame
 NEXT = Neighbourhood(reach=REACH, place=2.0, looks=0.05)  # where a token may have been, and how much that place counts
@@ -39,9 +38,8 @@ NEVER = np.iinfo(np.int32).max  # absence of two that are in a frame together
 
 
 def find_objects(
-    labels: np.ndarray, units: CentredUnits, *, outlines: bool = True, merge: bool = True, split: bool = True,
-    max_objects: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    labels: np.ndarray, units: CentredUnits, *, outlines: bool = True, merge: bool = True, split: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels of objects from labels of clusters, of a whole video.
 
     Args:
@@ -49,8 +47,6 @@ def find_objects(
         units: of the video's tokens, made a frame at a time, on the grid of labels.
         outlines, merge, split: whether to give away outlines, and to do either of the others. Flicker is dropped in any
             case. In fewer than `APART_FRAMES` frames nothing is split.
-        max_objects: merging goes on until there are so many at most, or MERGED_SHARE of that where splitting follows,
-            see `merge_alike`. Once split they can still be more.
 
     Returns:
         (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
@@ -66,8 +62,7 @@ def find_objects(
         given = give_away(labels, find_outlines(labels), units)
         unsure, labels = given != labels, given
     if merge:
-        share = MERGED_SHARE if split else 1
-        labels = merge_alike(labels, units, most=max_objects and max(round(share * max_objects), 1))
+        labels = merge_alike(labels, units)
     labels = drop_flicker(labels)
     if split:
         labels = split_apart(labels, units, which=np.flatnonzero(border_ratios(labels) < INSIDE))
@@ -90,30 +85,24 @@ def border_ratios(labels: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def merge_alike(labels: np.ndarray, units: CentredUnits, *, most: int | None = None) -> np.ndarray:
-    """Make one of clusters that touch and look alike, the most alike first, until none are and at most `most` are left.
+def merge_alike(labels: np.ndarray, units: CentredUnits) -> np.ndarray:
+    """Make one of clusters that touch and look alike, the most alike first, until none are.
 
     Two clusters are as much alike as the lesser of two cosines of features centred over the video: of their means, and
-    of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change. While
-    there are more than `most`, the most alike of those that touch at all become one, however little they are; more are
-    left only where none touch, as after a cut.
+    of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change.
 
     labels (T, h, w) int >= 0 -> labels (T, h, w), some of the numbers left out.
     """
     sums, pairs, across, contact = _relations(labels, units)
     number, cosine = np.arange(len(sums)), _cosines(sums, pairs)
-    left = len(np.unique(labels))
     while len(pairs):
         outline = np.bincount(pairs.ravel(), contact.repeat(2))
         alike = np.minimum(cosine, across / contact)
         joined_by_much = contact >= CONTACT * outline[pairs].min(1)
         best = np.where(joined_by_much, alike, -np.inf).argmax()
         if not joined_by_much[best] or alike[best] < ALIKE:
-            if most is None or left <= most:
-                break
-            best = alike.argmax()
+            break
         kept, joined = pairs[best]
-        left -= 1
         number[number == joined] = kept
         sums[kept] += sums[joined]
         pairs, first, (across, contact) = _gather(np.where(pairs == joined, kept, pairs), across, contact)

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ import timm
 import torch
 from torch import Tensor
 
+from model import plain
 from model.calibration import tau_for
-from model.centring import centre
-from model.grids import finer_features
 from model.network import SpatioTemporalNetwork
+from model.objects import find_objects
 from model.sketch import BLOCK
-from model.stability import around, most_stable, stable_objects
 from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
+from model.units import CentredUnits
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -34,14 +34,14 @@ from utils.parallel import one_core
 from utils.prefetch import prefetch
 
 WINDOW = 3  # frames per stage-1 window, METHOD.md 5
+PLAIN = "plain"
+CLUSTERINGS = (*ENGINES, PLAIN)
 MAX_KEY_FRAMES = 20
 FLOAT_BYTES = 4
 LEAST_KEPT, MOST_KEPT = 64, 512  # directions of a window's summary; fewer prove too little, more take too much memory
 # That `find_objects` takes for a token: 82 to 105 measured, of 240 and 480 frames of 24x48 tokens. Not counted: 8 bytes
 # for each track in each frame, which is little until there are tens of thousands of frames.
 OBJECT_BYTES = 110
-CLUSTER_BYTES = 40  # that `most_stable` takes for one where no objects are made
-MAP_BYTES = 17  # and each further threshold for a token: labels of clusters and of objects, places by label, doubt
 # Told how many frames have come through a stage: "features", "clustering", "labels" or "objects".
 Progress = Callable[[str, int], None]
 
@@ -50,10 +50,8 @@ Progress = Callable[[str, int], None]
 class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
     int32 object of every token, as `find_objects` makes them of the clusters, and unsure: (T, h, w) bool, the tokens
-    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with, the
-    middle one of several. maps: of `cluster`, labels at each threshold, the lowest first; `segment` makes of them what
-    is most stable, `objects` or `labels`, and empties it. cached: frames whose features came from the feature cache, so
-    that the backbone's seconds are not theirs."""
+    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with.
+    cached: frames whose features came from the feature cache, so that the backbone's seconds are not theirs."""
 
     labels: np.ndarray
     num_clusters: int
@@ -61,7 +59,6 @@ class Segmentation:
     seconds: dict[str, float]
     objects: np.ndarray | None = None
     unsure: np.ndarray | None = None
-    maps: list[np.ndarray] = field(default_factory=list)
     cached: int = 0
 
 
@@ -84,9 +81,10 @@ class Segmenter:
         key_stride: every how many frames a frame gives attention keys (R, `--ratio`).
         max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
-        clustering: a key of `ENGINES`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
+        clustering: one of `CLUSTERINGS`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
             half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
-            means of 3x3 tokens, and centres are found from a third of the tokens.
+            means of 3x3 tokens, and centres are found from a third of the tokens. `plain`: the formulas as they stand
+            (`model.plain`), with every row of attention in memory.
         memory_gb: what features, attention, clustering and objects may take together, in 1e9 bytes; the network itself
             and its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
@@ -95,52 +93,37 @@ class Segmenter:
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
         objects: what `segment` also makes of the clusters, options of `find_objects`; None for nothing.
-        centring: of a video's features before anything attends with them, one of `model.centring.CENTRINGS`. `open`,
-            which does not know the whole video, knows `none` alone.
         clusters: where there are not so many clusters of a video at tau, at least and at most, another tau is chosen
             for it; None keeps tau, and so does `open`.
-        grids: of tokens that each frame is looked at on, one of `model.grids.GRIDS`; with 4 tokens are twice as fine.
-        thresholds: at how many, an odd number, clusters are made, tau in the middle of them; `segment` keeps what is
-            most stable over them (`model.stability`). `open` knows a single one alone. They share the budget, so that
-            centres are merged early, or are too many, sooner than with one.
     """
 
     def __init__(
         self, network: SpatioTemporalNetwork, *, key_stride: int = 10, max_key_frames: int | None = MAX_KEY_FRAMES,
         tau: float = 1.0, clustering: str = "exact", memory_gb: float = 8.0, frame_batch: int = 4,
         amp: str = "none", spill_path: Path | None = None, feature_cache: Path | None = None,
-        objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None, centring: str = "none",
-        thresholds: int = 1, grids: int = 1,
+        objects: dict[str, Any] | None = None, clusters: tuple[int, int] | None = None,
     ):  # fmt: skip
         self.network = network.eval()
         self.objects = objects
         self.clusters = clusters
-        self.centring = centring
-        self.thresholds = thresholds
-        self.grids = grids
         self.device = next(network.parameters()).device
         self.key_stride = key_stride
         self.max_key_frames = max_key_frames
         self.tau = tau
-        self.engine = ENGINES[clustering]
+        self.plain = clustering == PLAIN
+        self.engine = ENGINES["exact" if self.plain else clustering]
         self.memory = memory_gb * 1e9
         self.frame_batch = frame_batch
         self.amp = amp
         self.spill_path = spill_path
         self.cache = None
         if feature_cache is not None:
-            backbone = network.backbone
-            settings = (backbone.name, backbone.weights_hash(), repr(backbone.mean.tolist() + backbone.std.tolist()))
-            settings += (repr(backbone.vit), str(backbone.vit.blocks[-1].attn.num_heads), amp, str(self.device.type))
-            settings += (torch.__version__, timm.__version__)
-            settings += tuple(map(repr, backbone.facet_settings().items()))
-            settings += (f"{grids} grids",) if grids > 1 else ()
-            self.cache = FeatureCache(feature_cache, settings=settings)
+            made_by = {"amp": amp, "device": self.device.type, "torch": torch.__version__, "timm": timm.__version__}
+            self.cache = FeatureCache(feature_cache, settings=network.backbone.settings() | made_by)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Token grid (h, w) of a frame of `height` x `width` pixels."""
-        rows, columns = self.network.backbone.grid_size(height, width)
-        return (2 * rows, 2 * columns) if self.grids > 1 else (rows, columns)
+        return self.network.backbone.grid_size(height, width)
 
     def segment(
         self, frames: Iterable[Tensor], *, num_frames: int, progress: Progress = lambda stage, frames: None
@@ -162,12 +145,7 @@ class Segmenter:
         progress("objects", 0)
         if self.objects is not None:
             with clock("objects"), one_core(features.device):
-                found.objects, found.unsure = stable_objects(found.maps, features, **self.objects)
-        elif self.thresholds > 1:
-            with clock("stage 2"):
-                found.labels, _ = most_stable(found.maps)
-                found.num_clusters = int(found.labels.max()) + 1
-        found.maps.clear()
+                found.objects, found.unsure = find_objects(found.labels, CentredUnits(features, grid), **self.objects)
         found.seconds = dict(clock.seconds)
         return found
 
@@ -176,7 +154,7 @@ class Segmenter:
         self, frames: Iterable[Tensor], *, num_frames: int, clock: Clock | None = None,
         progress: Progress = lambda stage, frames: None,
     ) -> tuple[Tensor, tuple[int, int]]:  # fmt: skip
-        """Features (T, N, C) float32 of a video's frames, as for `segment`, centred, and its token grid (h, w).
+        """Features (T, N, C) float32 of a video's frames, as for `segment`, and its token grid (h, w).
 
         They lie in main memory, or where they do not fit half the budget in a file that goes away with them.
         """
@@ -188,7 +166,7 @@ class Segmenter:
             with clock("backbone"):
                 encoded = self._encode(batch)
                 if features is None:
-                    if self.objects is not None or self.thresholds > 1:
+                    if self.objects is not None:
                         self._check_labels((num_frames, *encoded.shape[1:]))
                     features = self._room_for((num_frames, *encoded.shape[1:]))
                     grid = self.grid_size(*batch.shape[-2:])
@@ -197,8 +175,6 @@ class Segmenter:
             progress("features", done)
         if features is None or done != num_frames:
             raise ValueError(f"{num_frames} frames announced, {done} given")
-        with clock("backbone"):
-            centre(features, self.centring)
         return features, grid
 
     @torch.no_grad()
@@ -218,6 +194,8 @@ class Segmenter:
         clock = clock or Clock(self.device)
         num_frames, tokens = features.shape[:2]
         key_frames = key_frame_indices(num_frames, self.key_stride, self.max_key_frames)
+        if self.plain:
+            return self._cluster_plainly(features, grid, key_frames, clock=clock)
         spare = self._spare_bytes(features.shape, grid, len(key_frames))
         with clock("attention"):
             features = self.network.refine(features, key_frames)
@@ -230,17 +208,15 @@ class Segmenter:
         tau, fits = self._find_at_some_tau(stream, windows, spare=spare, progress=progress)
         if not fits:
             raise UserError(
-                f"--tau {tau:g}: {sum(stream.counts)} clusters in the first {len(stream.kept)} of {len(windows)} "
-                f"windows, more than fit --memory_gb {self.memory / 1e9:g}; {self._mends('raise either')}"
+                f"--tau {tau:g}: {stream.num_centres} clusters in the first {len(stream.kept)} of {len(windows)} "
+                f"windows, more than fit --memory_gb {self.memory / 1e9:g}; raise either"
             )
-        maps = [np.empty((num_frames, *grid), dtype=np.int32) for _ in range(self.thresholds)]
+        labels = np.empty((num_frames, *grid), dtype=np.int32)
         for index, window in enumerate(windows):
-            found = stream.labels(index, window.to(self.device)).cpu().unflatten(2, grid).numpy()
-            for labels, part in zip(maps, found, strict=True):
-                labels[WINDOW * index : WINDOW * index + len(part)] = part
+            part = stream.labels(index, window.to(self.device)).cpu().unflatten(1, grid).numpy()
+            labels[WINDOW * index : WINDOW * index + len(part)] = part
             progress("labels", WINDOW * index + len(part))
-        middle = len(maps) // 2
-        return Segmentation(maps[middle], stream.counts[middle], tau, dict(clock.seconds), maps=maps)
+        return Segmentation(labels, stream.num_centres, tau, dict(clock.seconds))
 
     def _find_at_some_tau(
         self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float, progress: Progress
@@ -250,10 +226,9 @@ class Segmenter:
 
         def count(tau: float) -> int:
             nonlocal latest
-            stream.restart(*around(tau, self.thresholds))
+            stream.restart(tau)
             latest = tau, self._find_centres(stream, windows, spare=spare, progress=progress)
-            number = stream.counts[self.thresholds // 2]
-            return number if latest[1] or not self.clusters else max(number, most + 1)
+            return stream.num_centres if latest[1] or not self.clusters else max(stream.num_centres, most + 1)
 
         if not self.clusters:
             count(self.tau)
@@ -262,11 +237,57 @@ class Segmenter:
         tau = tau_for(count, start=self.tau, least=least, most=most)
         if latest[0] != tau:
             count(tau)
-        number = stream.counts[self.thresholds // 2]
+        self._warn_if_no_threshold_fits(stream.num_centres, tau)
+        return latest
+
+    def _warn_if_no_threshold_fits(self, number: int, tau: float) -> None:
+        """Say where tau, the best that was found, gives a number of clusters beyond the limits wanted."""
+        least, most = self.clusters
         if not least <= number <= most:
             found = f"no threshold found, {number} at --tau {tau:g}"
             print(f"--clusters {least} {most}: {found}", file=sys.stderr, flush=True)
-        return latest
+
+    def _cluster_plainly(
+        self, features: Tensor, grid: tuple[int, int], key_frames: list[int], *, clock: Clock
+    ) -> Segmentation:
+        """As `cluster`, by the formulas of `model.plain`.
+
+        Raises:
+            UserError: the rows of attention of all frames, twice, do not fit the memory budget.
+        """
+        num_frames, tokens, _ = features.shape
+        needed = 2 * features.element_size() * num_frames * tokens * len(key_frames) * tokens
+        if needed > self.memory:
+            raise UserError(
+                f"--memory_gb {self.memory / 1e9:g}: --clustering plain keeps all attention of {num_frames} frames of "
+                f"{tokens} tokens, which needs {1.05 * needed / 1e9:.2g}; raise it, or give --clustering exact"
+            )
+        with clock("attention"):
+            features = self.network.refine(features, key_frames)
+            context = features[key_frames].to(self.device)
+            windows = [plain.attention(self.network, part.to(self.device), context) for part in features.split(WINDOW)]
+        latest = None
+
+        def count(tau: float) -> int:
+            nonlocal latest
+            with clock("stage 1"):
+                found = torch.cat([plain.leaders(plain.smooth(rows, tau), tau) for rows in windows])
+            with clock("stage 2"):
+                latest = tau, plain.merge(found, tau)
+            return len(latest[1])
+
+        tau = self.tau
+        if self.clusters:
+            tau = tau_for(count, start=self.tau, least=self.clusters[0], most=self.clusters[1])
+        if latest is None or latest[0] != tau:
+            count(tau)
+        tau, centres = latest
+        if self.clusters:
+            self._warn_if_no_threshold_fits(len(centres), tau)
+        with clock("assign"):
+            labels = torch.cat([plain.divergence(rows, centres).argmin(-1) for rows in windows])
+        labels = labels.view(num_frames, *grid).to("cpu", torch.int32).numpy()
+        return Segmentation(labels, len(centres), tau, dict(clock.seconds))
 
     def _find_centres(self, stream: Stream, windows: tuple[Tensor, ...], *, spare: float, progress: Progress) -> bool:
         """Stages 1 and 2, in what the budget has to spare; False, and given up, where there are too many centres."""
@@ -279,9 +300,9 @@ class Segmenter:
             # Stage 2 holds centres as found and in one piece, those merged, as a list and in one piece, and logarithms
             # of these. Merged early where they outgrow that, which can change a few labels.
             room = spare / 2 / (5 * FLOAT_BYTES * columns)
-            if sum(stream.counts) > room:
+            if stream.num_centres > room:
                 stream.merge()
-                if sum(stream.counts) > room:
+                if stream.num_centres > room:
                     return False
             stream.step(window.to(self.device), keep=rank if floats >= 0 else 0)
         stream.merge()
@@ -289,12 +310,12 @@ class Segmenter:
 
     def _encode(self, batch: Tensor) -> Tensor:
         """Features (B, N, C) float32 of frames (B, 3, H, W), from the cache where they are there."""
-        paths = [self.cache.path(frame) for frame in batch] if self.cache else []
-        known = [self.cache.load(path) for path in paths] or [None] * len(batch)
+        keys = [self.cache.key(frame) for frame in batch] if self.cache else []
+        known = [self.cache.load(key) for key in keys] or [None] * len(batch)
         if missing := [index for index, found in enumerate(known) if found is None]:
             with autocast(self.device, self.amp):
                 new = batch[missing].to(self.device)
-                made = (finer_features(self.network, new) if self.grids > 1 else self.network.encode(new)).float()
+                made = self.network.encode(new).float()
             if not made.isfinite().all():
                 raise UserError(
                     f"--backbone {self.network.backbone.name}: its features of a frame are not finite"
@@ -303,7 +324,7 @@ class Segmenter:
             for index, found in zip(missing, made, strict=True):
                 known[index] = found
                 if self.cache:
-                    self.cache.save(paths[index], found)
+                    self.cache.save(keys[index], found)
         return torch.stack([found.to(self.device) for found in known])
 
     def _room_for(self, shape: tuple[int, int, int]) -> Tensor:
@@ -318,26 +339,15 @@ class Segmenter:
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
     def _check_labels(self, shape: tuple[int, int, int]) -> None:
-        """Refuse a video of features (T, N, C) whose objects, or clusters at several thresholds, would not fit once the
-        clustering's own memory is free."""
+        """Refuse a video of features (T, N, C) whose objects would not fit once the clustering's own memory is free."""
         num_frames, tokens, _ = shape
         features = FLOAT_BYTES * np.prod(shape)
-        each = (OBJECT_BYTES if self.objects is not None else CLUSTER_BYTES) + (self.thresholds - 1) * MAP_BYTES
-        needed = (features if features <= self.memory / 2 else 0) + each * num_frames * tokens
+        needed = (features if features <= self.memory / 2 else 0) + OBJECT_BYTES * num_frames * tokens
         if needed > self.memory:
-            what, mends = "clusters", ["raise it, lower --resolution"]
-            if self.objects is not None:
-                what, mends = "objects", [*mends, "give --proposals clusters"]
             raise UserError(
-                f"--memory_gb {self.memory / 1e9:g}: {what} of {num_frames} frames of {tokens} tokens need "
-                f"{1.05 * needed / 1e9:.2g}; {self._mends(*mends)}"
+                f"--memory_gb {self.memory / 1e9:g}: objects of {num_frames} frames of {tokens} tokens need "
+                f"{1.05 * needed / 1e9:.2g}; raise it, lower --resolution, or give --proposals clusters"
             )
-
-    def _mends(self, *mends: str) -> str:
-        """What to do where memory is short: these, and to do without options that take more of it."""
-        mends += ("give fewer --thresholds",) if self.thresholds > 1 else ()
-        mends += ("leave out --grids",) if self.grids > 1 else ()
-        return ", or ".join(mends)
 
     def _spare_bytes(self, shape: tuple[int, int, int], grid: tuple[int, int], num_key_frames: int) -> float:
         """What the budget leaves for what grows with a video: summaries of windows, and centres.
@@ -352,24 +362,22 @@ class Segmenter:
         some_rows = math.ceil(window_rows / self.engine.row_stride)  # that stage 1 looks at
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A window's rows, their logarithms, later smoothed rows; copies of some; neighbourhoods as bits and as floats;
-        # smoothed rows and bits for thresholds before the last; the view, in part several times; what each thread works
-        # on; what the sketch is fitted to, attention in the making; keys.
+        # the view, in part several times; what each thread works on; what the sketch is fitted to, attention in the
+        # making; keys.
         needed = (
             held
             + 2.1 * FLOAT_BYTES * window_rows * columns
             + (2 * FLOAT_BYTES * some_rows * columns if some_rows < window_rows else 0)
             + (2 * FLOAT_BYTES + 3) * some_rows**2
-            + (FLOAT_BYTES * some_rows * (columns + some_rows) if self.thresholds > 1 else 0)
             + FLOAT_BYTES * window_rows * (8 * self.engine.rank(columns) + 10 * columns / BLOCK + 2048 * threads)
             + FLOAT_BYTES * columns * (2 * SAMPLES[1] + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
-            + FLOAT_BYTES * (self.thresholds - 1) * num_frames * tokens  # of labels
         )
         if needed > self.memory:
             raise UserError(
                 f"--memory_gb {self.memory / 1e9:g}: {num_frames} frames of {tokens} tokens and {num_key_frames} key "
                 f"frames need {1.05 * needed / 1e9:.2g}; "
-                f"{self._mends('raise it, raise --ratio, or lower --max_key_frames or --resolution')}"
+                "raise it, raise --ratio, or lower --max_key_frames or --resolution"
             )
         return self.memory - needed
 
@@ -387,12 +395,10 @@ class FrameStream:
     """
 
     def __init__(self, segmenter: Segmenter, key_frames: Tensor):
+        if segmenter.plain:
+            raise UserError("--clustering plain: needs the whole video, not frames as they come")
         if len(segmenter.network.blocks) > 1:
             raise UserError(f"--num_t {len(segmenter.network.blocks)}: frames as they come need a network of one block")
-        if segmenter.centring != "none":
-            raise UserError(f"--centring {segmenter.centring}: needs the whole video, not frames as they come")
-        if segmenter.thresholds > 1:
-            raise UserError(f"--thresholds {segmenter.thresholds}: needs the whole video, not frames as they come")
         self.segmenter = segmenter
         self.grid = segmenter.grid_size(*key_frames.shape[-2:])
         features = torch.cat([segmenter._encode(batch) for batch in key_frames.split(segmenter.frame_batch)])
@@ -404,7 +410,7 @@ class FrameStream:
 
     @property
     def num_clusters(self) -> int:
-        return self.stream.counts[0]
+        return self.stream.num_centres
 
     @torch.no_grad()
     def step(self, frames: Tensor) -> Tensor:
@@ -412,7 +418,7 @@ class FrameStream:
         features = torch.cat([self.segmenter._encode(batch) for batch in frames.split(self.segmenter.frame_batch)])
         self.stream.step(features, keep=self.stream.rank)
         self.stream.merge()
-        (labels,) = self.stream.labels(-1, features)
+        labels = self.stream.labels(-1, features)
         self.stream.kept.clear()
         return labels.unflatten(1, self.grid)
 

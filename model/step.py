@@ -1,7 +1,6 @@
 """One optimizer step of the block: losses over a few forward passes, optimizer, schedule, seeds (METHOD.md 3)."""
 
 import argparse
-import copy
 import math
 from collections import defaultdict
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.losses import anchor_loss, attention_entropy, motion_loss, semantic_loss
+from model.losses import attention_entropy, motion_loss, semantic_loss
 from model.network import SpatioTemporalNetwork
 from utils import distributed
 from utils.device import autocast
@@ -26,13 +25,10 @@ def train_step(
     batches: list[Tensor],
     *,
     step: int,
-    start: nn.ModuleList | None = None,
 ) -> dict[str, float]:
     """One optimizer step over the forward passes of `batches`. Returns what to log, means over all processes.
 
-    Each is frames (B, T, 3, H, W) uint8, or what the backbone made of them before, (B, T, L, C) float16.
-
-    `start`: the blocks as training began, to which --anchor_weight ties the attention.
+    Each is frames (B, T, 3, H, W) uint8.
 
     Everything random is drawn from (seed, step, rank), so that a resumed run repeats what a run never stopped does.
     """
@@ -44,7 +40,7 @@ def train_step(
     sample = torch.randperm(height * width, generator=same_everywhere)[: args.num_queries].to(device)
     totals: dict[str, float] = defaultdict(float)
     for frames in batches:
-        losses = _losses(args, network, frames.to(device, non_blocking=True), sample, start)
+        losses = _losses(args, network, frames.to(device, non_blocking=True), sample)
         if not torch.isfinite(losses["loss"]):
             semantic, motion = losses["loss_semantic"], losses["loss_motion"]
             raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
@@ -67,25 +63,17 @@ def train_step(
 
 
 def _losses(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, frames: Tensor, sample: Tensor,
-    start: nn.ModuleList | None,
-) -> dict[str, Tensor]:  # fmt: skip
+    args: argparse.Namespace, network: SpatioTemporalNetwork, frames: Tensor, sample: Tensor
+) -> dict[str, Tensor]:
     """`loss`, what it is made of, and the entropy of the attention: scalars. `frames` as in `train_step`."""
     with autocast(frames.device, args.amp):
-        embedded = network.embed(frames) if frames.ndim == 5 else frames.float()
-        tokens, attn = network.link(embedded, network.blocks)
+        tokens, attn = network(frames)
     tokens, attn = tokens.float(), attn.float()
     semantic = semantic_loss(attn, tokens, sample)
     motion = motion_loss(attn, sample, num_frames=args.num_frames)
     loss = args.semantic_weight * semantic + args.motion_weight * motion
-    found = {"loss_semantic": semantic, "loss_motion": motion}
-    if start is not None:
-        with torch.no_grad(), autocast(frames.device, args.amp):
-            before = network.link(embedded, start)[1].float()
-        found["loss_anchor"] = anchor_loss(attn, before, sample, num_frames=args.num_frames)
-        loss = loss + args.anchor_weight * found["loss_anchor"]
     entropy = attention_entropy(attn, sample, num_frames=args.num_frames)
-    return {"loss": loss, **found, "attention_entropy": entropy}
+    return {"loss": loss, "loss_semantic": semantic, "loss_motion": motion, "attention_entropy": entropy}
 
 
 def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
@@ -95,20 +83,6 @@ def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
     logged = torch.tensor(list(totals.values()), device=parameters[0].device)
     distributed.average([*(p.grad for p in parameters), logged])
     totals.update(zip(totals, logged.tolist(), strict=True))
-
-
-def starting_blocks(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, resumed: dict | None
-) -> nn.ModuleList | None:
-    """A frozen copy of the blocks as training began; None where --anchor_weight ties nothing to them."""
-    if not args.anchor_weight:
-        return None
-    start = copy.deepcopy(network.blocks).eval().requires_grad_(False)
-    if resumed:
-        if not isinstance(resumed.get("start"), dict):
-            raise UserError("--anchor_weight: the run to resume has none; start anew from its weights with --init_path")
-        start.load_state_dict(resumed["start"])
-    return start
 
 
 def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
@@ -130,12 +104,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, args: argpars
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
-    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run; both as --lr_clips scales them."""
-    scale = clips_per_step(args) / args.lr_clips if args.lr_clips else 1.0
+    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run."""
     if step < args.warmup_steps:
-        return scale * args.lr * (step + 1) / args.warmup_steps
+        return args.lr * (step + 1) / args.warmup_steps
     progress = (step - args.warmup_steps) / max(args.num_train_steps - args.warmup_steps, 1)
-    return scale * (args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def clips_per_step(args: argparse.Namespace) -> int:

@@ -1,13 +1,11 @@
 """The clusters of one video, made window by window (METHOD.md 4, 5), by either engine.
 
 stream = Stream(network, key_features, grid=grid, samples=some_features, engine=ENGINES["exact"])
-stream.restart(1.0)             # the threshold, in nats, or several
+stream.restart(1.0)             # the threshold, in nats
 for window in windows:          # (n, N, C), usually three frames
     stream.step(window)         # stage 1; what is kept of a window hardly grows with the number of key frames
 stream.merge()                  # stage 2
-labels = [stream.labels(index, window)[0] for index, window in enumerate(windows)]
-
-Attention and what distances are bounded by do not depend on the threshold, so several are cheaper together.
+labels = [stream.labels(index, window) for index, window in enumerate(windows)]
 """
 
 from dataclasses import dataclass
@@ -84,13 +82,13 @@ class Stream:
         self.keys = keys[:, order]
         sampled = network.attention_rows(network.queries(samples), self.keys)
         self.sketch = fit_sketch(sampled, rank=engine.rank(len(order)), blocks=blocks)
-        self.scratch, self.second_scratch = Scratch(), Scratch()
+        self.scratch = Scratch()
 
-    def restart(self, *taus: float) -> None:
-        """Begin, or forget all windows, to look at them with another threshold, in nats, or with several at once."""
-        self.taus = [tau * self.engine.shrinkage for tau in taus]
+    def restart(self, tau: float) -> None:
+        """Begin, or forget all windows, to look at them with another threshold, in nats."""
+        self.tau = tau * self.engine.shrinkage
         self.frames = 0  # seen so far
-        self.found: list[list[Tensor]] = [[] for _ in taus]  # centres (K, S) of each window, or of all so far
+        self.found: list[Tensor] = []  # centres (K, S) of each window, or of all so far
         self.kept: list[View | None] = []
 
     @torch.no_grad()
@@ -109,17 +107,14 @@ class Stream:
                 some = diagonals(self.frames, len(features), self.grid, self.engine.row_stride).to(rows.device)
                 rows, view = rows[some], view and View(*(part[some] for part in view))
             view = view or view_rows(rows, self.sketch, scratch=self.scratch)
-            for place, tau in enumerate(self.taus):
-                near, _ = near_pairs(rows, view, self.sketch, tau=tau, coarse=self.rank // COARSE)
-                # Smoothing overwrites the logarithms of a view made in the same scratch: the last threshold may.
-                scratch = self.scratch if place == len(self.taus) - 1 else self.second_scratch
-                self.found[place].append(window_centres(rows, near, tau=tau, kinds=self.kinds, scratch=scratch))
+            near, _ = near_pairs(rows, view, self.sketch, tau=self.tau, coarse=self.rank // COARSE)
+            # Smoothing overwrites the logarithms of the view, which are not needed any more.
+            self.found.append(window_centres(rows, near, tau=self.tau, kinds=self.kinds, scratch=self.scratch))
         self.frames += len(features)
 
     @property
-    def counts(self) -> list[int]:
-        """Centres at each threshold."""
-        return [sum(map(len, found)) for found in self.found]
+    def num_centres(self) -> int:
+        return sum(map(len, self.found))
 
     @property
     def rank(self) -> int:
@@ -134,14 +129,12 @@ class Stream:
     def merge(self) -> None:
         """Stage 2: centres within tau of one another become one."""
         with self.clock("stage 2"):
-            self.centre_views = []
-            for found, tau in zip(self.found, self.taus, strict=True):
-                found[:] = [merge_centres(torch.cat(found), tau=tau, kinds=self.kinds)]
-                self.centre_views.append(summary(view_rows(found[0], self.sketch), self.sketch, rank=self.rank))
+            self.found = [merge_centres(torch.cat(self.found), tau=self.tau, kinds=self.kinds)]
+            self.centre_view = summary(view_rows(self.found[0], self.sketch), self.sketch, rank=self.rank)
 
     @torch.no_grad()
     def labels(self, index: int, features: Tensor) -> Tensor:
-        """At each threshold the nearest centre of every token of window `index`, once merged: (thresholds, n, N) int64.
+        """The nearest centre of every token of window `index`, once merged: (n, N) int64.
 
         The window's features (n, N, C) are given again: rows of attention are made anew for tokens whose summary does
         not prove it.
@@ -151,12 +144,10 @@ class Stream:
             view = self.kept[index]
             if view is None:
                 view = view_rows(self._attend(tokens), self.sketch, scratch=self.scratch)
-            result = torch.empty(len(self.taus), len(tokens), dtype=torch.int64, device=tokens.device)
-            for place, ((centres,), centre_view) in enumerate(zip(self.found, self.centre_views, strict=True)):
-                result[place], unsure = nearest(view, summary(centre_view, self.sketch, rank=view.rows.shape[1]))
-                if unsure.any():
-                    result[place, unsure] = assign(self._attend(tokens[unsure]), centres)
-            return result.unflatten(1, frames)
+            result, unsure = nearest(view, summary(self.centre_view, self.sketch, rank=view.rows.shape[1]))
+            if unsure.any():
+                result[unsure] = assign(self._attend(tokens[unsure]), self.found[0])
+            return result.unflatten(0, frames)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         """Attention rows (L, S) of tokens (L, C), in memory that the next call uses again."""

@@ -76,7 +76,7 @@ def _cluster(segmenter: Segmenter, features: Tensor, grid: tuple[int, int]) -> S
 def _agreement(here: Segmentation, there: Segmentation) -> float:
     """Adjusted Rand index between a clip's clusters and those of its mirror image, at most 1.
 
-    Two single clusters agree by what the index is defined as, yet a block that has collapsed must not be called best.
+    Two single clusters agree by what the index is defined as, yet a block that has collapsed must not look good.
     """
     if max(here.num_clusters, there.num_clusters) < 2:
         return 0.0

@@ -5,15 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from model import clustering
+from model import clustering, plain
 from model import sketch as sketches
 from model.clustering import (
     GROUP,
     LEAF,
     assign,
     greedy_leaders,
-    hierarchical_clustering,
-    neighbours,
+    merge_centres,
     places,
     smooth,
     symmetric_kl,
@@ -29,6 +28,17 @@ def agreement(labels, others) -> float:
     np.add.at(table, (labels, others), 1)
     rows, columns = linear_sum_assignment(-table)
     return table[rows, columns].sum() / len(labels)
+
+
+def neighbours(rows, *, tau):
+    """Which pairs of rows (L, S) lie within D <= tau of each other, every distance computed: (L, L) bool."""
+    return (symmetric_kl(rows, rows) <= tau).fill_diagonal_(True)
+
+
+def cluster_by_stages(rows, *, window, tau):
+    """Labels (L,) of rows (L, S) by the stages that `model.stream` runs, every distance computed."""
+    centres = [window_centres(part, neighbours(part, tau=tau), tau=tau) for part in rows.split(window)]
+    return assign(rows, merge_centres(torch.cat(centres), tau=tau))
 
 
 def slow_clustering(rows, *, window, tau):
@@ -63,35 +73,26 @@ def random_rows(seed, count=40, columns=12, sharpness=1.0):
     return torch.from_numpy(logits * sharpness).softmax(-1)
 
 
+@pytest.mark.parametrize("cluster", [cluster_by_stages, plain.cluster])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tau", [0.25, 0.5, 1.0, 2.0])
-def test_golden(shared, tau, dtype):
+def test_golden(shared, tau, dtype, cluster):
     golden = np.load(shared / "goldens/clustering.npz")
     _, height, width = golden["grid"].tolist()
     rows = torch.from_numpy(golden["rows"]).to(dtype)
-    labels = hierarchical_clustering(rows, window=3 * height * width, tau=tau).numpy()
+    labels = cluster(rows, window=3 * height * width, tau=tau).numpy()
     expected = golden[f"labels_tau{tau}"]
     assert labels.max() == expected.max()
     assert agreement(labels, expected) >= 0.999
 
 
+@pytest.mark.parametrize("cluster", [cluster_by_stages, plain.cluster])
 @pytest.mark.parametrize("tau", [0.1, 0.5, 2.0])
-def test_agrees_with_the_slow_reference(tau):
+def test_agrees_with_the_slow_reference(tau, cluster):
     for seed in range(5):
         rows = random_rows(seed)
-        labels = hierarchical_clustering(rows, window=12, tau=tau)
+        labels = cluster(rows, window=12, tau=tau)
         np.testing.assert_array_equal(labels.numpy(), slow_clustering(rows.numpy(), window=12, tau=tau))
-
-
-@given(st.integers(0, 10**6), st.sampled_from([1, 3, 7, 100]))
-@settings(max_examples=25, deadline=None)
-def test_neighbourhood_does_not_depend_on_the_chunk(seed, chunk):
-    rows = random_rows(seed)
-    expected = symmetric_kl(rows, rows) <= 0.7
-    near = neighbours(rows, tau=0.7, chunk=chunk)
-    assert torch.equal(near, near.T)
-    assert near.diagonal().all()
-    assert torch.equal(near, expected.fill_diagonal_(True))
 
 
 @given(st.integers(0, 10**6))
@@ -106,13 +107,13 @@ def test_divergence_is_symmetric_and_not_negative(seed):
 def test_exact_zeros_are_finite():
     rows = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
     assert torch.isfinite(symmetric_kl(rows, rows)).all()
-    assert hierarchical_clustering(rows, window=3, tau=1.0).tolist() == [0, 0, 1]
+    assert cluster_by_stages(rows, window=3, tau=1.0).tolist() == [0, 0, 1]
 
 
 def test_extreme_thresholds():
     rows = random_rows(0)
-    assert hierarchical_clustering(rows, window=12, tau=1e9).max() == 0
-    assert len(hierarchical_clustering(rows, window=12, tau=1e-9).unique()) == len(rows)
+    assert cluster_by_stages(rows, window=12, tau=1e9).max() == 0
+    assert len(cluster_by_stages(rows, window=12, tau=1e-9).unique()) == len(rows)
 
 
 def test_greedy_pass_by_hand():
@@ -410,7 +411,7 @@ def test_sketch_of_columns_that_no_sample_looks_at():
 
 
 def test_many_open_pairs_are_computed_at_once():
-    """A sketch of one direction leaves most pairs open, and dense blocks decide them as `neighbours` does."""
+    """A sketch of one direction leaves most pairs open, and dense blocks decide them."""
     rows = random_rows(5, count=120, columns=60, sharpness=2.0)
     sketch = fit_sketch(rows[:3], rank=1)
     near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, coarse=1, chunk=50)

@@ -55,7 +55,6 @@ def test_command_line_faults(tmp_path):
         (["--batch", "1"], "unrecognized arguments"),
         (["--num_frames", "0"], "0 is not at least 1"),
         (["--amp", "int8"], "invalid choice"),
-        (["--cache_views", "2"], "--cache_views: has no effect without --feature_cache; give both or neither"),
     ):
         with pytest.raises(UserError, match=message):
             parser.parse(arguments)

@@ -1,7 +1,3 @@
-import os
-import time
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -9,10 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import clips
 from data.clips import BadFrames, Clip, ClipDataset, StepSampler, clip_positions, index_videos
 from data.frames import list_images, read_image, resize
-from data.registry import load_videos, training_videos
+from data.registry import load_videos
 from data.transforms import ClipAugmentation
 from tests.conftest import make_davis, moving_disk
 from utils.errors import UserError
@@ -27,63 +22,6 @@ def write_frames(folder, count, *, size=(40, 60)):
 def truncate(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-
-
-def age(root):
-    """Let folders have been changed an hour ago."""
-    for folder in (root, *filter(Path.is_dir, root.rglob("*"))):
-        os.utime(folder, (time.time() - 3600,) * 2)
-
-
-def test_a_folder_that_changed_just_now_is_looked_at_again(tmp_path, monkeypatch):
-    """A frame that comes within the same tick of the file system's clock changes no time."""
-    davis, cache = make_davis(tmp_path / "DAVIS"), tmp_path / "index.json"
-    age(davis)
-    folder = davis / "JPEGImages/480p/ant"
-    os.utime(folder)
-    before = folder.stat()
-    index_videos(davis, cache=cache)
-    (folder / "00003.jpg").unlink()
-    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert len(index_videos(davis, cache=cache)["JPEGImages/480p/ant"]) == 6
-
-
-def test_an_index_below_what_it_tells_of_is_refused(tmp_path, davis):
-    with pytest.raises(UserError, match=r"--index_cache .*index\.json: lies below --basepath .*name a file elsewhere"):
-        index_videos(davis, cache=davis / "index.json")
-    with pytest.raises(UserError, match="--index_cache .*: --dataset davis17u has no need of one"):
-        training_videos("davis17u", davis, index_cache=tmp_path / "index.json")
-
-
-def test_only_the_main_process_writes_the_index(tmp_path, davis, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    assert index_videos(davis, cache=tmp_path / "index.json")
-    assert not (tmp_path / "index.json").exists()
-
-
-def test_the_index_is_kept_until_a_folder_changes(tmp_path, monkeypatch):
-    davis, cache = make_davis(tmp_path / "DAVIS"), tmp_path / "cache/index.json"
-    age(davis)
-    found = index_videos(davis, cache=cache)
-    with monkeypatch.context() as patch:
-        patch.setattr(clips, "find_frames", lambda _: pytest.fail("listed again"))
-        assert index_videos(davis, cache=cache) == found
-    other = make_davis(tmp_path / "other", sequences=("cow",))
-    assert list(index_videos(other, cache=cache)) == ["JPEGImages/480p/cow"]  # of another root
-    (davis / "JPEGImages/480p/ant/00003.jpg").unlink()
-    index_videos(davis, cache=cache)
-    assert len(index_videos(davis, cache=cache)["JPEGImages/480p/ant"]) == 6
-    write_frames(davis / "JPEGImages/480p/new", 2)
-    assert "JPEGImages/480p/new" in index_videos(davis, cache=cache)
-    age(davis)
-    index_videos(davis, cache=cache)
-    whole = cache.read_text()
-    foreign = whole.replace("00003.jpg", "../../x"), whole.replace("480p/new", "../x")
-    for damage in (whole[:50], "[]", '{"format": 1}', *foreign):
-        cache.write_text(damage)
-        assert index_videos(davis, cache=cache) == index_videos(davis)
-        assert cache.read_text() == whole
 
 
 def test_index_finds_folders_in_any_depth_but_no_annotations(tmp_path):

@@ -169,7 +169,8 @@ def test_a_half_written_sprites_is_completed(sprites, tmp_path, monkeypatch, cap
 
 
 def test_a_block_is_exported_and_used_as_it_was(davis, tmp_path, run_train, run_eval):
-    places = ["--index_cache", tmp_path / "kept/index.json", "--feature_cache", tmp_path / "kept"]
+    (tmp_path / "kept.txt").write_text("ant\nbee\n")
+    places = ["--train_list", tmp_path / "kept.txt"]
     run_train("--basepath", davis, "--output_path", tmp_path / "run", *places)
     block = tmp_path / "block.safetensors"
     export_block(tmp_path / "run/last.pt", block)

@@ -69,8 +69,8 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     (["clusters"], None),
 ])  # fmt: skip
 def test_pieces_of_making_objects_are_chosen_one_by_one(words, expected):
-    args = argparse.Namespace(proposals=eval_program.one_word(words), max_objects=None)
-    assert eval_program.object_options(args) == (expected and expected | {"max_objects": None})
+    args = argparse.Namespace(proposals=eval_program.one_word(words))
+    assert eval_program.object_options(args) == expected
 
 
 def test_the_same_pieces_in_another_order_are_the_same_results(davis, tmp_path, run_eval):
@@ -117,7 +117,7 @@ def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkey
         return labels, np.arange(labels.size).reshape(labels.shape) % 5 == 0
 
     monkeypatch.setitem(eval_program.UPSAMPLING, "guided", upsample)
-    monkeypatch.setattr("model.stability.find_objects", with_doubt)
+    monkeypatch.setattr("model.segmenter.find_objects", with_doubt)
     for place, cached in (("first", 0), ("again", 7)):
         out = tmp_path / place
         run_eval("--davis_path", davis, "--training_free", "--sequences", "ant", "--feature_cache", tmp_path / "kept",
@@ -128,23 +128,32 @@ def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkey
     assert (np.stack(doubts[:7]).ravel() == expected).all()
 
 
-def test_any_tau_gives_the_clusters_wanted_and_no_more_objects_than_allowed(davis, tmp_path, run_eval):
+def test_any_tau_gives_the_clusters_wanted(davis, tmp_path, run_eval):
     found = []
     for tau in (0.001, 50):
         out = tmp_path / str(tau)
         some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "--clustering", "fast", "--tau", tau)
-        run_eval(*some, "--clusters", 3, 9, "--max_objects", 2, "--protocol", "both", "--save_path", out)
+        run_eval(*some, "--clusters", 3, 9, "--save_path", out)
         found.append(json.loads((out / "stats/ant.json").read_text()))
     for stats in found:
         assert 3 <= stats["clusters"] <= 9
-        assert all(len(told) <= 2 for told in stats["proposals"].values())
     assert found[0]["tau"] == found[1]["tau"]
     for wrong in ((9, 3), (9,), ("any", 3), (3, 9, 12)):
         with pytest.raises(UserError, match=f"--clusters {wrong[0]}.*: give two numbers"):
             run_eval(*some, "--clusters", *wrong, "--save_path", tmp_path / "none")
-    for proposals in ("clusters", "split"):
-        with pytest.raises(UserError, match="--max_objects"):
-            run_eval(*some, "--max_objects", 2, "--proposals", proposals, "--save_path", tmp_path / "none")
+
+
+@pytest.mark.parametrize("proposals", ["objects", "clusters"])
+def test_the_best_proposals_are_kept_and_nothing_else_changes(davis, tmp_path, run_eval, proposals):
+    some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "--tau", 0.05, "--protocol", "both",
+            "--proposals", proposals)  # fmt: skip
+    run_eval(*some, "--save_path", tmp_path / "all")
+    run_eval(*some, "--save_path", tmp_path / "best", "--max_objects", 2)
+    whole, best = (json.loads((tmp_path / name / "stats/ant.json").read_text()) for name in ("all", "best"))
+    assert len(whole["proposals"]["paper"]) > 2
+    assert best["proposals"] == {kind: told[:2] for kind, told in whole["proposals"].items()}
+    labels, kept = (read_label_png(tmp_path / name / "paper/ant/00003.png") for name in ("all", "best"))
+    assert np.array_equal(kept, np.where(labels <= 2, labels, 0))
 
 
 def test_a_tau_that_gives_no_clusters_to_speak_of_is_replaced_and_said(davis, tmp_path, run_eval, capsys):

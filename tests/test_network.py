@@ -7,14 +7,14 @@ import torch
 
 from data.registry import load_videos
 from data.videos import frames_at
+from model import plain
 from model.backbone import build_backbone
-from model.clustering import assign, hierarchical_clustering, merge_centres, neighbours, window_centres
+from model.clustering import assign, merge_centres, window_centres
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, key_frame_indices
 from model.stream import ENGINES, Engine, Stream, diagonals, pool_tokens
 from tests.conftest import TINY_BACKBONE, moving_disk
-from utils.benchmark import agreement, cluster_plainly
-from utils.clock import Clock
+from utils.benchmark import agreement
 from utils.errors import UserError
 from utils.prefetch import prefetch
 
@@ -122,7 +122,7 @@ def test_segmenter_is_the_clustering_of_all_rows(tiny_weights, num_frames):
     features = network.encode(torch.stack(frames))
     keys = network.keys(features[key_frame_indices(num_frames, 2)].flatten(0, 1))
     rows = network.attention_rows(network.queries(features.flatten(0, 1)), keys)
-    expected = hierarchical_clustering(rows, window=45, tau=0.05)
+    expected = plain.cluster(rows, window=45, tau=0.05)
     assert found.labels.shape == (num_frames, 3, 5)
     assert found.labels.max() < found.num_clusters
     assert found.num_clusters > 1
@@ -230,6 +230,19 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
         Segmenter(network, key_stride=2, memory_gb=0.0001).segment(frames, num_frames=12)
 
 
+@pytest.mark.parametrize(("room", "merged"), [(2, [3]), (1, [2, 3])])
+def test_centres_that_outgrow_the_budget_are_merged_early(tiny_weights, monkeypatch, room, merged):
+    """One centre in each of three windows, and room for so many."""
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=3.0)
+    windows, merge = [], Stream.merge
+    monkeypatch.setattr(Stream, "merge", lambda self: windows.append(len(self.kept)) or merge(self))
+    monkeypatch.setattr(Segmenter, "_spare_bytes", lambda self, shape, grid, keys: room * 2 * 5 * 4 * keys * 15)
+    segmenter = Segmenter(network, key_stride=4, tau=1e3)
+    segmenter.cluster(*segmenter.encode(video(9), num_frames=9))
+    assert windows == merged
+
+
 def test_features_beyond_the_budget_go_to_disk(tiny_weights, monkeypatch, tmp_path):
     network = make_network(tiny_weights)
     opened, spill = [], tmp_path / "not/there/yet"
@@ -295,12 +308,31 @@ def test_fast_engine_by_its_definition(tiny_weights):
     some = [(t + y + x) % fast.row_stride == 0 for t in range(3) for y in range(3) for x in range(5)]
     windows = [part[some] for part in rows.split(3 * 3 * 5)]
     tau = fast.shrinkage * 0.05
-    centres = [window_centres(part, neighbours(part, tau=tau), tau=tau) for part in windows]
+    near = [(plain.divergence(part, part) <= tau).fill_diagonal_(True) for part in windows]
+    centres = [window_centres(*part, tau=tau) for part in zip(windows, near, strict=True)]
     expected = assign(rows, merge_centres(torch.cat(centres), tau=tau))
     assert keys.shape[1] == 3 * 2
     assert 1 < len(windows[0]) < 45
     assert found.num_clusters > 1
     assert found.labels.ravel().tolist() == expected.tolist()
+
+
+def test_plain_is_the_formulas_and_chooses_another_tau_as_the_engines_do(tiny_weights, capsys):
+    network = make_network(tiny_weights)
+    network.init_blocks("identity", temperature=4.0)
+    frames = [torch.from_numpy(moving_disk(index, size=(64, 96), seed=0)[0]).permute(2, 0, 1) for index in range(9)]
+
+    def segment(clustering, **options):
+        found = Segmenter(network, key_stride=4, clustering=clustering, **options).segment(frames, num_frames=9)
+        return found.labels.tolist(), found.num_clusters, found.tau
+
+    for options in ({"tau": 0.3}, {"tau": 50.0, "clusters": (3, 30)}, {"clusters": (10**5, 10**5 + 1)}):
+        assert segment("plain", **options) == segment("exact", **options)
+    assert capsys.readouterr().err.count("no threshold found") == 2
+    with pytest.raises(UserError, match="--memory_gb 1e-05: --clustering plain .*give --clustering exact"):
+        segment("plain", memory_gb=1e-5)
+    with pytest.raises(UserError, match="--clustering plain: needs the whole video"):
+        Segmenter(network, clustering="plain").open(torch.stack(frames[:1]))
 
 
 def test_what_fast_is():
@@ -341,7 +373,8 @@ def test_exact_engine_on_real_video(shared, tau):
     frames = [frame for _, frame in zip(range(12), frames_at(video, (80, 144)), strict=False)]
     features, grid = segmenter.encode(frames, num_frames=12)
     found = segmenter.cluster(features, grid)
-    expected = cluster_plainly(features.double(), grid, clock=Clock(features.device), segmenter=segmenter)
+    plainly = Segmenter(network.double(), key_stride=4, tau=tau, clustering="plain")
+    expected = plainly.cluster(features.double(), grid)
     assert found.num_clusters == expected.num_clusters >= 2
     assert agreement(found.labels, expected.labels) >= 0.999
 
@@ -423,7 +456,7 @@ def test_what_does_not_fit_is_too_many_clusters(tiny_weights, monkeypatch, thres
     stream = SimpleNamespace(restart=lambda tau: setattr(stream, "tau", tau))
 
     def find_centres(self, stream, windows, *, spare):
-        stream.counts = [10]
+        stream.num_centres = 10
         return stream.tau > threshold
 
     monkeypatch.setattr(Segmenter, "_find_centres", find_centres)

@@ -51,23 +51,6 @@ def test_parts_that_look_alike_and_touch_become_one():
     assert same_partition(merge_alike(labels, units_of(labels, different)), labels)
 
 
-def test_of_too_many_the_most_alike_that_touch_become_one():
-    labels = video(["0011 0011 2233 2233"] * 2)
-    units = units_of(labels, [[-1.0, 0], [0.5, 1], [-0.5, 0.8], [1, -1]])
-    assert same_partition(merge_alike(labels, units, most=4), labels)
-    assert same_partition(merge_alike(labels, units, most=3), video(["0011 0011 0033 0033"] * 2))
-    assert len(np.unique(merge_alike(labels, units, most=1))) == 1
-    # 0.6 of those wanted where splitting follows.
-    for wanted, left, all_left in ((None, 4, 4), (5, 3, 4), (3, 2, 3), (1, 1, 1)):
-        assert len(np.unique(find_objects(labels, units, max_objects=wanted)[0])) == left
-        assert len(np.unique(find_objects(labels, units, split=False, max_objects=wanted)[0])) == all_left
-
-
-def test_what_never_touches_is_not_merged_however_many_are_wanted():
-    labels = video(["00 00", "11 11", "22 22"])
-    assert len(np.unique(merge_alike(labels, units_of(labels, [[1.0, 0], [0, 1], [1, 1]]), most=1))) == 3
-
-
 def test_a_short_common_outline_joins_nothing():
     labels = video(["00000000 01111000 01111222 01111022 00000022"])
     colours = [[-1.0, 0], [1, 0], [1, 0.01]]

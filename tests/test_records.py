@@ -1,14 +1,9 @@
 """What is logged and saved while a run goes on."""
 
-import argparse
-
 import pytest
-import torch
 
 from tests.test_train import log_of
-from utils import distributed
 from utils.logs import Means
-from utils.records import Records
 
 
 def test_a_mean_is_of_the_steps_that_have_the_value():
@@ -42,19 +37,3 @@ def test_means_after_a_stop_between_two_lines_of_the_log_are_of_all_steps(davis,
     )
     assert [record["step"] for record in whole] == [0, 3, 6]
     assert parts == [record for record in whole if record["step"] > step]
-
-
-def test_looks_before_are_those_of_the_main_process_alone(tmp_path, monkeypatch):
-    """A run ended by --patience is given more of it: another process, which sees no look, has no say in its end."""
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
-    args = argparse.Namespace(
-        output_path=tmp_path, patience=2, num_train_steps=9, eval_freq=1, log_freq=1, save_freq=9, last_freq=9
-    )
-    resumed = {"best": {"score": 0.5, "step": 2, "looks_since": 2}, "data": "a", "clips_per_step": 1}
-    records = Records(
-        args, torch.nn.Linear(1, 1), step=4, resumed=resumed, origin={"data": "a", "clips_per_step": 1}, watch=None,
-        save=lambda *_, **__: pytest.fail("another process saves"),
-    )  # fmt: skip
-    records.after_step(5, {}, asked=0)
-    assert not records.over
-    assert not list(tmp_path.iterdir())

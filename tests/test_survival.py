@@ -182,7 +182,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(davis, tmp_path, run_t
     run_train(*common, "--num_train_steps", 3)
     last = out / "last.pt"
     (out / "step_0000003.pt").unlink()
-    (out / "best.pt").unlink()
     whole = last.read_bytes()
     last.unlink()
     if damage != "gone":
@@ -282,7 +281,6 @@ def test_a_save_that_fails_leaves_the_whole_checkpoint_and_not_the_damaged_one(d
     common = ["--basepath", davis, "--output_path", out, "--last_freq", 1, "--save_freq", 99]
     run_train(*common, "--num_train_steps", 3)
     (out / "step_0000003.pt").unlink()
-    (out / "best.pt").unlink()
     (out / "last.pt").write_bytes((out / "last.pt").read_bytes()[:5000])
     before = (out / "previous.pt").read_bytes()
     save = torch.save
@@ -302,7 +300,7 @@ def test_a_save_that_fails_leaves_the_whole_checkpoint_and_not_the_damaged_one(d
 def test_of_what_is_whole_the_latest_step_is_taken_whatever_the_file_times(davis, tmp_path, run_train, capsys):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out, "--save_freq", 1, "--num_train_steps", 3)
-    for name in ("last.pt", "previous.pt", "best.pt"):
+    for name in ("last.pt", "previous.pt"):
         (out / name).unlink()
     (out / "step_0000001.pt").touch()
     run_train("--basepath", davis, "--output_path", out, "--resume_path", "auto", "--num_train_steps", 4)
@@ -318,10 +316,10 @@ def test_of_a_run_taken_up_at_an_earlier_step_the_later_ones_are_set_aside(davis
     assert "last.pt, of step 4, is now last.pt.later: the run goes on from step 2" in capsys.readouterr().err
     steps = {path.name: load_tensors(path)["step"] for path in out.glob("*.pt")}
     assert steps == {
-        "last.pt": 3, "best.pt": 3, "step_0000001.pt": 1, "step_0000002.pt": 2, "step_0000003.pt": 3,
+        "last.pt": 3, "step_0000001.pt": 1, "step_0000002.pt": 2, "step_0000003.pt": 3,
     }  # fmt: skip
     assert {path.name for path in out.glob("*.later")} == {
-        f"{name}.pt.later" for name in ("last", "previous", "best", "step_0000003", "step_0000004")
+        f"{name}.pt.later" for name in ("last", "previous", "step_0000003", "step_0000004")
     }
     run_train(*common, "--overwrite")
     assert not list(out.glob("*.later"))
@@ -353,7 +351,7 @@ def test_auto_does_not_take_another_run_for_its_own(davis, tmp_path, run_train):
 def test_checkpoints_without_a_last_one_are_a_run_too(davis, tmp_path, run_train):
     common = ["--basepath", davis, "--output_path", tmp_path / "run"]
     run_train(*common)
-    for name in ("last.pt", "previous.pt", "best.pt"):
+    for name in ("last.pt", "previous.pt"):
         (tmp_path / "run" / name).unlink(missing_ok=True)
     with pytest.raises(UserError, match="holds a run"):
         run_train(*common)

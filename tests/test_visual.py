@@ -70,7 +70,7 @@ def test_training_log_as_a_picture(tmp_path):
         draw_log(tmp_path / "none.jsonl", tmp_path / "x.png")
 
 
-@pytest.mark.parametrize("network", [[], ["--num_t", 2, "--num_heads", 4], ["--facets", "value-1"]])
+@pytest.mark.parametrize("network", [[], ["--num_t", 2, "--num_heads", 4]])
 def test_attention_maps_over_checkpoints(davis, tmp_path, tiny_weights, run_train, monkeypatch, network):
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--save_freq", 2, *network)
     steps = [tmp_path / f"run/step_000000{step}.pt" for step in (2, 4)]

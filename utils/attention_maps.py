@@ -43,8 +43,8 @@ BUDGET = (160, 280)  # height, width
 def main() -> None:
     args = make_parser().parse_args()
     network = build_network(
-        backbone=args.backbone, dino_path=args.dino_path, facets=args.facets, num_blocks=args.num_t,
-        num_heads=args.num_heads, with_cls=False,
+        backbone=args.backbone, dino_path=args.dino_path, num_blocks=args.num_t, num_heads=args.num_heads,
+        with_cls=False,
     ).eval()  # fmt: skip
     frames = read_frames(args, network.backbone.patch_size)
     features = network.encode(frames)
@@ -68,7 +68,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--checkpoints", nargs="+", required=True, help=f"of train.py; {IDENTITY}: the training-free point")
     add("--backbone", default=EMBEDDED)
     add("--dino_path", help="weights of the backbone, as for train.py")
-    add("--facets", nargs="+", default=["key"], metavar="FACET", help="as for train.py")
     add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks; attention is that of the last")
     add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
     add("--temperature", type=positive_float, default=DEFAULT_TEMPERATURE, help=f"s of {IDENTITY}")

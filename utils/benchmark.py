@@ -9,8 +9,8 @@
 Each measurement has a process of its own, so that peak memory is its own; it warms up on six frames and reports
 medians. Frames are decoded on the same cores while the backbone works, as in use; `decode` is what it waits for them.
 A video shorter than --num_frames is played forth and back. `plain` is `model.plain`: METHOD.md 4 and 5 word
-by word, `plain64` the same in float64. With `--neighbour` each run of another engine is followed by one beside a busy
-process, in a session of its own as that of another user; the row of ratios says how many times longer a stage took.
+by word. With `--neighbour` each run of another engine is followed by one beside a busy process, in a session of its own
+as that of another user; the row of ratios says how many times longer a stage took.
 
 An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
 """
@@ -21,7 +21,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
     exit_on_interrupt()
 
 import argparse
-import copy
 import csv
 import itertools
 import os
@@ -44,12 +43,11 @@ from torch import Tensor
 from data.frames import resize
 from data.registry import OWN_VIDEO, load_videos
 from data.sprites import FRAMES, write_sprites
-from model import plain
 from model.embedded import EMBEDDED
 from model.network import build_network
 from model.objects import find_objects
 from model.proposals import by_objectness, rank
-from model.segmenter import WINDOW, Segmentation, Segmenter, key_frame_indices
+from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, key_frame_indices
 from model.stream import ENGINES
 from model.units import CentredUnits
 from model.upsampling import at_pixels
@@ -71,7 +69,6 @@ from utils.visual import save_figure
 
 WARM_UP = 6  # frames
 HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
-PLAIN = {"plain": torch.float32, "plain64": torch.float64}
 OURS = ("attention", "stage 1", "stage 2", "assign")
 BESIDE, RATIO = "{} beside a busy neighbour", "{} beside it / quiet"  # rows of an engine, so named in its column
 # It ends with the process that started it, however that ends.
@@ -119,7 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_key_frames", type=positive_int)
     add("--tau", type=positive_float, default=1.0)
     add("--memory_gb", type=positive_float, default=8.0)
-    add("--engines", nargs="+", choices=(*PLAIN, *ENGINES), default=["plain", *ENGINES])
+    add("--engines", nargs="+", choices=CLUSTERINGS, default=[PLAIN, *ENGINES])
     add("--repeats", type=positive_int, default=3, help="runs of which the median counts; plain has one")
     add("--neighbour", action="store_true", help="measure also beside a process that keeps one core busy")
     add("--sweep", nargs="+", choices=tuple(SWEEPS), default=[], help="growth with these, the others fixed")
@@ -169,16 +166,15 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]]
     check_resolution(args.resolution, network.backbone.patch_size)
     segmenter = Segmenter(
         network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
-        max_key_frames=args.max_key_frames,
-        clustering="exact" if engine in PLAIN else engine,
+        max_key_frames=args.max_key_frames, clustering=engine,
     )  # fmt: skip
-    run(args, segmenter, engine, WARM_UP)
+    run(args, segmenter, WARM_UP)
     quiet, beside = [], []
-    for _ in range(1 if engine in PLAIN else args.repeats):
-        quiet.append(run(args, segmenter, engine, args.num_frames))
-        if args.neighbour and engine not in PLAIN:  # one after the other, so that whatever else runs meets both alike
+    for _ in range(1 if engine == PLAIN else args.repeats):
+        quiet.append(run(args, segmenter, args.num_frames))
+        if args.neighbour and engine != PLAIN:  # one after the other, so that whatever else runs meets both alike
             with busy_neighbour():
-                beside.append(run(args, segmenter, engine, args.num_frames))
+                beside.append(run(args, segmenter, args.num_frames))
     rows = [row_of(args, engine, quiet, device)]
     if beside:
         rows.append(row_of(args, BESIDE.format(engine), beside, device))
@@ -223,15 +219,12 @@ def busy_neighbour() -> Iterator[subprocess.Popen]:
         process.wait()
 
 
-def run(args: argparse.Namespace, segmenter: Segmenter, engine: str, num_frames: int) -> Segmentation:
+def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segmentation:
     """The whole way from files to label PNGs."""
     clock = Clock(segmenter.device)
     frames = (resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
-    if engine in PLAIN:
-        found = cluster_plainly(features.to(PLAIN[engine]), grid, clock=clock, segmenter=segmenter)
-    else:
-        found = segmenter.cluster(features, grid, clock=clock)
+    found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"), one_core(features.device):
         objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
@@ -254,26 +247,6 @@ def read_frames(args: argparse.Namespace, num_frames: int) -> Iterator[Tensor]:
         return
     there = list(itertools.islice(video.read(), num_frames))
     yield from itertools.islice(itertools.cycle(there + there[-2:0:-1]), num_frames)
-
-
-@torch.no_grad()
-def cluster_plainly(features: Tensor, grid: tuple[int, int], *, clock: Clock, segmenter: Segmenter) -> Segmentation:
-    """As `Segmenter.cluster`, by `model.plain`."""
-    network, tau = copy.deepcopy(segmenter.network).to(features.dtype), segmenter.tau
-    features = features.to(segmenter.device)
-    key_frames = key_frame_indices(len(features), segmenter.key_stride, segmenter.max_key_frames)
-    rows, centres = [], []
-    for window in features.split(WINDOW):
-        with clock("attention"):
-            rows.append(plain.attention(network, window, features[key_frames]))
-        with clock("stage 1"):
-            centres.append(plain.leaders(plain.smooth(rows[-1], tau), tau))
-    with clock("stage 2"):
-        merged = plain.merge(torch.cat(centres), tau)
-    with clock("assign"):
-        labels = torch.cat([plain.divergence(part, merged).argmin(-1) for part in rows])
-    labels = labels.view(len(features), *grid).to("cpu", torch.int32).numpy()
-    return Segmentation(labels, len(merged), tau, dict(clock.seconds))
 
 
 def agreement(labels: np.ndarray, others: np.ndarray) -> float:

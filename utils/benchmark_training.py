@@ -44,7 +44,7 @@ from utils.folders import check_writable
 from utils.processes import in_own_process
 
 WARM_UP = 2  # steps
-PROGRAM, CACHED = "train.py", "train.py --feature_cache"
+PROGRAM = "train.py"
 LOOPED, COMPILED = "train.py, optimizer in a loop", "train.py, compiled"
 Step = Callable[[Tensor, int], dict[str, float]]
 
@@ -78,8 +78,6 @@ def comparisons(rows: dict[str, dict[str, Any]]) -> list[str]:
                      f"({plain['cpu'] / ours['cpu']:.2f} times by seconds computed), in "
                      f"{ours['peak_gb'] / plain['peak_gb']:.2f} of its memory; of what comes on top of libraries and "
                      f"weights in {above[0] / max(above[1], 0.01):.2f}")  # fmt: skip
-    if cached := rows.get(CACHED):
-        lines.append(f"with kept features it is {ours['step'] / cached['step']:.2f} times as fast again")
     tried = [name for name in (LOOPED, COMPILED) if name in rows]
     return lines + [
         f"{name}: {rows[name]['step'] / ours['step']:.3f} times the time, {rows[name]['cpu'] / ours['cpu']:.3f} times "
@@ -94,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_frames", type=positive_int, default=3)
     add("--batch_size", type=positive_int, default=2)
     add("--steps", type=positive_int, default=7, help="of which the median counts")
-    add("--engines", nargs="+", choices=tuple(ENGINES), default=("plain", PROGRAM, CACHED))
+    add("--engines", nargs="+", choices=tuple(ENGINES), default=("plain", PROGRAM))
     return parser
 
 
@@ -113,9 +111,8 @@ def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
     ]
     step = ENGINES[engine](args, network)
     took, computed, losses = [], [], []
-    inputs = [network.embed(batch.to(device)).half().cpu() for batch in batches] if engine == CACHED else batches
     base = peak_memory_gb(device)
-    for number, batch in enumerate(inputs):
+    for number, batch in enumerate(batches):
         synchronize(device)
         start, computing = time.perf_counter(), time.process_time()
         losses.append(step(batch, number))
@@ -191,7 +188,7 @@ def plain_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step
 
 
 ENGINES = {
-    "plain": plain_step, PROGRAM: program_step, CACHED: program_step, LOOPED: looped_step, COMPILED: compiled_step,
+    "plain": plain_step, PROGRAM: program_step, LOOPED: looped_step, COMPILED: compiled_step,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -53,7 +53,6 @@ class Parser(OneLineParser):
             out those of the file.
         idle: pairs of options of which the first has no effect beside the second; given on the command line, it is
             an error.
-        needs: pairs of which the first has no effect without the second; likewise.
 
     Attributes:
         given: after `parse`, the options that the command line itself names, by `dest`.
@@ -61,7 +60,7 @@ class Parser(OneLineParser):
 
     def __init__(
         self, *, program: str, description: str, alternatives: tuple[tuple[str, ...], ...] = (),
-        idle: tuple[tuple[str, str], ...] = (), needs: tuple[tuple[str, str], ...] = (),
+        idle: tuple[tuple[str, str], ...] = (),
     ):  # fmt: skip
         super().__init__(
             prog=f"{program}.py", description=description, allow_abbrev=False,
@@ -70,7 +69,6 @@ class Parser(OneLineParser):
         self.program = program
         self.alternatives = alternatives
         self.idle = idle
-        self.needs = needs
         self.given: set[str] = set()
         self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
 
@@ -96,9 +94,6 @@ class Parser(OneLineParser):
         for option, other in self.idle:
             if option in given and (value := getattr(args, other)):
                 self.error(f"--{option}: has no effect beside --{other} {value}; give one of the two")
-        for option, other in self.needs:
-            if option in given and not getattr(args, other):
-                self.error(f"--{option}: has no effect without --{other}; give both or neither")
 
     def _recipe_path(self, given: set[str], argv: list[str]) -> str | None:
         if "config" in given:
@@ -185,16 +180,11 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--backbone",
         default="vit_small_patch8_224.dino",
-        help="any timm ViT, or embedded: the small one in assets/, or a student of utils.distill as --dino_path",
+        help="any timm ViT, or embedded: the small one in assets/",
     )
     add("--dino_path", help="weights of the backbone (.pth or .safetensors); without it timm downloads them")
     add("--checkpoint_key", help="which model of a training checkpoint given as --dino_path: teacher, student, ...")
     add("--image_stats", default="imagenet", choices=("imagenet", "reference"), help="image normalisation")
-    add(
-        "--facets", nargs="+", default=["key"], metavar="FACET",
-        help="what of the backbone's last layer features are: key, query or value; -N: of the layer N before it; "
-        "several are put side by side",
-    )  # fmt: skip
     add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks, one on the other")
     add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
     add(
@@ -239,13 +229,6 @@ def positive_int(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return int(text)
-
-
-def odd_int(text: str) -> int:
-    number = positive_int(text)
-    if number % 2 == 0:
-        raise argparse.ArgumentTypeError(f"{text}: give an odd number")
-    return number
 
 
 def not_negative_int(text: str) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from utils.checkpoint import BLOCK_KEY, load_tensors, save_tensors
 from utils.errors import UserError, run_main
 
-PLACES = {"config", "basepath", "train_list", "dino_path", "init_path", "feature_cache", "index_cache"}
+PLACES = {"config", "basepath", "train_list", "dino_path", "init_path"}
 DROPPED = {"output_path", "overwrite", "resume_path"}
 
 
@@ -29,13 +29,11 @@ def export_block(checkpoint: str | Path, output: str | Path) -> None:
         UserError: not such a checkpoint, or the file cannot be written.
     """
     content = load_tensors(checkpoint)
-    origin = {key: content.get(key) for key in ("step", "config", "backbone")}
+    origin = {key: content.get(key) for key in ("step", "config", "backbone", "tau_auto")}
     if not isinstance(content.get("blocks"), dict) or None in origin.values():
         raise UserError(f"--checkpoint {checkpoint}: not made by train.py; give its last.pt")
     if Path(output).suffix != ".safetensors":
         raise UserError(f"--output_path {output}: must end in .safetensors")
-    if "tau_auto" in content:
-        origin["tau_auto"] = content["tau_auto"]
     origin["config"] = {key: value for key, value in content["config"].items() if key not in DROPPED}
     for key in PLACES & content["config"].keys():
         origin["config"][key] = content["config"][key] and Path(content["config"][key]).name

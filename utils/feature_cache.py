@@ -1,13 +1,22 @@
-"""Features of frames kept on disk between runs, so that sweeps over the clustering's settings need no backbone.
+"""Keep features of frames on disk between runs, so that what follows the frozen backbone can be run again without it.
 
-One file a frame, named by a digest of all that its features depend on: nothing stale can be read, frames shared by two
-videos are kept once, and an interrupted run continues where it was. Delete the folder, or any part of it, at any time.
+    cache = FeatureCache(folder, settings=network.backbone.settings() | {"amp": amp, ...})
+    key = cache.key(frame)                          # of the frame as the backbone gets it: resized, augmented
+    if (features := cache.load(key)) is None:       # (L, C) float32
+        cache.save(key, features := encode(frame))
+
+An entry is one frame: `<folder>/<first two digits of the key>/<key>.npy`, an array (L, C) float32. Its key is a digest
+of the frame's pixels and of the settings, which must name all else that its features depend on. So nothing stale can be
+read, frames shared by two videos are kept once, several processes may fill one folder, and an interrupted run continues
+where it was. Delete the folder, or any part of it, at any time.
 """
 
 import contextlib
 import hashlib
+import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,31 +26,39 @@ from utils.errors import UserError
 
 
 class FeatureCache:
-    """Features (N, C) float32 in `folder`.
+    """Features (L, C) float32 of single frames in `folder`.
 
     Args:
-        settings: what features depend on beside the frame: architecture, weights, normalisation, precision, versions.
+        settings: plain values that say what features depend on beside the frame: architecture, weights, normalisation,
+            precision, device, versions of libraries; with CLS tokens or without.
+
+    Attributes:
+        hits: frames that were there when they were asked for.
     """
 
-    def __init__(self, folder: Path, *, settings: tuple[str, ...]):
+    def __init__(self, folder: Path, *, settings: dict[str, Any]):
         self.folder = folder
-        self.settings = repr(settings).encode()
-        self.hits = 0  # frames that were there when they were asked for
+        self.settings = json.dumps(settings, sort_keys=True).encode()
+        self.hits = 0
 
-    def path(self, frame: Tensor) -> Path:
-        """Where the features of a frame (3, H, W) are or would be."""
+    def key(self, frame: Tensor) -> str:
+        """Name the entry of a frame (3, H, W): 40 hexadecimal digits."""
         digest = hashlib.blake2b(self.settings, digest_size=20)
         digest.update(repr((tuple(frame.shape), frame.dtype)).encode())
         digest.update(frame.contiguous().cpu().numpy().tobytes())
-        name = digest.hexdigest()
-        return self.folder / name[:2] / f"{name}.npy"
+        return digest.hexdigest()
 
-    def load(self, path: Path) -> Tensor | None:
-        """What is kept at a path made by `path`, or None.
+    def path(self, key: str) -> Path:
+        """Where the features of a key are or would be."""
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def load(self, key: str) -> Tensor | None:
+        """Read the features (L, C) of a key; None where there are none.
 
         Raises:
             UserError: the file is damaged.
         """
+        path = self.path(key)
         try:
             kept = np.load(path, allow_pickle=False)
         except FileNotFoundError:
@@ -55,12 +72,13 @@ class FeatureCache:
         self.hits += 1
         return torch.from_numpy(kept)
 
-    def save(self, path: Path, features: Tensor) -> None:
-        """Keep features (N, C); whole or not at all.
+    def save(self, key: str, features: Tensor) -> None:
+        """Keep the features (L, C) of a key; whole or not at all.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
+        path = self.path(key)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # folders may be shared by machines
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,9 @@
 Definitions: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation"
 (CVPR 2016), section 5, as used by DAVIS-2017-Unsupervised (METHOD.md, section 6).
 
-`region_similarity` and `boundary_f` score one mask against one mask. `frame_scores` scores every proposal of
-a frame against every object at once, and costs about as much as two or three single pairs: areas and overlaps
-come from one joint histogram, boundaries from one pass over each label map, and distances are looked at only
-near the objects' boundaries.
+`frame_scores` scores every proposal of a frame against every object at once, and costs about as much as two or
+three single pairs: areas and overlaps come from one joint histogram, boundaries from one pass over each label map,
+and distances are looked at only near the objects' boundaries.
 """
 
 import math
@@ -21,42 +20,12 @@ BOUND = 0.008
 _WORD = 64
 
 
-def region_similarity(gt: np.ndarray, mask: np.ndarray, *, void: np.ndarray | None = None) -> float:
-    """J in [0, 1]: intersection over union of two (H, W) masks outside `void`; 1 when both are empty."""
-    gt, mask = _without_void(gt, mask, void)
-    union = np.count_nonzero(gt | mask)
-    return np.count_nonzero(gt & mask) / union if union else 1.0
-
-
-def boundary_map(mask: np.ndarray) -> np.ndarray:
-    """Boundary pixels of an (H, W) mask, (H, W) bool.
-
-    A pixel is on the boundary when it differs from its right, lower or lower-right neighbour. The image's
-    last row and column are replicated, so the bottom right corner never is.
-    """
-    return _mixed_quads(_padded(np.asarray(mask, dtype=bool).view(np.uint8)))
-
-
 def tolerance_radius(shape: tuple[int, int], bound: float = BOUND) -> int:
     """How far apart, in pixels, two boundaries of an image of `shape` (H, W) may be and still match.
 
     `bound` below 1 is a share of the image's diagonal, rounded up; from 1 on it is the number of pixels.
     """
     return int(bound) if bound >= 1 else int(np.ceil(bound * np.hypot(*shape)))
-
-
-def boundary_f(gt: np.ndarray, mask: np.ndarray, *, void: np.ndarray | None = None, bound: float = BOUND) -> float:
-    """F in [0, 1]: harmonic mean of boundary precision and recall of two (H, W) masks outside `void`.
-
-    A boundary pixel is matched when the other boundary has a pixel in the Euclidean disk of
-    `tolerance_radius` around it. An empty boundary has precision (or recall) 1: it claims nothing.
-    """
-    gt, mask = _without_void(gt, mask, void)
-    radius = tolerance_radius(gt.shape, bound)
-    gt, mask = boundary_map(gt), boundary_map(mask)
-    found = np.count_nonzero(mask & _within(gt, radius))
-    covered = np.count_nonzero(gt & _within(mask, radius))
-    return float(_f_measure(found, covered, n_gt=np.count_nonzero(gt), n_fg=np.count_nonzero(mask)))
 
 
 def frame_scores(
@@ -121,16 +90,6 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _without_void(gt: np.ndarray, mask: np.ndarray, void: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    gt, mask = np.asarray(gt, dtype=bool), np.asarray(mask, dtype=bool)
-    if gt.shape != mask.shape:
-        raise ValueError(f"ground truth is {gt.shape}, mask is {mask.shape}")
-    if void is None:
-        return gt, mask
-    valid = ~np.asarray(void, dtype=bool)
-    return gt & valid, mask & valid
-
-
 def _small_type(largest: int) -> type[np.generic]:
     """The narrowest type for labels up to `largest`: passes over bytes are several times faster."""
     return np.uint8 if largest <= 255 else np.uint16 if largest <= 65535 else np.int32
@@ -187,8 +146,9 @@ def _mixed_quads(padded: np.ndarray) -> np.ndarray:
 def _boundaries(labels: np.ndarray) -> _Boundaries:
     """Boundaries of every label above 0 of a label map (H, W), each pixel once per label.
 
-    A 2 x 2 quad of one label is nobody's boundary; any other is on the boundary of each label in it, which is
-    `boundary_map` of all masks in one pass.
+    A pixel is on the boundary of its label when its right, lower or lower-right neighbour has another one; the image's
+    last row and column are replicated. A 2 x 2 quad of one label is nobody's boundary; any other is on the boundary of
+    each label in it.
     """
     padded = _padded(labels)
     y, x = np.divmod(np.flatnonzero(_mixed_quads(padded)), labels.shape[1])

@@ -10,7 +10,7 @@ from torch import nn
 from utils import distributed
 from utils.logs import Means, Meter, RunLog, make_profiler
 from utils.origin import origin as origin_of_process
-from utils.runs import LAST, Best, say, say_other_data
+from utils.runs import LAST, say, say_other_data
 
 
 class Watching(Protocol):
@@ -30,11 +30,10 @@ class Records:
         resumed: the checkpoint of the run that goes on.
         origin: plain values that tell where the run came from, as `say_other_data` takes them.
         watch: of the main process; None in the others.
-        save: writes a checkpoint, given its step, `origin` and whether to `keep` it and call it the `best`.
+        save: writes a checkpoint, given its step, `origin` and whether to `keep` it.
 
     Attributes:
         means, meter: to be told of every step: its losses, and its clips and the time waited for them.
-        over: whether there have been --patience looks without a better one.
     """
 
     def __init__(
@@ -43,10 +42,8 @@ class Records:
     ):  # fmt: skip
         self.args, self.network, self.watch = args, network, watch
         self._save, self.output = save, Path(args.output_path)
-        self.device = next(network.parameters()).device
-        self.means, self.meter = Means((resumed or {}).get("sums")), Meter(self.device)
-        self.best = Best(args.patience, resumed)
-        self.over = False
+        self.means = Means((resumed or {}).get("sums"))
+        self.meter = Meter(next(network.parameters()).device)
         if resumed:
             say_other_data(resumed, origin)
         self.log = self.profiler = None
@@ -70,36 +67,29 @@ class Records:
         if self.profiler:
             self.profiler.step()
         args, last = self.args, step == self.args.num_train_steps
-        look, better, scalars = step % args.eval_freq == 0 or last, False, {}
+        look, scalars = step % args.eval_freq == 0 or last, {}
         if step % args.log_freq == 0 or last:
             scalars = values | self.means.read() | self.meter.read()
         if asked and look:
             self.save(step)  # a look takes its time, and there may be none
         if look and self.watch:
             scalars |= self.watch.measure(self.network)
-            better = self.best.look(step, scalars["mirror_agreement_auto"])
-        if look:
-            its_own = self.best.is_over if self.watch else False  # the others have seen no look
-            self.over = bool(distributed.largest(its_own, self.device))
         if self.log and scalars:
             self.log.write(step, scalars)
-        keep = step % args.save_freq == 0 or last or self.over
-        if keep or better or asked or step % args.last_freq == 0:
-            self.save(step, keep=keep, best=better)
+        keep = step % args.save_freq == 0 or last
+        if keep or asked or step % args.last_freq == 0:
+            self.save(step, keep=keep)
         return scalars
 
-    def save(self, step: int, *, keep: bool = False, best: bool = False) -> None:
+    def save(self, step: int, *, keep: bool = False) -> None:
         if self.log:
-            known = {"tau_auto": self.watch.tau_auto(self.network), "best": self.best.state, "sums": self.means.sums}
-            self._save(step, origin=self.origin | known, keep=keep, best=best)
+            known = {"tau_auto": self.watch.tau_auto(self.network), "sums": self.means.sums}
+            self._save(step, origin=self.origin | known, keep=keep)
 
     def close(self, step: int, *, asked: int) -> int:
         """Say how the run ended after `step`; returns its exit code, `asked` where it is to go on another time."""
         how, code = "done", 0
-        if self.over:
-            best = self.best.state["step"]
-            how = f"ended at step {step} by --patience {self.args.patience}; the best look was at step {best}"
-        elif step < self.args.num_train_steps:
+        if step < self.args.num_train_steps:
             how, code = f"asked to stop after step {step}; go on with --resume_path auto", asked
         if self.profiler:
             self.profiler.stop()

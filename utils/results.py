@@ -140,8 +140,7 @@ class ResultsFolder:
 
     def _remove(self, held: dict[str, Any]) -> None:
         """Remove what eval.py wrote here before: the videos with statistics, their scores and overlays."""
-        kinds = held.get("predictions", held.get("protocols", []))  # their name until 2026-11
-        marker = self.path / "settings.json"
+        kinds, marker = held.get("predictions", []), self.path / "settings.json"
         if not isinstance(kinds, list):
             raise UserError(f"{marker}: 'predictions' is no list of names; choose another folder")
         kinds = [plain_name(kind, marker) for kind in kinds]  # nothing outside the folder is ever removed

@@ -16,18 +16,17 @@ from utils.folders import check_writable
 
 FORMAT = 1  # of the checkpoints
 LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint, and the one it replaced
-BEST = "best.pt"  # that of the best look, see `Best`
 DAMAGED, LATER = ".damaged", ".later"  # added to the names of checkpoints that a run does not go on from
 AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
 # What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = (
-    "seed", "backbone", "image_stats", "facets", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
+    "seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
 )  # fmt: skip
 # What may change without a word; a change of anything else is said.
 CHANGE_IS_NOTHING = (
     "config", "resume_path", "output_path", "overwrite", "dino_path", "checkpoint_key", "init", "init_path",
     "temperature", "device", "num_workers", "log_freq", "save_freq", "last_freq", "eval_freq", "watch_clips", "tau",
-    "profile", "detect_anomaly", "index_cache",
+    "profile", "detect_anomaly",
 )  # fmt: skip
 
 
@@ -39,13 +38,10 @@ def save_run(
     scaler: torch.amp.GradScaler,
     step: int,
     *,
-    start: torch.nn.ModuleList | None,
     origin: dict[str, Any],
     keep: bool = False,
-    best: bool = False,
 ) -> None:
-    """Write `last.pt`, `step_NNNNNNN.pt` where it is to be kept, and `best.pt` where it is the best look so far; the
-    `last.pt` before becomes `previous.pt`.
+    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept; the `last.pt` before becomes `previous.pt`.
 
     The frozen backbone is never in it. `origin`: plain values that tell where the run came from, `backbone` among them.
     """
@@ -53,7 +49,6 @@ def save_run(
         "format": FORMAT,
         "step": step,
         "blocks": network.blocks.state_dict(),
-        "start": start.state_dict() if start is not None else None,
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
@@ -62,8 +57,6 @@ def save_run(
     }
     if keep:
         save_checkpoint(output / f"step_{step:07d}.pt", content)
-    if best:
-        save_checkpoint(output / BEST, content)
     save_checkpoint(output / LAST, content, keep_as=PREVIOUS)
 
 
@@ -107,7 +100,7 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """All that are there, of whatever step."""
-    named = [folder / name for name in (LAST, PREVIOUS, BEST)]
+    named = [folder / name for name in (LAST, PREVIOUS)]
     return [path for path in (*named, *sorted(folder.glob("step_*.pt"))) if path.is_file()]
 
 
@@ -147,40 +140,9 @@ def is_done(content: dict, args: argparse.Namespace) -> bool:
     """Whether the run of a checkpoint has nothing left to do, which is then said."""
     step = content.get("step")
     done = isinstance(step, int) and step >= args.num_train_steps
-    if Best(args.patience, content).is_over:
-        say(f"already done: {args.resume_path} ended at step {step} by --patience {args.patience}")
-        return True
     if done:
         say(f"already done: {args.resume_path} is at step {step} of {args.num_train_steps}")
     return done
-
-
-class Best:
-    """The best of the looks at fixed clips, and when there have been enough without a better one.
-
-    Args:
-        patience: so many looks without a better one end a run; None for no end.
-        content: the checkpoint of a run that goes on, which knows the looks before.
-    """
-
-    def __init__(self, patience: int | None, content: dict | None):
-        self.patience = patience
-        kept = (content or {}).get("best")
-        self.state = {"score": None, "step": 0, "looks_since": 0}
-        if isinstance(kept, dict) and kept.keys() == self.state.keys():
-            self.state = dict(kept)
-
-    def look(self, step: int, score: float) -> bool:
-        """Count a look; whether it is the best so far, the first one too."""
-        if self.state["score"] is None or score > self.state["score"]:
-            self.state = {"score": score, "step": step, "looks_since": 0}
-            return True
-        self.state["looks_since"] += 1
-        return False
-
-    @property
-    def is_over(self) -> bool:
-        return self.patience is not None and self.state["looks_since"] >= self.patience
 
 
 def check_run(content: dict, args: argparse.Namespace) -> None:
@@ -192,7 +154,7 @@ def check_run(content: dict, args: argparse.Namespace) -> None:
     if content.get("format") != FORMAT:
         raise UserError(f"--resume_path {args.resume_path}: format {content.get('format')}, this program continues "
                         f"{FORMAT}; give it as --init_path to start from its weights")  # fmt: skip
-    held, wanted = {"facets": ["key"]} | content["config"], plain(vars(args))  # before there were others
+    held, wanted = content["config"], plain(vars(args))
     for key in SAME_WHEN_RESUMED:
         if held.get(key) != wanted[key]:
             raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "

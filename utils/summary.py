@@ -67,7 +67,7 @@ def read_row(folder: Path, *, split: str = "*") -> Row:
             name: sum(entry["seconds"].get(stage, 0.0) for entry in stats for stage in stages) / frames
             for name, stages in STAGES.items()
         }
-        if any(entry.get("cached") for entry in stats):
+        if any(entry["cached"] for entry in stats):
             seconds["backbone"] = None
         labels = sum(entry["objects"] or entry["clusters"] for entry in stats) / len(stats)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:

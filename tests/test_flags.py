@@ -1,0 +1,33 @@
+"""The flags of both programs, so that a new one, or the end of one, is a decision and not an accident.
+
+A flag stays where users of the reference edit it, where something cannot be done without it, or where a table of
+results shows what it is good for. What was tried and did not help is in docs/results.md.
+"""
+
+import eval as eval_program
+import train as train_program
+
+NETWORK = """
+    --amp --backbone --checkpoint_key --config --device --dino_path --help --image_stats --num_heads --num_t --seed
+    --temperature -h
+"""
+TRAIN = """
+    --accumulate --attn_drop --basepath --batch_size --clip_grad --dataset --detect_anomaly --drop --eval_freq --gap
+    --init --init_path --last_freq --log_freq --lr --min_lr --motion_weight --no-with_cls --num_frames --num_queries
+    --num_train_steps --num_workers --output_path --overfit --overwrite --profile --resolution --resume_path
+    --save_freq --semantic_weight --tau --train_list --warmup_steps --watch_clips --weight_decay --with_cls
+"""
+EVAL = """
+    --annotations --basepath --clip_frames --clustering --clusters --dataset --davis_path --feature_cache
+    --first_frame_objects --frame_batch --max_key_frames --max_objects --memory_gb --no-overlay --no-training_free
+    --overlay --overwrite --predictions --proposals --protocol --ratio --resolution --resume_path --save_path
+    --sequences --split --tau --toolkit_exact --training_free --upsampling --videos --workers
+"""
+
+
+def test_the_flags_of_train_are_these():
+    assert sorted(train_program.make_parser()._option_string_actions) == sorted((NETWORK + TRAIN).split())
+
+
+def test_the_flags_of_eval_are_these():
+    assert sorted(eval_program.make_parser()._option_string_actions) == sorted((NETWORK + EVAL).split())
