@@ -19,7 +19,7 @@ from utils import label_checks, scoring
 from utils.annotations import label_folder
 from utils.errors import UserError
 from utils.label_checks import check_labels, is_smoothed
-from utils.names import names_in
+from utils.names import names_in, plain_name
 from utils.png import write_label_png
 
 LABELS = "Annotations_unsupervised/480p"
@@ -464,3 +464,11 @@ def test_scoring_names_the_root_and_the_annotations_that_are_there(davis, tmp_pa
     monkeypatch.setattr(sys, "argv", ["scoring", "--davis_path", str(davis), "--results", str(davis / "kept/480p")])
     with pytest.raises(UserError, match="give --annotations Annotations/480p"):
         scoring.main()
+
+
+@pytest.mark.parametrize("name", ["JPEGImages/\n", "a\nb", "a\tb", "a\x7f", "../a", "a/b", "a\\b", "", "..", None, 3])
+def test_a_name_from_a_file_is_that_of_one_file_or_folder(name):
+    with pytest.raises(UserError, match="meta.json: names .*restore this file") as caught:
+        plain_name(name, "meta.json")
+    assert "\n" not in str(caught.value)
+    assert plain_name("a b-é.0", "meta.json") == "a b-é.0"

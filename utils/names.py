@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
+from unicodedata import category
 
 from utils.errors import UserError
 
@@ -33,12 +34,15 @@ def number_ranges(numbers: Iterable[int], *, most: int | None = None) -> str:
 
 
 def plain_name(name: object, source: object) -> str:
-    """`name` if it is that of one file or folder; names come from files of others and must not lead out of a dataset.
+    """Return `name` if it is that of one file or folder: names from other people's files must not lead elsewhere.
+
+    Control characters are refused too: a line break would end a message, or a line of a list, in the middle of a name.
 
     Raises:
         UserError: naming `source`, where the name was found.
     """
-    if not isinstance(name, str) or name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+    unfit = not isinstance(name, str) or name in ("", ".", "..")
+    if unfit or any(character in "/\\" or category(character) == "Cc" for character in name):
         raise UserError(f"{source}: names {name!r}, which is no plain file or folder name; restore this file")
     return name
 
