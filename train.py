@@ -178,33 +178,32 @@ def run(
         origin=origin | {"bad_frames": bad_frames.files},  # as they are when a checkpoint is written
         save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler),
     )  # fmt: skip
-    bar = tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main())
     done, asked = first_step, 0
-    while done < args.num_train_steps and not asked:
-        rate = set_learning_rate(optimizer, done, args)
-        with records.meter:
-            taken = list(itertools.islice(batches, args.accumulate))
-        if len(taken) < args.accumulate:  # asked to stop while waiting for frames
-            asked = stop.exit_code
-            if done > first_step:
-                records.save(done)
-            break
-        for batch in taken:
-            bad_frames.add(batch)
-        with torch.autograd.set_detect_anomaly(args.detect_anomaly):
-            frames = [batch.frames for batch in taken]
-            losses = train_step(args, network, optimizer, scaler, frames, step=done)
-        records.means.add(losses)
-        records.meter.add(sum(map(len, frames)))
-        done += 1
-        asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
-        epoch = done * clips_per_step(args) / CLIPS_PER_EPOCH
-        values = {"lr": rate, "epoch": epoch, "bad_frames": len(bad_frames.files)}
-        logged = records.after_step(done, values, asked=asked)
-        if "loss" in logged:
-            bar.set_postfix(semantic=f"{logged['loss_semantic']:.3f}", motion=f"{logged['loss_motion']:.3f}")
-        bar.update()
-    bar.close()
+    with tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main()) as bar:
+        while done < args.num_train_steps and not asked:
+            rate = set_learning_rate(optimizer, done, args)
+            with records.meter:
+                taken = list(itertools.islice(batches, args.accumulate))
+            if len(taken) < args.accumulate:  # asked to stop while waiting for frames
+                asked = stop.exit_code
+                if done > first_step:
+                    records.save(done)
+                break
+            for batch in taken:
+                bad_frames.add(batch)
+            with torch.autograd.set_detect_anomaly(args.detect_anomaly):
+                frames = [batch.frames for batch in taken]
+                losses = train_step(args, network, optimizer, scaler, frames, step=done)
+            records.means.add(losses)
+            records.meter.add(sum(map(len, frames)))
+            done += 1
+            asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
+            epoch = done * clips_per_step(args) / CLIPS_PER_EPOCH
+            values = {"lr": rate, "epoch": epoch, "bad_frames": len(bad_frames.files)}
+            logged = records.after_step(done, values, asked=asked)
+            if "loss" in logged:
+                bar.set_postfix(semantic=f"{logged['loss_semantic']:.3f}", motion=f"{logged['loss_motion']:.3f}")
+            bar.update()
     return records.close(done, asked=asked)
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 from data.clips import index_videos
 from data.registry import load_videos
 from tests.conftest import moving_disk
-from utils.distill_data import list_groups
 from utils.errors import UserError
 from utils.own_output import MARK, find_frames
 from utils.png import write_label_png
@@ -74,7 +73,6 @@ def test_results_are_no_training_videos(clips, capsys):
     assert sorted(index_videos(clips)) == ["ant", "bee10", "bee9"]
     (line,) = capsys.readouterr().err.splitlines()
     assert "results of eval.py in deeper/both, out" in line
-    assert {group[0].parent.name for group in list_groups(clips)} == {"ant", "bee10", "bee9"}
 
 
 @pytest.mark.parametrize("place", ["out", "out/ant", "deeper/both/paper/ant", "deeper/both", "ant_masks", "pictures"])
@@ -82,6 +80,20 @@ def test_a_root_of_results_is_refused(clips, place):
     for read in (lambda root: load_videos("video", root, flag="--basepath"), index_videos):
         with pytest.raises(UserError, match=rf"--basepath .*{place}: (holds results of eval.py|n)"):
             read(clips / place)
+
+
+def test_overlays_are_no_videos(clips):
+    """Neither the folder of them nor one by itself; other video files below results are somebody's."""
+    overlay, own = clips / "out/overlays/ant.mp4", clips / "out/film.mp4"
+    overlay.parent.mkdir()
+    for path in (overlay, own):
+        path.write_bytes(b"")
+    for place in (overlay, overlay.parent):
+        with pytest.raises(UserError, match=r"overlays.*: holds results of eval.py.*name the video file"):
+            load_videos("video", place, flag="--basepath")
+    with pytest.raises(UserError, match="film.mp4") as refused:  # as it is empty
+        load_videos("video", own, flag="--basepath")
+    assert "results" not in str(refused.value)
 
 
 def test_labels_and_pictures_among_frames_are_left_out(tmp_path, capsys):

@@ -17,6 +17,7 @@ from utils.png import palette
 
 RESULTS, RUN, PICTURES = "results of eval.py", "a run of train.py", "label PNGs or pictures of results"
 CONTACT_SHEET = "contact_sheet.png"
+OVERLAYS = "overlays"
 MARK = {"Software": "self-supervised video object segmentation"}  # in the text of PNGs that are made to be looked at
 FEWEST_COLOURS = 3  # of a palette that says whose it is
 NAMED = 3  # folders of each kind that a note names
@@ -30,14 +31,12 @@ def what_we_wrote(folder: Path) -> str | None:
 
 
 def refuse_own_output(root: Path, *, flag: str = "") -> None:
-    """Refuse a root that is results, lies in results or is a run.
+    """Refuse a root, a folder or a video file, that is results, lies in results or is a run.
 
     Raises:
         UserError: it begins with the flag, if one is given, and the root.
     """
-    place = root.resolve()
-    in_results = any(_are_results(p) and (p / f"stats/{place.name}.json").is_file() for p in list(place.parents)[:2])
-    if made := what_we_wrote(root) or (RESULTS if in_results else None):
+    if made := what_we_wrote(root) or (RESULTS if _lies_in_results(root.resolve()) else None):
         where = f"{flag} {root}" if flag else root
         raise UserError(f"{where}: holds {made}, no frames; name the video file or folder of frames")
 
@@ -77,6 +76,15 @@ def note_left_out(root: Path, found: Sequence[tuple[str, str]]) -> str:
         for what, names in kinds.items()
     )
     return f"note: {root}: not taken for frames: {'; '.join(said)}"
+
+
+def _lies_in_results(place: Path) -> bool:
+    """Whether a folder is the masks of a video or the overlays in a folder of results, or a file one of the latter."""
+    return any(
+        _are_results(folder) and ((folder / f"stats/{place.name}.json").is_file() or folder / OVERLAYS in chain)
+        for chain in [(place, *place.parents)]
+        for folder in chain[1:4]
+    )
 
 
 def _are_results(folder: Path) -> bool:

@@ -177,11 +177,11 @@ class OwnVideos:
     fixed_splits: bool = True
 
     def names(self, root: Path, split: str) -> list[str]:
-        if root.is_file():
-            return [root.stem]
-        if not root.is_dir():
+        if not root.exists():
             raise UserError(f"{root}: no such video file or folder of frames")
         refuse_own_output(root)
+        if root.is_file():
+            return [root.stem]
         files, (frames, ours) = list_video_files(root), find_frames(root)
         if files and frames:
             raise UserError(f"{root}: holds pictures ({frames[0].name}, ...) and video files ({files[0].name}, ...); "
