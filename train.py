@@ -32,7 +32,7 @@ from data.clips import (
     ClipDataset,
     StepSampler,
     collate_clips,
-    how_to_unpack,
+    explain_single_file,
     reading,
 )
 from data.frames import UnreadableImage
@@ -213,7 +213,7 @@ def find_root(args: argparse.Namespace) -> Path:
         raise UserError("--basepath is missing; give the folder of videos to train on")
     root, _ = root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
     if args.dataset == OWN_VIDEO and root.is_file():  # before any weights are fetched
-        raise UserError(f"--basepath {root}: {how_to_unpack(root)}")
+        raise UserError(f"--basepath {root}: {explain_single_file(root)}")
     args.basepath = str(root)
     return root
 

@@ -1,5 +1,6 @@
 """Training clips: every folder of frames below a root is a video; clips are drawn from them (METHOD.md 3)."""
 
+import multiprocessing
 import os
 import pickle
 import shlex
@@ -23,6 +24,7 @@ from data.transforms import ClipAugmentation
 from utils.errors import UserError
 from utils.names import listed_names, may_hold_frames
 from utils.own_output import RESULTS, RUN, find_frames, note_left_out, refuse_own_output
+from utils.pictures import SUFFIXES as IMAGE_SUFFIXES
 from utils.runs import say
 from utils.stopping import StopRequest, child_processes, kill, leave_to_parent
 
@@ -59,12 +61,16 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
     if not videos:
         clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
         found = "no frames (jpg, png, ...) in any folder below it"
-        raise UserError(f"{flag} {root}: {f'{found}; {clip.name} is {how_to_unpack(clip)}' if clip else found}")
+        raise UserError(f"{flag} {root}: {f'{found}; {clip.name} is {explain_single_file(clip)}' if clip else found}")
     return videos if train_list is None else _keep_listed(videos, root, train_list)
 
 
-def how_to_unpack(clip: Path) -> str:
-    """What to do with a video file, whose frames are too far apart to be drawn at random."""
+def explain_single_file(clip: Path) -> str:
+    """Say what to give instead of a single file: of a video file, frames cannot be drawn quickly at random."""
+    if clip.suffix.lower() in IMAGE_SUFFIXES:
+        return (
+            f"a single picture, but training reads folders of frames; give the folder, {shlex.quote(str(clip.parent))}"
+        )
     frames = shlex.quote(f"frames/{clip.stem}")
     command = f"mkdir -p {frames} && ffmpeg -i {shlex.quote(str(clip))} -q:v 2 {frames}/%05d.jpg"
     return f"a video file, but training reads folders of frames: {command}"
@@ -216,6 +222,8 @@ class Sender:
 
 def _start(loader: DataLoader) -> Iterator[Any]:
     try:
+        if loader.num_workers:
+            multiprocessing.Lock()  # first by itself: where it fails, torch leaves an iterator whose end prints an error
         return iter(loader)
     except (OSError, ImportError) as error:  # no semaphores, which lie in /dev/shm on Linux; or no more processes
         raise UserError(

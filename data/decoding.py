@@ -19,6 +19,8 @@ from PIL import Image, ImageSequence
 
 from utils.errors import UserError
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it once, with the first video
+
 if TYPE_CHECKING:
     import av
 
@@ -409,7 +411,6 @@ class OpenCVReader(Reader):
     @contextmanager
     def _open(self, path: Path) -> Iterator[cv2.VideoCapture]:
         """A capture that writes nothing to the terminal."""
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         capture = cv2.VideoCapture(str(path))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model.calibration import SHARE, quantiles, tau_for, window_distances
-from model.clustering import neighbours
+from model.clustering import symmetric_kl
 from model.segmenter import Segmenter, key_frame_indices
 from tests.conftest import moving_disk
 from tests.test_network import make_network
@@ -27,7 +27,8 @@ def test_the_share_of_pairs_within_tau_is_the_same_whatever_the_temperature(temp
     keys = network.keys(features[key_frames].flatten(0, 1))
     shares = []
     for window in features.split(3):
-        near = neighbours(network.attention_rows(network.queries(window.flatten(0, 1)), keys), tau=tau)
+        rows = network.attention_rows(network.queries(window.flatten(0, 1)), keys)
+        near = symmetric_kl(rows, rows) <= tau
         shares.append((near.sum() - len(near)).item() / (len(near) * (len(near) - 1)))
     assert np.mean(shares) == pytest.approx(SHARE, abs=0.01)
 

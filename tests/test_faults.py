@@ -123,7 +123,6 @@ def ended(folder, tiny_weights) -> dict:
     return run_cases({
         "step": train("step", STEP.format(fault=ERROR)),
         "watch": train("watch", "train.make_watch = lambda *_: 1 / 0"),
-        "cache": train("cache", "train.FeatureStore.write = lambda *_: 1 / 0", "--feature_cache", folder / "kept"),
         "memory": train("memory", STEP.format(fault=NO_MEMORY)),
         "memory of the GPU": train("gpu", STEP.format(fault=NO_GPU_MEMORY)),
         "memory of a reader": train("reader", IN_READER),
@@ -134,7 +133,7 @@ def ended(folder, tiny_weights) -> dict:
     })  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["step", "watch", "cache", "write", "score"])
+@pytest.mark.parametrize("name", ["step", "watch", "write", "score"])
 def test_an_error_of_the_program_ends_it_and_all_it_has_started(ended, name):
     code, said, left = ended[name]
     assert code == 1, said
@@ -334,8 +333,7 @@ def test_too_little_shared_memory_does_not_stop_a_run(folder, tiny_weights, tmp_
     def run(name, *more):
         return ["train.py", "", training(tiny_weights, folder / "DAVIS", tmp_path / name, "--batch_size", 4, *more)]
 
-    cache = ["--feature_cache", tmp_path / "kept"]
-    cases = {"readers": run("a"), "none": run("b", "--num_workers", 0), "cache": run("c", *cache)}
+    cases = {"readers": run("a"), "none": run("b", "--num_workers", 0)}
     told = run_cases(cases, before=small_shared_memory("120k"))
     for name in cases:
         code, said, left = told[name]

@@ -71,7 +71,7 @@ def test_own_video_without_dataset_is_segmented_even_beside_a_recipe_of_another(
 
 def test_a_single_file_cannot_be_trained_on(tmp_path, run_train):
     write_frames(tmp_path, FRAMES)
-    with pytest.raises(UserError, match="--basepath .*00000.jpg: a single file; training reads folders of frames"):
+    with pytest.raises(UserError, match="--basepath .*00000.jpg: a single picture.*give the folder"):
         run_train("--basepath", tmp_path / "00000.jpg", "--output_path", tmp_path / "t")
     with pytest.raises(UserError, match="--basepath .*00000.jpg: is a file; give the folder"):
         run_train("--basepath", tmp_path / "00000.jpg", "--dataset", "pairs", "--output_path", tmp_path / "t")

@@ -96,7 +96,7 @@ def test_own_portrait_video_keeps_its_shape_and_rate(tmp_path, run_eval, monkeyp
     capture.release()
     run_eval("--config", recipe, "--basepath", path, "--save_path", tmp_path / "asked", "--resolution", 96, 160)
     assert json.loads((tmp_path / "asked/stats/phone.json").read_text())["resolution"] == [96, 160]
-    assert "fit_resolution" not in json.loads((tmp_path / "asked/settings.json").read_text())
+    assert not json.loads((tmp_path / "asked/settings.json").read_text())["fit_resolution"]
     (line,) = [line for line in capfd.readouterr().err.split("\n") if "note: " in line]
     assert "--resolution 96 160: changes the shape of 1 of 1 videos" in line
 

@@ -92,8 +92,10 @@ import cv2
 class Threads(torch.utils.data.Dataset):
     def __len__(self): return 1
     def __getitem__(self, index): return torch.get_num_threads(), cv2.getNumThreads()
-(reader,) = data.clips.frame_loader(Threads(), num_workers=1, batch_size=None)
-print(torch.get_num_threads(), *reader)
+from utils.stopping import StopRequest
+with data.clips.reading(Threads(), num_workers=1, stop=StopRequest(), collate_fn=list, batch_size=1) as batches:
+    (((torch_threads, opencv_threads),),) = batches
+print(torch.get_num_threads(), torch_threads, opencv_threads)
 """
 
 

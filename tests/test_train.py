@@ -143,7 +143,7 @@ def faults(davis, out):
         (["--basepath", davis, "--resume_path", out / "weights.pt"], "give it as --init_path"),
         (["--basepath", davis, "--resume_path", out / "last.pt", "--num_t", 2], "--num_t 2: the run to resume has 1"),
         (["--basepath", davis, "--resume_path", out / "none.pt"], r"none\.pt: no such file"),
-        (["--basepath", davis, "--device", "cuda:99"], "--device cuda:99: not available"),
+        (["--basepath", davis, "--device", "cuda:99"], "--device cuda:99: .*give --device cpu"),
         (["--basepath", davis, "--resume_path", out / "last.pt", "--resolution", 64, 96, "--num_train_steps", 9],
          "--resolution .64, 96.: the run to resume has .48, 80."),
         (["--basepath", davis, "--init_path", out / "last.pt", "--num_heads", 4], "--num_heads 4: .* has 8"),

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from utils.errors import UserError, is_out_of_memory
+from utils.errors import UserError
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,8 +39,6 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         torch.empty(1, device=device)
     except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
         raise UserError(f"--device {name}: GPU {index} cannot be used, it may be full or taken; "
                         "see nvidia-smi, or give another or --device cpu") from error  # fmt: skip
     torch.cuda.set_device(device)

@@ -11,7 +11,7 @@ from utils.stopping import INTERRUPTED, child_processes, interruptible, kill
 # How torch, what it is built on, and OpenCV say in an error of a general type that memory ran out.
 NO_MEMORY = re.compile(
     r"(?i)out of memory|can(no|')t allocate memory|not enough memory|std::bad_alloc|bad allocation|insufficient memory"
-    r"|_ALLOC_FAILED|could not create a memory|unable to mmap"
+    r"|_ALLOC_FAILED|could not create a memory|unable to mmap|unable to allocate|MemoryError"
 )
 NO_THREAD = "can't start new thread"
 OTHERS_ENDED = re.compile(r"(?i)connection (closed|reset) by peer|connection was likely closed")  # torch.distributed's
