@@ -1,6 +1,5 @@
 """Training clips: every folder of frames below a root is a video; clips are drawn from them (METHOD.md 3)."""
 
-import multiprocessing
 import os
 import pickle
 import shlex
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, dataloader
 from tqdm import tqdm
 
 from data.decoding import VIDEO_SUFFIXES
@@ -68,9 +67,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
 def explain_single_file(clip: Path) -> str:
     """Say what to give instead of a single file: of a video file, frames cannot be drawn quickly at random."""
     if clip.suffix.lower() in IMAGE_SUFFIXES:
-        return (
-            f"a single picture, but training reads folders of frames; give the folder, {shlex.quote(str(clip.parent))}"
-        )
+        return f"a single picture, but training reads folders of frames; give the folder, {clip.parent}"
     frames = shlex.quote(f"frames/{clip.stem}")
     command = f"mkdir -p {frames} && ffmpeg -i {shlex.quote(str(clip))} -q:v 2 {frames}/%05d.jpg"
     return f"a video file, but training reads folders of frames: {command}"
@@ -222,10 +219,9 @@ class Sender:
 
 def _start(loader: DataLoader) -> Iterator[Any]:
     try:
-        if loader.num_workers:
-            multiprocessing.Lock()  # first by itself: where it fails, torch leaves an iterator whose end prints an error
         return iter(loader)
     except (OSError, ImportError) as error:  # no semaphores, which lie in /dev/shm on Linux; or no more processes
+        dataloader._MultiProcessingDataLoaderIter._shutdown = True  # else the end of the unfinished one prints an error
         raise UserError(
             f"--num_workers {loader.num_workers}: processes that read frames cannot be started here ({error}); give "
             "--num_workers 0, or the container shared memory (docker run --shm-size 1g)"

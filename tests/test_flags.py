@@ -18,7 +18,8 @@ TRAIN = """
     --save_freq --semantic_weight --tau --train_list --warmup_steps --watch_clips --weight_decay --with_cls
 """
 EVAL = """
-    --allow_damaged --annotations --basepath --clip_frames --clustering --clusters --dataset --davis_path --feature_cache
+    --allow_damaged --annotations --basepath --clip_frames --clustering --clusters --dataset --davis_path
+    --feature_cache
     --first_frame_objects --frame_batch --max_key_frames --max_objects --memory_gb --no-overlay --no-training_free
     --overlay --overwrite --predictions --proposals --protocol --ratio --resolution --resume_path --save_path
     --sequences --split --tau --toolkit_exact --training_free --upsampling --videos --workers

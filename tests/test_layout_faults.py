@@ -207,7 +207,7 @@ FAULTS = {
     # YouTube-VOS
     "vos no json": ("ytvos18", lambda r: (r / "train/meta.json").unlink(), "--basepath .*: lacks train/meta.json"),
     "vos json cut": ("ytvos18", lambda r: cut(r / "train/meta.json"), "meta.json: not valid JSON"),
-    "vos json list": ("ytvos18", lambda r: write(r / "train/meta.json", "[]"), "meta.json: holds a list and no JSON object"),
+    "vos json list": ("ytvos18", lambda r: write(r / "train/meta.json", "[]"), "meta.json: holds a list and no JSON"),
     "vos no videos": ("ytvos18", lambda r: write(r / "train/meta.json", "{}"), "meta.json: has no 'videos'"),
     "vos path": (
         "ytvos18", lambda r: write(r / "train/meta.json", '{"videos": {"../x": {}}}'), r"meta.json: names '\.\./x'",
