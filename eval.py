@@ -1,4 +1,4 @@
-"""Segment whole videos without labels, then score them where there is an annotation (METHOD.md 4 to 6).
+"""Segment whole videos without labels, then score them where there is an annotation (docs/method.md, sections 4 to 6).
 
 python eval.py                                                            # embedded backbone on generated videos
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
@@ -9,7 +9,7 @@ torchrun --nproc_per_node 8 eval.py ...                                   # vide
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 
@@ -40,15 +40,14 @@ from data.registry import (
     root_of,
 )
 from data.videos import Video, frames_at, shown_shape
-from model.calibration import CLUSTERS
-from model.embedded import checkpoint_path
+from model.engine.threshold import CLUSTERS
+from model.engine.windows import ENGINES
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
-from model.proposals import by_objectness, by_size, choose, describe
+from model.objects.ranking import by_objectness, by_size, choose, describe
+from model.objects.upsampling import UPSAMPLING, at_pixels
 from model.segmenter import CLUSTERINGS, MAX_KEY_FRAMES, Progress, Segmenter, key_frame_indices
-from model.stream import ENGINES
-from model.upsampling import UPSAMPLING, at_pixels
+from model.weights import checkpoint_path
 from utils import distributed
-from utils.checkpoint import file_hash, load_checkpoint
 from utils.clock import Clock
 from utils.config import (
     AUTO,
@@ -63,18 +62,19 @@ from utils.config import (
 )
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
-from utils.folders import held
-from utils.label_checks import check_labels
-from utils.origin import versions
+from utils.files import held
 from utils.own_output import CONTACT_SHEET
 from utils.png import read_label_png
 from utils.progress import FrameBar, told
-from utils.protocols import PROTOCOLS
 from utils.report import markdown_costs
 from utils.resolution import ResolutionRule
 from utils.results import ResultsFolder, write_archive
-from utils.score_files import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
-from utils.scoring import add_score_options, expand, read_provenance, score, score_options
+from utils.run.checkpoints import file_hash, load_checkpoint
+from utils.run.provenance import versions
+from utils.scoring.label_checks import check_labels
+from utils.scoring.protocols import PROTOCOLS
+from utils.scoring.score import add_score_options, expand, read_provenance, score, score_options
+from utils.scoring.tables import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
 from utils.video import write_video
 from utils.visual import contact_sheet, overlay, write_picture
 

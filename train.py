@@ -1,4 +1,4 @@
-"""Train the spatio-temporal block on video without labels (METHOD.md 3).
+"""Train the spatio-temporal block on video without labels (docs/method.md, section 3).
 
 python train.py                                                           # embedded backbone on generated videos
 python train.py --basepath VIDEOS --dino_path dino_deitsmall8_pretrain.pth --output_path outputs/run
@@ -7,7 +7,7 @@ python train.py --config ... --output_path outputs/run --resume_path auto      #
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 
@@ -38,22 +38,23 @@ from data.clips import (
 from data.frames import UnreadableImage
 from data.headers import image_size
 from data.registry import DATASET_NAMES, OWN_VIDEO, check_place, dataset_name, root_of, training_videos
-from model import watch
-from model.embedded import checkpoint_path
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.step import clips_per_step, make_optimizer, set_learning_rate, train_step
-from utils import config, distributed, runs
-from utils.checkpoint import load_checkpoint
+from model.training import monitor as watch
+from model.training.step import clips_per_step, make_optimizer, set_learning_rate, train_step
+from model.weights import checkpoint_path
+from utils import config, distributed
 from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
 from utils.device import choose_device
 from utils.errors import UserError, run_main
-from utils.folders import held
-from utils.logs import check_profile
-from utils.origin import fingerprint
-from utils.records import Records
+from utils.files import held
 from utils.resolution import MOST_CHANGE, shape_change
-from utils.runs import say
-from utils.stopping import StopRequest, stop_requests
+from utils.run import resume as runs
+from utils.run.checkpoints import load_checkpoint
+from utils.run.logs import check_profile
+from utils.run.provenance import fingerprint
+from utils.run.recorder import Records
+from utils.run.resume import say
+from utils.run.signals import StopRequest, stop_requests
 
 MOST_SIZES = 500  # videos whose shape is looked at, since that opens a file of each
 
@@ -104,7 +105,12 @@ def make_parser() -> config.Parser:
     train("--log_freq", type=positive_int, default=10)
     train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
     train("--last_freq", type=positive_int, default=100, help="steps between checkpoints that replace last.pt")
-    train("--eval_freq", type=positive_int, default=500, help="steps between looks at fixed clips, see model/watch.py")
+    train(
+        "--eval_freq",
+        type=positive_int,
+        default=500,
+        help="steps between the monitor's measurements on fixed clips",
+    )
     train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
     train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
     search = parser.add_argument_group("finding faults").add_argument

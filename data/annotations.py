@@ -1,6 +1,6 @@
 """Ground truth as the datasets store it: label images, masks of one object each, FBMS originals, RLE, TFRecords.
 
-Each is an `utils.annotations.Annotations`: 0 background, objects from 1, 255 void; small, and picklable.
+Each is an `utils.scoring.annotations.Annotations`: 0 background, objects from 1, 255 void; small, and picklable.
 """
 
 import codecs
@@ -15,13 +15,14 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from data.frames import FrameReader, list_images
+from data.frames import FrameReader
 from data.tfrecord import Record, read_bytes_features
-from utils.annotations import MAX_OBJECTS, VOID, LabelFiles
 from utils.errors import UserError
 from utils.files import digest_files
 from utils.names import plain_name
+from utils.pictures import list_images
 from utils.png import read_label_png
+from utils.scoring.annotations import MAX_OBJECTS, VOID, LabelFiles
 
 _COLOUR_MODES = ("RGB", "RGBA", "LA")
 _LOSSLESS = (".png", ".bmp")  # what a mask is stored as

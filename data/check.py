@@ -9,7 +9,7 @@ Exit code 0 where everything is whole, 1 where something is not, 2 for bad flags
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 
@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 import numpy as np
 from tqdm import tqdm
 
-from data.annotations import VOID
 from data.registry import (
     DATASET_NAMES,
     DATASETS,
@@ -39,10 +38,10 @@ from data.registry import (
     split_names,
 )
 from data.videos import Video
-from utils.annotations import LabelFiles
 from utils.errors import UserError, run_main
-from utils.label_checks import SHARP, is_smoothed
 from utils.names import number_ranges
+from utils.scoring.annotations import VOID, LabelFiles
+from utils.scoring.label_checks import SHARP, is_smoothed
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Training clips: every folder of frames below a root is a video; clips are drawn from them (METHOD.md 3)."""
+"""Draw training clips from videos, which are the folders of frames below a root (docs/method.md, section 3)."""
 
 import os
 import pickle
@@ -24,8 +24,8 @@ from utils.errors import UserError
 from utils.names import listed_names, may_hold_frames
 from utils.own_output import RESULTS, RUN, find_frames, note_left_out, refuse_own_output
 from utils.pictures import SUFFIXES as IMAGE_SUFFIXES
-from utils.runs import say
-from utils.stopping import StopRequest, child_processes, kill, leave_to_parent
+from utils.run.resume import say
+from utils.run.signals import StopRequest, child_processes, kill, leave_to_parent
 
 CLIPS_PER_EPOCH = 10_000
 MAX_BAD_SHARE = 0.01  # of the image files

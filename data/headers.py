@@ -8,8 +8,8 @@ from PIL import Image
 from data.annotations import FbmsOriginal, MergedMasks, RleVideo
 from data.frames import UnreadableImage
 from data.videos import FrameFolder, Video
-from utils.annotations import Annotations, LabelFiles
 from utils.errors import UserError
+from utils.scoring.annotations import Annotations, LabelFiles
 
 _ORIENTATION = 0x0112  # of EXIF; 5 to 8 lay the picture on its side
 

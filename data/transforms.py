@@ -1,4 +1,4 @@
-"""Augmentation of training clips: drawn once per clip, the same for every frame (METHOD.md 3)."""
+"""Augmentation of training clips: drawn once per clip, the same for every frame (docs/method.md, section 3)."""
 
 import torch
 from torch import Tensor

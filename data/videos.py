@@ -18,10 +18,10 @@ from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
 from data.frames import FrameReader, resize
 from data.tfrecord import MEND, Record, count_values, read_bytes_features
 from utils import distributed
-from utils.annotations import Annotations
 from utils.errors import UserError
 from utils.files import digest_files
 from utils.names import number_ranges
+from utils.scoring.annotations import Annotations
 
 
 class Video(Protocol):

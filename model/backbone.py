@@ -1,4 +1,4 @@
-"""The frozen image backbone: a timm ViT that gives key features and a CLS token per frame (METHOD.md 1)."""
+"""The frozen image backbone: a timm ViT from frames to key features and CLS tokens (docs/method.md, section 1)."""
 
 import difflib
 import logging
@@ -13,15 +13,14 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.embedded import BACKBONE_FILE, EMBEDDED
-from model.weights import check_holds_vit, load_vit_weights
-from utils.checkpoint import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
+from model.weights import BACKBONE_FILE, EMBEDDED, check_holds_vit, load_vit_weights
 from utils.errors import NoWeights, UserError, is_out_of_memory
+from utils.run.checkpoints import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
 
 # Mean and standard deviation of RGB in [0, 1]. `reference` is what the paper's released evaluation normalises
-# with, though it trains with ImageNet's (METHOD.md 6).
+# with, though it trains with ImageNet's (docs/method.md, section 6).
 IMAGE_STATS = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "reference": ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)),

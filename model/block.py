@@ -1,4 +1,4 @@
-"""The spatio-temporal Transformer block, the only trained part (METHOD.md 2)."""
+"""The spatio-temporal Transformer block, the only trained part (docs/method.md, section 2)."""
 
 import torch
 from einops import rearrange
@@ -71,7 +71,7 @@ class Mlp(nn.Module):
 class SpatioTemporalBlock(nn.Module):
     """Pre-norm Transformer block over the tokens of all frames of a clip: x + attn(norm1(x)), then x + mlp(norm2(x)).
 
-    Parameter names are the reference implementation's (METHOD.md 2), so that its checkpoints load.
+    Parameter names are the reference implementation's (docs/method.md, section 2), so that its checkpoints load.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The two self-supervised losses as pure functions of output tokens and attention (METHOD.md 3).
+"""The two self-supervised losses as pure functions of output tokens and attention (docs/method.md, section 3).
 
 A query (t, i) is token i of frame t. For every frame s the attention of a query ranks the tokens of s: those it
 attends to most are its positives, those it attends to least its negatives.

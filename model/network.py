@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, build_backbone
 from model.block import SpatioTemporalBlock
+from model.engine.scratch import Scratch
 from model.weights import check_exact, describe_vit
 from utils.errors import UserError
 from utils.parallel import each
-from utils.scratch import Scratch
 
 REFERENCE_BLOCKS = "temporal_transformer."
 CACHED_ROWS, DEVICE_ROWS = 128, 1024  # of one head's attention at once, on a CPU and elsewhere
@@ -22,8 +22,8 @@ class SpatioTemporalNetwork(nn.Module):
 
     Args:
         backbone: gives C-dimensional key features per frame.
-        with_cls: put each frame's CLS token before its key features in training (METHOD.md 2); inference never
-            uses it.
+        with_cls: put each frame's CLS token before its key features in training (docs/method.md, section 2);
+            inference never uses it.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SpatioTemporalNetwork(nn.Module):
         return out
 
     def init_blocks(self, init: str, *, temperature: float) -> None:
-        """Start the blocks `random` or as the `identity` (METHOD.md 4 without training: q = k = s LayerNorm)."""
+        """Initialise the blocks: `random`, or `identity`, the training-free block of docs/method.md, section 2."""
         for block in self.blocks:
             if init == "identity":
                 block.init_identity(temperature=temperature)
@@ -130,7 +130,7 @@ class SpatioTemporalNetwork(nn.Module):
                 block.init_random()
 
     def load_blocks(self, content: dict[str, Any], *, source: str) -> None:
-        """Fill the blocks from a checkpoint of this program or of the reference implementation (METHOD.md 2).
+        """Fill the blocks from a checkpoint of this program or of the released implementation.
 
         Raises:
             UserError: the file holds no block, or one of another width or depth; names `source` and the mend.

@@ -1,8 +1,8 @@
-"""A whole video to a label map: features, sparse key frames, attention rows, hierarchical clustering (METHOD.md 4, 5).
+"""Segment a whole video: frames to features, attention to key frames, clusters (docs/method.md, sections 4 and 5).
 
-Frames are encoded a few at a time, windows clustered one by one, and of each window only a summary is kept: memory
-grows with a video's length by its features and those summaries alone. Where these do not fit the budget, features go to
-disk and summaries are made a second time.
+Frames are encoded in small batches and windows are clustered one by one. Of each window only a summary is kept, so
+memory grows with the length of the video by its features and these summaries alone. Features that exceed the memory
+budget are kept on disk; summaries that exceed it are computed a second time.
 """
 
 import math
@@ -19,21 +19,20 @@ import timm
 import torch
 from torch import Tensor
 
-from model import plain
-from model.calibration import tau_for
+from model import clustering as plain
+from model.engine.bounds import BLOCK
+from model.engine.threshold import tau_for
+from model.engine.windows import ENGINES, SAMPLES, Stream, sample_tokens
 from model.network import SpatioTemporalNetwork
-from model.objects import find_objects
-from model.sketch import BLOCK
-from model.stream import ENGINES, SAMPLES, Stream, sample_tokens
-from model.units import CentredUnits
+from model.objects.affinity import CentredUnits
+from model.objects.find import find_objects
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
 from utils.feature_cache import FeatureCache
-from utils.parallel import one_core
-from utils.prefetch import prefetch
+from utils.parallel import one_core, prefetch
 
-WINDOW = 3  # frames per stage-1 window, METHOD.md 5
+WINDOW = 3  # frames per stage-1 window, docs/method.md, section 5
 PLAIN = "plain"
 CLUSTERINGS = (*ENGINES, PLAIN)
 MAX_KEY_FRAMES = 20
@@ -63,7 +62,7 @@ class Segmentation:
 
 
 def key_frame_indices(num_frames: int, key_stride: int, max_key_frames: int | None = None) -> list[int]:
-    """Frames 0, R, 2R, ...: T // R of them as in the reference, and at least one (METHOD.md 4).
+    """Frames 0, R, 2R, ...: T // R of them as in the reference, and at least one (docs/method.md, section 4).
 
     Of more than `max_key_frames` as many are taken, spread evenly.
     """
@@ -81,10 +80,10 @@ class Segmenter:
         key_stride: every how many frames a frame gives attention keys (R, `--ratio`).
         max_key_frames: at most so many key frames, whatever the length of the video.
         tau: distance threshold of the clustering, in nats.
-        clustering: one of `CLUSTERINGS`. `exact`: METHOD.md 5 up to rounding, as long as the centres of all windows fit
-            half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
+        clustering: one of `CLUSTERINGS`. `exact`: the formulas up to rounding, as long as the centres of all windows
+            fit half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
             means of 3x3 tokens, and centres are found from a third of the tokens. `plain`: the formulas as they stand
-            (`model.plain`), with every row of attention in memory.
+            (`model.clustering`), with every row of attention in memory.
         memory_gb: what features, attention, clustering and objects may take together, in 1e9 bytes; the network itself
             and its activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.
@@ -250,7 +249,7 @@ class Segmenter:
     def _cluster_plainly(
         self, features: Tensor, grid: tuple[int, int], key_frames: list[int], *, clock: Clock
     ) -> Segmentation:
-        """As `cluster`, by the formulas of `model.plain`.
+        """As `cluster`, by the formulas of `model.clustering`.
 
         Raises:
             UserError: the rows of attention of all frames, twice, do not fit the memory budget.

@@ -10,8 +10,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from utils.checkpoint import load_tensors
 from utils.errors import UserError
+from utils.run.checkpoints import load_tensors
 
 # Wrappers that training frameworks put around a ViT, and the heads they put beside it.
 _WRAPPERS = ("module.", "backbone.", "encoder.")
@@ -245,3 +245,17 @@ def check_exact(state: dict[str, Tensor], target: dict[str, Tensor], *, source: 
     ]
     if problems:
         raise UserError(f"{source}: does not fill {what} exactly ({'; '.join(problems)}); {mend}")
+
+
+EMBEDDED = "embedded"  # what `--backbone` and `--resume_path` call them
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+BACKBONE_FILE = ASSETS / "embedded_backbone.safetensors"
+
+BLOCK_FILE = ASSETS / "embedded_block.safetensors"
+
+
+def checkpoint_path(path: str | None) -> str | None:
+    """`path` of a checkpoint as given on the command line, with `embedded` made the file it stands for."""
+    return str(BLOCK_FILE) if path == EMBEDDED else path

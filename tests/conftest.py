@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 import eval as eval_program
 import train as train_program
-from tests.layout_trees import TREES
+from tests.data.layout_trees import TREES
 from utils.png import write_label_png
 
 # Time is no property of what is tested: on a busy machine any example may be slow.

@@ -8,8 +8,9 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 FOLDER="${1:-${XDG_CACHE_HOME:-$HOME/.cache}/betrayed-by-attention/lower-bounds}"
 shift $(($# > 0))
 # Quick tests of everything that the programs do: data, network, training, evaluation, scoring, checkpoints.
-CORE=(tests/test_{data,layouts,backbone,network,block,losses,clustering,train,eval,results,scoring,metrics}.py
-  tests/test_{checkpoint,config,launchers,visual,requirements}.py)
+CORE=(tests/data/test_{data,layouts,video_files}.py tests/model/test_{backbone,network,block,losses,clustering}.py
+  tests/programs/test_{train,eval,launchers}.py
+  tests/utils/test_{results,scoring,metrics,checkpoint,config,device,visual,requirements}.py)
 
 fail() { echo "error: $1" >&2; exit 2; }
 PYTHON310="$(command -v python3.10)" || fail "python3.10 is missing; put Python 3.10 on the PATH"

@@ -9,7 +9,7 @@ sequences; it says nothing of other seeds or data sets.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 
@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.bootstrap import LEVEL, SAMPLES, Interval, interval, paired_interval
 from utils.errors import UserError, run_main
-from utils.protocols import PROTOCOLS
-from utils.score_files import Scores, read_scores
+from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, interval, paired_interval
+from utils.scoring.protocols import PROTOCOLS
+from utils.scoring.tables import Scores, read_scores
 from utils.visual import save_figure
 
 

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from utils.stopping import INTERRUPTED, child_processes, interruptible, kill
+from utils.run.signals import INTERRUPTED, child_processes, interruptible, kill
 
 # How torch, what it is built on, and OpenCV say in an error of a general type that memory ran out.
 NO_MEMORY = re.compile(

@@ -6,15 +6,15 @@ eval.py takes the result as --resume_path, train.py as --init_path.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 
 import argparse
 from pathlib import Path
 
-from utils.checkpoint import BLOCK_KEY, load_tensors, save_tensors
 from utils.errors import UserError, run_main
+from utils.run.checkpoints import BLOCK_KEY, load_tensors, save_tensors
 
 PLACES = {"config", "basepath", "train_list", "dino_path", "init_path"}
 DROPPED = {"output_path", "overwrite", "resume_path"}

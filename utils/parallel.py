@@ -5,6 +5,7 @@ of the time goes there. Pieces that do not depend on each other need no waiting.
 """
 
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -79,3 +80,52 @@ def _use_one_core(together: threading.Barrier) -> None:
     torch.get_num_threads()  # torch sets a thread up when it is first asked, and would undo the next line later
     torch.set_num_threads(1)  # of this thread, but also the default of threads yet to come: the caller sets it back
     together.wait(timeout=60)
+
+
+Item = TypeVar("Item")
+
+END = object()
+
+
+def prefetch(items: Iterable[Item], *, ahead: int = 2) -> Iterator[Item]:
+    """Yield `items` in order, up to `ahead` of them made early by a thread; an exception in it comes up here.
+
+    When this generator is closed early, the thread stops after the item it is at.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def put(entry: tuple) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((END, None))
+        except BaseException as error:  # handed on, whatever it is
+            put((END, error))
+        finally:
+            if hasattr(items, "close"):
+                items.close()  # a generator lets go of its file here, not some day
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is END:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()

@@ -1,15 +1,13 @@
 """Label maps as PNG files: the one place that knows how masks are stored on disk."""
 
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
+from utils.files import replacing
 from utils.pictures import FAULTS, PictureError, list_images, refuse_several
 
 MAX_INDEXED = 255
@@ -27,29 +25,6 @@ def palette() -> np.ndarray:
             if source < 8:
                 colours[:, channel] |= (((ids >> source) & 1) << (7 - bit)).astype(np.uint8)
     return colours
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it becomes `path` in one step, on failure it goes.
-
-    A reader therefore sees the old file or the whole new one, never a part. The folder is made if need be.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def leftovers(path: str | os.PathLike) -> list[Path]:
-    """The temporary files of `replacing(path)`: of processes killed in the midst of it, or at it now."""
-    path = Path(path)
-    names = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
-    return [p for p in path.parent.iterdir() if names.fullmatch(p.name)] if path.parent.is_dir() else []
 
 
 def write_label_png(path: str | os.PathLike, labels: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from utils.errors import UserError
-from utils.stopping import child_processes, kill, signals_blocked
+from utils.run.signals import child_processes, kill, signals_blocked
 
 
 @contextmanager

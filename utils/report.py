@@ -5,7 +5,7 @@ python -m utils.report --results outputs/training_free outputs/trained          
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError, run_main
-from utils.json_files import read_object
-from utils.logs import read_log
+from utils.files import read_object
 from utils.names import natural_key
-from utils.protocols import PROTOCOLS
+from utils.run.logs import read_log
+from utils.scoring.protocols import PROTOCOLS
 from utils.visual import save_figure
 
 MEND = "run eval.py again"

@@ -4,7 +4,7 @@
 <save_path>/<video>/<frame>.png        label maps; with several kinds of them <save_path>/<kind>/<video>/...
 <save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
 <save_path>/overlays/<video>.mp4       the masks over the frames, where asked for
-<save_path>/scores/<protocol>/         written by utils.scoring
+<save_path>/scores/<protocol>/         written by utils.scoring.score
 """
 
 import json
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.folders import LOCK, check_writable
-from utils.json_files import read_object
+from utils.files import LOCK, check_writable, read_object, replacing
 from utils.names import plain_name
-from utils.png import pngs_by_stem, replacing, write_label_png
+from utils.png import pngs_by_stem, write_label_png
 
 RESERVED = {"stats", "overlays", "scores"}
 

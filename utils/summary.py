@@ -9,7 +9,7 @@ picture is of results that differ in resolution: J&F and seconds against pixels.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 
@@ -22,7 +22,7 @@ from typing import Any
 from utils.compare import find_scores
 from utils.config import OneLineParser
 from utils.errors import UserError, run_main
-from utils.json_files import read_object
+from utils.files import read_object
 from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")

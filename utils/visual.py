@@ -5,7 +5,7 @@ python -m utils.visual --results outputs/a outputs/b --count 2 --picture a_and_b
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.stopping import exit_on_interrupt
+    from utils.run.signals import exit_on_interrupt
 
     exit_on_interrupt()
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from data.annotations import label_files
 from data.decoding import VIDEO_SUFFIXES
-from data.frames import list_images
 from data.layouts.base import counted
 from data.layouts.splits import FrameList, SplitSource
 from data.videos import FrameFolder, Video, VideoFile
-from utils.annotations import Annotations
 from utils.errors import UserError
 from utils.names import natural_key
 from utils.own_output import find_frames, folders_of_frames, note_left_out, refuse_own_output
-from utils.runs import say
+from utils.pictures import list_images
+from utils.run.resume import say
+from utils.scoring.annotations import Annotations
 
 COMPLETE = "the split names this sequence, so complete the download"
 

@@ -6,8 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.annotations import AGAIN, MAX_OBJECTS, RleVideo, Track
-from data.frames import list_images
+from data.annotations import AGAIN, RleVideo, Track
 from data.headers import image_size
 from data.layouts.base import counted
 from data.layouts.splits import read_json
@@ -15,6 +14,8 @@ from data.videos import FrameFolder, Video
 from utils.errors import UserError
 from utils.files import file_version
 from utils.names import plain_name
+from utils.pictures import list_images
+from utils.scoring.annotations import MAX_OBJECTS
 
 MAX_PIXELS = 2**26  # of a frame, so that a damaged JSON does not take all memory; 8K has 2**25
 

@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from utils.errors import UserError
-from utils.files import file_version
-from utils.json_files import read_object
+from utils.files import file_version, read_object
 from utils.names import checked_names, lines_in, names_in, natural_key
 from utils.own_output import find_frames, note_left_out, refuse_own_output
-from utils.runs import say
+from utils.run.resume import say
 
 
 class SplitSource(Protocol):

@@ -1,0 +1,1 @@
+"""Sprites: generated videos with exact object masks."""

@@ -1,0 +1,1 @@
+"""The clustering of docs/method.md, section 5, in less time and bounded memory."""

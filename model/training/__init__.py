@@ -1,0 +1,1 @@
+"""The training step and the monitor that watches it without labels."""

@@ -1,0 +1,329 @@
+"""Where inference spends its time and memory, against a plain transcription of the formulas in the same run.
+
+    python -m tests.benchmarks.inference        # the embedded backbone on a generated video
+    python -m tests.benchmarks.inference --basepath FRAMES --dino_path W.pth --backbone vit_small_patch14_dinov2 \
+        --resolution 336 672 --num_frames 70 --csv results/benchmark.csv
+    python -m tests.benchmarks.inference --sweep tokens frames key_frames --engines exact fast --picture growth.png
+    python -m tests.benchmarks.inference --neighbour --engines exact fast    # also beside a busy process
+
+Each measurement has a process of its own, so that peak memory is its own; it warms up on six frames and reports
+medians. Frames are decoded on the same cores while the backbone works, as in use; `decode` is what it waits for them.
+A video shorter than --num_frames is played forth and back. `plain` is `model.clustering`, the formulas as they
+stand. With `--neighbour` each run of another engine is followed by one beside a busy process, in a session of its own
+as that of another user; the row of ratios says how many times longer a stage took.
+
+An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
+"""
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.run.signals import exit_on_interrupt
+
+    exit_on_interrupt()
+
+import argparse
+import csv
+import itertools
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from data.frames import resize
+from data.registry import OWN_VIDEO, load_videos
+from data.sprites.writer import FRAMES, write_sprites
+from model.engine.windows import ENGINES
+from model.network import build_network
+from model.objects.affinity import CentredUnits
+from model.objects.find import find_objects
+from model.objects.ranking import by_objectness, rank
+from model.objects.upsampling import at_pixels
+from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, key_frame_indices
+from model.weights import EMBEDDED
+from utils.clock import Clock
+from utils.config import (
+    check_resolution,
+    positive_float,
+    positive_int,
+    usual_temperature,
+)
+from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
+from utils.errors import UserError, run_main
+from utils.files import check_writable
+from utils.parallel import one_core
+from utils.png import write_label_png
+from utils.processes import in_own_process
+from utils.report import STAGES
+from utils.visual import save_figure
+
+WARM_UP = 6  # frames
+HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
+OURS = ("attention", "stage 1", "stage 2", "assign")
+BESIDE, RATIO = "{} beside a busy neighbour", "{} beside it / quiet"  # rows of an engine, so named in its column
+# It ends with the process that started it, however that ends.
+SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10**6): pass"
+SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key_frames": (0.25, 0.5, 1.0, 2.0)}
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    if args.picture and not args.sweep:
+        raise UserError(f"--picture {args.picture}: shows growth; name what is to grow with --sweep")
+    if args.picture and args.neighbour:
+        raise UserError(f"--picture {args.picture}: shows engines on a quiet machine alone; leave out --neighbour")
+    for flag in ("csv", "picture"):
+        if path := getattr(args, flag):
+            check_writable(path.parent, flag=f"--{flag}")
+    if args.basepath is None:
+        args.basepath = str(write_sprites(Path("datasets/sprites")) / FRAMES / "val-00")
+    points = list(sweep_points(args)) if args.sweep else [("", args)]
+    rows, labels = [], {}
+    for swept, point in points:
+        for engine in args.engines:
+            measured, labels[engine] = in_own_process(measure, point, engine)
+            for row in measured:
+                rows.append({"sweep": swept, **row})
+                print_row(rows[-1], first=len(rows) == 1)
+                if args.csv:
+                    write_csv(args.csv, rows[-1:])
+        if not swept:
+            for engine, other in itertools.combinations(args.engines, 2):
+                print(f"{other} gives {100 * agreement(labels[engine], labels[other]):.3f} % of the tokens the label "
+                      f"that {engine} gives")  # fmt: skip
+    print(machine())
+    if args.picture:
+        draw(rows, args.picture)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_subject(parser, basepath="a video file or folder of frames; without it the first generated validation video")
+    add = parser.add_argument
+    add("--temperature", type=positive_float, help="s of the training-free point; as in eval.py if not given")
+    add("--num_frames", type=positive_int, default=30)
+    add("--ratio", type=positive_int, default=10)
+    add("--max_key_frames", type=positive_int)
+    add("--tau", type=positive_float, default=1.0)
+    add("--memory_gb", type=positive_float, default=8.0)
+    add("--engines", nargs="+", choices=CLUSTERINGS, default=[PLAIN, *ENGINES])
+    add("--repeats", type=positive_int, default=3, help="runs of which the median counts; plain has one")
+    add("--neighbour", action="store_true", help="measure also beside a process that keeps a core busy")
+    add("--sweep", nargs="+", choices=tuple(SWEEPS), default=[], help="growth with these, the others fixed")
+    add("--picture", type=Path, help="for --sweep: a log-log plot")
+    return parser
+
+
+def add_subject(parser: argparse.ArgumentParser, *, basepath: str) -> None:
+    """What is measured, on what, and where the rows go: options that both benchmarks have."""
+    add = parser.add_argument
+    add("--basepath", help=basepath)
+    add("--backbone", default=EMBEDDED)
+    add("--dino_path")
+    add("--resolution", type=positive_int, nargs=2, default=(160, 280), metavar=("H", "W"))
+    add("--amp", default="none", choices=tuple(AMP_DTYPES))
+    add("--device", default="auto")
+    add("--csv", type=Path, help="append the rows to this table")
+
+
+def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
+    """Settings that differ from those given in one quantity."""
+    key_frames = len(key_frame_indices(args.num_frames, args.ratio, args.max_key_frames))
+    for name in args.sweep:
+        seen = set()
+        for factor in SWEEPS[name]:
+            point = argparse.Namespace(**vars(args))
+            if name == "tokens":  # height and width change alike
+                patch = 8 if args.backbone == EMBEDDED else 56  # a multiple of the patch sizes in use
+                point.resolution = tuple(max(round(side * factor**0.5 / patch), 1) * patch for side in args.resolution)
+            elif name == "frames":
+                point.num_frames = max(round(args.num_frames * factor), key_frames)
+                point.ratio, point.max_key_frames = max(point.num_frames // key_frames, 1), key_frames
+            else:
+                point.ratio = max(round(args.num_frames / max(key_frames * factor, 1)), 1)
+            key_indices = key_frame_indices(point.num_frames, point.ratio, point.max_key_frames)
+            setting = (point.resolution, point.num_frames, len(key_indices))
+            if setting not in seen:  # small quantities round to the same
+                seen.add(setting)
+                yield name, point
+
+
+def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """One engine on one setting: its rows of the table, and the labels (T, h, w)."""
+    device = choose_device(args.device)
+    network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
+    network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone, "sprites"))
+    check_resolution(args.resolution, network.backbone.patch_size)
+    segmenter = Segmenter(
+        network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
+        max_key_frames=args.max_key_frames, clustering=engine,
+    )  # fmt: skip
+    run(args, segmenter, WARM_UP)
+    quiet, beside = [], []
+    for _ in range(1 if engine == PLAIN else args.repeats):
+        quiet.append(run(args, segmenter, args.num_frames))
+        if args.neighbour and engine != PLAIN:  # one after the other, so that whatever else runs meets both alike
+            with busy_neighbour():
+                beside.append(run(args, segmenter, args.num_frames))
+    rows = [row_of(args, engine, quiet, device)]
+    if beside:
+        rows.append(row_of(args, BESIDE.format(engine), beside, device))
+        rows.append(ratios(RATIO.format(engine), *rows))
+    return rows, quiet[-1].labels
+
+
+def row_of(args: argparse.Namespace, engine: str, runs: list[Segmentation], device: torch.device) -> dict[str, Any]:
+    """A row of the table: medians of runs of one engine."""
+    seconds = {stage: statistics.median(its.seconds.get(stage, 0.0) for its in runs) for stage in STAGES}
+    num_frames, height, width = runs[-1].labels.shape
+    key_frames = key_frame_indices(num_frames, args.ratio, args.max_key_frames)
+    return {
+        "engine": engine, "tokens": f"{height}x{width}", "frames": num_frames,
+        "key_frames": len(key_frames), "clusters": runs[-1].num_clusters,
+        **{stage: round(value, 3) for stage, value in seconds.items()},
+        "clustering / backbone": round(sum(seconds[stage] for stage in OURS) / seconds["backbone"], 3),
+        "peak_gb": round(peak_memory_gb(device), 2), "device": str(device), "threads": torch.get_num_threads(),
+        "backbone_name": args.backbone, "amp": args.amp, "memory_gb": args.memory_gb,
+        "tau": args.tau, "runs": len(runs),
+    }  # fmt: skip
+
+
+def ratios(engine: str, quiet: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:
+    """A row like these two, with the times a stage took longer; empty where it took no time."""
+    times = {stage: round(beside[stage] / quiet[stage], 2) if quiet[stage] else "" for stage in STAGES}
+    return quiet | {"engine": engine} | times | {"clustering / backbone": "", "peak_gb": ""}
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[subprocess.Popen]:
+    """Keep one core busy with another process meanwhile.
+
+    It has a session of its own, by which the scheduler shares cores out, so that it gets as much as another user's.
+    """
+    command = [sys.executable, "-c", SPIN, str(os.getpid())]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segmentation:
+    """The whole way from files to label PNGs."""
+    clock = Clock(segmenter.device)
+    frames = (resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
+    features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
+    found = segmenter.cluster(features, grid, clock=clock)
+    with clock("objects"), one_core(features.device):
+        objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
+    proposals = rank(objects, by_objectness(objects), max_proposals=20)
+    with tempfile.TemporaryDirectory() as folder:
+        pixels = at_pixels(objects, read_frames(args, num_frames), unsure, how="guided", device=segmenter.device)
+        for index, labels in enumerate(clock.iterate("upsample", pixels)):
+            with clock("write"):
+                write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])
+    found.seconds |= clock.seconds
+    return found
+
+
+def read_frames(args: argparse.Namespace, num_frames: int) -> Iterator[Tensor]:
+    """Frames as in the file, read as they are asked for; a video that is too short is played forth and back."""
+    (video, *others) = load_videos(OWN_VIDEO, Path(args.basepath), flag="--basepath")
+    if others:
+        raise UserError(f"--basepath {args.basepath}: holds several videos; give one of them")
+    if len(video.frame_names) >= num_frames:
+        yield from itertools.islice(video.read(), num_frames)
+        return
+    there = list(itertools.islice(video.read(), num_frames))
+    yield from itertools.islice(itertools.cycle(there + there[-2:0:-1]), num_frames)
+
+
+def agreement(labels: np.ndarray, others: np.ndarray) -> float:
+    """Share of tokens with the same label, up to the best renaming."""
+    table = np.zeros((labels.max() + 1, others.max() + 1))
+    np.add.at(table, (labels.ravel(), others.ravel()), 1)
+    return table[linear_sum_assignment(-table)].sum() / labels.size
+
+
+def machine() -> str:
+    processor = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{processor}{device}, Python {platform.python_version()}, torch {torch.__version__}, {date.today()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+
+
+def print_row(row: dict[str, Any], *, first: bool) -> None:
+    shown = [key for key in row if key not in HIDDEN]
+    if first:
+        print("| " + " | ".join(shown) + " |\n| " + " | ".join("---" for _ in shown) + " |")
+    print("| " + " | ".join(str(row[key]) for key in shown) + " |", flush=True)
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to a table, each as soon as it is measured, so that other columns are found out by the first.
+
+    Raises:
+        UserError: the table has other columns.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns, new = [*rows[0], "machine"], not path.is_file()
+    if not new and path.read_text().splitlines()[:1] != [",".join(columns)]:
+        raise UserError(f"--csv {path}: has other columns; name another file")
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if new:
+            writer.writeheader()
+        writer.writerows({**row, "machine": machine()} for row in rows)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Seconds over tokens, frames and key frames, with the slope of a line fitted to each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import NullLocator
+
+    sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
+    figure, axes = pyplot.subplots(1, len(sweeps), figsize=(4.5 * len(sweeps), 3.6), squeeze=False, layout="tight")
+    for axis, name in zip(axes[0], sweeps, strict=True):
+        its = [row for row in rows if row["sweep"] == name]
+        lines = {engine: [row for row in its if row["engine"] == engine] for engine in {row["engine"] for row in its}}
+        series = {engine: [sum(row[stage] for stage in OURS) for row in line] for engine, line in lines.items()}
+        series["backbone"] = [row["backbone"] for row in next(iter(lines.values()))]
+        places = [_quantity(row, name) for row in next(iter(lines.values()))]
+        for label, values in sorted(series.items()):
+            slope = np.polyfit(np.log(places), np.log(values), 1)[0]
+            axis.loglog(places, values, marker="o", label=f"{label}, slope {slope:.1f}")
+        axis.set(xlabel=name.replace("_", " "), ylabel="seconds")
+        axis.set_xticks(places, [str(place) for place in places])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.legend(fontsize=8)
+        axis.grid(which="both", alpha=0.3)
+    save_figure(figure, path, dpi=110)
+
+
+def _quantity(row: dict[str, Any], name: str) -> int:
+    height, width = map(int, row["tokens"].split("x"))
+    return height * width if name == "tokens" else row[name]
+
+
+if __name__ == "__main__":
+    run_main(main, lower="--memory_gb, --resolution or --num_frames")

@@ -1,0 +1,485 @@
+"""What users and their label tools hand in: other names, other zips, other ways to write the same."""
+
+import codecs
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval as eval_program
+import train as train_program
+from data import check
+from data.headers import check_sizes, image_size
+from data.registry import DATASETS, check_place, dataset_name, guess_own_video, load_videos, training_videos
+from tests.data.layout_trees import (
+    FRAMES,
+    SIZE,
+    TREES,
+    labels_of,
+    load,
+    problems,
+    write_frames,
+    write_labels,
+    write_masks,
+)
+from utils.errors import UserError
+from utils.names import names_in, plain_name
+from utils.png import write_label_png
+from utils.scoring import label_checks
+from utils.scoring import score as scoring
+from utils.scoring.annotations import label_folder
+from utils.scoring.label_checks import check_labels, is_smoothed
+
+LABELS = "Annotations_unsupervised/480p"
+
+
+# ------------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("DAVIS2017", "davis17u"), ("DAVIS", "davis17u"), ("Davis17U", "davis17u"),
+     ("DAVIS-2017-Unsupervised", "davis17u"),
+     ("DAVIS17", "davis17"), ("DAVIS16", "davis16"), ("DAVIS2016", "davis16"), ("FBMS", "fbms59"),
+     ("FBMS-59", "fbms59"),
+     ("STv2", "segtrackv2"), ("SegTrack", "segtrackv2"), ("SegTrack-v2", "segtrackv2"), ("YTVIS", "ytvis19"),
+     ("YouTube-VIS 2021", "ytvis21"), ("ytvos_2019", "ytvos19"), ("MOVI-C", "movi-c"), ("movi_e", "movi-e")],
+)  # fmt: skip
+def test_names_of_datasets_are_understood_and_recorded_as_one(given, name):
+    for parser in (eval_program.make_parser(), train_program.make_parser()):
+        assert parser.parse(["--dataset", given]).dataset == name
+    assert all(dataset_name(known) == known for known in DATASETS)
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(UserError, match="argument --dataset: .*'DAVIZ2016'; did you mean davis16"):
+        eval_program.make_parser().parse(["--dataset", "DAVIZ2016"])
+
+
+def test_own_video_needs_no_dataset(tmp_path, capsys):
+    TREES["video"].build(tmp_path / "own")
+    (tmp_path / "clip.mp4").touch()
+    for path in (tmp_path / "own", tmp_path / "own/ant", tmp_path / "clip.mp4"):
+        assert guess_own_video(str(path), otherwise="davis17u") == "video"
+        assert capsys.readouterr().err == f"note: --basepath {path} is taken as --dataset video\n"
+    TREES["davis17u"].build(tmp_path / "davis")
+    (tmp_path / "DAVIS.zip").touch()
+    for path in (tmp_path / "davis", tmp_path / "DAVIS.zip", tmp_path / "none", None):
+        assert guess_own_video(path and str(path), otherwise="davis17u") == "davis17u"
+    assert capsys.readouterr().err == ""
+
+
+def test_own_video_without_dataset_is_segmented_even_beside_a_recipe_of_another(tmp_path, run_eval):
+    write_frames(tmp_path / "own", FRAMES)
+    (tmp_path / "r.yaml").write_text("dataset: sprites\n")
+    run_eval("--config", tmp_path / "r.yaml", "--basepath", tmp_path / "own", "--training_free", "--no-overlay",
+             "--save_path", tmp_path / "out")  # fmt: skip
+    assert json.loads((tmp_path / "out/settings.json").read_text())["dataset"] == "video"
+
+
+def test_a_single_file_cannot_be_trained_on(tmp_path, run_train):
+    write_frames(tmp_path, FRAMES)
+    with pytest.raises(UserError, match="--basepath .*00000.jpg: a single picture.*give the folder"):
+        run_train("--basepath", tmp_path / "00000.jpg", "--output_path", tmp_path / "t")
+    with pytest.raises(UserError, match="--basepath .*00000.jpg: is a file; give the folder"):
+        run_train("--basepath", tmp_path / "00000.jpg", "--dataset", "pairs", "--output_path", tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+def test_pairs_are_trained_on(tmp_path, run_train):
+    TREES["pairs"].build(tmp_path / "p")
+    run_train(
+        "--dataset", "pairs", "--basepath", tmp_path / "p", "--output_path", tmp_path / "t", "--num_train_steps", 1
+    )
+    assert (tmp_path / "t/last.pt").is_file()
+
+
+# ------------------------------------------------------------------ lists
+
+
+WRITINGS = {
+    "mark": codecs.BOM_UTF8 + b"val-ant\nval-bee\n",
+    "mark between": b"val-ant\n" + codecs.BOM_UTF8 + b"val-bee\n",
+    "windows": codecs.BOM_UTF8 + b"val-ant\r\nval-bee\r\n",
+    "utf-16": "val-ant\r\nval-bee\r\n".encode("utf-16"),
+    "spaces and blanks": b"\n  val-ant \t\n\nval-bee  \n\n",
+    "comments": b"# the two of val\nval-ant\n #none\nval-bee",
+}
+
+
+@pytest.mark.parametrize("writing", WRITINGS)
+def test_lists_are_read_however_they_are_written(build, writing):
+    tree, root = build("davis17u")
+    (root / "ImageSets/2017/val.txt").write_bytes(WRITINGS[writing])
+    assert [video.name for video in load(tree, root)] == ["val-ant", "val-bee"]
+    assert not problems(tree, root)
+
+
+def test_names_with_spaces_stand_on_a_line(build, tmp_path):
+    tree, root = build("davis17u")
+    for folder in ("JPEGImages/480p", LABELS):
+        shutil.move(root / folder / "val-ant", root / folder / "my ant")
+        shutil.move(root / folder / "train-ant", root / folder / "# 1")
+    (root / "ImageSets/2017/val.txt").write_text("my ant\n# 1\nval-bee train-bee\n")
+    assert [video.name for video in load(tree, root)] == ["my ant", "# 1", "val-bee", "train-bee"]
+    (tmp_path / "list.txt").write_text("my ant\n")
+    videos = training_videos("video", root, train_list=str(tmp_path / "list.txt"))
+    assert list(videos) == ["JPEGImages/480p/my ant"]
+
+
+def test_other_lists_of_downloads_with_marks(build):
+    for key, pattern in (
+        ("ytvos18", "meta.json"),
+        ("ytvis19", "train.json"),
+        ("davis16", "*.txt"),
+        ("fbms59-one", "*.bmf"),
+    ):
+        tree, root = build(key)
+        for path in root.rglob(pattern):
+            path.write_bytes(codecs.BOM_UTF8 + path.read_bytes().replace(b"\n", b"\r\n"))
+        assert load(tree, root)
+        assert not problems(tree, root)
+        shutil.rmtree(root)
+
+
+def test_definition_of_fbms_with_a_mark(build):
+    tree, root = build("fbms59-one")
+    path = next(root.rglob("*.dat"))
+    body = path.read_bytes().split(b"\n", 5)[5]  # begins with the regions
+    path.write_bytes(codecs.BOM_UTF8 + b"# mine\r\n" + body.replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(load(tree, root)[0].annotations.read("camel01_0001"), labels_of(0) > 0)
+
+
+def test_a_train_list_of_another_encoding_is_refused(tmp_path):
+    (tmp_path / "l.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match=r"l\.txt: not a text file"):
+        names_in(tmp_path / "l.txt")
+
+
+# ------------------------------------------------------------------ YouTube-VIS of label tools
+
+
+def change_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def without(*keys):
+    return lambda entry: [entry.pop(key, None) for key in keys]
+
+
+EXPORTS = {
+    "no categories": lambda c: c.pop("categories"),
+    "no iscrowd": lambda c: [a.pop("iscrowd") for a in c["annotations"]],
+    "iscrowd null": lambda c: [a.update(iscrowd=None) for a in c["annotations"]],
+    "iscrowd as text": lambda c: [a.update(iscrowd="0") for a in c["annotations"]],
+    "no sizes": lambda c: [without("height", "width", "length")(v) for v in c["videos"]],
+    "ids as text": lambda c: [a.update(video_id=str(a["video_id"])) for a in c["annotations"]],
+    "ids with a point": lambda c: [v.update(id=float(v["id"])) for v in c["videos"]],
+    "backslashes": lambda c: [
+        v.update(file_names=[f.replace("/", "\\") for f in v["file_names"]]) for v in c["videos"]
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_exports_of_label_tools_are_read(build, export):
+    tree, root = build("ytvis19")
+    change_json(root / "train.json", EXPORTS[export])
+    assert not problems(tree, root)
+    for video in load(tree, root):
+        for index, frame in enumerate(FRAMES):
+            np.testing.assert_array_equal(video.annotations.read(frame), labels_of(index))
+
+
+SQUARE = [2, 2, 7, 2, 7, 7, 2, 7]
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [(None, False), ([], False), ([[]], False), ({}, False), ([[], SQUARE], True), ([SQUARE], True), (SQUARE, True)],
+)
+def test_segmentations_that_show_nothing_and_those_that_do(build, written, seen):
+    tree, root = build("ytvis19")
+    change_json(root / "train.json", lambda c: c["annotations"][0]["segmentations"].__setitem__(0, written))
+    labels = load(tree, root)[0].annotations.read("00000")
+    assert (1 in labels) == seen
+    assert 2 in labels
+    if seen:
+        assert labels[5, 5] == 1
+
+
+@pytest.mark.parametrize(
+    "where", ["annotations/instances_train.json", "annotations/train.json", "annotations/instances.json"]
+)
+def test_other_places_of_the_json(build, where):
+    tree, root = build("ytvis19")
+    (root / "annotations").mkdir()
+    shutil.move(root / "train.json", root / where)
+    shutil.move(root / "train/JPEGImages", root / "JPEGImages")
+    assert len(load(tree, root)) == 3
+    assert not problems(tree, root)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(lambda c: c["annotations"][0].pop("video_id"), r"annotations\[0\] .*'video_id'"),
+     (lambda c: c["annotations"][0].update(segmentations=None), r"annotations\[0\] .*no list, one for each frame"),
+     (lambda c: c["annotations"][0]["segmentations"].pop(), "give one, or null, for each frame"),
+     (lambda c: c.update(images=c.pop("videos")), "describes images, not videos; export it as YouTube-VIS")],
+)  # fmt: skip
+def test_exports_that_cannot_be_read_are_answered(build, change, told):
+    tree, root = build("ytvis19")
+    change_json(root / "train.json", change)
+    with pytest.raises(UserError, match=rf"train\.json.*{told}"):
+        load(tree, root)
+
+
+# ------------------------------------------------------------------ zips
+
+
+def move_size(root):
+    for folder in ("JPEGImages", "Annotations_unsupervised"):
+        shutil.move(root / folder / "480p", root / folder / "Full-Resolution")
+
+
+ZIPS = {
+    "semi-supervised": ("davis17", "davis17u", None, "lacks .*; give --dataset davis17,"),
+    "unsupervised": ("davis17u", "davis17", None, "lacks .*; give --dataset davis17u,"),
+    "of 2016": ("davis16", "davis17u", None, "lacks ImageSets/2017/val.txt; .*; give --dataset davis16,"),
+    "of 2017 as 2016": ("davis17u", "davis16", None, "; give --dataset davis17u,"),
+    "full resolution": ("davis17u", "davis17u", move_size, "has the full resolution, .* DAVIS-2017-Unsuper.*480p.zip"),
+    "frames alone": (
+        "davis17u", "davis17u", lambda r: shutil.rmtree(r / "Annotations_unsupervised"),
+        "; unpack there DAVIS-2017-Unsupervised.*480p.zip",
+    ),
+    "test-dev": (
+        "davis17u", "davis17u", lambda r: (r / "ImageSets/2017/val.txt").unlink(), "--dataset davis17u --split train,",
+    ),
+    "another dataset": ("ytvis19", "ytvos18", None, "; give --dataset ytvis19,"),
+    "pairs": ("pairs", "davis17u", None, "; give --dataset pairs,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ZIPS)
+@pytest.mark.parametrize("level", ["", "DAVIS"])
+def test_a_download_that_does_not_fit_is_answered_with_what_does(tmp_path, kind, level):
+    there, asked, change, told = ZIPS[kind]
+    root = tmp_path / "root"
+    TREES[there].build(root / level)
+    if change:
+        change(root / level)
+    with pytest.raises(UserError, match=f"^--davis_path {root}: .*{told}") as caught:
+        load_videos(asked, root, flag="--davis_path")
+    assert (f"in {root / 'DAVIS'}" in str(caught.value)) == bool(level) or "480p.zip" in str(caught.value)
+    report = check.check(DATASETS[asked], root, split=DATASETS[asked].default_split, progress=False)
+    assert len(report.problems) == 1
+
+
+@pytest.mark.parametrize("level", ["DAVIS", "DAVIS-data/DAVIS"])
+@pytest.mark.parametrize("key", ["davis17u", "davis16", "ytvis19", "ytvos18", "fbms59-png", "movi-c-folders"])
+def test_a_download_is_read_from_the_folder_it_was_unpacked_to(tmp_path, key, level, capsys):
+    tree = TREES[key]
+    tree.build(tmp_path / level)
+    assert load(tree, tmp_path)
+    assert capsys.readouterr().err == f"note: {DATASETS[tree.dataset].title} is read from {tmp_path / level}\n"
+    assert not problems(tree, tmp_path)
+
+
+def test_a_file_is_no_root(tmp_path):
+    (tmp_path / "DAVIS.zip").touch()
+    with pytest.raises(UserError, match=r"--davis_path .*DAVIS.zip: is a file; give the folder where"):
+        check_place("davis17u", tmp_path / "DAVIS.zip", split=None, flag="--davis_path")
+
+
+# ------------------------------------------------------------------ masks
+
+
+def smooth(path):
+    """As a picture that was resized: an edge becomes a ramp."""
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:38, 12:50] = 200
+    Image.fromarray(mask).resize((31, 23)).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+
+
+def test_smoothed_masks_are_told_from_many_objects(tmp_path):
+    smooth(tmp_path / "s.png")
+    assert is_smoothed(np.asarray(Image.open(tmp_path / "s.png")).astype(np.int32))
+    tiles = np.kron(np.arange(100).reshape(10, 10), np.ones((4, 4), int))
+    assert not is_smoothed(tiles)
+    assert not is_smoothed(labels_of(0).astype(np.int32))
+
+
+def truth_of(root, **videos):
+    for name, write in videos.items():
+        (root / name).mkdir(parents=True)
+        write(root / name)
+    return {name: label_folder(root / name) for name in videos}
+
+
+def binary(folder):
+    write_label_png(folder / "00000.png", np.zeros(SIZE, int))
+    write_masks(folder, FRAMES[1:], (1, 2))
+
+
+def test_smoothed_masks_are_warned_about(tmp_path, capsys):
+    truth = truth_of(tmp_path, a=lambda f: smooth(f / "0.png"), b=lambda f: write_labels(f, FRAMES))
+    assert check_labels(truth, ["davis"]) is truth
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path}/a/0.png: ")
+    assert "nearest-neighbour" in line
+
+
+def test_binary_masks_are_for_the_protocol_foreground(tmp_path, capsys):
+    truth = truth_of(tmp_path, a=binary)
+    with pytest.raises(UserError, match=r"a/00001.png: holds only 0 and 255, .*use --protocol foreground"):
+        check_labels(truth, ["davis", "foreground"])
+    taken = check_labels(truth, ["foreground", "oracle"])["a"]
+    assert "note: " in capsys.readouterr().err
+    assert taken.frame_names == FRAMES
+    assert taken.digest() != truth["a"].digest()
+    np.testing.assert_array_equal(taken.read("00002"), labels_of(1) > 0)
+
+
+def test_one_binary_video_among_others_is_warned_about(tmp_path, capsys):
+    truth = truth_of(tmp_path, a=lambda f: write_labels(f, FRAMES, void=True), b=binary)
+    assert check_labels(truth, ["davis"]) is truth
+    assert capsys.readouterr().err.startswith(f"warning: {tmp_path}/b/00001.png: b holds only 0 and 255")
+
+
+def test_of_a_sequence_one_frame_is_read_where_it_has_an_object(tmp_path, monkeypatch):
+    truth = truth_of(tmp_path, a=lambda f: write_labels(f, FRAMES))
+    reads = []
+    read = type(truth["a"]).read
+    monkeypatch.setattr(type(truth["a"]), "read", lambda self, frame: reads.append(frame) or read(self, frame))
+    label_checks.check_labels(truth, ["davis"])
+    assert reads == ["00000"]
+
+
+def test_data_check_names_binary_and_smoothed_masks(build):
+    tree, root = build("davis17u")
+    shutil.rmtree(root / LABELS / "val-ant")
+    (root / LABELS / "val-ant").mkdir()
+    write_masks(root / LABELS / "val-ant", FRAMES, (1, 2))
+    (found,) = problems(tree, root)
+    assert "val-ant/00000.png: " in found
+    assert "--protocol foreground" in found
+
+
+# ------------------------------------------------------------------ before anything is segmented
+
+
+def test_sizes_are_compared_before_anything_is_segmented(davis, tmp_path, run_eval, monkeypatch):
+    monkeypatch.setattr(eval_program, "predict", lambda *args: pytest.fail("segmented"))
+    arguments = ("--davis_path", davis, "--training_free", "--save_path", tmp_path / "r")
+    mask = davis / LABELS / "bee/00003.png"
+    kept = mask.read_bytes()
+    write_label_png(mask, np.ones((5, 7), int))
+    with pytest.raises(UserError, match=r"bee/00003.png: 7x5 pixels, but its frame has 100x60"):
+        run_eval(*arguments)
+    mask.write_bytes(kept)
+    Image.new("RGB", (20, 10)).save(davis / "JPEGImages/480p/ant/00002.jpg")
+    with pytest.raises(UserError, match=r"ant/00002.jpg: 20x10 pixels, but the frames before it have 100x60"):
+        run_eval(*arguments)
+    (davis / "JPEGImages/480p/ant/00002.jpg").write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"ant/00002.jpg: not a readable image"):
+        run_eval(*arguments)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("key", ["davis16", "segtrackv2-few", "fbms59-one", "ytvis19"])
+def test_sizes_of_every_kind_of_annotation_are_compared(build, key):
+    tree, root = build(key)
+    check_sizes(load(tree, root))
+    if key == "ytvis19":
+        change_json(root / "train.json", lambda c: c["videos"][0].update(height=5))
+    else:
+        pattern = {"davis16": "Annotations/480p/val-*/*.png", "segtrackv2-few": "GroundTruth/bmx/2/*.png",
+                   "fbms59-one": "**/*_gt.ppm"}[key]  # fmt: skip
+        Image.new("RGB", (20, 10)).save(sorted(root.glob(pattern))[-1])
+    with pytest.raises(UserError, match="pixels, but its frame has 18x12"):
+        check_sizes(load(tree, root))
+
+
+def test_the_size_is_that_of_the_picture_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
+    assert image_size(tmp_path / "a.jpg") == (20, 10)
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    assert image_size(tmp_path / "a.png") == (10, 20)
+
+
+# ------------------------------------------------------------------ gaps in ids, places of scores
+
+
+def renumbered(davis, name):
+    for path in (davis / LABELS / name).glob("*.png"):
+        write_label_png(path, np.asarray(Image.open(path)).astype(int) * 9)
+
+
+def test_gaps_in_object_ids_are_said_once_a_run_and_again_from_kept_scores(davis, tmp_path, monkeypatch, capsys):
+    renumbered(davis, "bee")
+    predictions = shutil.copytree(davis / LABELS, tmp_path / "predictions")
+    commands = [
+        (eval_program, ["eval.py", "--davis_path", davis, "--predictions", predictions, "--save_path", tmp_path / "s"]),
+        (scoring, ["scoring", "--davis_path", davis, "--results", predictions,
+                                        "--scores_path", tmp_path / "s"]),
+    ]  # fmt: skip
+    for program, command in (*commands, commands[0]):
+        monkeypatch.setattr(sys, "argv", [*map(str, command), "--protocol", "both", "--workers", "1"])
+        program.main()
+        notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+        assert len(notes) == 1
+        assert "davis, paper: gaps in the object ids of bee (ids 9: 9 objects counted)" in notes[0]
+        assert "renumber" in notes[0]
+        assert "ant" not in notes[0].split("bee")[0]
+    assert sorted(path.name for path in predictions.iterdir()) == ["ant", "bee"]
+
+
+def test_scores_go_where_told_and_never_to_others(davis, tmp_path, monkeypatch, capsys):
+    predictions = shutil.copytree(davis / LABELS, tmp_path / "theirs")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*extra):
+        command = ["scoring", "--davis_path", davis, "--results", predictions, "--workers", 1, *extra]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        scoring.main()
+        return capsys.readouterr().out
+
+    assert "written to outputs/scores/theirs/scores/davis" in run()
+    assert f"written to {tmp_path}/told/scores/davis" in run("--scores_path", tmp_path / "told")
+    assert not (predictions / "scores").exists()
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours/settings.json").write_text("{}")
+    with pytest.raises(UserError, match="--scores_path .*ours: holds other results"):
+        run("--scores_path", tmp_path / "ours")
+    (predictions / "settings.json").write_text("{}")
+    assert f"written to {predictions}/scores/davis" in run()
+
+
+def test_scoring_names_the_root_and_the_annotations_that_are_there(davis, tmp_path, monkeypatch):
+    def run(root):
+        monkeypatch.setattr(sys, "argv", ["scoring", "--davis_path", str(root), "--results", str(davis / LABELS)])
+        with pytest.raises(UserError) as caught:
+            scoring.main()
+        return str(caught.value)
+
+    assert f"give --davis_path {davis}" in run(davis.parent)
+    shutil.copytree(davis / LABELS, davis / "Annotations/480p")
+    shutil.move(davis / "Annotations_unsupervised", davis / "kept")
+    monkeypatch.setattr(sys, "argv", ["scoring", "--davis_path", str(davis), "--results", str(davis / "kept/480p")])
+    with pytest.raises(UserError, match="give --annotations Annotations/480p"):
+        scoring.main()
+
+
+@pytest.mark.parametrize("name", ["JPEGImages/\n", "a\nb", "a\tb", "a\x7f", "../a", "a/b", "a\\b", "", "..", None, 3])
+def test_a_name_from_a_file_is_that_of_one_file_or_folder(name):
+    with pytest.raises(UserError, match="meta.json: names .*restore this file") as caught:
+        plain_name(name, "meta.json")
+    assert "\n" not in str(caught.value)
+    assert plain_name("a b-é.0", "meta.json") == "a b-é.0"

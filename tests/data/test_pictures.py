@@ -1,0 +1,416 @@
+"""Kinds of image files: read as they are meant, or refused by name; the same for frames, records and label PNGs."""
+
+import os
+import shutil
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import check
+from data.annotations import FbmsOriginal, MergedMasks
+from data.clips import ClipDataset
+from data.frames import FrameReader, UnreadableImage, read_image
+from data.registry import load_videos
+from data.tfrecord import list_records
+from data.videos import FrameFolder, RecordVideo
+from tests.data.layout_trees import example, record
+from utils.errors import UserError
+from utils.pictures import read_picture, value_range
+from utils.png import palette, pngs_by_stem, read_label_png, write_label_png
+
+SIZE = (12, 16)
+GREY = np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
+COLOURS = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def pixels(path):
+    """(H, W, 3) uint8."""
+    return read_image(path).permute(1, 2, 0).numpy()
+
+
+def png(values, colour_type, chunks=()):
+    """A 16-bit PNG of values (H, W, ...), of kinds that neither Pillow nor OpenCV writes."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+# ------------------------------------------------------------------ 8 bits
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif", "ppm"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_plain_pictures_are_what_pillow_reads(tmp_path, ending, mode):
+    path = tmp_path / f"a.{ending}"
+    try:
+        Image.fromarray(COLOURS).convert(mode).save(path)
+    except (OSError, ValueError):
+        pytest.skip("no such file can be written")
+    with Image.open(path) as image:
+        expected = np.array(image.convert("RGB"))
+    reader = FrameReader([path])
+    assert np.array_equal(reader.read(0).permute(1, 2, 0), expected)
+    assert not reader.kinds
+
+
+def see_through(mode):
+    """An image of random colours that is opaque on the left and clear on the right, and what a viewer shows on white.
+
+    Hidden under the clear part are colours too.
+    """
+    seen = Image.fromarray(COLOURS).convert("L" if mode in ("LA", "L") else "RGB")
+    clear = np.zeros(SIZE, bool)
+    clear[:, 8:] = True
+    expected = np.where(clear[..., None], 255, np.array(seen.convert("RGB")))
+    alpha = Image.fromarray(np.where(clear, 0, 255).astype(np.uint8))
+    if mode in ("LA", "RGBA"):
+        image = seen.convert(mode)
+        image.putalpha(alpha)
+    elif mode == "P":
+        image = Image.fromarray((np.arange(192).reshape(SIZE) % 8 + clear * 8).astype(np.uint8)).convert("P")
+        image.putpalette(COLOURS.reshape(-1)[: 3 * 16].tobytes())
+        image.info["transparency"] = bytes([255] * 8 + [0] * 8)
+        expected = np.where(clear[..., None], 255, np.array(image.convert("RGB")))
+    else:  # one colour is the clear one
+        values = np.array(seen)
+        values[clear] = 7
+        image = Image.fromarray(values)
+        image.info["transparency"] = 7 if mode == "L" else (7, 7, 7)
+        expected = np.where(clear[..., None], 255, np.array(seen.convert("RGB")))
+    return image, expected.astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_alpha_is_composited_over_white(tmp_path, mode):
+    image, expected = see_through(mode)
+    image.save(path := tmp_path / "a.png", **{k: v for k, v in image.info.items() if k == "transparency"})
+    reader = FrameReader([path])
+    found = reader.read(0).permute(1, 2, 0).numpy()
+    here = np.ones(SIZE, bool) if mode != "L" else np.array(image) != 7  # grey 7 elsewhere is clear as well
+    here[:, 8:] = True
+    assert np.array_equal(found[here], expected[here])
+    assert list(reader.kinds) == ["alpha; composited over white"]
+
+
+def test_half_of_alpha_is_half_of_white_and_all_of_it_is_no_alpha(tmp_path):
+    Image.new("RGBA", (4, 4), (0, 100, 200, 128)).save(tmp_path / "half.png")
+    assert pixels(tmp_path / "half.png")[0, 0].tolist() == pytest.approx([127, 177, 227], abs=1)
+    opaque = Image.fromarray(COLOURS).convert("RGBA")
+    opaque.save(tmp_path / "opaque.png")
+    reader = FrameReader([tmp_path / "opaque.png"])
+    assert np.array_equal(reader.read(0).permute(1, 2, 0), COLOURS)
+    assert not reader.kinds
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
+def test_exif_orientation_is_applied(tmp_path, ending, turn):
+    shape = np.zeros((16, 32, 3), np.uint8)
+    shape[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    Image.fromarray(shape).save(path := tmp_path / f"a.{ending}", exif=exif, quality=95)
+    with Image.open(path) as image:
+        expected = np.array({
+            2: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 3: image.transpose(Image.Transpose.ROTATE_180),
+            4: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), 5: image.transpose(Image.Transpose.TRANSPOSE),
+            6: image.transpose(Image.Transpose.ROTATE_270), 7: image.transpose(Image.Transpose.TRANSVERSE),
+            8: image.transpose(Image.Transpose.ROTATE_90),
+        }.get(turn, image)) if ending != "tif" else None  # fmt: skip
+    found = pixels(path)
+    if expected is not None:
+        assert np.array_equal(found, expected)
+    bright = np.argwhere(found[..., 0] > 128).mean(0) / found.shape[:2]
+    corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[turn]
+    assert tuple((bright > 0.5).astype(int)) == corner
+    assert found.shape[:2] == ((16, 32) if turn < 5 else (32, 16))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_other_colour_spaces_come_out_as_the_colours_they_were(tmp_path, mode):
+    flat = np.full((*SIZE, 3), (200, 60, 30), np.uint8)
+    try:
+        Image.fromarray(flat).convert(mode).save(path := tmp_path / "a.tif")
+    except ValueError:  # LAB needs a profile to be written
+        pytest.skip(f"this Pillow makes no {mode}")
+    reader = FrameReader([path])
+    assert np.abs(reader.read(0).permute(1, 2, 0).numpy().astype(int) - flat).max() < 12
+    assert any(kind.startswith(mode) for kind in reader.kinds)
+
+
+# ------------------------------------------------------------------ 16 bits
+
+
+def test_full_16_bits_are_their_8_bit_copy(tmp_path):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "g.png")
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "g.tif")
+    cv2.imwrite(str(tmp_path / "c.png"), COLOURS[..., ::-1].astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "c.tif"), COLOURS[..., ::-1].astype(np.uint16) * 257)
+    (tmp_path / "g.pgm").write_bytes(b"P5 16 12 65535\n" + (GREY.astype(">u2") * 257).tobytes())
+    for name, expected in {"g.png": GREY, "g.tif": GREY, "c.png": COLOURS, "c.tif": COLOURS, "g.pgm": GREY}.items():
+        expected = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=2)
+        assert np.array_equal(pixels(tmp_path / name), expected), name
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (3000, 54000, (0, 65535)),  # most of 16 bits
+        (1, 4090, (0, 4095)),  # a sensor of 12 bits
+        (7000, 8500, (7000, 8500)),  # a thermal scene of 14 bits: a few hundred steps above an offset
+        (20, 200, (0, 255)),  # 8 bits kept in 16
+        (30000, 30100, (29923, 30178)),  # steps are never spread
+    ],
+)
+def test_the_range_of_values(low, high, expected):
+    values = np.linspace(low, high, 192).round().astype(np.uint16).reshape(SIZE)
+    marked = values.copy()
+    marked[0, :4], marked[1, :4] = 0, 65535  # nothing was measured there
+    for each in (values, marked):
+        assert value_range([read_picture(png(each, 0))]) == pytest.approx(expected, abs=(high - low) // 20)
+
+
+def test_dead_pixels_do_not_flatten_a_video():
+    frames = [np.random.default_rng(seed).integers(7000, 8500, (240, 320), dtype=np.uint16) for seed in range(2)]
+    for frame in frames:
+        frame[7, 7] = 60000
+    low, high = value_range(read_picture(png(frame, 0)) for frame in frames)
+    assert (low, high) == pytest.approx((7000, 8500), abs=5)
+    frames[1][100:105, 100:105] = 20000  # an object, small but there
+    assert value_range(read_picture(png(frame, 0)) for frame in frames)[1] >= 20000
+
+
+def test_a_value_is_the_same_grey_in_every_frame_of_a_video(tmp_path, capsys):
+    """Frames that reach as far as others or not, and colours in 16 bits alike."""
+    for name, shape in (("grey", SIZE), ("colour", (*SIZE, 3))):
+        folder = tmp_path / name
+        folder.mkdir()
+        for index in range(40):
+            frame = np.full(shape, 7300, np.uint16)
+            frame[:, 0] = 7000
+            frame[:4, index % 12 : index % 12 + 4] = 7000 + 40 * index
+            cv2.imwrite(str(folder / f"{index}.png"), frame)
+        (video,) = load_videos("video", folder, flag="")
+        frames = torch.stack(list(video.read()))
+        assert frames[:, :, 8, 8].unique().numel() == 1
+        assert frames[:, :, 8, 0].unique().tolist() == [0]
+        assert frames.max() == 255
+        assert 40 < int(frames[0, 0, 8, 8]) < 60
+        told = capsys.readouterr().err.splitlines()
+        assert told == [f"note: video {name}: 16-bit {name}; values 7000 to 8560 become 0 to 255"]
+        list(video.read())
+        assert not capsys.readouterr().err  # said once
+        clips = ClipDataset({"a": video.paths}, resolution=SIZE, num_frames=2, augment=False)
+        again = clips.read(0, [3, 30], np.random.default_rng())
+        assert torch.equal(again, frames[[3, 30]])
+        assert clips.kinds == set(video.kinds)
+
+
+def test_alpha_in_16_bits_and_a_clear_value():
+    values = np.linspace(0, 60000, 192).round().astype(np.uint16).reshape(SIZE)
+    alpha = np.where(np.arange(16) < 8, 65535, 0).astype(np.uint16) * np.ones((12, 1), np.uint16)
+    for content in (
+        png(np.dstack([values, alpha]), 4),
+        png(np.dstack([values, values, values, alpha]), 6),
+    ):
+        reader = FrameReader([content])
+        found = reader.read(0)
+        assert (found[:, :, 8:] == 255).all()
+        assert np.abs(found[0, :, :8].numpy().astype(int) - values[:, :8] // 257).max() <= 1
+        assert "alpha; composited over white" in reader.kinds
+    clear = FrameReader([png(values, 0, [(b"tRNS", struct.pack(">H", int(values[3, 3])))])]).read(0)
+    assert (clear[:, 3, 3] == 255).all()
+    assert (clear == 255).all(0).sum() == 1
+
+
+def test_a_tiff_whose_white_is_zero(tmp_path):
+    info = {262: 0}
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "a.tif", tiffinfo=info)
+    with Image.open(tmp_path / "a.tif") as image:
+        if image.tag_v2[262] != 0:
+            pytest.skip("Pillow writes it otherwise")
+    assert np.array_equal(pixels(tmp_path / "a.tif")[..., 0], 255 - GREY)
+
+
+# ------------------------------------------------------------------ refused
+
+
+def several(path, **options):
+    Image.fromarray(COLOURS).save(path, save_all=True, append_images=[Image.fromarray(COLOURS[::-1])], **options)
+
+
+REFUSED = {
+    "apng.png": (several, "animated: 2 pictures"),
+    "webp.webp": (several, "animated: 2 pictures"),
+    "gif.png": (lambda p: several(p, format="GIF"), "animated: 2 pictures"),
+    "pages.tif": (several, "pages: 2 pictures"),
+    "float.tif": (lambda p: Image.fromarray(GREY.astype(np.float32)).save(p), "floating point"),
+    "signed.tif": (lambda p: Image.fromarray(GREY.astype(np.int32) - 99).save(p), "32-bit values -99 to"),
+    "phone.heic": (lambda p: p.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40)), "HEIC.*save it as JPEG or PNG"),
+    "phone.jpg": (lambda p: p.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40)), "HEIC.*save it as JPEG or PNG"),
+    "clip.jpg": (lambda p: p.write_bytes(b"\0\0\0\x18ftypisom" + bytes(40)), "a video file"),
+    "page.png": (lambda p: p.write_text("<!DOCTYPE html>"), "an HTML or XML page.*download"),
+    "pointer.png": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "empty.png": (lambda p: p.write_bytes(b""), "an empty file"),
+    "nothing.png": (lambda p: p.write_bytes(b"no picture"), "of no known image format"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_by_name(tmp_path, name):
+    make, message = REFUSED[name]
+    make(tmp_path / name)
+    with pytest.raises(UnreadableImage, match=f"{name}: not a readable image .*{message}"):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["grey", "tiff", "colour"])
+def test_a_cut_16_bit_file_is_refused(tmp_path, kind):
+    path = tmp_path / ("a.tif" if kind == "tiff" else "a.png")
+    noise = np.random.default_rng(0).integers(0, 65536, (50, 50, 3) if kind == "colour" else (50, 50), dtype=np.uint16)
+    cv2.imwrite(str(path), noise)
+    assert read_image(path).shape == (3, 50, 50)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UnreadableImage):
+        read_image(path)
+
+
+def test_a_file_is_what_it_holds_whatever_its_name(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "a.jpg", format="PNG")
+    assert np.array_equal(pixels(tmp_path / "a.jpg"), COLOURS)
+    Image.fromarray(COLOURS).save(tmp_path / "b.png", format="GIF")
+    assert pixels(tmp_path / "b.png").shape == COLOURS.shape
+
+
+def test_a_damaged_exif_tag_hides_no_frame(tmp_path):
+    Image.fromarray(COLOURS).save(path := tmp_path / "a.jpg", exif=b"Exif\0\0" + b"no header at all", quality=95)
+    assert pixels(path).shape == COLOURS.shape
+
+
+def test_a_thumbnail_is_no_page(tmp_path):
+    pages = [Image.fromarray(COLOURS), Image.fromarray(COLOURS).resize((8, 6))]
+    pages[0].save(path := tmp_path / "a.tif", save_all=True, append_images=pages[1:], tiffinfo={254: 0})
+    content = bytearray(path.read_bytes())
+    with Image.open(path) as image:
+        image.seek(1)
+        if 254 not in image.tag_v2:
+            pytest.skip("Pillow writes no NewSubfileType")
+    at = content.rfind(struct.pack("<HHI", 254, 4, 1))
+    content[at + 8 : at + 12] = struct.pack("<I", 1)
+    path.write_bytes(content)
+    assert np.array_equal(pixels(path), COLOURS)
+
+
+# ------------------------------------------------------------------ the same reader everywhere
+
+
+def test_records_are_read_as_files_are(tmp_path):
+    content = png(GREY.astype(np.uint16) * 16, 0)
+    (tmp_path / "r").write_bytes(record(example({"video": [content] * 2, "segmentations": [b"x"] * 2})))
+    (tmp_path / "a.png").write_bytes(content)
+    video = RecordVideo("a", list_records(tmp_path / "r")[0])
+    frames = list(video.attempt())
+    assert torch.equal(frames[1], read_image(tmp_path / "a.png"))
+    assert video.kinds == {"16-bit grey; values 0 to 4095 become 0 to 255": 2}
+
+
+def test_check_says_what_it_saw(tmp_path, monkeypatch, capsys):
+    for name, count in (("thermal", 3), ("glass", 2), ("plain", 2)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            path = tmp_path / name / f"{index}.png"
+            if name == "thermal":
+                Image.fromarray(GREY.astype(np.uint16) * 16).save(path)
+            else:
+                Image.new("RGBA", (16, 12), (9, 9, 9, 90 if name == "glass" else 255)).save(path)
+    monkeypatch.setattr("sys.argv", ["check", "--dataset", "video", "--basepath", str(tmp_path)])
+    with pytest.raises(SystemExit) as exit_:
+        check.main()
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "note: 2 frames of alpha in 1 video; composited over white",
+        "note: 3 frames of 16-bit grey in 1 video; values 0 to 4095 become 0 to 255",
+    ]
+
+
+def test_frames_in_tiff_are_a_video(tmp_path):
+    for index in (10, 9):
+        Image.fromarray(COLOURS).save(tmp_path / f"{index}.TIF", format="TIFF")
+    (video,) = load_videos("video", tmp_path, flag="")
+    assert video.frame_names == ["9", "10"]
+    assert torch.equal(next(video.read()), torch.from_numpy(COLOURS).permute(2, 0, 1))
+
+
+# ------------------------------------------------------------------ label images
+
+
+def write_ids(path, ids, **options):
+    Image.fromarray(palette()[ids]).save(path, **options)
+
+
+IDS = np.arange(12 * 16).reshape(SIZE) % 5
+NO_IDS = {
+    "colours of the palette": (lambda p: write_ids(p, IDS), "the DAVIS palette's colours"),
+    "colours": (lambda p: Image.fromarray(COLOURS).save(p), "mode RGB holds no ids; save it as indexed PNG"),
+    "alpha": (lambda p: Image.fromarray(GREY).convert("LA").save(p), "mode LA holds no ids"),
+    "jpeg": (lambda p: Image.fromarray(GREY).save(p, format="JPEG"), "a JPEG, which changes ids"),
+    "animated": (lambda p: several(p), "animated: 2 pictures"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_IDS)
+def test_label_images_without_ids_are_refused_by_name(tmp_path, kind):
+    make, message = NO_IDS[kind]
+    make(tmp_path / "a.png")
+    with pytest.raises(UserError, match=rf"a\.png: .*{message}.*save|a\.png: .*{message}$"):
+        read_label_png(tmp_path / "a.png")
+
+
+def test_masks_are_never_composited_nor_scaled(tmp_path):
+    mask = np.zeros((*SIZE, 4), np.uint8)
+    mask[2:5, 2:5] = 255
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: .*alpha.*save it in grey or indexed"):
+        MergedMasks({"a": (tmp_path / "a.png",)}).read("a")
+    mask[..., 3] = 255
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    assert MergedMasks({"a": (tmp_path / "a.png",)}).read("a").sum() == 9
+    (tmp_path / "a.pgm").write_bytes(b"P5 16 12 65535\n" + (GREY.astype(">u2") * 16).tobytes())
+    with pytest.raises(UserError, match=r"a\.pgm: .*16-bit grey"):
+        FbmsOriginal({"a": tmp_path / "a.pgm"}, (16,)).read("a")
+
+
+def test_png_in_capitals_and_two_of_one_name(tmp_path):
+    for name in ("10.PNG", "9.png", "2.Png", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert list(pngs_by_stem(tmp_path)) == ["2", "9", "10"]
+    (tmp_path / "9.PNG").touch()
+    with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) has the same name"):
+        pngs_by_stem(tmp_path)
+
+
+# ------------------------------------------------------------------ fingerprints
+
+
+def test_a_frame_in_anothers_place_is_noticed_and_a_copy_is_the_same(tmp_path):
+    for index in range(3):
+        write_label_png(tmp_path / f"v/{index}.png", np.full(SIZE, index))
+    paths = sorted((tmp_path / "v").iterdir())
+    before, about = FrameFolder("v", paths).fingerprint, paths[1].stat()
+    shutil.copytree(tmp_path / "v", tmp_path / "w")
+    assert FrameFolder("v", sorted((tmp_path / "w").iterdir())).fingerprint == before
+    content = bytearray(paths[1].read_bytes())
+    content[-20] ^= 1  # of the same size, at the same time
+    paths[1].write_bytes(content)
+    os.utime(paths[1], ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert FrameFolder("v", paths).fingerprint != before

@@ -1,0 +1,336 @@
+"""Sprites: the same seed gives the same bytes, the labels fit the pictures, and a broken folder is mended or named."""
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.sprites import writer as sprites
+from data.sprites.render import render_sequence
+from data.sprites.scene import coarse_labels, plan_scene
+from data.sprites.writer import (
+    DEFAULT_ROOT,
+    FRAMES,
+    LABELS,
+    MANIFEST,
+    SPLITS,
+    color_baseline,
+    contact_sheet,
+    ensure_sprites,
+    mean_best_iou,
+    read_video,
+    write_sprites,
+)  # fmt: skip
+from utils.errors import UserError
+
+SMALL = {"height": 64, "num_train": 1, "num_val": 2, "num_frames": 3, "workers": 1, "progress": False}
+
+
+def digest(root: Path) -> dict[str, str]:
+    files = (p for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".lock")
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_sprites(tmp_path_factory.mktemp("sprites") / "set", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def video():
+    return render_sequence([0, 1, 2], height=120, num_frames=10)
+
+
+def test_rendering_is_a_pure_function_of_the_seed():
+    first, again, other = (render_sequence(seed, height=64, num_frames=2) for seed in (5, 5, 6))
+    assert np.array_equal(first[0], again[0])
+    assert np.array_equal(first[1], again[1])
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_bytes_do_not_depend_on_the_number_of_processes(dataset, tmp_path):
+    write_sprites(tmp_path / "two", **(SMALL | {"workers": 2}))
+    assert digest(tmp_path / "two") == digest(dataset)
+
+
+def test_shapes_and_types(video):
+    frames, labels = video
+    assert frames.shape == (10, 120, 214, 3)
+    assert labels.shape == (10, 120, 214)
+    assert frames.dtype == labels.dtype == np.uint8
+
+
+def test_labels_are_where_the_object_is_seen(video):
+    """Without object k the picture changes inside its mask, and nowhere far from it."""
+    frames, labels = video
+    k = int(np.bincount(labels[labels > 0]).argmax())
+    without, rest = render_sequence([0, 1, 2], height=120, num_frames=10, hidden=[k])
+    changed = np.abs(frames.astype(int) - without).max(-1) > 6
+    assert not (rest == k).any()
+    assert changed[labels == k].mean() > 0.8
+    for t in range(len(frames)):
+        near = cv2.dilate((labels[t] == k).astype(np.uint8), np.ones((61, 61)))  # blur and shadow reach this far
+        seen_apart = changed[t][near == 0].mean() if (near == 0).any() else 0.0
+        assert seen_apart < 0.01
+        assert np.array_equal(labels[t][labels[t] != k], rest[t][labels[t] != k])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_objects_are_large_and_mostly_in_view(seed):
+    scene = plan_scene(np.random.default_rng([0, 1, seed]), aspect=16 / 9)
+    labels = coarse_labels(scene, num_frames=24, height=60)
+    areas = np.stack([(labels == k + 1).mean((1, 2)) for k in range(len(scene.actors))])
+    assert 2 <= len(areas) <= 5
+    assert ((areas > 0).mean(1) >= 0.6).all()
+    assert (areas[:, 0] > 0).sum() >= len(areas) - 1
+    assert 0.02 < np.median(areas) < 0.3
+
+
+def test_layout(dataset):
+    assert (dataset / SPLITS / "val.txt").read_text() == "val-00\nval-01\n"
+    assert (dataset / SPLITS / "train.txt").read_text() == "train-00\n"
+    for name in ("train-00", "val-00", "val-01"):
+        assert sorted(os.listdir(dataset / FRAMES / name)) == [f"{t:05d}.jpg" for t in range(3)]
+        assert sorted(os.listdir(dataset / LABELS / name)) == [f"{t:05d}.png" for t in range(3)]
+    image = Image.open(dataset / LABELS / "val-00" / "00000.png")
+    assert image.mode == "P"
+    assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+    assert {p.name for p in dataset.iterdir()} == {
+        "JPEGImages", "Annotations_unsupervised", "ImageSets", MANIFEST, ".lock",
+    }  # fmt: skip
+
+
+def test_written_labels_are_the_rendered_ones(dataset):
+    frames, labels = read_video(dataset, "val-01")
+    wanted_frames, wanted = render_sequence([0, 1, 1], height=64, num_frames=3)
+    assert np.array_equal(labels, wanted)
+    assert np.abs(frames.astype(int) - wanted_frames).mean() < 12  # JPEG
+
+
+def test_a_complete_folder_is_left_alone(dataset):
+    before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
+    start = time.perf_counter()
+    write_sprites(dataset, **SMALL)
+    assert time.perf_counter() - start < 0.5
+    assert before == {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
+
+
+@pytest.mark.parametrize("damage", ["frame gone", "frame zeroed", "mask cut short", "video gone", "list gone"])
+def test_a_half_written_folder_is_completed(tmp_path, dataset, damage):
+    root = tmp_path / "copy"
+    shutil.copytree(dataset, root)
+    if damage == "frame gone":
+        (root / FRAMES / "val-00" / "00001.jpg").unlink()
+    elif damage == "frame zeroed":
+        frame = root / FRAMES / "val-00" / "00001.jpg"
+        frame.write_bytes(bytes(frame.stat().st_size))
+    elif damage == "mask cut short":
+        (root / LABELS / "val-00" / "00001.png").write_bytes(b"\x89PNG")
+    elif damage == "video gone":
+        shutil.rmtree(root / LABELS / "train-00")
+    else:
+        (root / SPLITS / "val.txt").unlink()
+    write_sprites(root, **SMALL)
+    assert digest(root) == digest(dataset)
+
+
+def test_an_interrupted_run_is_completed(tmp_path, dataset, monkeypatch):
+    calls = []
+
+    def fail_later(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return render_sequence(*args, **kwargs)
+
+    monkeypatch.setattr("data.sprites.writer.render_sequence", fail_later)
+    with pytest.raises(KeyboardInterrupt):
+        write_sprites(tmp_path / "set", **SMALL)
+    write_sprites(tmp_path / "set", **SMALL)
+    assert len(calls) == 4  # the first video was not rendered again
+    assert digest(tmp_path / "set") == digest(dataset)
+
+
+def test_other_parameters_are_refused_by_name(dataset):
+    with pytest.raises(UserError, match=r"seed 0 there, 1 asked.*delete it or name another folder"):
+        write_sprites(dataset, **(SMALL | {"seed": 1}))
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not Sprites"):
+        write_sprites(tmp_path, **SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_killed_process_left_is_no_hindrance(tmp_path, dataset):
+    """It was killed while it wrote the first manifest, or a list."""
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / ".lock").touch()
+    (root / f".{MANIFEST}.77.tmp").write_text("{")
+    write_sprites(root, **SMALL)
+    assert digest(root) == digest(dataset)
+    (root / SPLITS / "val.txt").rename(root / SPLITS / ".val.txt.78.tmp")
+    write_sprites(root, **SMALL)
+    assert digest(root) == digest(dataset)
+
+
+def test_a_temporary_file_of_anything_else_is_not_ours(tmp_path):
+    (tmp_path / ".thesis.tex.77.tmp").write_text("years of work")
+    with pytest.raises(UserError, match="not Sprites"):
+        write_sprites(tmp_path, **SMALL)
+
+
+def test_sprites_are_generated_for_programs_only_where_they_may_be(tmp_path, dataset, monkeypatch):
+    """At the default root, where some were begun, in an empty folder; a wrong path becomes no folder of videos."""
+    begun = []
+    monkeypatch.setattr(sprites, "write_sprites", lambda root, **options: begun.append((root, options)))
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "left", "full"):
+        Path(name).mkdir()
+    Path("left", f".{MANIFEST}.77.tmp").touch()
+    Path("full/notes.txt").touch()
+    for place in (DEFAULT_ROOT, Path(DEFAULT_ROOT).resolve(), dataset, "empty", "left"):
+        ensure_sprites(place)
+    assert [options.get("height") for _, options in begun] == [None, None, 64, None, None]
+    for place in ("typo/clip.mp4", "full", "full/notes.txt", "datasets"):
+        with pytest.raises(
+            UserError, match=f"--basepath {place}: neither Sprites nor an empty folder.* --dataset video"
+        ):
+            ensure_sprites(place)
+    assert len(begun) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full", "left"]
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(UserError, match=MANIFEST):
+        write_sprites(tmp_path, **SMALL)
+
+
+def test_impossible_parameters_are_refused(tmp_path):
+    with pytest.raises(UserError, match="num_frames is 0"):
+        write_sprites(tmp_path, **(SMALL | {"num_frames": 0}))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/sprites: cannot write Sprites"):
+        write_sprites(tmp_path / "file" / "sprites", **SMALL)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=r"sprites: cannot write Sprites \(Permission denied\)"):
+        write_sprites(tmp_path / "sprites", **SMALL)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody may write")
+def test_a_place_that_not_even_root_may_write_is_named():
+    with pytest.raises(UserError, match=r"/proc/sprites: cannot write Sprites \(.*\); free space, allow writing"):
+        write_sprites("/proc/sprites", **SMALL)
+
+
+def test_a_full_disk_is_one_line_and_what_was_written_is_kept(tmp_path, monkeypatch):
+    def full(path, frame, quality):
+        if "val" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, frame, quality)
+
+    real = sprites._write_jpeg
+    monkeypatch.setattr(sprites, "_write_jpeg", full)
+    with pytest.raises(UserError, match=r"set: cannot write Sprites \(No space left on device\); free space"):
+        write_sprites(tmp_path / "set", **SMALL)
+    monkeypatch.undo()
+    written = (tmp_path / "set" / FRAMES / "train-00/00000.jpg").stat().st_mtime_ns
+    ensure_sprites(tmp_path / "set")
+    assert (tmp_path / "set" / FRAMES / "train-00/00000.jpg").stat().st_mtime_ns == written
+    assert (tmp_path / "set" / SPLITS / "val.txt").read_text().split() == ["val-00", "val-01"]
+
+
+def test_colour_alone_does_not_find_the_objects(video):
+    frames, labels = video
+    clusters = color_baseline(frames, 8)
+    assert clusters.shape == labels.shape
+    assert mean_best_iou(clusters, labels) < 0.35
+
+
+def test_colour_baseline_finds_what_differs_in_colour():
+    frames = np.full((2, 40, 60, 3), (200, 30, 30), np.uint8)
+    frames[:, 8:32, 20:44] = (20, 40, 220)
+    labels = (frames[..., 2] == 220).astype(np.uint8)
+    assert mean_best_iou(color_baseline(frames, 2, window=3), labels) > 0.9
+
+
+def test_more_clusters_than_pixels_are_refused(video):
+    with pytest.raises(UserError, match="--num_clusters 255: more than the 120 pixels"):
+        color_baseline(video[0][:1, :32, :57], 255)
+
+
+def spectral_slope(frames):
+    grey = frames.mean(-1)
+    grey = (grey - grey.mean((1, 2), keepdims=True)) * np.outer(np.hanning(120), np.hanning(214))
+    power = (np.abs(np.fft.fft2(grey)) ** 2).mean(0)
+    radius = np.hypot(np.fft.fftfreq(120)[:, None], np.fft.fftfreq(214)[None])
+    edges = np.geomspace(0.02, 0.35, 12)
+    means = [power[(radius >= a) & (radius < b)].mean() for a, b in pairwise(edges)]
+    return np.polyfit(np.log(np.sqrt(edges[1:] * edges[:-1])), np.log(means), 1)[0]
+
+
+def test_spectrum_is_that_of_natural_images():
+    """Power falls about as 1/f²."""
+    slopes = [spectral_slope(render_sequence([0, 1, i], height=120, num_frames=2)[0]) for i in range(4)]
+    assert -3.0 < np.mean(slopes) < -1.4
+
+
+def test_contact_sheet(dataset):
+    assert contact_sheet(dataset, columns=3).shape == (2 * 64, 3 * 114, 3)
+
+
+def run_sprites(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["data.sprites.writer", *map(str, arguments)])
+    sprites.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_val", 0, "--contact_sheet", "c.jpg"], "--contact_sheet: is made of the validation videos"),
+        (["--num_val", 0, "--color_baseline", "c"], "--color_baseline: is made of the validation videos"),
+        (["--num_clusters", 0], "--num_clusters 0: give 1 to 255"),
+        (["--num_clusters", 300], "--num_clusters 300: give 1 to 255"),
+        (["--contact_sheet", "file/c.jpg"], "--contact_sheet file: cannot be written"),
+        (["--contact_sheet", "."], "--contact_sheet .: is a folder"),
+        (["--color_baseline", "file"], "--color_baseline file: cannot be written"),
+    ],
+)
+def test_faults_of_the_command_line_are_found_before_anything_is_generated(
+    tmp_path, monkeypatch, arguments, message
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(UserError, match=message):
+        run_sprites(monkeypatch, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_command_line_makes_the_folder_of_its_contact_sheet(tmp_path, dataset, monkeypatch, capsys):
+    sheet, colours = tmp_path / "new/sheet.jpg", tmp_path / "colours"
+    run_sprites(monkeypatch, "--output_path", dataset, "--height", 64, "--num_train", 1, "--num_val", 2, "--num_frames",
+                3, "--contact_sheet", sheet, "--color_baseline", colours, "--num_clusters", 255)  # fmt: skip
+    with Image.open(sheet) as image:
+        assert image.size == (5 * 114, 2 * 64)
+    assert "colour alone, 255 clusters, mean best IoU 0." in capsys.readouterr().out
+    with Image.open(colours / "val-00/00002.png") as image:
+        assert 250 < np.asarray(image).max() <= 255

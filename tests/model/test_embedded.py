@@ -1,0 +1,205 @@
+"""What works on an empty machine: the launchers without flags, the backbone and block in assets/, and Sprites."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import eval as eval_program
+import train as train_program
+from data.sprites.writer import write_sprites
+from model.backbone import build_backbone
+from model.weights import BACKBONE_FILE, BLOCK_FILE
+from tests.programs.test_launchers import launch
+from utils.config import NOT_EMBEDDED
+from utils.errors import UserError
+from utils.export import export_block
+from utils.png import read_label_png
+from utils.run.checkpoints import load_checkpoint, load_tensors
+
+CARD = BACKBONE_FILE.parent / "README.md"
+EMBEDDED_LINE = "no data and no backbone given: using generated videos (Sprites) and the backbone embedded"
+
+
+@pytest.fixture
+def sprites(tmp_path, monkeypatch):
+    """A working folder with a tiny Sprites begun in it: the programs complete what is begun with its own settings."""
+    root = write_sprites(
+        tmp_path / "datasets/sprites", height=64, num_train=1, num_val=1, num_frames=5, workers=1, progress=False
+    )
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def parse(program, *arguments):
+    return program.make_parser().parse(list(map(str, arguments)))
+
+
+def test_the_shipped_files_are_what_the_card_says():
+    backbone, block = build_backbone("embedded"), load_checkpoint(BLOCK_FILE)
+    states = {BACKBONE_FILE: load_tensors(BACKBONE_FILE), BLOCK_FILE: block["blocks"]}
+    (row,) = re.findall(r"^\| parameters, size \|(.*)\|$", CARD.read_text(), flags=re.MULTILINE)
+    for (path, state), cell in zip(states.items(), row.split("|"), strict=True):
+        assert {value.dtype for value in state.values()} == {torch.float16}
+        count, size = sum(value.numel() for value in state.values()), path.stat().st_size
+        assert cell.strip() == f"{count / 1e6:.2f} M, {size / 1e6:.1f} MB (float16)"
+    assert backbone.patch_size == (8, 8)
+    assert block["backbone"]["sha256"] == backbone.weights_hash()
+
+
+def test_keys_of_the_embedded_backbone_tell_an_object_from_its_background():
+    """On a checkerboard half, keys agree within a half and differ across: they are no constant."""
+    image = torch.full((1, 3, 64, 128), 60, dtype=torch.uint8)
+    board = (torch.arange(64)[:, None] // 4 + torch.arange(64) // 4) % 2 * 180 + 40
+    image[:, :, :, 64:] = board.to(torch.uint8)
+    keys = build_backbone("embedded")(image)[0][0]
+    keys = torch.nn.functional.normalize(keys - keys.mean(0), dim=-1).view(8, 16, -1)
+    left, right = keys[:, 1:7].flatten(0, 1), keys[:, 9:15].flatten(0, 1)
+    within = ((left @ left.T).mean() + (right @ right.T).mean()) / 2
+    assert within > (left @ right.T).mean() + 0.5
+
+
+@pytest.mark.parametrize("program", [train_program, eval_program])
+def test_defaults_are_embedded_and_said_so(program, capsys):
+    args = parse(program)
+    assert (args.backbone, args.dataset, args.dino_path) == ("embedded", "sprites", None)
+    assert capsys.readouterr().err.count(EMBEDDED_LINE) == 1
+    assert parse(program, "--seed", 3).backbone == "embedded"
+
+
+@pytest.mark.parametrize("option", NOT_EMBEDDED)
+def test_nothing_embedded_is_used_with_data_or_weights_of_ones_own(option, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("seed: 3\n")
+    values = {"config": tmp_path / "recipe.yaml", "backbone": "vit_tiny_patch16_224", "dataset": "video"}
+    only_one_has = {"davis_path": eval_program, "train_list": train_program}
+    for program in [only_one_has[option]] if option in only_one_has else [train_program, eval_program]:
+        args = parse(program, f"--{option}", values.get(option, "x"))
+        assert args.backbone != "embedded"
+        assert args.dataset != "sprites"
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_said_of_the_default_is_so(capsys):
+    """A block of one's own leaves backbone and videos; where predictions are scored there is no backbone at all."""
+    for program, flag in ((eval_program, "--resume_path"), (train_program, "--init_path")):
+        assert parse(program, flag, "mine.safetensors").backbone == "embedded"
+        said = capsys.readouterr().err
+        assert said.startswith(EMBEDDED_LINE)
+        assert "--config configs/embedded.yaml" in said
+    assert parse(eval_program, "--predictions", "x").dataset == "sprites"
+    said = capsys.readouterr().err
+    assert said.startswith("no data given: scoring against generated videos (Sprites)")
+    assert "--config configs/embedded.yaml" in said
+    assert "backbone" not in said
+
+
+FAULTS = [
+    (["--basepath", "typo/clip.mp4"], "--basepath typo/clip.mp4: neither Sprites nor .* give --dataset video"),
+    (["--resolution", 160, 281], "--resolution 160 281: not a multiple"),
+    (["--device", "cuda:99"], "--device cuda:99: .*GPU"),
+    (["--resume_path", "none.pt"], "none.pt: no such file"),
+]
+FAULTS_OF_EVAL = [
+    (["--davis_path", "x"], "--davis_path x: --dataset sprites is not DAVIS"),
+    (["--resume_path", "embedded", "--temperature", 9], "--temperature: has no effect beside --resume_path embedded"),
+    (["--split", "tran"], "^--split tran: --dataset sprites has no such split; choose from val, train"),
+    (["--predictions", "none"], "--predictions none: no such folder"),
+    (["--save_path", "file/x"], "--save_path file/x: cannot be written"),
+    (["--save_path", "full"], "--save_path full: holds files that are not results"),
+]
+FAULTS_OF_TRAIN = [
+    (["--init_path", "embedded", "--temperature", 9], "--temperature: has no effect beside --init_path embedded"),
+    (["--init_path", "embedded", "--init", "identity"], "--init: has no effect beside --init_path embedded"),
+    (["--output_path", "file/x"], "--output_path file/x: cannot be written"),
+    (["--output_path", "full"], "--output_path full: holds a run"),
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [(eval_program, *fault) for fault in FAULTS + FAULTS_OF_EVAL]
+    + [(train_program, *fault) for fault in FAULTS + FAULTS_OF_TRAIN],
+)
+def test_faults_are_found_before_anything_is_generated(tmp_path, monkeypatch, program, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/last.pt").touch()
+    recipe = Path(eval_program.__file__).parent / "configs/embedded.yaml"
+    monkeypatch.setattr(sys, "argv", ["program", "--config", str(recipe), *map(str, arguments)])
+    with pytest.raises(UserError, match=message):
+        program.main()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["file", "full", "full/last.pt"]
+
+
+def test_a_block_of_ones_own_replaces_the_default():
+    assert parse(eval_program, "--training_free").resume_path is None
+    own = parse(eval_program, "--resume_path", "mine.pt")
+    assert (own.resume_path, own.training_free) == ("mine.pt", False)
+
+
+def test_launchers_without_flags(sprites, tmp_path):
+    trained = launch("start_rgb.sh", "--num_train_steps", 1, "--watch_clips", 1, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert EMBEDDED_LINE in trained.stderr
+    scored = launch("start_eval.sh", cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert EMBEDDED_LINE in scored.stderr
+    assert "protocol davis" in scored.stdout
+    assert (tmp_path / "outputs/eval/contact_sheet.png").is_file()
+    masks = sorted((tmp_path / "outputs/eval/davis/val-00").glob("*.png"))
+    assert len(masks) == 5
+    assert read_label_png(masks[0]).shape == (64, 114)
+    own = launch("start_eval.sh", "--resume_path", "outputs/train/last.pt", "--save_path", "own", cwd=tmp_path)
+    assert own.returncode == 0, own.stderr
+
+
+def test_a_half_written_sprites_is_completed(sprites, tmp_path, monkeypatch, capsys):
+    (sprites / "JPEGImages/480p/val-00/00003.jpg").unlink()
+    frame = sprites / "JPEGImages/480p/val-00/00002.jpg"
+    frame.write_bytes(bytes(frame.stat().st_size))
+    (sprites / "ImageSets/2017/val.txt").unlink()
+    monkeypatch.setattr(sys, "argv", ["eval.py", "--training_free", "--workers", "1", "--device", "cpu"])
+    eval_program.main()
+    assert len(list((sprites / "JPEGImages/480p/val-00").iterdir())) == 5
+    assert "J&F-Mean" in capsys.readouterr().out
+
+
+def test_a_block_is_exported_and_used_as_it_was(davis, tmp_path, run_train, run_eval):
+    (tmp_path / "kept.txt").write_text("ant\nbee\n")
+    places = ["--train_list", tmp_path / "kept.txt"]
+    run_train("--basepath", davis, "--output_path", tmp_path / "run", *places)
+    block = tmp_path / "block.safetensors"
+    export_block(tmp_path / "run/last.pt", block)
+    whole, exported = load_tensors(tmp_path / "run/last.pt"), load_checkpoint(block)
+    for name, value in whole["blocks"].items():
+        assert torch.allclose(exported["blocks"][name].float(), value, rtol=1e-3, atol=1e-6)
+    config = json.loads(json.dumps(whole["config"]))
+    assert exported["config"].items() >= {key: config[key] for key in ("lr", "seed", "num_heads", "resolution")}.items()
+    assert exported["config"]["dino_path"] == Path(config["dino_path"]).name
+    assert str(tmp_path) not in json.dumps(exported["config"])
+    run_eval("--davis_path", davis, "--resume_path", block, "--save_path", tmp_path / "results")
+    run_train("--basepath", davis, "--output_path", tmp_path / "next", "--init_path", block)
+    with pytest.raises(UserError, match="holds weights but no run to continue"):
+        run_train("--basepath", davis, "--output_path", tmp_path / "third", "--resume_path", block)
+    with pytest.raises(UserError, match="not made by train.py"):
+        export_block(BACKBONE_FILE, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="its block has width 192"):
+        run_eval("--davis_path", davis, "--resume_path", "embedded", "--save_path", tmp_path / "x")
+
+
+def test_files_that_are_no_student_are_named(tiny_weights, tmp_path):
+    with pytest.raises(UserError, match=r"tiny\.pth: does not say how its ViT is built.*--backbone"):
+        build_backbone("embedded", weights=tiny_weights)
+    with pytest.raises(UserError, match="no such file"):
+        build_backbone("embedded", weights=tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="holds a trained spatio-temporal block.*--resume_path"):
+        build_backbone("embedded", weights=BLOCK_FILE)
+
+
+def test_the_card_names_the_shipped_files():
+    for path in (BACKBONE_FILE, BLOCK_FILE):
+        assert path.name in CARD.read_text()

@@ -1,0 +1,152 @@
+"""Tokens to pixels: blocks, or where the frame has its edges."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.objects.upsampling import (
+    UPPER,
+    UPSAMPLING,
+    at_pixels,
+    box_mean,
+    fit_linear,
+    guided,
+    nearest,
+    solve_symmetric,
+)
+
+
+def random(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def disk(height=96, width=160, *, centre=(44, 70), radius=29):
+    """A frame with a coloured disk on another colour, with some noise, and its mask."""
+    y, x = np.mgrid[:height, :width]
+    mask = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+    frame = np.where(mask[..., None], (180, 70, 40), (60, 110, 150)) + np.random.default_rng(0).normal(
+        0, 6, (height, width, 3)
+    )
+    return torch.from_numpy(frame.clip(0, 255).astype(np.uint8)).permute(2, 0, 1), mask
+
+
+def test_nearest_gives_blocks():
+    labels = torch.tensor([[1, 70000], [3, 4]])
+    np.testing.assert_array_equal(nearest(labels, torch.zeros(3, 4, 6)), np.kron(labels, np.ones((2, 3), int)))
+
+
+@pytest.mark.parametrize("radius", [1, 3, 20])
+def test_box_mean_is_the_mean_of_the_window(radius):
+    values = random(2, 9, 13)
+    found = box_mean(values, radius)
+    for y, x in ((0, 0), (4, 6), (8, 12), (8, 1)):
+        window = values[:, max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1]
+        torch.testing.assert_close(found[:, y, x], window.mean((1, 2)))
+
+
+def test_solving_is_that_of_the_library():
+    basis = random(3, 3, 4, 5)
+    matrices = torch.einsum("ikyx,jkyx->ijyx", basis, basis)
+    right = random(2, 3, 4, 5, seed=1)
+    found = solve_symmetric(torch.stack([matrices[i, j] for i, j in UPPER]), right, ridge=1e-3)
+    ridged = matrices.permute(2, 3, 0, 1) + 1e-3 * torch.eye(3)
+    expected = torch.linalg.solve(ridged[None], right.permute(0, 2, 3, 1)[..., None])[..., 0].permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_is_linear_in_colour_is_found_exactly():
+    guide = random(3, 20, 30)
+    target = (torch.tensor([0.5, -1.0, 2.0])[:, None, None] * guide).sum(0) + 0.3
+    slopes, offsets = fit_linear(target[None], guide, radius=4, ridge=1e-12)
+    torch.testing.assert_close((slopes[0] * guide).sum(0) + offsets[0], target, rtol=0, atol=1e-8)
+
+
+def test_ridge_regression_of_one_window():
+    """A window that covers all: one fit, written out."""
+    guide, targets = random(3, 6, 7), random(2, 6, 7, seed=2)
+    slopes, offsets = fit_linear(targets, guide, radius=10, ridge=0.05)
+    x, y = guide.flatten(1), targets.flatten(1)
+    centred = x - x.mean(1, keepdim=True)
+    a = torch.linalg.solve(centred @ centred.T / x.shape[1] + 0.05 * torch.eye(3), centred @ y.T / x.shape[1]).T
+    torch.testing.assert_close(slopes, a[..., None, None].expand_as(slopes))
+    torch.testing.assert_close(offsets[:, 0, 0], y.mean(1) - a @ x.mean(1))
+
+
+def test_guided_finds_the_edge_between_tokens():
+    frame, mask = disk()
+    tokens = torch.from_numpy(mask.reshape(6, 16, 10, 16).mean((1, 3)) > 0.5).long()
+    wrong = [(found.numpy() != mask).mean() for found in (nearest(tokens, frame), guided(tokens, frame))]
+    assert wrong[1] < wrong[0] / 2
+    assert wrong[1] < 0.02
+
+
+def test_guided_gives_only_labels_that_are_there_whatever_their_names():
+    frame, mask = disk()
+    tokens = torch.from_numpy(mask.reshape(6, 16, 10, 16).mean((1, 3)) > 0.5).long()
+    found, renamed = guided(tokens, frame), guided(tokens * 400 + 7, frame)
+    assert found.dtype == torch.int32
+    assert found.shape == (96, 160)
+    assert torch.equal(renamed, found * 400 + 7)
+    one = guided(torch.full((2, 3), 9), frame)
+    assert (one == 9).all()
+    assert one.shape == (96, 160)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (61, 97)])
+def test_guided_takes_frames_of_any_size(size):
+    frame = (random(3, *size) * 255).to(torch.uint8)
+    labels = torch.tensor([[0, 1, 1], [0, 2, 2]])
+    found = guided(labels, frame)
+    assert found.shape == size
+    assert set(found.unique().tolist()) <= {0, 1, 2}
+
+
+def test_a_flat_frame_gives_no_nan():
+    labels = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
+    found = guided(labels, torch.full((3, 40, 80), 128, dtype=torch.uint8))
+    expected = torch.arange(80) >= 40
+    assert (found == expected).float().mean() > 0.97
+
+
+def test_labels_are_fitted_a_few_at_a_time_to_the_same_end(monkeypatch):
+    frame = (random(3, 60, 80) * 255).to(torch.uint8)
+    labels = torch.arange(48).view(6, 8) % 11
+    few = guided(labels, frame)
+    monkeypatch.setattr("model.objects.upsampling.AT_ONCE", 11)
+    assert (few == guided(labels, frame)).float().mean() > 0.999
+
+
+def test_pixels_of_an_unsure_token_go_to_the_label_of_their_colour():
+    """A row of tokens on the edge is given to the wrong side: as unsure it does less harm."""
+    frame, mask = disk()
+    share = torch.from_numpy(mask.reshape(6, 16, 10, 16).mean((1, 3)))
+    tokens, unsure = (share > 0.02).long(), (share > 0.02) & (share < 0.9)
+    wrong = [(guided(tokens, frame, doubt).numpy() != mask).mean() for doubt in (None, torch.zeros(6, 10) > 0, unsure)]
+    assert wrong[0] == wrong[1]
+    assert wrong[2] < 0.8 * wrong[0]
+    assert (nearest(tokens, frame, unsure) == nearest(tokens, frame)).all()
+    assert (guided(tokens, frame, torch.ones(6, 10) > 0) == guided(tokens, frame)).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("how", UPSAMPLING)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_frames_side_by_side_are_as_one_after_the_other(how, threads):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, (9, 6, 10)).astype(np.int32)
+    unsure = generator.random(labels.shape) < 0.2
+    frames = [disk(centre=(44, 40 + 8 * time))[0] for time in range(len(labels))]
+    expected = [
+        UPSAMPLING[how](torch.from_numpy(tokens).long(), frame, torch.from_numpy(doubt))
+        for tokens, frame, doubt in zip(labels, frames, unsure, strict=True)
+    ]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = list(at_pixels(labels, iter(frames), unsure, how=how, device=torch.device("cpu")))
+        sure = list(at_pixels(labels, frames, how=how, device=torch.device("cpu")))
+        with pytest.raises(ValueError, match="shorter"):
+            list(at_pixels(labels, frames[:-1], how=how, device=torch.device("cpu")))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found, torch.stack(expected))
+    assert np.array_equal(sure, found) == (how == "nearest")

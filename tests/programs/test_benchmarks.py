@@ -1,0 +1,185 @@
+"""The benchmarks start and measure something: a smoke test, not a timed one."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data.sprites.writer import write_sprites
+from model.segmenter import key_frame_indices
+from tests.benchmarks import inference as benchmark
+from tests.benchmarks import training as benchmark_training
+from utils.errors import UserError
+from utils.report import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def columns_of(name):
+    """Of a table in assets/, to which the commands beside it append."""
+    with (ROOT / "assets" / name).open() as file:
+        return next(csv.reader(file))
+
+
+def test_a_table_with_other_columns_is_refused(tmp_path):
+    benchmark.write_csv(tmp_path / "a.csv", [{"x": 1}])
+    benchmark.write_csv(tmp_path / "a.csv", [{"x": 2}])
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 3
+    with pytest.raises(UserError, match=r"--csv .*a\.csv: has other columns; name another file"):
+        benchmark.write_csv(tmp_path / "a.csv", [{"y": 1}])
+
+
+def test_benchmark_of_scoring():
+    command = [sys.executable, "-m", "tests.benchmarks.scoring", "--frames", "1", "--workers", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "per pair" in done.stdout
+
+
+def test_benchmark_of_inference(tmp_path):
+    """Every engine on a generated video."""
+    write_sprites(tmp_path / "sprites", height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
+    (frames,) = (tmp_path / "sprites/JPEGImages/480p").glob("val*")
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.inference",
+        "--basepath",
+        frames,
+        "--resolution",
+        "56",
+        "56",
+        "--repeats",
+        "1",
+    ]
+    command += ["--num_frames", "12", "--ratio", "3", "--csv", tmp_path / "out.csv", "--neighbour"]
+    environment = os.environ | {"STARTED_BY": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not processes_with(f"STARTED_BY={tmp_path}")  # the neighbours least of all
+    assert "exact gives 100.000 % of the tokens the label that plain gives" in done.stdout
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    ours = [name for engine in ("exact", "fast")
+            for name in (engine, benchmark.BESIDE.format(engine), benchmark.RATIO.format(engine))]  # fmt: skip
+    assert [row["engine"] for row in rows] == ["plain", *ours]
+    assert list(rows[0]) == columns_of("benchmark.csv")
+    assert {row["key_frames"] for row in rows} == {"4"}
+    assert all(float(row["backbone"]) > 0 for row in rows)
+    assert all((float(row["peak_gb"] or 0) > 0) == (not row["engine"].endswith("quiet")) for row in rows)
+
+
+def processes_with(entry):
+    """Numbers of the processes that have `entry` in their environment; where the system tells."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if entry.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def gone(pid):
+    """Whether a process ends within seconds."""
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_neighbour_has_a_session_of_its_own_and_ends_with_the_measurement():
+    started = []
+
+    def measure():
+        with benchmark.busy_neighbour() as neighbour:
+            started.append(neighbour)
+            assert os.getsid(neighbour.pid) == neighbour.pid != os.getsid(0)
+            assert neighbour.poll() is None
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure()
+    assert started[0].poll() == -signal.SIGKILL
+
+
+STARTER = """
+import os, signal, subprocess, sys
+process = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], start_new_session=True)
+print(process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_neighbour_ends_with_a_benchmark_that_is_killed():
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER, benchmark.SPIN], stdout=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert gone(int(done.stdout))
+
+
+def test_ratios_of_a_stage_that_took_no_time_are_left_out():
+    quiet = dict.fromkeys(STAGES, 2.0) | {"decode": 0.0, "clustering / backbone": 1.0, "peak_gb": 1.0, "frames": 3}
+    row = benchmark.ratios("x", quiet, quiet | {"objects": 3.0})
+    assert (row["decode"], row["objects"], row["write"]) == ("", 1.5, 1.0)
+    assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
+
+
+def test_benchmark_of_training(tmp_path):
+    """Both engines give the same losses."""
+    write_sprites(tmp_path / "sprites", height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
+    command = [sys.executable, "-m", "tests.benchmarks.training", "--basepath", tmp_path / "sprites", "--resolution"]
+    command += ["80", "160", "--steps", "1", "--csv", tmp_path / "out.csv"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open() as file:
+        plain, ours = csv.DictReader(file)
+    assert list(plain) == columns_of("benchmark_training.csv")
+    for loss in ("semantic", "motion"):
+        assert float(ours[loss]) > 0
+        assert float(ours[loss]) == pytest.approx(float(plain[loss]), rel=1e-4, abs=2e-6)
+
+
+def test_what_the_benchmark_of_training_says():
+    row = {"step": 2.0, "cpu": 2.0, "backbone": 1.0, "base_gb": 1.0, "peak_gb": 1.5}
+    rows = {"plain": row | {"step": 3.0, "cpu": 4.0, "peak_gb": 2.0}, benchmark_training.PROGRAM: row,
+            benchmark_training.COMPILED: row | {"step": 2.2}}  # fmt: skip
+    first, second, third = benchmark_training.comparisons(rows)
+    assert first == "a step of train.py takes 2.00 times its backbone"
+    assert "1.50 times as fast as plain (2.00 times by seconds computed), in 0.75 of its memory" in second
+    assert second.endswith("libraries and weights in 0.50")
+    assert third == "train.py, compiled: 1.100 times the time, 1.000 times the computing"
+    assert benchmark_training.comparisons({"plain": row}) == []
+
+
+def test_growth(tmp_path):
+    """What a sweep changes, and the picture of it."""
+    args = benchmark.make_parser().parse_args(["--sweep", "frames", "tokens", "--num_frames", "12", "--ratio", "3"])
+    points = list(benchmark.sweep_points(args))
+    assert [point.num_frames for name, point in points if name == "frames"] == [6, 12, 24, 48]
+    for name, point in points:
+        frames = key_frame_indices(point.num_frames, point.ratio, point.max_key_frames)
+        assert name == "tokens" or len(frames) == 4
+        assert all(side % 8 == 0 for side in point.resolution)
+    assert len({point.resolution for name, point in points if name == "tokens"}) == 4
+    few = ["--sweep", "tokens", "key_frames", "--backbone", "x", "--num_frames", "12"]
+    points_of_few = list(benchmark.sweep_points(benchmark.make_parser().parse_args(few)))
+    assert all(side % 56 == 0 for name, point in points_of_few if name == "tokens" for side in point.resolution)
+    assert len({(point.resolution, point.ratio) for _, point in points_of_few}) == len(points_of_few)
+    rows = [
+        {"sweep": name, "engine": "exact", "tokens": f"{point.resolution[0]}x{point.resolution[1]}", "key_frames": 4,
+         "frames": point.num_frames, **dict.fromkeys(STAGES, 1.0 * point.num_frames)}
+        for name, point in points
+    ]  # fmt: skip
+    benchmark.draw(rows, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 10_000

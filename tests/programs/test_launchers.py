@@ -1,0 +1,95 @@
+"""The launchers as a user starts them: a shell, no arguments but the user's."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+
+import eval as eval_program
+import train as train_program
+from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(script, *arguments, cwd):
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = ["bash", str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment)
+
+
+def test_train_then_segment_and_score(davis, tmp_path, tiny_weights):
+    tiny = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION]
+    trained = launch(
+        "start_rgb.sh", "--basepath", davis, *tiny, "--num_train_steps", 2, "--output_path", "run", cwd=tmp_path
+    )
+    assert trained.returncode == 0, trained.stderr
+    scored = launch("start_eval.sh", "--davis_path", davis, *tiny, "--resume_path", "run/last.pt", "--protocol", "both",
+                    "--save_path", "results", cwd=tmp_path)  # fmt: skip
+    assert scored.returncode == 0, scored.stderr
+    assert "protocol davis" in scored.stdout
+    assert "protocol paper" in scored.stdout
+    assert (tmp_path / "results/contact_sheet.png").is_file()
+
+
+@pytest.mark.parametrize("script", ["start_rgb.sh", "start_eval.sh"])
+def test_a_fault_is_one_line_and_exit_code_2(script, tmp_path):
+    failed = launch(script, "--tau", "minus one", cwd=tmp_path)
+    assert failed.returncode == 2
+    assert failed.stdout == ""
+    assert failed.stderr.count("\n") == 1
+    assert failed.stderr.startswith("error: argument --tau: invalid")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def offered(tmp_path, monkeypatch):
+    """The words of the command that a program names where weights can neither be had nor are given."""
+    monkeypatch.chdir(tmp_path)
+
+    def no_network(name, pretrained, **_):
+        raise ConnectionError("no route")
+
+    def run(program, *arguments) -> list[str]:
+        monkeypatch.setattr(timm, "create_model", no_network)
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        with pytest.raises(UserError, match="could not be downloaded.*--dino_path FILE; or use .*: bash ") as caught:
+            program.main()
+        assert not list(tmp_path.glob("out*"))
+        return shlex.split(str(caught.value).rpartition(": ")[2])
+
+    return run
+
+
+def test_the_command_offered_without_weights_works_as_it_stands(offered, tmp_path):
+    frames = make_davis(tmp_path / "a clip", sequences=("ant",), num_frames=2) / "JPEGImages/480p"
+    words = offered(eval_program, "--dataset", "video", "--basepath", frames.relative_to(tmp_path), "--training_free",
+                    "--save_path", "out")  # fmt: skip
+    launcher = tmp_path / words[1]
+    assert (words[0], launcher.resolve()) == ("bash", ROOT / "start_eval.sh")
+    done = launch("start_eval.sh", *words[2:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert settings["block"] == {"training_free": True, "temperature": 4.75}
+    assert settings["backbone"]["name"] == "embedded"
+    assert (tmp_path / "out/ant/00001.png").is_file()
+
+
+def test_the_command_offered_for_training_and_for_other_data(offered, davis, tmp_path):
+    words = offered(train_program, "--basepath", davis, "--output_path", "out")
+    args = train_program.make_parser().parse(words[2:])
+    assert (args.dataset, args.basepath, args.output_path) == ("video", str(davis), "out")
+    words = offered(eval_program, "--davis_path", davis, "--sequences", "ant", "bee", "--training_free")
+    args = eval_program.make_parser().parse(words[2:])
+    assert (args.backbone, args.dataset, args.davis_path) == ("embedded", "davis17u", str(davis))
+    assert (args.protocol, args.sequences) == (["davis"], ["ant", "bee"])

@@ -1,0 +1,1 @@
+"""Tests of utils, and slow references that they use."""

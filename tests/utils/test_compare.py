@@ -1,0 +1,126 @@
+"""Bootstrap intervals and the comparison of two folders of results."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.utils.test_scoring import davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
+from utils import compare
+from utils.errors import UserError
+from utils.scoring import score as scoring
+from utils.scoring.bootstrap import interval, paired_interval
+from utils.scoring.tables import write_scores
+
+
+def test_interval_of_a_constant_has_no_width():
+    assert interval(np.full(5, 0.6), np.full(5, 2.0)) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_interval_is_near_the_normal_one():
+    rng = np.random.default_rng(1)
+    values = rng.normal(0.5, 0.1, 400)
+    value, low, high = interval(values, np.ones(400))
+    half = 1.96 * values.std() / 20
+    assert (value, low, high) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=1e-3)
+
+
+def test_interval_draws_sequences_not_objects():
+    """Two sequences, of 9 objects at 1 and of 1 at 0: half of the samples draw one sequence twice."""
+    value, low, high = interval(np.array([9.0, 0.0]), np.array([9.0, 1.0]))
+    assert (value, low, high) == pytest.approx((0.9, 0.0, 1.0))
+
+
+def test_pairing_removes_what_both_share():
+    rng = np.random.default_rng(0)
+    base = rng.random(30)
+    value, low, high = paired_interval(base, base + 0.05, np.ones(30))
+    assert (value, low, high) == pytest.approx((0.05, 0.05, 0.05))
+    assert paired_interval(base, base, np.ones(30)) == pytest.approx((0, 0, 0))
+
+
+@pytest.fixture
+def scored(davis, tmp_path):  # noqa: F811
+    """Two scored folders; the second is right about `cat`."""
+    root, first = davis
+    second = tmp_path / "second"
+    write_video(second / "dogs", moving_squares(5, ids=(2, 1, 3), seed=11))
+    write_video(second / "cat", moving_squares(5, seed=0))
+    for results in (first, second):
+        scores = scoring.score(results, folders(root), workers=1, progress=False)["davis"]
+        write_scores(scores, results, split="val")
+    return first, second
+
+
+def run(monkeypatch, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
+    compare.main()
+
+
+def test_two_folders_side_by_side(scored, tmp_path, capsys, monkeypatch):
+    run(monkeypatch, *scored, "--picture", tmp_path / "p" / "a.png")
+    out = capsys.readouterr().out
+    assert "J&F-Mean under protocol davis" in out
+    assert "B is better on 1, worse on 0 of 2 sequences" in out
+    assert (tmp_path / "p" / "a.png").stat().st_size > 5000
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    compared = compare.compare(first, second, measure="J-Mean")
+    assert compared.sequences == ["dogs", "cat"]
+    assert compared.difference.value == pytest.approx(second.summary()["J-Mean"] - first.summary()["J-Mean"])
+    assert compared.difference.low == 0 < compared.difference.high
+
+
+def test_order_of_sequences_does_not_matter(scored):
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    turned = replace(second, sequences=second.sequences[::-1])
+    a, b = (compare.compare(first, scores, measure="F-Mean") for scores in (second, turned))
+    assert (a.second == b.second).all()
+    assert a.difference == b.difference
+
+
+def test_the_common_sequences_are_compared_and_the_others_named(scored, capsys, monkeypatch):
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    for name, scores, folder in (("ant", first, scored[0]), ("bee", second, scored[1])):
+        more = replace(scores.sequences[0], sequence=name)
+        more = replace(scores, sequences=(more, *scores.sequences), ground_truth={**scores.ground_truth, name: name})
+        write_scores(more, folder, split="val")
+    run(monkeypatch, *scored)
+    out, err = capsys.readouterr()
+    assert "of 2 sequences" in out
+    assert "ant" not in out
+    assert "bee" not in out
+    assert err.startswith("note: compared on the 2 common sequences, ")
+    assert "1 of A alone (ant)" in err
+    assert "1 of B alone (bee)" in err
+
+
+def test_what_cannot_be_compared_is_said(scored, monkeypatch):
+    first, second = (compare.find_scores(folder, "davis") for folder in scored)
+    fewer = replace(second, sequences=second.sequences[:1])
+    with pytest.raises(UserError, match="known of 1 sequences; at least 2"):
+        compare.compare(first, fewer, measure="J-Mean")
+    with pytest.raises(UserError, match="dogs: scored in the first only, and no sequence in both"):
+        compare.compare(first, replace(second, sequences=()), measure="J-Mean")
+    with pytest.raises(UserError, match="--measure K: choose from J&F-Mean"):
+        compare.compare(first, second, measure="K")
+    with pytest.raises(UserError, match="no scores under paper; score it first"):
+        run(monkeypatch, *scored, "--protocol", "paper")
+    other = replace(second, options={"toolkit_exact": True})
+    with pytest.raises(UserError, match="scored with other options"):
+        compare.compare(first, other, measure="J-Mean")
+    other = replace(second, ground_truth={"cat": "another"})
+    with pytest.raises(UserError, match="cat: scored against another ground truth"):
+        compare.compare(first, other, measure="J-Mean")
+    path = scored[0] / "scores" / "davis" / "scores-val.json"
+    for damaged in ("[]", '{"protocol": "davis", "options": {}, "ground_truth": {}, "sequences": {"cat": []}}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"scores-val\.json: not scores of this program"):
+            run(monkeypatch, *scored)
+    path.with_name("scores-train.json").write_text("{}")
+    with pytest.raises(UserError, match=r"scores of several splits \(train, val\); name one"):
+        run(monkeypatch, *scored)
+    path.with_name("scores-train.json").unlink()
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"scores-val\.json: not scores of this program"):
+        run(monkeypatch, *scored)

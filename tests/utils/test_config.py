@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import timm
+
+import eval as eval_program
+import train as train_program
+from utils.config import check_resolution, usual_temperature
+from utils.errors import UserError
+
+# All but the embedded default, which test_embedded runs as it is.
+CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").glob("*.yaml") if p.stem != "embedded")
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_command_line_over_recipe_over_default(tmp_path):
+    path = write(tmp_path, "seed: 5\ntrain:\n  lr: 1e-3\n  resolution: [32, 64]\n  with_cls: false\neval:\n  tau: 2\n")
+    args = train_program.make_parser().parse(["--lr", "0.5", "--config", path])
+    assert (args.seed, args.lr, args.resolution, args.with_cls, args.gap) == (5, 0.5, [32, 64], False, 4)
+    assert eval_program.make_parser().parse(["--config", path]).tau == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n  learning_rate: 1", "unknown key 'learning_rate' for train.py"),
+        ("resolutoin: [1, 2]", "did you mean 'resolution'"),
+        ("ratio: 5", "unknown key 'ratio' for train.py"),
+        ("train:\n  lr: fast", r"recipe\.yaml: argument --lr: invalid"),
+        ("train:\n  lr: -1", r"recipe\.yaml: argument --lr: -1 is not a positive number"),
+        ("train:\n  resolution: 5", r"recipe\.yaml: argument --resolution: expected 2 arguments"),
+        ("train:\n  overwrite: 3", "'overwrite' must be true or false"),
+        ("train:\n  init: [a, {b: c}]", "'init' must be a number, a text"),
+        ("- a", "must map option names"),
+        ("train: 3", "must map option names"),
+        ("a: [", "not YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "not YAML"),
+    ],
+)
+def test_recipe_faults(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        train_program.make_parser().parse(["--config", write(tmp_path, text)])
+
+
+def test_command_line_faults(tmp_path):
+    parser = train_program.make_parser()
+    for arguments, message in (
+        (["--config", str(tmp_path / "none.yaml")], r"none\.yaml: cannot be read"),
+        (["--bogus", "1"], "unrecognized arguments: --bogus"),
+        (["--batch", "1"], "unrecognized arguments"),
+        (["--num_frames", "0"], "0 is not at least 1"),
+        (["--amp", "int8"], "invalid choice"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parser.parse(arguments)
+
+
+def test_resolution_names_the_nearest_two():
+    check_resolution((320, 480), (8, 8))
+    with pytest.raises(UserError, match="nearest are 308 476 and 322 490"):
+        check_resolution((320, 480), (14, 14))
+    with pytest.raises(UserError, match="nearest are 16 16 and 16 32"):
+        check_resolution((16, 20), (16, 16))
+    with pytest.raises(UserError, match="nearest are 16 16 and 16 16"):
+        check_resolution((4, 16), (16, 16))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_recipe_runs(path, davis, tmp_path, run_train, run_eval):
+    """Each recipe, with the tiny backbone in place of its own, on tiny data; its own must exist and fit its grid."""
+    for parser in (train_program.make_parser(), eval_program.make_parser()):
+        args = parser.parse(["--config", str(path)])
+        patch = timm.create_model(args.backbone).patch_embed.patch_size
+        assert args.backbone in timm.list_pretrained()
+        assert all(side % size == 0 for side, size in zip(args.resolution, patch, strict=True))
+    checkpoint = tmp_path / "run/last.pt"
+    run_train("--config", path, "--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 1)
+    data = ["--davis_path", davis] if "own" not in path.stem else ["--basepath", davis / "JPEGImages/480p"]
+    block = ["--resume_path", checkpoint] if "own" not in path.stem else []
+    run_eval("--config", path, *data, *block, "--save_path", tmp_path / "results")
+    assert (tmp_path / "results/contact_sheet.png").is_file()
+
+
+def test_each_backbone_has_its_temperature():
+    assert usual_temperature("vit_small_patch8_224.dino", "sprites") == 3.0
+    assert usual_temperature("embedded", "sprites") == 6.0
+    assert usual_temperature("embedded", "video") == usual_temperature("embedded", "davis17u") == 4.75

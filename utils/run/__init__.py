@@ -1,0 +1,1 @@
+"""A training run on disk: checkpoints, log, signals, provenance."""

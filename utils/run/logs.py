@@ -1,0 +1,133 @@
+"""A run's log: one JSON line per log step beside TensorBoard scalars, means over steps, a trace of a few."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from utils import distributed
+from utils.errors import UserError
+from utils.run.checkpoints import write_whole
+
+PROFILED_STEPS = 3  # after two others
+
+
+class RunLog:
+    """Appends to `<folder>/log.jsonl` and writes TensorBoard events into `<folder>/tensorboard`."""
+
+    def __init__(self, folder: Path, *, step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "log.jsonl"
+        cut_log(self.path, step)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **scalars}) + "\n")
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Read the lines of a `log.jsonl` up to the first that is no record of a step, such as one cut short by a crash."""
+    records = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            break
+        records.append(record)
+    return records
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Keep what was logged up to `step`, the one a run is resumed from; of a run that starts, nothing."""
+    if not path.exists():
+        return
+    kept = [json.dumps(record) + "\n" for record in read_log(path) if step > 0 and record["step"] <= step]
+    if (text := "".join(kept)) != path.read_text():
+        write_whole(path, lambda partial: partial.write_text(text))
+
+
+class Means:
+    """Means over the steps since they were last read; of a value that only some steps have, over those.
+
+    Args:
+        kept: `sums` of a run that goes on, so that means are of all steps though it was stopped.
+    """
+
+    def __init__(self, kept: Any = None):
+        is_some = isinstance(kept, dict) and all(map(_is_sum, kept.values()))
+        self.sums: dict[str, tuple[float, int]] = dict(kept) if is_some else {}  # and of how many steps
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
+
+    def read(self) -> dict[str, float]:
+        found = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
+        return found
+
+
+def _is_sum(entry: Any) -> bool:
+    return isinstance(entry, tuple) and list(map(type, entry)) == [float, int] and entry[1] > 0
+
+
+class Meter:
+    """Clips per second and the share of time waited, since it was last read; of all processes.
+
+    As a context manager it counts the time inside as waiting for data.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._reset()
+
+    def _reset(self) -> None:
+        self.clips = 0
+        self.waited = 0.0
+        self.start = time.perf_counter()
+
+    def __enter__(self) -> None:
+        self._wait_start = time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self.waited += time.perf_counter() - self._wait_start
+
+    def add(self, clips: int) -> None:
+        """Clips that this process is done with."""
+        self.clips += clips
+
+    def read(self) -> dict[str, float]:
+        elapsed = time.perf_counter() - self.start
+        waited = torch.tensor(self.waited / elapsed, device=self.device)
+        distributed.average([waited])
+        clips = self.clips * distributed.world_size()
+        self._reset()
+        return {"data_wait_share": waited.item(), "clips_per_second": clips / elapsed}
+
+
+def check_profile(first_step: int, last_step: int) -> None:
+    """Raises `UserError` where a run is too short for `make_profiler`."""
+    if last_step - first_step < (needed := 2 + PROFILED_STEPS):
+        raise UserError(f"--profile: looks at steps 3 to {needed}; raise --num_train_steps to {first_step + needed}")
+
+
+def make_profiler(folder: Path) -> torch.profiler.profile:
+    """A trace of steps 3 to 5 into `folder`, for chrome://tracing or ui.perfetto.dev; its `step` ends a step."""
+    return torch.profiler.profile(
+        activities=torch.profiler.supported_activities(),
+        schedule=torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1),
+        on_trace_ready=torch.profiler.tensorboard_trace_handler(str(folder)),
+        record_shapes=True,
+    )

@@ -1,0 +1,1 @@
+"""Scoring of label PNGs; `python -m utils.scoring` is the program."""
