@@ -101,7 +101,7 @@ def resize(image: Tensor, resolution: tuple[int, int]) -> Tensor:
     """(3, H, W) uint8 to `resolution` (height, width), uint8: bilinear, without antialiasing.
 
     Clusters are sensitive to how frames are resized; this way comes closest to the reference's scores
-    (assets/results.md).
+    (docs/results.md).
     """
     if tuple(image.shape[-2:]) == tuple(resolution):
         return image

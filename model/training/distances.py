@@ -6,7 +6,7 @@ from torch import Tensor
 from model.engine.exact import symmetric_kl
 from model.network import SpatioTemporalNetwork
 
-# About the share that tau = 1 cuts on train_clips at s = 4.75, with ten to twelve clusters a clip (assets/results.md).
+# About the share that tau = 1 cuts on train_clips at s = 4.75, with ten to twelve clusters a clip (docs/results.md).
 SHARE = 0.16
 
 QUANTILES = (0.05, SHARE, 0.5)

@@ -1,4 +1,4 @@
-"""What the README and the pages in assets/ and docs/ point to is there."""
+"""The README, docs/*.md and assets/README.md name links, flags, files and programs that exist."""
 
 import re
 from pathlib import Path
@@ -9,21 +9,22 @@ import eval as eval_program
 import train
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(page for room in ("assets", "docs") for page in (ROOT / room).glob("*.md"))]
-SOURCES = [ROOT / "train.py", ROOT / "eval.py", ROOT / "tests/benchmarks/scoring.py",
-           *(path for room in ("data", "utils") for path in (ROOT / room).glob("*.py"))]  # fmt: skip
-OTHERS = {"--help", "--requeue", "--signal", "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint",
-          "--signals-to-handle"}  # fmt: skip
+PAGES = [ROOT / "README.md", ROOT / "assets/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = [ROOT / "train.py", ROOT / "eval.py"]
+SOURCES += [path for folder in ("data", "utils", "tests/benchmarks") for path in (ROOT / folder).rglob("*.py")]
+# Of argparse, Slurm, torchrun and TensorBoard.
+FOREIGN_FLAGS = {"--help", "--requeue", "--signal", "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint",
+                 "--signals-to-handle", "--logdir"}  # fmt: skip
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def text_of(page: Path) -> str:
-    """A page without the commands that begin by going to another commit: that one has their programs and flags."""
+    """Return a page without the commands that begin by checking out another commit, whose flags are that commit's."""
     return re.sub(r"^```bash\ngit worktree add .*?^```", "", page.read_text(), flags=re.M | re.S)
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -41,9 +42,9 @@ def test_links_lead_somewhere(page: Path):
 
 @each_page
 def test_flags_are_known(page: Path):
-    """Every --flag that a page names is one of a program here, or of Slurm and torchrun."""
+    """Every --flag that a page names is one of a program here, or one of `FOREIGN_FLAGS`."""
     added = re.compile(r'\w\(\s*"(--\w+)"')
-    known = OTHERS.union(*(added.findall(source.read_text()) for source in SOURCES))
+    known = FOREIGN_FLAGS.union(*(added.findall(source.read_text()) for source in SOURCES))
     known |= {f"--no-{flag[2:]}" for flag in known}
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text_of(page)))
     assert named <= known, f"{page.name}: {sorted(named - known)}"
@@ -60,10 +61,31 @@ def test_launchers_take_the_flags_they_are_given(page: Path):
 
 @each_page
 def test_files_and_programs_exist(page: Path):
-    """`model/attention.py` and the like, recipes, and the programs that commands start."""
+    """`model/attention.py` and the like, recipes, and the programs and modules that commands start."""
     text = text_of(page)
     files = re.findall(r"(?<![\w./])(?:model|data|utils|configs|tests)/[\w/]+\.(?:py|yaml|sh)", text)
     files += re.findall(r"(?:bash|python|srun bash) (\w+\.(?:py|sh))", text)
-    files += [f"{module.replace('.', '/')}.py" for module in re.findall(r"python -m (\w+\.\w+)", text)]
     for file in files:
         assert (ROOT / file).exists(), f"{page.name}: {file}"
+    for module in re.findall(r"python\s+-m\s+([\w.]+\w)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{page.name}: {module}"
+
+
+@each_page
+def test_nothing_outside_the_repository_is_named(page: Path):
+    """A stranger has the repository alone."""
+    assert "../shared" not in page.read_text()
+
+
+def test_sections_of_the_method_that_the_code_names_exist():
+    numbers = set(re.findall(r"^## (\d+)\. ", (ROOT / "docs/method.md").read_text(), flags=re.M))
+    folders = ("model", "data", "utils", "configs", "tests")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml")]
+    cited = set()
+    for path in (ROOT / "train.py", ROOT / "eval.py", *paths):
+        text = re.sub(r"\s*\n\s*#?\s*", " ", path.read_text())
+        for sections in re.findall(r"docs/method\.md,? sections? (\d+(?:(?:, | and | to )\d+)*)", text):
+            cited |= (found := set(re.findall(r"\d+", sections)))
+            assert found <= numbers, f"{path.relative_to(ROOT)}: docs/method.md has no section {found - numbers}"
+    assert len(cited) > 5  # the pattern still finds them
