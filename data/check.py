@@ -23,23 +23,19 @@ from urllib.parse import urlsplit
 import numpy as np
 from tqdm import tqdm
 
-from data.registry import (
-    DATASET_NAMES,
-    DATASETS,
-    PAIRS,
-    DatasetSpec,
-    dataset_name,
+from data.loading import (
+    choose_layout,
     guess_own_video,
-    known_split,
-    layout_of,
-    place_of,
-    root_of,
-    select,
-    split_names,
+    list_split_videos,
+    locate_dataset,
+    resolve_root,
+    resolve_split,
+    select_range,
 )
+from data.registry import DATASET_NAMES, DATASETS, PAIRS, DatasetSpec, parse_dataset_name
 from data.videos import Video
 from utils.errors import UserError, run_main
-from utils.names import number_ranges
+from utils.names import format_ranges
 from utils.scoring.annotations import VOID, LabelFiles
 from utils.scoring.label_checks import SHARP, is_smoothed
 
@@ -65,7 +61,7 @@ class Report:
 
     def add_kinds(self, video: Video) -> None:
         """What was met while a video's frames were read; of a video file nothing is."""
-        for kind, frames in getattr(video, "kinds", {}).items():
+        for kind, frames in getattr(video, "conversions", {}).items():
             what, _, done = kind.partition("; ")
             self.kinds.setdefault(what, {})[video.name] = (frames, done)
 
@@ -78,22 +74,22 @@ def check(
 
     Args: as `load_videos`. Raises `UserError` for arguments that fit nothing; all else is in the report.
     """
-    split, report, layout = known_split(spec, split), Report(), layout_of(spec, annotations)
-    root = place_of(spec, layout, root, split)
+    split, report, layout = resolve_split(spec, split), Report(), choose_layout(spec, annotations)
+    root = locate_dataset(spec, layout, root, split)
     try:
-        names = split_names(spec, layout, root, split, flag="--basepath")
-        report.add(*layout.orphans(root, split))
+        names = list_split_videos(spec, layout, root, split, flag="--basepath")
+        report.add(*layout.find_orphans(root, split))
     except UserError as error:
         report.add(error)
         return report
-    for name in tqdm(select(names, videos), "checking", unit="video", disable=None if progress else True):
+    for name in tqdm(select_range(names, videos), "checking", unit="video", disable=None if progress else True):
         try:
-            video = layout.video(root, split, name)
+            video = layout.open_video(root, split, name)
         except UserError as error:
             report.add(error)
             continue
         try:
-            report.add(*layout.mismatches(root, split, video))
+            report.add(*layout.find_mismatches(root, split, video))
         except UserError as error:  # in what is only compared with; the video can be read
             report.add(error)
         report.sequences += 1
@@ -109,7 +105,7 @@ def check(
 def _check_frames(video: Video, report: Report) -> dict[str, tuple[int, int]]:
     """Read every frame; (height, width) of those that can be read."""
     sizes = {}
-    for name, frame in zip(video.frame_names, video.attempt(), strict=False):  # fewer where the rest is lost
+    for name, frame in zip(video.frame_names, video.read_with_errors(), strict=False):  # fewer where the rest is lost
         if isinstance(frame, UserError):
             report.add(frame)
         else:
@@ -164,7 +160,7 @@ def _check_ids(spec: DatasetSpec, video: Video, objects: set[int], report: Repor
     absent = sorted(set(range(1, max(objects, default=0))) - objects)
     if not absent or "davis" not in spec.protocols:
         return
-    has = f"has object ids {number_ranges(sorted(objects))} but not {number_ranges(absent)}"
+    has = f"has object ids {format_ranges(sorted(objects))} but not {format_ranges(absent)}"
     line = f"video {video.name}: {has}, which the protocol davis would count as objects"
     if spec.protocols[0] == "davis":
         report.add(f"{line}; number its objects from 1 without gaps")
@@ -247,7 +243,10 @@ class _List(argparse.Action):
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument(
-        "--dataset", type=dataset_name, choices=DATASET_NAMES, help="needed, but for a video file or folders of frames"
+        "--dataset",
+        type=parse_dataset_name,
+        choices=DATASET_NAMES,
+        help="needed, but for a video file or folders of frames",
     )
     parser.add_argument("--list", action=_List, help="print the data sets that are known as a table in Markdown")
     parser.add_argument("--basepath", help="root of the dataset")
@@ -264,7 +263,7 @@ def main() -> None:
     if args.dataset is None:
         raise UserError("--dataset is missing; give one of those that --list names")
     spec = DATASETS[args.dataset]
-    root, _ = root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
+    root, _ = resolve_root(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
     split = args.split or spec.default_split
     report = check(
         spec, root, split=split, videos=args.videos, annotations=args.annotations, quick=args.quick

@@ -26,7 +26,7 @@ from data.sprites.render import render_sequence
 from utils import threads
 from utils.errors import UserError
 from utils.files import check_writable, leftovers, read_object, replacing
-from utils.names import plain_name
+from utils.names import check_name
 from utils.png import MAX_INDEXED, palette, read_label_png, write_label_png
 from utils.processes import shared_out
 
@@ -167,7 +167,7 @@ def _read_manifest(root: Path) -> dict | None:
         if not isinstance(values, dict) or not all(type(values.get(name)) is int for name in (*values, *names)):
             raise UserError(f"{root / MANIFEST}: '{key}' does not map names to whole numbers; {mend}")
     for name in videos:
-        plain_name(name, root / MANIFEST)
+        check_name(name, root / MANIFEST)
     return {"parameters": parameters, "videos": videos}
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from data import decoding
 from data.decoding import scan
 from data.layouts.folders import OwnVideos
-from data.registry import load_videos
-from data.videos import VideoFile, shown_shape
+from data.loading import load_videos
+from data.videos import VideoFile, compute_display_shape
 from tests.conftest import moving_disk
 from utils.errors import UserError
 from utils.video import write_video
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_refused_or_counted(make, library, whole, tmp_path, mo
     assert line.startswith(f"warning: {path}: {missing} of 20 frames cannot be decoded")
     assert 0 < missing < 20
     assert len(list(video.read())) == len(video.frame_names)
-    assert OwnVideos().mismatches(path, "all", video) == [video.damage]  # for data.check
+    assert OwnVideos().find_mismatches(path, "all", video) == [video.damage]  # for data.check
 
 
 def test_frames_after_a_damaged_place_keep_their_numbers(whole, tmp_path):
@@ -232,7 +232,7 @@ def test_display_matrices_move_every_pixel_where_they_say(matrix):
 
 def test_pixels_that_are_not_square_count_in_the_shape(tmp_path):
     path = write_video(tmp_path / "dv.mp4", pictures(3), rate=Fraction(25), pixel_aspect=Fraction(2))
-    assert shown_shape(VideoFile("dv", path)) == (96, 320)
+    assert compute_display_shape(VideoFile("dv", path)) == (96, 320)
 
 
 def test_ten_bits_odd_sides_and_varying_rates(tmp_path):
