@@ -1,4 +1,4 @@
-"""The datasets known by name: one entry each says how its download looks, by what it is scored, whose it is."""
+"""List the data sets that the programs know by name: layout on disk, splits, scoring protocols, licence, source."""
 
 import argparse
 import difflib
@@ -26,20 +26,28 @@ from data.layouts.splits import (
 from data.sprites.writer import DEFAULT_ROOT, FRAMES, LABELS, SPLITS, ensure_sprites
 from utils.scoring.annotations import VOID
 
-FOREGROUND = ("foreground", "oracle")  # protocols for one object: matching it by `davis` would choose with the truth
-OBJECTS = ("davis", "paper", "slots", "tracks", *FOREGROUND)  # for several, which may be scored as one too
+# Protocols for data sets with one object; `davis` would choose the foreground by matching it with the annotation.
+FOREGROUND = ("foreground", "oracle")
+# Protocols for data sets with several objects, which can also be scored as one foreground.
+OBJECTS = ("davis", "paper", "slots", "tracks", *FOREGROUND)
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A dataset.
+    """Describe a data set.
 
-    title: as the literature calls it.
-    layout: the object that knows its tree.
-    splits: those of its download, the default one first. Layouts that read split files take others too.
-    protocols: by which it is scored, the usual one first; none: it has no annotation.
-    default_root: where it lies if nothing is said. generate: writes what is missing of it below its root.
-    archive: which of the files of its download has it, where there are several.
+    Attributes:
+        name: value of `--dataset`.
+        title: name in the literature.
+        layout: finds its videos below its root.
+        splits: the splits of its download, the default split first. Layouts that read split files accept others too.
+        protocols: scoring protocols, the usual one first; empty if the data set has no annotations.
+        licence: licence of the data.
+        citation: paper to cite.
+        download: address of its page, or why there is none.
+        default_root: root if the user gives none.
+        generate: writes the missing files of a generated data set below its root.
+        archive: which of several files on the download page to take.
     """
 
     name: str
@@ -56,7 +64,7 @@ class DatasetSpec:
 
     @property
     def training_split(self) -> str:
-        """What is trained on: all that there is where nothing else is set apart for it."""
+        """`train` if there is such a split, else the default split."""
         return "train" if "train" in self.splits else self.default_split
 
     @property
@@ -65,17 +73,17 @@ class DatasetSpec:
 
     @property
     def single_object(self) -> bool:
-        """All objects are merged to one foreground."""
+        """Whether all objects are merged to one foreground."""
         return self.layout.merged
 
     @property
     def void(self) -> int | None:
-        """The label of pixels that are not scored, None where every pixel is."""
+        """The label of pixels that are not scored; None if all pixels are."""
         return None if self.single_object or not self.protocols else VOID
 
     @property
     def sparse(self) -> bool:
-        """Not every frame need be annotated."""
+        """Whether frames without an annotation are allowed."""
         return self.layout.sparse
 
     @property
@@ -84,12 +92,12 @@ class DatasetSpec:
         return self.layout.split_source
 
 
-def _objects(*usual: str) -> tuple[str, ...]:
-    """The protocols for several objects, with these first."""
+def _order_protocols(*usual: str) -> tuple[str, ...]:
+    """Return the protocols for several objects, the usual ones first."""
     return (*usual, *(protocol for protocol in OBJECTS if protocol not in usual))
 
 
-# ------------------------------------------------------------------ what the literature fixes
+# ------------------------------------------------------------------ splits fixed by the literature
 
 FBMS_TEST = (
     "camel01", "cars1", "cars10", "cars4", "cars5", "cats01", "cats03", "cats06", "dogs01", "dogs02", "farm01",
@@ -178,31 +186,32 @@ PAIRS_LAYOUT = FolderLayout(
 )
 
 
-def _movi(variant: str) -> AnyOf:
+def _make_movi_layout(variant: str) -> AnyOf:
     folders = (f"movi_{variant}/256x256/1.0.0", f"movi_{variant}/128x128/1.0.0", "256x256/1.0.0", "1.0.0", ".")
-    plain = FolderLayout(
+    exported = FolderLayout(
         frames="{split}/{name}/frames",
         annotations="{split}/{name}/masks",
         source=Subfolders("{split}"),
         marker="*/*/frames",
         marker_in_words="folders <split>/<video>/frames",
     )
-    beside = replace(
-        plain, frames="{split}/{name}", annotations="{split}/{name}", mask_ending="_mask",
+    masks_among_frames = replace(
+        exported, frames="{split}/{name}", annotations="{split}/{name}", mask_ending="_mask",
         find_annotations=partial(find_label_files, ending="_mask"), marker="*/*/*_mask.[pP][nN][gG]",
         marker_in_words="masks <split>/<video>/<frame>_mask.png",
     )  # fmt: skip
-    return AnyOf((RecordLayout(f"movi_{variant}", folders), plain, beside))
+    return AnyOf((RecordLayout(f"movi_{variant}", folders), exported, masks_among_frames))
 
 
-def _at_size(layout: FolderLayout, size: str) -> FolderLayout:
-    """A layout of DAVIS with frames and annotations of another size than 480p."""
+def _change_size(layout: FolderLayout, size: str) -> FolderLayout:
+    """Return a layout of DAVIS with frames and annotations of another size than 480p."""
     frames, annotations = (path.replace("480p", size) for path in (layout.frames, layout.annotations))
     return replace(layout, frames=frames, annotations=annotations)
 
 
+# Layouts of other sizes of a data set, by which an error tells the user that the wrong archive was unpacked.
 OTHER_SIZES = {
-    name: tuple(_at_size(layout, size) for size in ("Full-Resolution", "1080p") for layout in layouts)
+    name: tuple(_change_size(layout, size) for size in ("Full-Resolution", "1080p") for layout in layouts)
     for name, layouts in {
         "davis17u": (_DAVIS17_UNSUPERVISED,), "davis17": (_DAVIS17,), "davis16": (_DAVIS16, _DAVIS16_IN_17),
     }.items()
@@ -211,9 +220,9 @@ OTHER_SIZES = {
 
 # ------------------------------------------------------------------ entries
 
-# Anybody's own: a video file, a folder of frames, or a folder of such; no annotation.
+# The user's own video: a video file, a folder of frames, or a folder of such files or folders; no annotations.
 OWN_VIDEO = "video"
-# Anybody's folders of frames and folders of label PNGs.
+# The user's own folders of frames and folders of label PNGs.
 PAIRS = "pairs"
 
 _DAVIS_LICENCE = "CC BY-NC 4.0"
@@ -222,7 +231,7 @@ _YTVOS_CITATION = "Xu et al., arXiv 1809.03327, 2018"
 _YTVIS_CITATION = "Yang et al., ICCV 2019"
 _MOVI = {
     "splits": ("validation", "train", "test"),
-    "protocols": _objects("slots"),
+    "protocols": _order_protocols("slots"),
     "licence": "Apache 2.0 (Kubric); see the download page",
     "citation": "Greff et al., CVPR 2022",
     "download": "https://github.com/google-research/kubric/tree/main/challenges/movi",
@@ -323,15 +332,15 @@ _SPECS = (
             title=f"YouTube-VIS {year}",
             layout=_YTVIS,
             splits=("train", "valid", "test"),
-            protocols=_objects("slots", "tracks"),
+            protocols=_order_protocols("slots", "tracks"),
             licence=_YOUTUBE_LICENCE,
             citation=_YTVIS_CITATION,
             download="https://youtube-vos.org/dataset/vis/",
         )
         for year in (2019, 2021)
     ),
-    DatasetSpec(name="movi-c", title="MOVi-C", layout=_movi("c"), **_MOVI),
-    DatasetSpec(name="movi-e", title="MOVi-E", layout=_movi("e"), **_MOVI),
+    DatasetSpec(name="movi-c", title="MOVi-C", layout=_make_movi_layout("c"), **_MOVI),
+    DatasetSpec(name="movi-e", title="MOVi-E", layout=_make_movi_layout("e"), **_MOVI),
     DatasetSpec(
         name="sprites",
         title="Sprites",
@@ -381,7 +390,7 @@ _SPECS = (
 DATASETS = {spec.name: spec for spec in _SPECS}
 DATASET_NAMES = tuple(DATASETS)
 
-# Other names of theirs, the reference's among them, in lower case and without what stands between letters and digits.
+# Other names, among them those of the released implementation: in lower case, letters and digits only.
 ALIASES = {
     "davis": "davis17u",
     "davis2017": "davis17u",
@@ -416,18 +425,19 @@ ALIASES = {
 
 
 def parse_dataset_name(text: str) -> str:
-    """The registry's name of a dataset, for argparse: in any case, however words are divided, or one of `ALIASES`.
+    """Return the name in `DATASETS` for a value of `--dataset`, in any spelling, or one of `ALIASES`.
 
     Raises:
-        argparse.ArgumentTypeError: unknown; it suggests the nearest.
+        argparse.ArgumentTypeError: there is no such data set; the message suggests the most similar name.
     """
-    known = ALIASES | {_squeezed(name): name for name in DATASETS}
-    if (word := _squeezed(text)) in known:
+    known = ALIASES | {_normalise(name): name for name in DATASETS}
+    if (word := _normalise(text)) in known:
         return known[word]
     close = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {known[close[0]]}?" if close else f"choose from {', '.join(DATASETS)}"
     raise argparse.ArgumentTypeError(f"there is no data set {text!r}; {hint}")
 
 
-def _squeezed(text: str) -> str:
+def _normalise(text: str) -> str:
+    """Return a name in lower case with its letters and digits only."""
     return re.sub(r"[\W_]+", "", text.lower())

@@ -223,7 +223,7 @@ class VideoFile:
         """Yield the frames as `read` does, but an error instead of raising it; it is always the last item."""
         done, count = 0, len(self.contents.positions)
         with suppress(CannotDecode, OSError, ValueError):  # PyAV's errors derive from OSError or ValueError
-            for done, frame in enumerate(self.contents.reader.frames(self.path), 1):
+            for done, frame in enumerate(self.contents.reader.decode(self.path), 1):
                 if done <= count:
                     yield torch.from_numpy(frame).permute(2, 0, 1)
         if done != count:
@@ -234,12 +234,12 @@ def _scan_with_bar(path: Path) -> Contents:
     """Call `scan` with a progress bar that appears if it takes more than two seconds."""
     bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not distributed.is_main())
 
-    def tick(done: int, total: int) -> None:
+    def update_bar(done: int, total: int) -> None:
         bar.total = total or None
         bar.update(done - bar.n)
 
     with bar:
-        return scan(path, tick=tick)
+        return scan(path, report_progress=update_bar)
 
 
 def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -> None:
