@@ -29,17 +29,10 @@ import torch
 from tqdm import tqdm
 
 from data.headers import check_sizes
-from data.registry import (
-    DATASET_NAMES,
-    DATASETS,
-    OWN_VIDEO,
-    check_place,
-    dataset_name,
-    guess_own_video,
-    load_videos,
-    root_of,
-)
-from data.videos import Video, frames_at, shown_shape
+from data.loading import check_root, guess_own_video, load_videos, resolve_root
+from data.registry import DATASET_NAMES, DATASETS, OWN_VIDEO, parse_dataset_name
+from data.resolution import ResolutionRule
+from data.videos import Video, compute_display_shape, read_resized_frames
 from model.engine.threshold import CLUSTERS
 from model.engine.windows import ENGINES
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
@@ -63,12 +56,10 @@ from utils.config import (
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import held
-from utils.own_output import CONTACT_SHEET
 from utils.png import read_label_png
 from utils.progress import FrameBar, told
 from utils.report import markdown_costs
-from utils.resolution import ResolutionRule
-from utils.results import ResultsFolder, write_archive
+from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder, write_archive
 from utils.run.checkpoints import file_hash, load_checkpoint
 from utils.run.provenance import versions
 from utils.scoring.label_checks import check_labels
@@ -93,7 +84,7 @@ def make_parser() -> Parser:
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
-        "--dataset", default="davis17u", type=dataset_name, choices=DATASET_NAMES,
+        "--dataset", default="davis17u", type=parse_dataset_name, choices=DATASET_NAMES,
         help="video: anybody's own, without annotation; meant where --basepath is one and this is not given",
     )  # fmt: skip
     data("--davis_path", help="root of DAVIS")
@@ -179,8 +170,8 @@ def main() -> None:
     args.temperature = args.temperature or usual_temperature(args.backbone, args.dataset)
     args.clusters = cluster_range(args)
     protocols = args.protocol = choose_protocols(args)
-    root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
-    check_place(args.dataset, root, split=args.split, flag=flag)
+    root, flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
+    check_root(args.dataset, root, split=args.split, flag=flag)
     if args.predictions:
         score_predictions(args, protocols, told="save_path" in parser.given)
         return
@@ -328,12 +319,12 @@ def choose_resolutions(
 ) -> dict[str, tuple[int, int]]:
     """The network's resolution for each video; where it changes shapes, or would, a note says so."""
     rule = ResolutionRule(
-        tuple(args.resolution), patch_size, asked=not args.fit_resolution, own=args.dataset == OWN_VIDEO
+        tuple(args.resolution), patch_size, explicit=not args.fit_resolution, fit_every_video=args.dataset == OWN_VIDEO
     )
-    shapes = {video.name: shown_shape(video) for video in videos}
-    if distributed.is_main() and (note := rule.note(shapes)):
+    shapes = {video.name: compute_display_shape(video) for video in videos}
+    if distributed.is_main() and (note := rule.describe_changes(shapes)):
         print(f"note: {note}", file=sys.stderr, flush=True)
-    return {name: rule.of(shape) for name, shape in shapes.items()}
+    return {name: rule.choose(shape) for name, shape in shapes.items()}
 
 
 def segment_video(
@@ -343,7 +334,7 @@ def segment_video(
     """Write the label PNGs and statistics of a video; returns the threshold that its clusters were made with."""
     device, count = segmenter.device, len(video.frame_names)
     fingerprint = video.fingerprint  # before it is read: a frame that changes meanwhile makes results of another
-    found = segmenter.segment(frames_at(video, resolution), num_frames=count, progress=progress)
+    found = segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress)
     clock = Clock(device)
     labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
     scores = score_of(labels)
@@ -452,7 +443,7 @@ def draw(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) 
         frames = tqdm(
             overlays(video, predictions), f"overlay {video.name}", len(video.frame_names), unit="frame", leave=False
         )
-        path = results.path / "overlays" / f"{video.name}.mp4"
+        path = results.path / OVERLAYS / f"{video.name}.mp4"
         print(f"overlay: {write_video(path, frames, rate=video.frame_rate, pixel_aspect=video.pixel_aspect)}")
     rows = ((video.name, list(overlays(video, predictions, count=4))) for video in videos)
     write_picture(path := results.path / CONTACT_SHEET, contact_sheet(rows))
@@ -471,7 +462,7 @@ def overlays(video: Video, predictions: Path, *, count: int | None = None) -> It
 
 
 def find_videos(args: argparse.Namespace) -> list[Video]:
-    root, flag = root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
+    root, flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     return load_videos(
         args.dataset, root, split=args.split, flag=flag, sequences=args.sequences, videos=args.videos,
         annotations=args.annotations, allow_damaged=args.allow_damaged,
@@ -524,7 +515,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
     return {
         "predictions": kinds,
         **fast,
-        "root": str(root_of(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
+        "root": str(resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)[0].resolve()),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
         "block": (

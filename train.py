@@ -25,19 +25,12 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 import torch
 from tqdm import tqdm
 
-from data.clips import (
-    CLIPS_PER_EPOCH,
-    BadFrames,
-    Clip,
-    ClipDataset,
-    StepSampler,
-    collate_clips,
-    explain_single_file,
-    reading,
-)
+from data.clips import CLIPS_PER_EPOCH, BadFrames, Clip, ClipDataset, StepSampler, collate_clips, load_batches
 from data.frames import UnreadableImage
-from data.headers import image_size
-from data.registry import DATASET_NAMES, OWN_VIDEO, check_place, dataset_name, root_of, training_videos
+from data.headers import read_image_size
+from data.loading import check_root, explain_single_file, list_training_videos, resolve_root
+from data.registry import DATASET_NAMES, OWN_VIDEO, parse_dataset_name
+from data.resolution import MAX_SHAPE_CHANGE, measure_shape_change
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.training import monitor as watch
 from model.training.step import clips_per_step, make_optimizer, set_learning_rate, train_step
@@ -47,7 +40,6 @@ from utils.config import not_negative_float, not_negative_int, positive_float, p
 from utils.device import choose_device
 from utils.errors import UserError, run_main
 from utils.files import held
-from utils.resolution import MOST_CHANGE, shape_change
 from utils.run import resume as runs
 from utils.run.checkpoints import load_checkpoint
 from utils.run.logs import check_profile
@@ -66,7 +58,7 @@ def make_parser() -> config.Parser:
     )  # fmt: skip
     data = parser.add_argument_group("data").add_argument
     data(
-        "--dataset", default=OWN_VIDEO, type=dataset_name, choices=DATASET_NAMES,
+        "--dataset", default=OWN_VIDEO, type=parse_dataset_name, choices=DATASET_NAMES,
         help="video: whatever frames lie below --basepath; others: their training split below it, or all of them",
     )  # fmt: skip
     data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
@@ -125,7 +117,7 @@ def main() -> None:
     args.temperature = args.temperature or config.usual_temperature(args.backbone, args.dataset)
     device = choose_device(args.device)
     args.init_path = checkpoint_path(args.init_path)
-    check_place(args.dataset, find_root(args), split=None, flag="--basepath")
+    check_root(args.dataset, find_root(args), split=None, flag="--basepath")
     output, asked = Path(args.output_path), args.resume_path
     with contextlib.ExitStack() as stack:
         early = distributed.is_main() and runs.goes_on_in(output, asked)
@@ -175,7 +167,7 @@ def run(
     device, num_images = next(network.parameters()).device, sum(map(len, videos.values()))
     num_parameters = sum(p.numel() for p in network.blocks.parameters())
     say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
-    bad_frames = BadFrames.of(videos, (resumed or {}).get("bad_frames"))
+    bad_frames = BadFrames.resume(videos, (resumed or {}).get("bad_frames"))
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
     origin = {"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)}
     records = Records(
@@ -217,7 +209,7 @@ def find_root(args: argparse.Namespace) -> Path:
     """Where the training videos are; `args.basepath` then says so, and with it every checkpoint."""
     if args.dataset == OWN_VIDEO and args.basepath is None:
         raise UserError("--basepath is missing; give the folder of videos to train on")
-    root, _ = root_of(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
+    root, _ = resolve_root(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
     if args.dataset == OWN_VIDEO and root.is_file():  # before any weights are fetched
         raise UserError(f"--basepath {root}: {explain_single_file(root)}")
     args.basepath = str(root)
@@ -226,7 +218,7 @@ def find_root(args: argparse.Namespace) -> Path:
 
 def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Frames of every training video."""
-    return training_videos(args.dataset, find_root(args), train_list=args.train_list)
+    return list_training_videos(args.dataset, find_root(args), train_list=args.train_list)
 
 
 def say_squashed(resolution: tuple[int, int], videos: dict[str, list[Path]]) -> None:
@@ -239,15 +231,15 @@ def say_squashed(resolution: tuple[int, int], videos: dict[str, list[Path]]) -> 
     sizes = {}
     for name in sample:
         with contextlib.suppress(UnreadableImage):  # told when the frame itself is read
-            sizes[name] = image_size(videos[name][0])
-    changes = {name: shape_change(resolution, size) for name, size in sizes.items()}
-    if odd := [name for name, change in changes.items() if change > MOST_CHANGE]:
+            sizes[name] = read_image_size(videos[name][0])
+    changes = {name: measure_shape_change(resolution, size) for name, size in sizes.items()}
+    if odd := [name for name, change in changes.items() if change > MAX_SHAPE_CHANGE]:
         worst = max(odd, key=changes.get)
         counted = f"{len(odd)} of {len(sizes)} videos{' looked at' if len(sizes) < len(videos) else ''}"
         say(
             "note: --resolution {} {}: changes the shape of {} by more than a factor of {}, such as {} of {}x{} by "
             "{:.2f}; clips of a batch have one shape".format(
-                *resolution, counted, MOST_CHANGE, worst, *sizes[worst], changes[worst]
+                *resolution, counted, MAX_SHAPE_CHANGE, worst, *sizes[worst], changes[worst]
             )
         )
 
@@ -283,7 +275,7 @@ def read_batches(
         start_step=first_step, num_steps=args.num_train_steps, clips_per_step=clips_per_step(args),
         rank=distributed.rank(), world_size=distributed.world_size(), repeat=args.overfit,
     )  # fmt: skip
-    return reading(
+    return load_batches(
         clips, num_workers=args.num_workers, stop=stop, batch_size=args.batch_size, sampler=sampler,
         collate_fn=collate_clips,
     )  # fmt: skip
@@ -300,8 +292,8 @@ def make_watch(
     clips = [dataset[index] for index in range(args.watch_clips)]
     for clip in clips:
         bad_frames.add(clip)
-    for kind in sorted(dataset.kinds):
-        say(f"note: training frames: {kind}")
+    for conversion in sorted(dataset.conversions):
+        say(f"note: training frames: {conversion}")
     return watch.Watch(network, [clip.frames for clip in clips], tau=args.tau)
 
 

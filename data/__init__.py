@@ -1,1 +1,1 @@
-import utils  # noqa: F401  first: it settles how threads work, which torch reads when it is loaded
+import utils  # noqa: F401  first: it sets the threading variables, which torch reads when it is imported

@@ -1,8 +1,6 @@
-"""Draw training clips from videos, which are the folders of frames below a root (docs/method.md, section 3)."""
+"""Draw training clips from folders of frames, in processes that read ahead (docs/method.md, section 3)."""
 
-import os
 import pickle
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,75 +15,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, dataloader
 from tqdm import tqdm
 
-from data.decoding import VIDEO_SUFFIXES
 from data.frames import FrameReader, UnreadableImage, is_readable, resize
 from data.transforms import ClipAugmentation
 from utils.errors import UserError
-from utils.names import listed_names, may_hold_frames
-from utils.own_output import RESULTS, RUN, find_frames, note_left_out, refuse_own_output
-from utils.pictures import SUFFIXES as IMAGE_SUFFIXES
 from utils.run.resume import say
 from utils.run.signals import StopRequest, child_processes, kill, leave_to_parent
 
 CLIPS_PER_EPOCH = 10_000
-MAX_BAD_SHARE = 0.01  # of the image files
-OVERDUE = 20  # seconds after which a batch that has not come lets a run that is asked to stop end
-MAX_ATTEMPTS = 20  # clips tried in place of one with an unreadable frame
+MAX_BAD_SHARE = 0.01  # of the image files; more unreadable ones end the run
+BATCH_TIMEOUT = 20  # seconds without a batch, after which a run that has been asked to stop ends without it
+MAX_ATTEMPTS = 20  # clips tried in place of a clip with an unreadable frame
 
 
-def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--basepath") -> dict[str, list[Path]]:
-    """Folders of frames in any depth below `root`: name relative to it -> frames in order.
+def choose_clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> list[int]:
+    """Choose the positions of `num_frames` frames around `centre`, `gap` apart, in a video of `length` frames.
 
-    Hidden folders and folders of annotations are passed over.
-
-    Args:
-        train_list: a text file, absolute or relative to `root`, naming the folders to keep, one a line.
-
-    Raises:
-        UserError: no such folder, no frames below it, or a video of the list is missing.
-    """
-    if not root.is_dir():
-        raise UserError(f"{flag} {root}: no such folder")
-    refuse_own_output(root, flag=flag)
-    videos, left_out = {}, []
-    for folder, children, _ in os.walk(root, followlinks=True):
-        frames, ours = find_frames(Path(folder))
-        name = os.path.relpath(folder, root)
-        left_out += [(name, ours)] if ours else []
-        children[:] = [] if ours in (RESULTS, RUN) else sorted(filter(may_hold_frames, children))
-        if frames:
-            videos[name] = frames
-    if left_out:
-        say(note_left_out(root, left_out))
-    if not videos:
-        clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
-        found = "no frames (jpg, png, ...) in any folder below it"
-        raise UserError(f"{flag} {root}: {f'{found}; {clip.name} is {explain_single_file(clip)}' if clip else found}")
-    return videos if train_list is None else _keep_listed(videos, root, train_list)
-
-
-def explain_single_file(clip: Path) -> str:
-    """Say what to give instead of a single file: of a video file, frames cannot be drawn quickly at random."""
-    if clip.suffix.lower() in IMAGE_SUFFIXES:
-        return f"a single picture, but training reads folders of frames; give the folder, {clip.parent}"
-    frames = shlex.quote(f"frames/{clip.stem}")
-    command = f"mkdir -p {frames} && ffmpeg -i {shlex.quote(str(clip))} -q:v 2 {frames}/%05d.jpg"
-    return f"a video file, but training reads folders of frames: {command}"
-
-
-def _keep_listed(videos: dict[str, list[Path]], root: Path, train_list: str) -> dict[str, list[Path]]:
-    wanted = set(listed_names(root, train_list, known={Path(name).name for name in videos}))
-    kept = {name: frames for name, frames in videos.items() if Path(name).name in wanted}
-    if missing := wanted - {Path(name).name for name in kept}:
-        raise UserError(f"--train_list {train_list}: no frames below {root} for {', '.join(sorted(missing)[:3])}")
-    return kept
-
-
-def clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> list[int]:
-    """Frames of a clip around `centre`: `num_frames` of them, `gap` apart, all inside a video of `length` frames.
-
-    The gap shrinks where the video is too short for it; below `num_frames` frames some are repeated. Near an end the
-    clip is moved inwards.
+    A clip that would leave the video is shifted into it. In a short video the gap shrinks; in a video with fewer than
+    `num_frames` frames some positions are repeated.
     """
     if num_frames == 1:
         return [centre]
@@ -98,21 +44,27 @@ def clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> li
 
 @dataclass
 class Clip:
-    """frames: (T, 3, H, W) uint8; None where no clip could be read. bad: image files that could not be read."""
+    """A training clip, or a batch of them.
+
+    frames: (T, 3, H, W) uint8, in a batch (B, T, 3, H, W); None if no clip could be read.
+    bad: image files that could not be read.
+    """
 
     frames: Tensor | None
     bad: list[str]
 
 
 class ClipDataset(Dataset):
-    """Clip number i of an endless stream; everything about it is drawn from (seed, i).
+    """Draw clip i of an endless stream: its video, its frames and its augmentation depend on (seed, i) only.
 
-    So a stopped run continues with exactly the clips it would have seen, on any number of workers.
+    So a resumed run sees exactly the clips that it would have seen without the stop, with any number of workers.
 
     Args:
-        videos: as `index_videos` gives them.
-        resolution: (height, width) of the frames given out.
-        augment: colour augmentation; off for the fixed clips that are watched while training.
+        videos: name of a video -> its image files in order, as `data.loading.index_videos` returns them.
+        resolution: (height, width) of the frames returned.
+        num_frames: frames of a clip.
+        gap: distance between the frames of a clip, in frames of the video.
+        augment: whether colours are augmented, which the fixed clips of the monitor are not.
     """
 
     def __init__(
@@ -125,21 +77,23 @@ class ClipDataset(Dataset):
         self.gap = gap
         self.seed = seed
         self.augmentation = ClipAugmentation(resolution) if augment else None
-        self._readers: dict[int, FrameReader] = {}  # of the videos that were read
+        self._readers: dict[int, FrameReader] = {}  # position of a video -> its reader, made when first needed
 
     @property
-    def kinds(self) -> set[str]:
-        """What was read here, in this process, beside plain 8-bit pictures, see `FrameReader`."""
-        return {kind for reader in self._readers.values() for kind in reader.kinds}
+    def conversions(self) -> set[str]:
+        """The conversions of all frames read in this process, see `FrameReader`."""
+        return {conversion for reader in self._readers.values() for conversion in reader.conversions}
 
     def __getitem__(self, index: int) -> Clip:
-        """Clip `index`. Where a frame cannot be read another clip takes its place and the file is named in `bad`."""
+        """Draw clip `index`; where a frame is unreadable, list its file in `bad` and draw another clip instead."""
         bad: list[str] = []
         for attempt in range(MAX_ATTEMPTS):
             rng = np.random.default_rng((self.seed, index, attempt))
             video = int(rng.integers(len(self.videos)))
             length = len(self.videos[video])
-            positions = clip_positions(length, int(rng.integers(length)), num_frames=self.num_frames, gap=self.gap)
+            positions = choose_clip_positions(
+                length, int(rng.integers(length)), num_frames=self.num_frames, gap=self.gap
+            )
             try:
                 return Clip(self.read(video, positions, rng), bad)
             except UnreadableImage as error:
@@ -147,7 +101,7 @@ class ClipDataset(Dataset):
         return Clip(None, bad)
 
     def read(self, video: int, positions: list[int], rng: np.random.Generator) -> Tensor:
-        """The frames at `positions` of a video, augmented by what `rng` gives: (T, 3, H, W) uint8."""
+        """Read the frames at `positions` of a video, resized and augmented: (T, 3, H, W) uint8."""
         reader = self._readers.setdefault(video, FrameReader(self.videos[video]))
         frames = torch.stack([resize(reader.read(position), self.resolution) for position in positions])
         if self.augmentation is None:
@@ -156,81 +110,90 @@ class ClipDataset(Dataset):
 
 
 def collate_clips(clips: list[Clip]) -> Clip:
-    """Clips to a batch: frames (B, T, ...), or None where a clip has none; bad files together."""
+    """Stack clips to a batch with frames (B, T, 3, H, W), or None if any clip has none, and all their bad files."""
     frames = [clip.frames for clip in clips]
     bad = [file for clip in clips for file in clip.bad]
     return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)
 
 
 @contextmanager
-def reading(
+def load_batches(
     dataset: Dataset, *, num_workers: int, stop: StopRequest, collate_fn: Callable[[list], Any], **options: Any
 ) -> Iterator[Iterator[Any]]:
-    """Gives the batches of `dataset`, read ahead by processes that have ended when it is left, in whatever way.
+    """Start processes that read batches of `dataset` ahead, and end them all when the context is left.
 
-    The batches end early where the run is asked to stop while one is overdue, as when a file server does not answer.
+    The context manager gives an iterator over the batches. It ends early if the run is asked to stop and no batch
+    arrives for `BATCH_TIMEOUT` seconds, as when a file server does not answer.
 
     Args:
-        collate_fn: makes a batch of a list of items; at most one tensor should be in it.
-        options: of torch's `DataLoader`.
+        num_workers: processes; with 0 this process reads the batches itself.
+        stop: tells whether the run is asked to stop.
+        collate_fn: makes a batch of a list of items; the batch should hold at most one tensor.
+        options: further arguments of torch's `DataLoader`.
 
     Raises:
-        UserError: a process that reads frames has ended, mostly for want of memory, or none can be started. torch
-            raises the end of one at whatever line is run just then, so this holds for all that is done within.
+        UserError: a reading process cannot be started, or has ended, mostly because memory ran out. torch may raise
+            the latter at any line within the context, so the whole context is guarded.
     """
-    others = child_processes()
+    earlier_processes = child_processes()
     if num_workers:
-        options |= {"timeout": OVERDUE, "worker_init_fn": leave_to_parent}
-        collate_fn = Sender(collate_fn)
+        options |= {"timeout": BATCH_TIMEOUT, "worker_init_fn": leave_to_parent}
+        collate_fn = BatchSender(collate_fn)
     loader = DataLoader(dataset, num_workers=num_workers, collate_fn=collate_fn, **options)
     try:
         try:
-            batches = _start(loader)  # now, not with the first batch
-            yield _receive(batches, stop) if num_workers else batches
-        finally:  # by force: they ignore signals, and one that hangs could not be waited for
-            kill(process for process in child_processes() if process not in others)
+            batches = _start_workers(loader)  # here, so that its errors come before the first batch
+            yield _receive_batches(batches, stop) if num_workers else batches
+        finally:  # killed: the processes ignore signals, and one that hangs would never end by itself
+            kill(process for process in child_processes() if process not in earlier_processes)
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        raise _reader_ended(error) from error
+        raise _explain_ended_worker(error) from error
 
 
-class Sender:
-    """In a process that reads frames: makes batches and has them ready to be sent, as bytes.
+class BatchSender:
+    """Make batches in a reading process and pickle them, with tensors in shared memory as long as there is room.
 
-    A tensor lies in shared memory; once there is no room for one, in containers that have little, all go through a
-    pipe. torch does it in a thread that, where there is no room, prints a traceback and sends nothing, ever.
+    Some containers have little shared memory. Once it is full, tensors are pickled by value and go through a pipe.
+    Left to itself, torch would pickle in a thread that prints a traceback and never sends the batch.
+
+    Args:
+        collate: makes a batch of a list of items.
     """
 
     def __init__(self, collate: Callable[[list], Any]):
         self.collate = collate
-        self.shares = True
+        self.uses_shared_memory = True
 
     def __call__(self, items: list) -> tuple[bool, bytes]:
-        """Whether the batch of `items` lies in shared memory; it, pickled."""
+        """Return whether the batch of `items` lies in shared memory, and the pickled batch."""
         batch = self.collate(items)
-        if self.shares:
+        if self.uses_shared_memory:
             try:
                 return True, bytes(ForkingPickler.dumps(batch))
-            except (RuntimeError, OSError):  # no room, or no more files may be open
-                self.shares = False
+            except (RuntimeError, OSError):  # shared memory is full, or the limit of open files is reached
+                self.uses_shared_memory = False
         return False, pickle.dumps(batch)
 
 
-def _start(loader: DataLoader) -> Iterator[Any]:
+def _start_workers(loader: DataLoader) -> Iterator[Any]:
     try:
         return iter(loader)
-    except (OSError, ImportError) as error:  # no semaphores, which lie in /dev/shm on Linux; or no more processes
-        dataloader._MultiProcessingDataLoaderIter._shutdown = True  # else the end of the unfinished one prints an error
+    except (
+        OSError,
+        ImportError,
+    ) as error:  # no room for semaphores in /dev/shm, or too many processes
+        dataloader._MultiProcessingDataLoaderIter._shutdown = True  # else its destructor prints an error
         raise UserError(
             f"--num_workers {loader.num_workers}: processes that read frames cannot be started here ({error}); give "
             "--num_workers 0, or the container shared memory (docker run --shm-size 1g)"
         ) from error
 
 
-def _receive(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -> Iterator[Any]:
-    """What `Sender` has sent."""
-    told = False
+def _receive_batches(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -> Iterator[Any]:
+    """Yield the batches that `BatchSender` has pickled; say once if they do not fit in shared memory."""
+    warned = False
     while True:
         try:
             shared, content = next(batches)
@@ -238,7 +201,7 @@ def _receive(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -> Iterat
         except StopIteration:
             return
         except (ConnectionError, EOFError) as error:  # a broken pipe
-            raise _reader_ended(error) from error
+            raise _explain_ended_worker(error) from error
         except UserError as error:  # torch puts the traceback into the message
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
         except RuntimeError as error:
@@ -247,14 +210,14 @@ def _receive(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -> Iterat
             if stop.exit_code:
                 return
             continue
-        if not (shared or told):
+        if not (shared or warned):
             say("note: /dev/shm is full: frames come through pipes, which takes longer; give the container more "
                 "(docker run --shm-size 1g) or use --num_workers 0")  # fmt: skip
-            told = True
+            warned = True
         yield batch
 
 
-def _reader_ended(error: Exception) -> UserError:
+def _explain_ended_worker(error: Exception) -> UserError:
     said = " ".join(str(error).split())[:120]
     return UserError(
         f"--num_workers: a process that reads frames ended ({said}); lower --num_workers or --batch_size, and go on "
@@ -263,11 +226,13 @@ def _reader_ended(error: Exception) -> UserError:
 
 
 class StepSampler(Sampler[int]):
-    """The clip numbers that one process sees, from `start_step` to `num_steps`.
+    """Sample the numbers of the clips that one process reads in steps `start_step` to `num_steps` - 1.
 
-    Step s takes clips s*G to (s+1)*G - 1, G = clips_per_step; rank r of `world_size` takes the r-th equal share, in
-    order. Which clips a step sees depends on neither the number of processes nor on where a run was resumed. `repeat`:
-    only the first so many clips, again and again.
+    Step s takes clips s*G to (s+1)*G - 1 with G = `clips_per_step`, and rank r of `world_size` takes the r-th equal
+    share of them. So the clips of a step depend neither on the number of processes nor on where a run was resumed.
+
+    Args:
+        repeat: cycle through this many clips only.
     """
 
     def __init__(
@@ -291,14 +256,14 @@ class StepSampler(Sampler[int]):
 
 
 class BadFrames:
-    """Image files that could not be read: each is warned about once; more than 1 % of all is an error.
+    """Count image files that cannot be read: warn about each once, and fail if they are more than 1 % of all.
 
     Args:
-        total: image files there are.
-        known: files counted from the beginning.
+        total: number of all image files.
+        known: unreadable files that are already known.
 
     Attributes:
-        files: in the order they were met; the same list throughout.
+        files: the unreadable files in the order in which they were found; always the same list object.
     """
 
     def __init__(self, total: int, known: Iterable[str] = ()):
@@ -306,20 +271,21 @@ class BadFrames:
         self.files = list(known)
 
     @classmethod
-    def of(cls, videos: dict[str, list[Path]], known: Any = None) -> "BadFrames":
-        """Of the frames of `videos`; of those that a run knew as bad before it was stopped, what is bad still counts.
+    def resume(cls, videos: dict[str, list[Path]], known: Any = None) -> "BadFrames":
+        """Count the frames of `videos`; of the files known as unreadable, keep those that still are.
 
-        known: what its checkpoint has, `files`, or whatever stands there in its place.
+        Args:
+            known: the `files` that the checkpoint of a stopped run has, which may be anything in a damaged checkpoint.
         """
         known = {file for file in known if isinstance(file, str)} if isinstance(known, list) else set()
         frames = [path for paths in videos.values() for path in paths if str(path) in known] if known else []
         return cls(sum(map(len, videos.values())), [str(path) for path in frames if not is_readable(path)])
 
     def add(self, batch: Clip) -> None:
-        """Count what a batch met on its way.
+        """Count the unreadable files of a batch.
 
         Raises:
-            UserError: more than 1 % of the image files are unreadable, or no clip could be read whole.
+            UserError: more than 1 % of the image files are unreadable, or the batch has no frames.
         """
         for file in sorted(set(batch.bad).difference(self.files)):
             self.files.append(file)

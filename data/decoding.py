@@ -1,7 +1,7 @@
-"""Decode video files: animated pictures with Pillow, all else with PyAV, or with OpenCV where PyAV is missing or fails.
+"""Decode video files: animated pictures with Pillow, others with PyAV, or with OpenCV if PyAV is missing or fails.
 
-A file is decoded once to its end before anything is made of it (`scan`), so that damage is known beforehand: what the
-container tells of its frames is often wrong or absent, and what a decoder can make of them shows only in decoding.
+`scan` first decodes a file to its end, so that damage is known before anything is computed. The header is not enough:
+it often has a wrong number of frames or none, and only decoding shows which frames can be decoded.
 """
 
 import heapq
@@ -19,7 +19,7 @@ from PIL import Image, ImageSequence
 
 from utils.errors import UserError
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it once, with the first video
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it when it opens the first video
 
 if TYPE_CHECKING:
     import av
@@ -28,33 +28,35 @@ VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
     ".ogv", ".mxf", ".gif", ".apng",
 }  # fmt: skip
-DEFAULT_RATE = Fraction(24)  # frames per second, where nothing tells
-MAX_RATE = 1000  # what tells of more is no rate but a unit of time
-RATE_TOLERANCE = 0.01  # by which a container's average may differ from that of its frames' times
-# By how much the end of what is there may lie before the end that the container tells, in seconds and in frames.
+DEFAULT_RATE = Fraction(24)  # frames per second, if the file does not state a rate
+ANIMATION_RATE = Fraction(10)  # frames per second of animated pictures without durations, as browsers show them
+MAX_RATE = 1000  # frames per second; a higher number in a header is no frame rate but a unit of time
+RATE_TOLERANCE = 0.01  # share by which the frame rate of the header may differ from that of the time stamps
+# A file is cut short if its last frame ends earlier than stated in the header by more than both of these.
 END_TOLERANCE_SECONDS, END_TOLERANCE_FRAMES = 0.1, 2
-OPENCV_COUNT_TOLERANCE = 0.02  # its number of frames is an estimate for some containers
+OPENCV_COUNT_TOLERANCE = 0.02  # share of frames; OpenCV only estimates the number of frames of some containers
 NO_VIDEO = "a still picture, or one cut short, and no video; give a video file, or the folder of a video's frames"
-LATE_FRAMES = 16  # as many as a decoder holds back at most; after damage some come that much too late
+MAX_LATE_FRAMES = 16  # frames that a decoder holds back at most; after damage, frames can come so much too late
 
-Tick = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 class CannotDecode(Exception):
-    """One library cannot decode a file; another may."""
+    """A library cannot decode a file, but another one might."""
 
 
 @dataclass
 class Contents:
-    """What decoding a video file to its end has shown.
+    """Hold what a complete decoding of a video file has shown.
 
-    reader: decodes it again, to the same frames.
-    positions: the places in the video of the frames that can be decoded, counted from 0, rising.
-    total: frames that it should have, at least as many.
-    faults: packets that could not be decoded.
-    size: (height, width) of the frames, upright.
-    pixel_aspect: width of a pixel over its height, for videos whose pixels are not square.
-    rate: frames per second; where it varies, on average.
+    Attributes:
+        reader: decodes the file again, to the same frames.
+        positions: rising positions in the video, from 0, of the frames that can be decoded.
+        total: number of frames that the video should have, at least as many.
+        size: (height, width) of the frames, upright.
+        faults: number of packets that could not be decoded.
+        pixel_aspect: width of a pixel divided by its height; not 1 in videos whose pixels are not square.
+        rate: frames per second, on average if the rate varies.
     """
 
     reader: "Reader"
@@ -71,33 +73,41 @@ class Contents:
 
 
 class Reader:
-    """One way to decode a video file."""
+    """Decode video files with one library.
+
+    Attributes:
+        name: name of the library, for error messages.
+    """
 
     name: str
 
-    def scan(self, path: Path, tick: Tick) -> Contents:
-        """Decode a file to its end. Raises `CannotDecode` where no frame can be had, `UserError` for what no reader
-        could mend."""
+    def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
+        """Decode a file to its end.
+
+        Raises:
+            CannotDecode: this library cannot decode any frame.
+            UserError: no library could use the file.
+        """
         raise NotImplementedError
 
-    def frames(self, path: Path) -> Iterator[np.ndarray]:
-        """The frames that `scan` counted, (H, W, 3) uint8 RGB, upright."""
+    def decode(self, path: Path) -> Iterator[np.ndarray]:
+        """Decode the frames that `scan` has found: (H, W, 3) uint8 RGB, upright."""
         raise NotImplementedError
 
 
-def scan(path: Path, *, tick: Tick = lambda done, total: None) -> Contents:
+def scan(path: Path, *, report_progress: ReportProgress = lambda done, total: None) -> Contents:
     """Decode a video file to its end with the first library that can.
 
     Args:
-        tick: called with the number of frames decoded and the number that the file tells of, 0 where it does not.
+        report_progress: called with the number of decoded frames, and that in the header or 0.
 
     Raises:
-        UserError: no library can decode a frame of it, it holds no video, or its frames are of several sizes.
+        UserError: no library can decode a frame of the file, it holds no video, or its frames have several sizes.
     """
     reasons = []
     for reader in (PillowReader(), PyAVReader(), OpenCVReader()):
         try:
-            return reader.scan(path, tick)
+            return reader.scan(path, report_progress)
         except CannotDecode as error:
             reasons += [f"{reader.name}: {error}"] if str(error) else []
     raise UserError(
@@ -107,7 +117,11 @@ def scan(path: Path, *, tick: Tick = lambda done, total: None) -> Contents:
 
 
 def _check_sizes(path: Path, sizes: dict[tuple[int, int], int]) -> tuple[int, int]:
-    """The one size of all frames. sizes: (height, width) -> the first frame that has it."""
+    """Return the size of all frames; raise `UserError` if there are several.
+
+    Args:
+        sizes: (height, width) -> the first frame of that size.
+    """
     (height, width), *others = sizes
     if others:
         raise UserError(
@@ -117,7 +131,8 @@ def _check_sizes(path: Path, sizes: dict[tuple[int, int], int]) -> tuple[int, in
     return height, width
 
 
-def _plausible_rate(rate: Any) -> Fraction | None:
+def _check_rate(rate: Any) -> Fraction | None:
+    """Return a frame rate as a fraction, or None if it cannot be one."""
     return Fraction(rate) if rate and 0 < rate <= MAX_RATE else None
 
 
@@ -125,36 +140,39 @@ def _plausible_rate(rate: Any) -> Fraction | None:
 
 
 class PillowReader(Reader):
-    """Animated GIF, WebP and APNG: of these FFmpeg reads WebP not at all, and a GIF cut short without a word."""
+    """Decode animated GIF, WebP and APNG.
+
+    FFmpeg cannot read animated WebP, and reports no error for a GIF cut short.
+    """
 
     name = "Pillow"
     formats = ("GIF", "WEBP", "PNG")
 
-    def scan(self, path: Path, tick: Tick) -> Contents:
+    def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
         try:
             with Image.open(path, formats=self.formats) as image:
-                count, whole = getattr(image, "n_frames", 1), self._ends_well(path, image.format)
+                count, whole = getattr(image, "n_frames", 1), self._is_whole(path, image.format)
                 size, seconds = image.size[::-1], 0.0
                 if count < 2 and whole:
                     raise UserError(f"{path}: {NO_VIDEO}")
                 done = 0
-                for done, _ in enumerate(self._attempt(image), 1):
+                for done, _ in enumerate(self._decode_frames(image), 1):
                     seconds += image.info.get("duration", 0) / 1000
-                    tick(done, count)
+                    report_progress(done, count)
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-            raise CannotDecode from None  # mostly no picture at all
+            raise CannotDecode from None  # without a reason: mostly the file is no picture at all
         if not done:
             raise CannotDecode("cut short before the end of its first frame")
-        rate = _plausible_rate(Fraction(done / seconds).limit_denominator(1001)) if seconds else None
+        rate = _check_rate(Fraction(done / seconds).limit_denominator(1001)) if seconds else None
         faults = int(not whole or done < count)
-        return Contents(self, list(range(done)), max(count, done), size, faults=faults, rate=rate or Fraction(10))
+        return Contents(self, list(range(done)), max(count, done), size, faults=faults, rate=rate or ANIMATION_RATE)
 
-    def frames(self, path: Path) -> Iterator[np.ndarray]:
+    def decode(self, path: Path) -> Iterator[np.ndarray]:
         with Image.open(path, formats=self.formats) as image:
-            yield from self._attempt(image)
+            yield from self._decode_frames(image)
 
-    def _attempt(self, image: Image.Image) -> Iterator[np.ndarray]:
-        """Frames up to the first that cannot be decoded; what is transparent is black."""
+    def _decode_frames(self, image: Image.Image) -> Iterator[np.ndarray]:
+        """Decode the frames before the first undecodable one; transparent pixels become black."""
         try:
             for frame in ImageSequence.Iterator(image):
                 rgba = np.asarray(frame.convert("RGBA"))
@@ -162,8 +180,8 @@ class PillowReader(Reader):
         except (OSError, SyntaxError, ValueError, EOFError):
             return
 
-    def _ends_well(self, path: Path, form: str) -> bool:
-        """Whether a GIF has its last byte; of the other formats Pillow itself tells."""
+    def _is_whole(self, path: Path, form: str) -> bool:
+        """Tell whether a GIF has its last byte; for the other formats Pillow reports missing bytes itself."""
         if form != "GIF":
             return True
         with path.open("rb") as file:
@@ -175,39 +193,47 @@ class PillowReader(Reader):
 
 
 @dataclass
-class _Found:
-    """What one pass of `PyAVReader` meets. packet_times, frame_times: in units of the stream. sizes: see
-    `_check_sizes`. end: in seconds, the latest of any stream."""
+class _ScanResult:
+    """Collect what one pass of `PyAVReader` over a file finds.
+
+    frame_times, packet_times: presentation times of decoded frames and of packets, in units of the stream.
+    sizes: (height, width) -> the first frame of that size.
+    faults: number of damaged packets and frames.
+    skipped: number of frames in the index of the file that are not to be shown.
+    end: latest end of any packet of any stream, in seconds.
+    turned: whether the last frame is to be shown on its side.
+    """
 
     frame_times: list[int | None] = field(default_factory=list)
     packet_times: list[int | None] = field(default_factory=list)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     faults: int = 0
-    skipped: int = 0  # frames of the index that are not to be shown
+    skipped: int = 0
     end: float = 0.0
     turned: bool = False
 
 
 class PyAVReader(Reader):
-    """Whatever FFmpeg reads. Where a packet is damaged it goes on with the next.
+    """Decode whatever FFmpeg reads. After a damaged packet it continues with the next one.
 
-    late: some frames may come after those that are to be shown later.
+    Args:
+        reorder: sort frames by time, since after damage a decoder can give frames too late.
     """
 
     name = "PyAV"
 
-    def __init__(self, *, late: bool = False):
-        self.late = late
+    def __init__(self, *, reorder: bool = False):
+        self.reorder = reorder
 
-    def scan(self, path: Path, tick: Tick) -> Contents:
+    def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
         try:
             import av
         except ImportError:
             raise CannotDecode("not installed; pip install av") from None
         try:
             with self._open(path) as (container, stream):
-                found = self._pass(container, stream, tick)
-                known, rate, aspect = stream.frames, stream.average_rate, stream.sample_aspect_ratio
+                found = self._scan_stream(container, stream, report_progress)
+                indexed, rate, aspect = stream.frames, stream.average_rate, stream.sample_aspect_ratio
                 unit, duration = stream.time_base, (container.duration or 0) / av.time_base
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise CannotDecode(str(getattr(error, "strerror", None) or error)) from None
@@ -216,34 +242,34 @@ class PyAVReader(Reader):
         if found.faults and None not in found.frame_times:
             found.frame_times.sort()
         size = _check_sizes(path, found.sizes)
-        rate = self._average_rate(found, _plausible_rate(rate), unit)
-        total, positions = self._count(found, known=known, duration=duration, rate=rate)
+        rate = self._measure_rate(found, _check_rate(rate), unit)
+        total, positions = self._count_frames(found, indexed=indexed, duration=duration, rate=rate)
         aspect = Fraction(aspect) if aspect and aspect > 0 else Fraction(1)
         return Contents(
-            PyAVReader(late=found.faults > 0), positions, total, size, faults=found.faults, rate=rate,
+            PyAVReader(reorder=found.faults > 0), positions, total, size, faults=found.faults, rate=rate,
             pixel_aspect=1 / aspect if found.turned else aspect,
         )  # fmt: skip
 
-    def frames(self, path: Path) -> Iterator[np.ndarray]:
+    def decode(self, path: Path) -> Iterator[np.ndarray]:
         with self._open(path) as (container, stream):
-            for frame in self._in_order(self._decode(container, stream, _Found())):
-                # Bicubic, as OpenCV: it makes no difference to 8 bits a channel, and of 10 the same colours.
+            for frame in self._sort_frames(self._decode(container, stream, _ScanResult())):
+                # Bicubic as in OpenCV: videos of 10 bits then get the same colours; those of 8 bits do not change.
                 picture = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
-                yield np.ascontiguousarray(_upright(picture, _display_matrix(frame)))
+                yield np.ascontiguousarray(_turn_upright(picture, _read_display_matrix(frame)))
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
-        """A file and its video, which is neither a cover picture nor a row of thumbnails."""
+        """Open a file and choose its first video stream that is no cover picture and no row of thumbnails."""
         import av
         from av.stream import Disposition
 
-        av.logging.set_level(None)  # what a decoder says of damage goes nowhere: it is counted
+        av.logging.set_level(None)  # silent: damage is counted here
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             form = container.format.name
             if form.endswith("_pipe") or form in ("image2", "tty"):
                 raise UserError(f"{path}: {NO_VIDEO}")
-            aside = Disposition.attached_pic | Disposition.timed_thumbnails
-            streams = [stream for stream in container.streams.video if not stream.disposition & aside]
+            no_video = Disposition.attached_pic | Disposition.timed_thumbnails
+            streams = [stream for stream in container.streams.video if not stream.disposition & no_video]
             if not streams and (sound := container.streams.audio) + (cover := container.streams.video):
                 holds = " and ".join([*["sound"] * bool(sound), *["a cover picture"] * bool(cover)])
                 raise UserError(f"{path}: holds {holds} but no video; give a file with a video")
@@ -251,32 +277,34 @@ class PyAVReader(Reader):
                 raise CannotDecode("no video in it")
             if streams[0].codec_context is None:
                 raise CannotDecode("no decoder for its codec")
-            # Not several frames at a time: whether one is said to be damaged would depend on the threads' luck.
+            # Threads must not decode several frames at a time: which frames are reported damaged would vary by chance.
             streams[0].thread_type = "SLICE"
             yield container, streams[0]
 
-    def _pass(self, container: "av.container.InputContainer", stream: "av.VideoStream", tick: Tick) -> _Found:
-        found = _Found()
+    def _scan_stream(
+        self, container: "av.container.InputContainer", stream: "av.VideoStream", report_progress: ReportProgress
+    ) -> _ScanResult:
+        found = _ScanResult()
         for frame in self._decode(container, stream, found):
-            matrix = _display_matrix(frame)
+            matrix = _read_display_matrix(frame)
             found.turned = _is_turned(matrix)
             size = (frame.width, frame.height) if found.turned else (frame.height, frame.width)
             found.sizes.setdefault(size, len(found.frame_times))
             found.frame_times.append(frame.pts)
-            tick(len(found.frame_times), stream.frames)
+            report_progress(len(found.frame_times), stream.frames)
         return found
 
     def _decode(
-        self, container: "av.container.InputContainer", stream: "av.VideoStream", found: _Found
+        self, container: "av.container.InputContainer", stream: "av.VideoStream", found: _ScanResult
     ) -> Iterator["av.VideoFrame"]:
-        """The whole frames of a stream as the decoder gives them; what else is met goes to `found`."""
+        """Yield the undamaged frames of a stream in the order of the decoder; record everything else in `found`."""
         import av
 
         packets = container.demux()
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError:  # cut off
+            except av.error.FFmpegError:  # the file ends too early
                 found.faults += 1
                 packet = None
             if packet is None:
@@ -285,7 +313,7 @@ class PyAVReader(Reader):
                 found.end = max(found.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index != stream.index:
                 continue
-            if packet.size == 0 and packet.dts is not None:  # an AVI's way to show the frame before once more
+            if packet.size == 0 and packet.dts is not None:  # in an AVI, this shows the previous frame again
                 found.skipped += 1
                 continue
             if packet.size:
@@ -305,9 +333,9 @@ class PyAVReader(Reader):
                 else:
                     yield frame
 
-    def _in_order(self, frames: Iterator["av.VideoFrame"]) -> Iterator["av.VideoFrame"]:
-        """Frames in the order in which they are shown, which those after damage do not always come in."""
-        if not self.late:
+    def _sort_frames(self, frames: Iterator["av.VideoFrame"]) -> Iterator["av.VideoFrame"]:
+        """Yield frames in the order in which they are shown, if `reorder`; else unchanged."""
+        if not self.reorder:
             yield from frames
             return
         waiting: list[tuple[int, int, Any]] = []
@@ -316,57 +344,66 @@ class PyAVReader(Reader):
                 yield frame
                 continue
             heapq.heappush(waiting, (frame.pts, number, frame))
-            if len(waiting) > LATE_FRAMES:
+            if len(waiting) > MAX_LATE_FRAMES:
                 yield heapq.heappop(waiting)[-1]
         while waiting:
             yield heapq.heappop(waiting)[-1]
 
-    def _average_rate(self, found: _Found, told: Fraction | None, unit: Fraction | None) -> Fraction:
-        """What the container tells, unless the times of the frames tell otherwise."""
+    def _measure_rate(self, found: _ScanResult, stated: Fraction | None, unit: Fraction | None) -> Fraction:
+        """Return the frame rate that the header states, or that of the time stamps if the two differ.
+
+        Args:
+            unit: seconds of one unit of the time stamps.
+        """
         times = [time for time in found.frame_times if time is not None]
         if len(times) < 2 or not unit or times[-1] <= times[0]:
-            return told or DEFAULT_RATE
-        measured = _plausible_rate((len(times) - 1) / ((times[-1] - times[0]) * unit))
-        if measured is None or (told and (found.faults or abs(measured / told - 1) <= RATE_TOLERANCE)):
-            return told or DEFAULT_RATE
+            return stated or DEFAULT_RATE
+        measured = _check_rate((len(times) - 1) / ((times[-1] - times[0]) * unit))
+        if measured is None or (stated and (found.faults or abs(measured / stated - 1) <= RATE_TOLERANCE)):
+            return stated or DEFAULT_RATE
         return measured.limit_denominator(1001)
 
-    def _count(self, found: _Found, *, known: int, duration: float, rate: Fraction) -> tuple[int, list[int]]:
-        """How many frames there should be, and the places of those that there are.
+    def _count_frames(
+        self, found: _ScanResult, *, indexed: int, duration: float, rate: Fraction
+    ) -> tuple[int, list[int]]:
+        """Return how many frames the video should have, and the positions of the decoded ones.
 
-        known: by the index of the file; 0 where it has none, so that the duration it tells and faults decide.
+        Args:
+            indexed: number of frames in the index of the file, or 0 if it has none. The number is then estimated from
+                the duration in the header and from the faults.
+            duration: seconds stated in the header.
         """
-        there = len(found.frame_times)
-        total = max(known - found.skipped, there)
-        lost = duration - found.end
-        if not known and lost > max(END_TOLERANCE_SECONDS, END_TOLERANCE_FRAMES / rate):
-            total = max(total, there + round(lost * rate))
+        decoded = len(found.frame_times)
+        total = max(indexed - found.skipped, decoded)
+        missing_seconds = duration - found.end
+        if not indexed and missing_seconds > max(END_TOLERANCE_SECONDS, END_TOLERANCE_FRAMES / rate):
+            total = max(total, decoded + round(missing_seconds * rate))
         if found.faults:
             total = max(total, len(found.packet_times))
         places = {time: place for place, time in enumerate(sorted(t for t in found.packet_times if t is not None))}
         positions = [places.get(time, -1) for time in found.frame_times]
-        if total == there or len(places) < len(found.packet_times) or sorted({*positions} - {-1}) != positions:
-            positions = list(range(there))
+        if total == decoded or len(places) < len(found.packet_times) or sorted({*positions} - {-1}) != positions:
+            positions = list(range(decoded))  # none are missing, or the time stamps do not tell which
         return total, positions
 
 
-def _display_matrix(frame: "av.VideoFrame") -> tuple[int, int, int, int]:
-    """How a frame is turned to be upright: (a, b, c, d), which move a pixel from (x, y) to (ax + cy, bx + dy)."""
+def _read_display_matrix(frame: "av.VideoFrame") -> tuple[int, int, int, int]:
+    """Read the matrix (a, b, c, d) that turns a frame upright by moving each pixel (x, y) to (ax + cy, bx + dy)."""
     from av.sidedata.sidedata import Type
 
-    if (held := frame.side_data.get(Type.DISPLAYMATRIX)) is None:
+    if (content := frame.side_data.get(Type.DISPLAYMATRIX)) is None:
         return 1, 0, 0, 1
-    values = np.frombuffer(bytes(held), np.int32)
+    values = np.frombuffer(bytes(content), np.int32)
     return tuple(int(values[place]) for place in (0, 1, 3, 4))
 
 
 def _is_turned(matrix: tuple[int, int, int, int]) -> bool:
-    """Whether width and height change places."""
+    """Tell whether a display matrix swaps width and height."""
     a, b, c, d = matrix
     return abs(b) + abs(c) > abs(a) + abs(d)
 
 
-def _upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+def _turn_upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
     """Turn and mirror a picture (H, W, 3) as its display matrix says, to the nearest quarter turn."""
     a, b, c, d = matrix
     right, down = a, d
@@ -379,38 +416,39 @@ def _upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarr
 
 
 class OpenCVReader(Reader):
-    """What OpenCV's own FFmpeg reads. It tells neither cover pictures from videos nor where a file is damaged."""
+    """Decode with the FFmpeg in OpenCV, which takes cover pictures for videos and does not report damage."""
 
     name = "OpenCV"
 
-    def scan(self, path: Path, tick: Tick) -> Contents:
+    def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
         with self._open(path) as capture:
-            told = max(round(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+            stated = max(round(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
             codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
-            rate = _plausible_rate(Fraction(capture.get(cv2.CAP_PROP_FPS)).limit_denominator(1001))
+            rate = _check_rate(Fraction(capture.get(cv2.CAP_PROP_FPS)).limit_denominator(1001))
             sides = [int(capture.get(key)) for key in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)]
             count, size = 0, None
             while capture.grab():
                 if not count:
                     size = capture.retrieve()[1].shape[:2]
                 count += 1
-                tick(count, told)
+                report_progress(count, stated)
         if not count:
             raise CannotDecode("no frame can be decoded")
         if count == 1 and codec.lower() in ("mjpg", "png ", "mpng"):
             raise CannotDecode("only a picture, perhaps a cover")
-        total = told if told - count > max(END_TOLERANCE_FRAMES, OPENCV_COUNT_TOLERANCE * told) else count
+        is_short = stated - count > max(END_TOLERANCE_FRAMES, OPENCV_COUNT_TOLERANCE * stated)
+        total = stated if is_short else count
         aspect = Fraction(*sides) if min(sides) > 0 else Fraction(1)
         return Contents(self, list(range(count)), total, size, rate=rate or DEFAULT_RATE, pixel_aspect=aspect)
 
-    def frames(self, path: Path) -> Iterator[np.ndarray]:
+    def decode(self, path: Path) -> Iterator[np.ndarray]:
         with self._open(path) as capture:
             while (read := capture.read())[0]:
                 yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[cv2.VideoCapture]:
-        """A capture that writes nothing to the terminal."""
+        """Open a capture that writes nothing to the terminal."""
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         capture = cv2.VideoCapture(str(path))

@@ -1,4 +1,4 @@
-"""Reading frames: image files, strictly, those of a video alike; resizing to the network's resolution."""
+"""Read image files as frames, all files of a video in the same way, and resize frames for the network."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.pictures import Picture, PictureError, read_picture, to_rgb, value_range
-from utils.pictures import list_images as list_images
+from utils.pictures import Picture, PictureError, find_value_range, read_picture, to_rgb
 
-PROBES = 16  # frames that say which values a video of more than 8 bits has
+NUM_PROBES = 16  # frames from which the value range of a 16-bit video is found
 
 
 class UnreadableImage(UserError):
-    """An image file that cannot be decoded whole, or not as it is meant."""
+    """An image file that cannot be decoded to its last pixel, or not to the picture that was meant."""
 
     def __init__(self, path: Path, reason: str, mend: str = "restore or remove this frame"):
         super().__init__(f"{path}: not a readable image ({reason}); {mend}")
@@ -26,18 +25,18 @@ class UnreadableImage(UserError):
 
 
 class FrameReader:
-    """Reads the image files of one video alike: those of more than 8 bits are brought to 8 by one range of values.
+    """Read the image files of one video, converting all 16-bit frames to 8 bits by the same range of values.
 
-    That range is of `PROBES` frames spread over the video, so that reading any frame needs no other than these, a
-    frame looks the same whichever others are read, and brightness does not flicker. See `utils.pictures.value_range`.
+    The range is found from `NUM_PROBES` frames spread over the video (`utils.pictures.find_value_range`). So a frame
+    looks the same whichever other frames are read, and brightness does not flicker.
 
     Args:
         sources: image files, or their bytes.
-        names: of them, for messages; the files themselves if not given.
-        mend: what helps against a damaged one.
+        names: names of the sources for error messages; by default the sources themselves.
+        mend: what the user can do about a damaged source, for error messages.
 
     Attributes:
-        kinds: what was read beside plain 8-bit pictures, as `what; what was done` -> frames.
+        conversions: `what the file held; what was done` -> number of frames; plain 8-bit pictures are not counted.
     """
 
     def __init__(
@@ -47,25 +46,25 @@ class FrameReader:
         self.sources = sources
         self.mend = mend
         self.names = sources if names is None else names
-        self.kinds: Counter[str] = Counter()
+        self.conversions: Counter[str] = Counter()
 
     def read(self, index: int) -> Tensor:
-        """Frame `index`, (3, H, W) uint8 RGB.
+        """Read frame `index` as (3, H, W) uint8 RGB.
 
         Raises:
-            UnreadableImage: the file is missing, truncated or damaged (a decoder that fills the missing part with
-                grey, as OpenCV's does, would let it pass), animated, or of values without a range.
+            UnreadableImage: the file is missing, truncated, damaged, animated, or has values without a known range.
+                Pillow notices this; OpenCV would fill the missing part with grey.
         """
         picture = self._open(index)
         values = to_rgb(picture, *self.value_range) if picture.is_deep else picture.values
-        self.kinds.update(map(self._describe, picture.kinds))
+        self.conversions.update(map(self._complete_description, picture.conversions))
         return torch.from_numpy(values).permute(2, 0, 1)
 
     @cached_property
     def value_range(self) -> tuple[int, int]:
-        """The values that become 0 and 255, in frames of more than 8 bits."""
-        places = np.linspace(0, len(self.sources) - 1, min(PROBES, len(self.sources))).round().astype(int)
-        return value_range(picture for picture in map(self._probe, places) if picture and picture.is_deep)
+        """(low, high): the values of 16-bit frames that become 0 and 255."""
+        places = np.linspace(0, len(self.sources) - 1, min(NUM_PROBES, len(self.sources))).round().astype(int)
+        return find_value_range(picture for picture in map(self._probe, places) if picture and picture.is_deep)
 
     def _open(self, index: int) -> Picture:
         try:
@@ -76,20 +75,27 @@ class FrameReader:
     def _probe(self, index: int) -> Picture | None:
         try:
             return self._open(index)
-        except UnreadableImage:  # told when this frame itself is read
+        except UnreadableImage:  # `read` reports it when it comes to this frame
             return None
 
-    def _describe(self, kind: str) -> str:
-        return kind if ";" in kind else "{}; values {} to {} become 0 to 255".format(kind, *self.value_range)
+    def _complete_description(self, conversion: str) -> str:
+        """Add the value range to the description of a 16-bit picture, which `read_picture` cannot know."""
+        if ";" in conversion:
+            return conversion
+        return "{}; values {} to {} become 0 to 255".format(conversion, *self.value_range)
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file by itself as (3, H, W) uint8 RGB; of a video use `FrameReader`. Raises `UnreadableImage`."""
+    """Read a single image file as (3, H, W) uint8 RGB; for frames of a video use `FrameReader`.
+
+    Raises:
+        UnreadableImage: as `FrameReader.read`.
+    """
     return FrameReader([path]).read(0)
 
 
 def is_readable(path: Path) -> bool:
-    """Whether `read_image` takes the file."""
+    """Tell whether `read_image` can read a file."""
     try:
         read_image(path)
     except UnreadableImage:
@@ -97,11 +103,16 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def resize(image: Tensor, resolution: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 to `resolution` (height, width), uint8: bilinear, without antialiasing.
+def format_size(size: Sequence[int]) -> str:
+    """Format (height, width) as "WIDTHxHEIGHT"."""
+    return f"{size[1]}x{size[0]}"
 
-    Clusters are sensitive to how frames are resized; this way comes closest to the reference's scores
-    (docs/results.md).
+
+def resize(image: Tensor, resolution: tuple[int, int]) -> Tensor:
+    """Resize an image (3, H, W) uint8 to `resolution` (height, width), bilinearly and without antialiasing.
+
+    Clusters are sensitive to how frames are resized; this way comes closest to the scores of the released
+    implementation (docs/results.md).
     """
     if tuple(image.shape[-2:]) == tuple(resolution):
         return image

@@ -1,4 +1,4 @@
-"""What the headers of image files say of their sizes: frames and masks that do not fit are known before any is read."""
+"""Check the sizes of frames and annotations from the headers of the image files, before any file is decoded."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -6,64 +6,59 @@ from pathlib import Path
 from PIL import Image
 
 from data.annotations import FbmsOriginal, MergedMasks, RleVideo
-from data.frames import UnreadableImage
+from data.frames import UnreadableImage, format_size
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
+from utils.pictures import ORIENTATION
 from utils.scoring.annotations import Annotations, LabelFiles
 
-_ORIENTATION = 0x0112  # of EXIF; 5 to 8 lay the picture on its side
 
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels of an image file as it is shown.
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Read the (height, width) in pixels of an image file, turned as its EXIF orientation demands.
 
     Raises:
-        UnreadableImage: no such file, or no header of an image.
+        UnreadableImage: there is no such file, or it has no header of an image.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # A PNG without it in front would be decoded whole in search of it.
+            # For a PNG without EXIF before its pixels, `getexif` would decode the whole file in search of it.
             has_exif = image.format != "PNG" or "exif" in image.info
-            turned = has_exif and image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            on_its_side = has_exif and image.getexif().get(ORIENTATION, 1) in range(5, 9)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImage(path, str(error).splitlines()[0]) from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if on_its_side else (height, width)
 
 
 def check_sizes(videos: Iterable[Video]) -> None:
-    """Refuse videos whose frames are of several sizes, and annotations of another size than their frame.
+    """Refuse videos with frames of several sizes, and annotations of another size than their frame.
 
-    Only files of one image each are looked at; what else is wrong shows when it is read.
+    Only videos kept as image files are checked. All other faults are found when the files are read.
 
     Raises:
-        UserError: naming the first such file, or one that is no image.
+        UserError: a file has another size, or is no image.
     """
     for video in videos:
         if not isinstance(video, FrameFolder):
             continue
-        sizes = {path.stem: image_size(path) for path in video.paths}
+        sizes = {path.stem: read_image_size(path) for path in video.paths}
         first = next(iter(sizes.values()))
         for path in video.paths:
             if sizes[path.stem] != first:
-                raise UserError(f"{path}: {_text(sizes[path.stem])} pixels, but the frames before it have "
-                                f"{_text(first)}; a video has frames of one size")  # fmt: skip
+                raise UserError(f"{path}: {format_size(sizes[path.stem])} pixels, but the frames before it have "
+                                f"{format_size(first)}; a video has frames of one size")  # fmt: skip
         for frame in video.annotations.frame_names if video.annotations else ():
-            for source, size in _mask_sizes(video.annotations, frame):
+            for source, size in _read_mask_sizes(video.annotations, frame):
                 if size != first:
-                    raise UserError(f"{source}: {_text(size)} pixels, but its frame has {_text(first)}; restore one of "
-                                    "them")  # fmt: skip
+                    sizes = f"{format_size(size)} pixels, but its frame has {format_size(first)}"
+                    raise UserError(f"{source}: {sizes}; restore one of them")
 
 
-def _mask_sizes(annotations: Annotations, frame: str) -> Iterator[tuple[object, tuple[int, int]]]:
-    """What the annotation of a frame is read from, with the sizes; nothing where only reading it would tell."""
+def _read_mask_sizes(annotations: Annotations, frame: str) -> Iterator[tuple[object, tuple[int, int]]]:
+    """Yield (source, size) of the files of a frame's annotation; nothing if the size is only known after decoding."""
     if isinstance(annotations, RleVideo):
         yield annotations.source(frame), annotations.size
     elif isinstance(annotations, LabelFiles | FbmsOriginal):
-        yield annotations.files[frame], image_size(annotations.files[frame])
+        yield annotations.files[frame], read_image_size(annotations.files[frame])
     elif isinstance(annotations, MergedMasks):
-        yield from ((path, image_size(path)) for path in annotations.files[frame])
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"
+        yield from ((path, read_image_size(path)) for path in annotations.files[frame])

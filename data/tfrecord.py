@@ -1,7 +1,7 @@
-"""Reading TFRecord files of tf.train.Example messages without TensorFlow: found by seeking, verified by checksum.
+"""Read TFRecord files of tf.train.Example messages without TensorFlow.
 
-A file is a sequence of records: length (uint64), its checksum (uint32), that many bytes, their checksum (uint32), all
-little-endian; a checksum is a masked CRC-32C.
+A file is a sequence of records. A record is its length (uint64), the checksum of the length (uint32), that many bytes,
+and their checksum (uint32), all little-endian. Checksums are masked CRC-32C.
 """
 
 import mmap
@@ -18,12 +18,12 @@ from utils.errors import UserError
 MEND = "download this file again"
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
-_LANES = 4096  # pieces of a long record that are summed side by side
+_NUM_PIECES = 4096  # of a long record, whose checksums NumPy computes in parallel
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record: its file, where its bytes start, how many they are, and the checksum stored with them."""
+    """One record of a file: the offset, the number and the stored checksum of its bytes."""
 
     path: Path
     offset: int
@@ -35,10 +35,10 @@ class Record:
 
 
 def list_records(path: Path) -> list[Record]:
-    """The records of a file in order; reads their heads only.
+    """List the records of a file in order, reading only their lengths and checksums.
 
     Raises:
-        UserError: no such file, cut short, or a length whose checksum does not fit.
+        UserError: the file does not exist, is cut short, or the checksum of a length does not fit.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; {MEND}")
@@ -61,33 +61,34 @@ def list_records(path: Path) -> list[Record]:
 
 
 @lru_cache(maxsize=2)
-def read_bytes_features(record: Record, keys: tuple[str, ...]) -> dict[str, list[bytes]]:
-    """The lists of byte strings of an Example under `keys`, after its checksum was verified. The last two are kept.
+def read_byte_features(record: Record, keys: tuple[str, ...]) -> dict[str, list[bytes]]:
+    """Read the byte strings of an Example: key -> list of byte strings. The results of the last two calls are kept.
 
     Raises:
-        UserError: the checksum does not fit, or a key is missing.
+        UserError: the checksum of the record does not fit, or a key is missing.
     """
-    view = _view(record)
+    view = _map_record(record)
     if masked_crc32c(view) != record.checksum:
         raise UserError(f"{record}: the checksum does not fit; {MEND}")
-    return {key: list(map(bytes, values)) for key, values in _select(record, view, keys).items()}
+    return {key: list(map(bytes, values)) for key, values in _find_features(record, view, keys).items()}
 
 
 def count_values(record: Record, key: str) -> int:
-    """How many byte strings an Example has under `key`, without reading them."""
-    return len(_select(record, _view(record), (key,))[key])
+    """Count the byte strings that an Example has under `key`, without reading them."""
+    return len(_find_features(record, _map_record(record), (key,))[key])
 
 
-def _view(record: Record) -> memoryview:
-    """The record's bytes; they are read from the disk as they are touched."""
+def _map_record(record: Record) -> memoryview:
+    """Map the bytes of a record into memory; they are read from disk when they are used."""
     with open(record.path, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return memoryview(content)[record.offset : record.offset + record.length]
 
 
-def _select(record: Record, view: memoryview, keys: Collection[str]) -> dict[str, list[memoryview]]:
+def _find_features(record: Record, view: memoryview, keys: Collection[str]) -> dict[str, list[memoryview]]:
+    """Find the features `keys` in the bytes of a record. Raises `UserError` if one of them is missing."""
     try:
-        found = {key: values for key, values in _bytes_lists(view) if key in keys}
+        found = {key: values for key, values in _iterate_features(view) if key in keys}
     except (ValueError, IndexError) as error:
         raise UserError(f"{record}: not a tf.train.Example ({error}); {MEND}") from error
     for key in keys:
@@ -99,31 +100,31 @@ def _select(record: Record, view: memoryview, keys: Collection[str]) -> dict[str
 # ------------------------------------------------------------------ messages
 
 
-def _bytes_lists(example: memoryview) -> Iterator[tuple[str, list[memoryview]]]:
-    """Keys and values of an Example that are byte strings.
+def _iterate_features(example: memoryview) -> Iterator[tuple[str, list[memoryview]]]:
+    """Yield (key, values) of each feature of an Example whose values are byte strings.
 
     Example.features (1) -> entries (1) -> key (1) and value (2) -> BytesList (1) -> values (1).
     """
-    for features in _members(example, 1):
-        for entry in _members(features, 1):
-            key = b"".join(map(bytes, _members(entry, 1))).decode()
-            for feature in _members(entry, 2):
-                for values in _members(feature, 1):
-                    yield key, list(_members(values, 1))
+    for features in _iterate_members(example, 1):
+        for entry in _iterate_members(features, 1):
+            key = b"".join(map(bytes, _iterate_members(entry, 1))).decode()
+            for feature in _iterate_members(entry, 2):
+                for values in _iterate_members(feature, 1):
+                    yield key, list(_iterate_members(values, 1))
 
 
-def _members(message: memoryview, number: int) -> Iterator[memoryview]:
-    """The length-delimited members of a protobuf message with this field number; others are stepped over."""
+def _iterate_members(message: memoryview, number: int) -> Iterator[memoryview]:
+    """Yield the length-delimited members of a protobuf message that have this field number."""
     position = 0
     while position < len(message):
-        tag, position = _varint(message, position)
+        tag, position = _read_varint(message, position)
         kind = tag & 7
         if kind == 0:
-            position = _varint(message, position)[1]
+            position = _read_varint(message, position)[1]
             continue
         if kind not in (1, 2, 5):
             raise ValueError(f"wire type {kind}")
-        length, position = _varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
+        length, position = _read_varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
         if position + length > len(message):
             raise ValueError("a member is longer than its message")
         if kind == 2 and tag >> 3 == number:
@@ -131,8 +132,8 @@ def _members(message: memoryview, number: int) -> Iterator[memoryview]:
         position += length
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """(number, position after it): 7 bits a byte, the lowest first, the eighth bit set where more follow."""
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Read a number of 7 bits a byte, lowest first, whose eighth bits say that more follow; return (number, end)."""
     value = 0
     for shift in range(0, 70, 7):
         byte = message[position]
@@ -147,57 +148,57 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
 
 
 def masked_crc32c(content: bytes | memoryview) -> int:
-    """CRC-32C as TFRecord stores it: rotated and offset, so that checksums of checksums are no special case."""
+    """Compute the CRC-32C as TFRecord stores it: rotated, plus a constant."""
     checksum = crc32c(content)
     return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def crc32c(content: bytes | memoryview) -> int:
-    """CRC-32C (Castagnoli). Long content is cut in equal pieces whose checksums are computed side by side."""
+    """Compute the CRC-32C (Castagnoli); long content is cut into pieces whose checksums are computed in parallel."""
     array = np.frombuffer(content, np.uint8)
-    length = len(array) // _LANES
+    length = len(array) // _NUM_PIECES
     state = 0xFFFFFFFF
     if length:
-        pieces = np.ascontiguousarray(array[: length * _LANES].reshape(_LANES, length).T)
-        states = np.zeros(_LANES, np.uint32)
+        pieces = np.ascontiguousarray(array[: length * _NUM_PIECES].reshape(_NUM_PIECES, length).T)
+        states = np.zeros(_NUM_PIECES, np.uint32)
         states[0] = state
         for column in pieces:
-            states = _table()[(states ^ column) & 255] ^ (states >> 8)
-        # A checksum is linear: that of A then B is that of A followed by as many zeros, plus that of B started at 0.
-        over_a_piece = _zeros_operator(length)
+            states = _make_table()[(states ^ column) & 255] ^ (states >> 8)
+        # Checksums are linear: that of A and B joined is that of A, continued over len(B) zeros, xor that of B from 0.
+        zeros_operator = _make_zeros_operator(length)
         state = 0
         for piece in states.tolist():
-            state = _apply(over_a_piece, state) ^ piece
-    table = _table().tolist()
-    for byte in array[length * _LANES :].tolist():
+            state = _apply_operator(zeros_operator, state) ^ piece
+    table = _make_table().tolist()
+    for byte in array[length * _NUM_PIECES :].tolist():
         state = table[(state ^ byte) & 255] ^ (state >> 8)
     return state ^ 0xFFFFFFFF
 
 
 @lru_cache(maxsize=1)
-def _table() -> np.ndarray:
-    """(256,) uint32: the checksum state that each byte leaves."""
+def _make_table() -> np.ndarray:
+    """Return the state that each byte leaves: (256,) uint32."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1)
     return table
 
 
-def _zeros_operator(count: int) -> list[int]:
-    """What `count` zero bytes make of a state: a 32 x 32 matrix of bits, column by column."""
-    table = _table().tolist()
-    power = [table[(1 << bit) & 255] ^ ((1 << bit) >> 8) for bit in range(32)]  # of one zero byte
+def _make_zeros_operator(count: int) -> list[int]:
+    """Return the matrix that continues a state over `count` zero bytes: 32 columns of 32 bits."""
+    table = _make_table().tolist()
+    power = [table[(1 << bit) & 255] ^ ((1 << bit) >> 8) for bit in range(32)]  # the matrix for one zero byte
     result = [1 << bit for bit in range(32)]
     while count:
         if count & 1:
-            result = [_apply(power, column) for column in result]
-        power = [_apply(power, column) for column in power]
+            result = [_apply_operator(power, column) for column in result]
+        power = [_apply_operator(power, column) for column in power]
         count >>= 1
     return result
 
 
-def _apply(operator: list[int], state: int) -> int:
-    """The operator's product with a state, over bits."""
+def _apply_operator(operator: list[int], state: int) -> int:
+    """Multiply a matrix of bits with a state, modulo 2."""
     total = 0
     for column in operator:
         if state & 1:

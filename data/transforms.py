@@ -1,4 +1,4 @@
-"""Augmentation of training clips: drawn once per clip, the same for every frame (docs/method.md, section 3)."""
+"""Augment the colours of training clips, all frames of a clip alike (docs/method.md, section 3)."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torchvision.transforms import v2
 
 
 class ClipAugmentation:
-    """Grayscale, colour jitter and Gaussian blur of whole clips.
+    """Turn clips grey, jitter their colours and blur them, each with its probability.
 
     Args:
         resolution: (height, width) of the frames; the blur kernel is odd and about a tenth of each side.
@@ -23,11 +23,12 @@ class ClipAugmentation:
         ])  # fmt: skip
 
     def __call__(self, clip: Tensor, *, seed: int) -> Tensor:
-        """(T, 3, H, W) uint8 to the same, with everything drawn from `seed`."""
+        """Augment a clip (T, 3, H, W) uint8; all random numbers depend on `seed` only."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.transform(clip)
 
 
 def _odd_tenth(side: int) -> int:
+    """Return an odd number near a tenth of `side`: the sizes of blur kernels must be odd."""
     return max(side // 10, 1) | 1

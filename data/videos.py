@@ -1,4 +1,4 @@
-"""Videos for evaluation: a folder of frames, a video file or a TFRecord, read in order, strictly."""
+"""Open the videos that are to be segmented: folders of frames, video files, TFRecords."""
 
 import sys
 from collections import Counter
@@ -15,85 +15,97 @@ from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
 from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
-from data.frames import FrameReader, resize
-from data.tfrecord import MEND, Record, count_values, read_bytes_features
+from data.frames import FrameReader, format_size, resize
+from data.tfrecord import MEND, Record, count_values, read_byte_features
 from utils import distributed
 from utils.errors import UserError
 from utils.files import digest_files
-from utils.names import number_ranges
+from utils.names import format_ranges
 from utils.scoring.annotations import Annotations
 
 
 class Video(Protocol):
-    """A video: its name, the stems of its frames, its annotations if there are any, and its frames in order.
+    """A video that can be read in order, with annotations if it has any.
 
-    Annotations may be sparse: their frames are some of the video's, never others.
+    Attributes:
+        name: name of the video in its split.
+        annotations: annotations of some or all of the frames, or None.
+        frame_rate: frames per second.
+        pixel_aspect: width of a pixel divided by its height.
+        damage: which part of the video cannot be read, in words; None if nothing is damaged.
     """
 
     name: str
     annotations: Annotations | None
-    frame_rate: Fraction  # frames per second
-    pixel_aspect: Fraction  # width of a pixel over its height
-    damage: str | None  # what of the video cannot be read though the rest can
+    frame_rate: Fraction
+    pixel_aspect: Fraction
+    damage: str | None
 
     @property
-    def frame_names(self) -> list[str]: ...
+    def frame_names(self) -> list[str]:
+        """Names of the frames in order: the names of image files without suffix, or numbers."""
+        ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the content of the video does, so that results of another version are noticed."""
+        """A text that changes with the content of the video, so that outdated results are noticed."""
         ...
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the frames; raises `UserError` where the first cannot be had."""
+        """(height, width) of the frames; raises `UserError` if the first frame cannot be read."""
         ...
 
     def read(self) -> Iterator[Tensor]:
-        """Frames (3, H, W) uint8 RGB, all of one size; raises `UserError` at the first that cannot be had."""
+        """Yield the frames, (3, H, W) uint8 RGB, all of one size; raise `UserError` at an unreadable frame."""
         ...
 
-    def attempt(self) -> Iterator[Tensor | UserError]:
-        """As `read`, but in place of a frame that cannot be had comes its error, and those after it follow."""
+    def read_with_errors(self) -> Iterator[Tensor | UserError]:
+        """Yield the frames as `read` does, with the error in place of each unreadable frame."""
         ...
 
 
-def frames_at(video: Video, resolution: tuple[int, int]) -> Iterator[Tensor]:
-    """The frames of a video at the network's resolution (height, width): (3, height, width) uint8."""
+def read_resized_frames(video: Video, resolution: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield the frames of a video resized to `resolution` (height, width): (3, height, width) uint8."""
     for frame in video.read():
         yield resize(frame, resolution)
 
 
-def shown_shape(video: Video) -> tuple[float, float]:
-    """(height, width) of a video as it is to be shown: in square pixels."""
+def compute_display_shape(video: Video) -> tuple[float, float]:
+    """Return the (height, width) of a video as displayed, in square pixels."""
     height, width = video.size
     return height, width * float(video.pixel_aspect)
 
 
-def _strictly(attempts: Iterator[Tensor | UserError]) -> Iterator[Tensor]:
-    for frame in attempts:
+def _raise_errors(frames: Iterator[Tensor | UserError]) -> Iterator[Tensor]:
+    """Yield the frames up to the first error, and raise that."""
+    for frame in frames:
         if isinstance(frame, UserError):
             raise frame
         yield frame
 
 
-def _of_one_size(sources: Iterator[tuple[str, Tensor | UserError]]) -> Iterator[Tensor | UserError]:
-    """Frames with where they come from -> the frames, an error in place of each of another size than the first."""
+def _replace_other_sizes(frames: Iterator[tuple[str, Tensor | UserError]]) -> Iterator[Tensor | UserError]:
+    """Replace every frame whose size differs from that of the first readable frame by an error.
+
+    Args:
+        frames: (source for error messages, frame (3, H, W) or its error).
+    """
     size = None
-    for source, frame in sources:
+    for source, frame in frames:
         if isinstance(frame, Tensor):
-            size = size or frame.shape
-            if frame.shape != size:
-                frame = UserError(f"{source}: {frame.shape[2]}x{frame.shape[1]} pixels, but the frames before it have "
-                                  f"{size[2]}x{size[1]}; a video has frames of one size")  # fmt: skip
+            size = size or frame.shape[1:]
+            if frame.shape[1:] != size:
+                frame = UserError(f"{source}: {format_size(frame.shape[1:])} pixels, but the frames before it have "
+                                  f"{format_size(size)}; a video has frames of one size")  # fmt: skip
         yield frame
 
 
 class ImageVideo:
-    """A video kept as images.
+    """Base class of videos kept as images.
 
     Attributes:
-        kinds: what the last reading met beside plain 8-bit pictures, see `FrameReader`.
+        conversions: the conversions of the last reading, see `FrameReader`.
     """
 
     frame_rate = DEFAULT_RATE
@@ -103,8 +115,8 @@ class ImageVideo:
     def __init__(self, name: str, annotations: Annotations | None = None):
         self.name = name
         self.annotations = annotations
-        self.kinds: Counter[str] = Counter()
-        self._said: set[str] = set()
+        self.conversions: Counter[str] = Counter()
+        self._reported: set[str] = set()
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -112,25 +124,25 @@ class ImageVideo:
         return tuple(next(self.read()).shape[1:])
 
     def read(self) -> Iterator[Tensor]:
-        """Frames (3, H, W) uint8 RGB. What kinds of pictures they are is said once, a line each on stderr.
+        """Yield the frames, (3, H, W) uint8 RGB; report each kind of conversion once, as a note on stderr.
 
         Raises:
-            UserError: an unreadable frame, or one of another size than the first; it names the frame.
+            UserError: a frame is unreadable, or has another size than the first.
         """
-        for frame in _strictly(self.attempt()):
-            for kind in self.kinds.keys() - self._said:
-                tqdm.write(f"note: video {self.name}: {kind}", file=sys.stderr)
-            self._said |= self.kinds.keys()
+        for frame in _raise_errors(self.read_with_errors()):
+            for conversion in self.conversions.keys() - self._reported:
+                tqdm.write(f"note: video {self.name}: {conversion}", file=sys.stderr)
+            self._reported |= self.conversions.keys()
             yield frame
 
-    def _attempt_all(self, reader: FrameReader) -> Iterator[Tensor | UserError]:
-        reader.kinds.clear()
-        self.kinds = reader.kinds
-        return _of_one_size((str(name), _attempt(reader, index)) for index, name in enumerate(reader.names))
+    def _read_all(self, reader: FrameReader) -> Iterator[Tensor | UserError]:
+        reader.conversions.clear()
+        self.conversions = reader.conversions
+        return _replace_other_sizes((str(name), _read_or_error(reader, i)) for i, name in enumerate(reader.names))
 
 
 class FrameFolder(ImageVideo):
-    """A video kept as image files."""
+    """A video kept as image files in one folder."""
 
     def __init__(self, name: str, paths: list[Path], annotations: Annotations | None = None):
         super().__init__(name, annotations)
@@ -149,11 +161,11 @@ class FrameFolder(ImageVideo):
     def fingerprint(self) -> str:
         return f"{len(self.paths)} frames, {digest_files(self.paths)}"
 
-    def attempt(self) -> Iterator[Tensor | UserError]:
-        return self._attempt_all(self._reader)
+    def read_with_errors(self) -> Iterator[Tensor | UserError]:
+        return self._read_all(self._reader)
 
 
-def _attempt(reader: FrameReader, index: int) -> Tensor | UserError:
+def _read_or_error(reader: FrameReader, index: int) -> Tensor | UserError:
     try:
         return reader.read(index)
     except UserError as error:
@@ -161,9 +173,9 @@ def _attempt(reader: FrameReader, index: int) -> Tensor | UserError:
 
 
 class VideoFile:
-    """A video file, decoded once to its end to know what is in it; see `data.decoding`.
+    """A video kept as a video file, which is decoded once to its end to find all damage (see `data.decoding`).
 
-    Frames are named by their places in the video, 00000, 00001, ...; those that cannot be decoded are left out.
+    Frames are named by their positions in the video, 00000, 00001, ...; undecodable frames are left out.
     """
 
     def __init__(self, name: str, path: Path):
@@ -188,29 +200,30 @@ class VideoFile:
 
     @property
     def damage(self) -> str | None:
-        """How many of its frames cannot be decoded, and which as far as that is known; None where it is whole."""
-        found = self.contents
-        if found.missing:
-            lost = number_ranges(sorted(set(range(found.total)) - set(found.positions)), most=3)
-            counts = f"{found.missing} of {found.total} frames cannot be decoded, {lost} (counted from 0)"
+        """How many frames cannot be decoded, and which as far as known; None if the file is whole."""
+        contents = self.contents
+        if contents.missing:
+            missing = format_ranges(sorted(set(range(contents.total)) - set(contents.positions)), most=3)
+            counts = f"{contents.missing} of {contents.total} frames cannot be decoded, {missing} (counted from 0)"
             return f"{self.path}: {counts}; the file is damaged or cut short"
-        if found.faults:
-            return f"{self.path}: {found.faults} places cannot be decoded, though none of {found.total} frames is lost"
+        if contents.faults:
+            places = f"{contents.faults} places cannot be decoded"
+            return f"{self.path}: {places}, though none of {contents.total} frames is lost"
         return None
 
     def read(self) -> Iterator[Tensor]:
-        """Frames (3, H, W) uint8 RGB.
+        """Yield the decodable frames, (3, H, W) uint8 RGB.
 
         Raises:
-            UserError: the file has changed since it was first looked at.
+            UserError: the file has changed since it was opened.
         """
-        return _strictly(self.attempt())
+        return _raise_errors(self.read_with_errors())
 
-    def attempt(self) -> Iterator[Tensor | UserError]:
-        """As `read`; there are no more after the first that cannot be had."""
+    def read_with_errors(self) -> Iterator[Tensor | UserError]:
+        """Yield the frames as `read` does, but an error instead of raising it; it is always the last item."""
         done, count = 0, len(self.contents.positions)
-        with suppress(CannotDecode, OSError, ValueError):  # errors of FFmpeg are of the latter two
-            for done, frame in enumerate(self.contents.reader.frames(self.path), 1):
+        with suppress(CannotDecode, OSError, ValueError):  # PyAV's errors derive from OSError or ValueError
+            for done, frame in enumerate(self.contents.reader.decode(self.path), 1):
                 if done <= count:
                     yield torch.from_numpy(frame).permute(2, 0, 1)
         if done != count:
@@ -218,22 +231,22 @@ class VideoFile:
 
 
 def _scan_with_bar(path: Path) -> Contents:
-    """`scan` with a bar for those that take more than a moment."""
+    """Call `scan` with a progress bar that appears if it takes more than two seconds."""
     bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not distributed.is_main())
 
-    def tick(done: int, total: int) -> None:
+    def update_bar(done: int, total: int) -> None:
         bar.total = total or None
         bar.update(done - bar.n)
 
     with bar:
-        return scan(path, tick=tick)
+        return scan(path, report_progress=update_bar)
 
 
-def check_whole(videos: list[Video], *, allow_damaged: bool = False) -> None:
-    """Refuse videos of which a part cannot be read; where these are allowed, warn of each.
+def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -> None:
+    """Refuse videos of which a part cannot be read, or warn about each of them if `allow_damaged`.
 
     Raises:
-        UserError: naming the first.
+        UserError: a video is damaged; the message describes the damage of the first.
     """
     for damage in filter(None, (video.damage for video in videos)):
         if not allow_damaged:
@@ -243,7 +256,10 @@ def check_whole(videos: list[Video], *, allow_damaged: bool = False) -> None:
 
 
 class RecordVideo(ImageVideo):
-    """A video kept as PNGs within one record of a TFRecord file, as TFDS stores MOVi. Frames are 00000, 00001, ..."""
+    """A video kept as PNGs within one record of a TFRecord file, as TensorFlow Datasets stores MOVi.
+
+    Frames are named by their positions, 00000, 00001, ...
+    """
 
     KEY = "video"
 
@@ -259,11 +275,11 @@ class RecordVideo(ImageVideo):
     def fingerprint(self) -> str:
         return f"{len(self.frame_names)} frames, {self.record.length} bytes, checksum {self.record.checksum:08x}"
 
-    def attempt(self) -> Iterator[Tensor | UserError]:
+    def read_with_errors(self) -> Iterator[Tensor | UserError]:
         try:
-            images = read_bytes_features(self.record, RECORD_KEYS)[self.KEY]
+            images = read_byte_features(self.record, RECORD_KEYS)[self.KEY]
         except UserError as error:
             yield error
             return
         names = [f"{self.record}, frame {name}" for name in self.frame_names]
-        yield from self._attempt_all(FrameReader(images, names, mend=MEND))
+        yield from self._read_all(FrameReader(images, names, mend=MEND))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.files import replacing
-from utils.pictures import FAULTS, PictureError, list_images, refuse_several
+from utils.pictures import FAULTS, PictureError, list_images, refuse_multiple_pictures
 
 MAX_INDEXED = 255
 MAX_LABEL = 65535
@@ -72,7 +72,7 @@ def read_label_png(path: str | os.PathLike) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            refuse_several(image)
+            refuse_multiple_pictures(image)
             if fault := _why_no_ids(image):
                 raise UserError(f"{path}: {fault}")
             return np.asarray(image).astype(np.int32)

@@ -19,10 +19,12 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import LOCK, check_writable, read_object, replacing
-from utils.names import plain_name
+from utils.names import check_name
 from utils.png import pngs_by_stem, write_label_png
 
-RESERVED = {"stats", "overlays", "scores"}
+CONTACT_SHEET = "contact_sheet.png"
+OVERLAYS = "overlays"
+RESERVED = {"stats", OVERLAYS, "scores"}
 
 
 class ResultsFolder:
@@ -142,7 +144,7 @@ class ResultsFolder:
         kinds, marker = held.get("predictions", []), self.path / "settings.json"
         if not isinstance(kinds, list):
             raise UserError(f"{marker}: 'predictions' is no list of names; choose another folder")
-        kinds = [plain_name(kind, marker) for kind in kinds]  # nothing outside the folder is ever removed
+        kinds = [check_name(kind, marker) for kind in kinds]  # nothing outside the folder is ever removed
         roots = [self.path] if len(kinds) == 1 else [self.path / kind for kind in kinds]
         for stats in (self.path / "stats").glob("*.json"):
             for root in roots:

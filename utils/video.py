@@ -1,7 +1,7 @@
-"""Write videos that play everywhere.
+"""Write video files that common players and browsers can play.
 
-H.264 in MP4 through PyAV. Its wheels carry x264, which is under the GPL; nothing of it is in this repository. Where
-PyAV is missing, or made without an encoder for H.264, OpenCV's VP8 in WebM takes its place, which browsers play too.
+PyAV writes H.264 in MP4. Its wheels contain x264, which is under the GPL and not part of this repository. If PyAV is
+missing or has no encoder for H.264, OpenCV writes VP8 in WebM.
 """
 
 import os
@@ -18,27 +18,29 @@ import numpy as np
 
 from utils.errors import UserError
 
-QUALITY = {"crf": "20", "preset": "fast"}  # of x264: hardly to be told from the original
-LARGEST_DENOMINATOR = 1 << 16  # of a frame rate, so that units of time fit a container's 32 bits
+QUALITY = {"crf": "20", "preset": "fast"}  # of x264; the eye hardly sees a difference to the frames
+MAX_DENOMINATOR = 1 << 16  # of a frame rate; time stamps in units of it must fit in the 32 bits of a container
 MEND = "check the folder and its free space"
 
 
 def write_video(
     path: Path, frames: Iterable[np.ndarray], *, rate: Fraction, pixel_aspect: Fraction = Fraction(1)
 ) -> Path:
-    """Write frames (H, W, 3) uint8 RGB, all of one size, to an .mp4, whole or not at all.
+    """Write frames to an .mp4; no file is left if writing fails.
 
-    H.264 has even sides: of an odd one the last row or column is there twice.
+    H.264 needs even sides, so the last row or column of an odd side is repeated.
 
     Args:
+        frames: at least one frame, (H, W, 3) uint8 RGB, all of one size.
         rate: frames per second.
-        pixel_aspect: width of a pixel over its height.
+        pixel_aspect: width of a pixel divided by its height.
 
     Returns:
-        Where it was written: `path`, or a .webm beside it where there is no H.264, which a note on stderr says.
+        The path of the file: `path`, or, with a note on stderr, the same path with `.webm` if there is no encoder for
+        H.264.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     write = _write_h264
     if not _has_h264():
@@ -49,7 +51,7 @@ def write_video(
     frames = iter(frames)
     first = next(frames)
     try:
-        write(partial, _with_even_sides(chain([first], frames)), rate=rate, pixel_aspect=pixel_aspect)
+        write(partial, _pad_to_even_sides(chain([first], frames)), rate=rate, pixel_aspect=pixel_aspect)
         partial.replace(path)
     except _CannotWrite as error:
         raise UserError(f"{path}: cannot be written ({error}); {MEND}") from None
@@ -59,7 +61,7 @@ def write_video(
 
 
 class _CannotWrite(Exception):
-    """An encoder or the disk refuses."""
+    """The encoder fails, or the disk is full or not writable."""
 
 
 def _has_h264() -> bool:
@@ -67,21 +69,22 @@ def _has_h264() -> bool:
         import av
 
         av.Codec("h264", "w")
-    except (ImportError, ValueError):  # its UnknownCodecError is one
+    except (ImportError, ValueError):  # av.codec.codec.UnknownCodecError derives from ValueError
         return False
     return True
 
 
-def _with_even_sides(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _pad_to_even_sides(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for frame in frames:
         height, width = frame.shape[:2]
         yield np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def _write_h264(path: Path, frames: Iterable[np.ndarray], **options: Any) -> None:
+    """Write frames (H, W, 3) uint8 RGB with even sides; `options` are those of `_add_stream`."""
     import av
 
-    av.logging.set_level(None)  # what x264 says is of no use to the user
+    av.logging.set_level(None)  # the messages of x264 do not help the user
     try:
         with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
             stream = None
@@ -95,39 +98,39 @@ def _write_h264(path: Path, frames: Iterable[np.ndarray], **options: Any) -> Non
 
 
 def _add_stream(container: Any, size: tuple[int, int], *, rate: Fraction, pixel_aspect: Fraction) -> Any:
-    """An H.264 stream of frames of `size` (width, height)."""
+    """Add an H.264 stream to a container, for frames of `size` (width, height)."""
     from av.video.reformatter import ColorRange, Colorspace
 
-    stream = container.add_stream("h264", rate=rate.limit_denominator(LARGEST_DENOMINATOR), options=QUALITY)
+    stream = container.add_stream("h264", rate=rate.limit_denominator(MAX_DENOMINATOR), options=QUALITY)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.sample_aspect_ratio = pixel_aspect
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-    context.color_primaries = context.color_trc = 1  # BT.709, as the colours are converted
+    context.color_primaries = context.color_trc = 1  # BT.709, to which the frames are converted
     return stream
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Within it nothing reaches the terminal, not even from libraries in C."""
+def _silence_stderr() -> Iterator[None]:
+    """Discard everything written to stderr within the context, also by libraries in C."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(nowhere)
 
 
 def _write_vp8(path: Path, frames: Iterable[np.ndarray], *, rate: Fraction, pixel_aspect: Fraction) -> None:
-    """As `_write_h264`, but for the shape of pixels, which OpenCV cannot tell a file."""
+    """Write frames as `_write_h264` does; `pixel_aspect` is ignored, since OpenCV cannot store it."""
     writer = None
     for frame in frames:
         if writer is None:
-            with _silent_stderr():  # it complains of a tag that WebM has no need of
+            with _silence_stderr():  # OpenCV warns about a tag that WebM does not need
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"VP80"), float(rate), frame.shape[1::-1])
             if not writer.isOpened():
                 raise _CannotWrite("OpenCV has no encoder for VP8, or may not write there")

@@ -21,8 +21,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from utils.errors import UserError, run_main
 from utils.names import natural_key
-from utils.own_output import MARK
 from utils.png import palette, pngs_by_stem, read_label_png
+
+# Text in the PNGs that we draw, by which no program takes them for frames of a video.
+MARK = {"Software": "self-supervised video object segmentation"}
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Layouts: the objects that know how the tree of a dataset looks."""
+"""Layouts: where each data set keeps the frames and annotations of its videos."""

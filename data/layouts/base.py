@@ -1,4 +1,4 @@
-"""What every layout can do, and datasets that come in several."""
+"""The interface of all layouts, and a layout for data sets that are distributed in several forms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,56 +10,73 @@ from utils.errors import UserError
 
 
 class Layout(Protocol):
-    """How the tree of a dataset looks: which videos a split has, and where each keeps what."""
+    """Find the videos of a data set, their frames and their annotations below its root.
 
-    merged: bool  # all objects are one foreground object
-    sparse: bool  # not every frame need have an annotation
-    split_source: str  # where the names of a split come from, in words
-    fixed_splits: bool  # there are no splits but those of the registry, whatever lies below the root
+    Attributes:
+        merged: all objects count as one foreground object.
+        sparse: frames without an annotation are allowed.
+        split_source: where the names of the videos of a split come from, in words.
+        fixed_splits: only the splits in the registry exist, whatever lies below the root.
+    """
 
-    def names(self, root: Path, split: str) -> list[str]:
-        """Names of the videos of a split in order, at least one. Raises `UserError` that begins with the file."""
-        ...
+    merged: bool
+    sparse: bool
+    split_source: str
+    fixed_splits: bool
 
-    def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        """One of the videos that `names` gave; without looking for annotations unless `annotated`.
+    def list_videos(self, root: Path, split: str) -> list[str]:
+        """List the names of the videos of a split in order, at least one.
 
         Raises:
-            UserError: frames or annotations are missing, do not match, or are described wrongly.
+            UserError: a file is missing or unreadable; the message begins with that file or with the root.
         """
         ...
 
-    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
-        """What else does not fit in a video that `video` gave, a line each: it can be segmented and scored, but files
-        lie there that nothing reads, or those that the download itself names are missing. For `data.check`."""
+    def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
+        """Open a video that `list_videos` named; with `annotated=False`, ignore its annotations.
+
+        Raises:
+            UserError: frames or annotations are missing, or do not match.
+        """
         ...
 
-    def orphans(self, root: Path, split: str) -> list[str]:
-        """Annotations that belong to no video of a split, in words, a line each. For `data.check`."""
+    def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        """Describe files of an opened video that nothing reads, and missing files that the download lists.
+
+        The video can be segmented and scored in spite of them. For `data.check`; one line for each problem.
+        """
         ...
 
-    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
-        """The folder of all frames, or of all annotations, that is not there: another download was unpacked."""
+    def find_orphans(self, root: Path, split: str) -> list[str]:
+        """Describe annotations that belong to no video of the split. For `data.check`; one line for each problem."""
         ...
 
-    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
-        """Whether a split lies below a root, or part of it, as far as a glance tells."""
+    def find_missing_folder(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        """Return the folder of all frames or of all annotations if it does not exist, else None."""
+        ...
+
+    def has_split(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        """Tell quickly whether at least a part of a split lies below a root."""
         ...
 
 
 class MarkedLayout(Layout, Protocol):
-    """A layout that can be told from others of the same dataset."""
+    """A layout that can be told from the other layouts of the same data set.
 
-    looks: str  # what lies below a root of this layout and no other, in words
+    Attributes:
+        description: what lies below the root of this layout and of no other, in words.
+    """
 
-    def is_at(self, root: Path) -> bool:
-        """Whether a root looks like this layout, as far as a glance tells."""
+    description: str
+
+    def matches(self, root: Path) -> bool:
+        """Tell quickly whether a root has this layout."""
         ...
 
 
 @dataclass(frozen=True)
 class AnyOf:
-    """A dataset that is passed on in several layouts; the first that a root looks like counts."""
+    """Read a data set that is distributed in several layouts, by the first layout that matches the root."""
 
     layouts: tuple[MarkedLayout, ...]
 
@@ -79,34 +96,37 @@ class AnyOf:
     def fixed_splits(self) -> bool:
         return all(layout.fixed_splits for layout in self.layouts)
 
-    def at(self, root: Path) -> Layout:
-        """The layout that a root has. Raises `UserError`: none of them."""
-        found = next((layout for layout in self.layouts if layout.is_at(root)), None)
-        if found is None:
-            looks = ", or ".join(layout.looks for layout in self.layouts)
-            raise UserError(f"{root}: lacks {looks}; check the root of the data set")
-        return found
+    def choose(self, root: Path) -> Layout:
+        """Return the first layout that matches the root. Raises `UserError` if none does."""
+        layout = self._find(root)
+        if layout is None:
+            wanted = ", or ".join(layout.description for layout in self.layouts)
+            raise UserError(f"{root}: lacks {wanted}; check the root of the data set")
+        return layout
 
-    def names(self, root: Path, split: str) -> list[str]:
-        return self.at(root).names(root, split)
+    def _find(self, root: Path) -> Layout | None:
+        return next((layout for layout in self.layouts if layout.matches(root)), None)
 
-    def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        return self.at(root).video(root, split, name, annotated=annotated)
+    def list_videos(self, root: Path, split: str) -> list[str]:
+        return self.choose(root).list_videos(root, split)
 
-    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
-        return self.at(root).mismatches(root, split, video)
+    def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
+        return self.choose(root).open_video(root, split, name, annotated=annotated)
 
-    def orphans(self, root: Path, split: str) -> list[str]:
-        return self.at(root).orphans(root, split)
+    def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        return self.choose(root).find_mismatches(root, split, video)
 
-    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
-        return self.at(root).lacks(root, split, annotated=annotated)
+    def find_orphans(self, root: Path, split: str) -> list[str]:
+        return self.choose(root).find_orphans(root, split)
 
-    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
-        found = next((layout for layout in self.layouts if layout.is_at(root)), None)
-        return found is not None and found.holds(root, split, annotated=annotated)
+    def find_missing_folder(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        return self.choose(root).find_missing_folder(root, split, annotated=annotated)
+
+    def has_split(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        layout = self._find(root)
+        return layout is not None and layout.has_split(root, split, annotated=annotated)
 
 
-def counted(where: object, items: Sequence[object], what: str, mend: str) -> list[str]:
-    """The line of `data.check` about `items` that are at fault in one place, or no line where there are none."""
+def report_items(where: object, items: Sequence[object], what: str, mend: str) -> list[str]:
+    """Return one line for `data.check` that counts `items` and names the first, or no line if there are none."""
     return [f"{where}: {len(items)} {what}, first {items[0]}; {mend}"] if items else []

@@ -1,4 +1,4 @@
-"""Datasets as folders of frames and folders of label images, described by paths; and anybody's own videos."""
+"""Read data sets of one folder of frames and one of label images for each video; read the user's own videos."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from data.annotations import label_files
+from data.annotations import find_label_files
 from data.decoding import VIDEO_SUFFIXES
-from data.layouts.base import counted
+from data.layouts.base import report_items
 from data.layouts.splits import FrameList, SplitSource
+from data.own_output import describe_left_out, find_frame_folders, find_frames, refuse_own_output
 from data.videos import FrameFolder, Video, VideoFile
 from utils.errors import UserError
-from utils.names import natural_key
-from utils.own_output import find_frames, folders_of_frames, note_left_out, refuse_own_output
+from utils.names import natural_key, sort_naturally
 from utils.pictures import list_images
 from utils.run.resume import say
 from utils.scoring.annotations import Annotations
@@ -23,26 +23,31 @@ COMPLETE = "the split names this sequence, so complete the download"
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """Frames in one folder for each video, annotations in another.
+    """Read a data set that keeps frames in one folder for each video and annotations in another.
 
-    frames, annotations: these folders below the root, with {name} and {split}; no annotations: for prediction only.
-    source: where the names of a split come from.
-    labels: what makes annotations of a folder and the names of the frames.
-    merged, sparse: see `Layout`.
-    folders: split -> what {split} stands for in `frames` and `annotations`, where it is not the split's name.
-    unannotated: splits whose annotations are not public, or not whole, so that nothing can be scored.
-    marker: what lies below a root of this layout and no other, as a pattern of file names, and in words where it is
-        not simply the name of a folder; needed where the dataset has other layouts too.
-    mask_ending: of stems of images among the frames that are annotations.
-    frame_list: what names the frames of a video, where the download does.
-    unread: the files among a video's annotations that nothing reads, where there can be such.
-    own_annotations: no video but those of the split has a folder of annotations beside theirs.
+    Attributes:
+        frames: path of a video's folder of frames below the root, with the fields {name} and {split}.
+        source: where the names of the videos of a split come from.
+        annotations: path of a video's folder of annotations, like `frames`; None if the data set has none.
+        find_annotations: makes the annotations of a video from their folder and the names of the video's frames.
+        merged: see `Layout`.
+        sparse: see `Layout`.
+        folders: split -> the text that replaces {split}, for splits whose folder has another name.
+        unannotated: splits whose annotations are not public, or not complete, so that nothing can be scored.
+        marker: a pattern (glob) that matches below the root of this layout and below no other of the same data set;
+            only needed by data sets with several layouts.
+        marker_in_words: the marker for error messages, if it is not simply the name of a folder.
+        mask_ending: the end of the stems of annotations that lie in the same folder as the frames.
+        frame_list: a file of the download that lists the frames of a video, if there is one.
+        find_unread: finds the files in a folder of annotations that nothing reads, if there can be any.
+        folders_per_split: the folder of annotations belongs to one split, so that every folder in it must belong to a
+            video of that split.
     """
 
     frames: str
     source: SplitSource
     annotations: str | None = None
-    labels: Callable[[Path, list[str]], Annotations] = label_files
+    find_annotations: Callable[[Path, list[str]], Annotations] = find_label_files
     merged: bool = False
     sparse: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
@@ -51,90 +56,95 @@ class FolderLayout:
     marker_in_words: str = ""
     mask_ending: str | None = None
     frame_list: FrameList | None = None
-    unread: Callable[[Path, Annotations], list[Path]] | None = None
-    own_annotations: bool = False
+    find_unread: Callable[[Path, Annotations], list[Path]] | None = None
+    folders_per_split: bool = False
 
     @property
     def split_source(self) -> str:
-        return self.source.describe
+        return self.source.description
 
     @property
     def fixed_splits(self) -> bool:
         return self.source.fixed
 
     @property
-    def looks(self) -> str:
+    def description(self) -> str:
         return self.marker_in_words or f"a folder {self.marker}"
 
-    def is_at(self, root: Path) -> bool:
+    def matches(self, root: Path) -> bool:
         return any(root.glob(self.marker))
 
-    def names(self, root: Path, split: str) -> list[str]:
-        return self.source.names(root, split, lambda name: os.path.isdir(root / self._path(self.frames, split, name)))
+    def list_videos(self, root: Path, split: str) -> list[str]:
+        return self.source.read_names(
+            root, split, is_name=lambda name: os.path.isdir(root / self._path(self.frames, split, name))
+        )
 
-    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
-        paths = [self.frames, self.annotations] if annotated and self._has_truth(split) else [self.frames]
+    def find_missing_folder(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        paths = [self.frames, self.annotations] if annotated and self._has_annotations(split) else [self.frames]
         parents = (root / path.rpartition("{name}")[0].format(split=self._folder(split)) for path in paths)
         return next((parent for parent in parents if not parent.is_dir()), None)
 
-    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
-        if self.lacks(root, split, annotated=annotated) is not None:
+    def has_split(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        if self.find_missing_folder(root, split, annotated=annotated) is not None:
             return False
         try:
-            names = self.names(root, split)
+            names = self.list_videos(root, split)
         except UserError:
             return False
         return any(self._list_frames(root / self._path(self.frames, split, name)) for name in names)
 
-    def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
+    def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         folder = root / self._path(self.frames, split, name)
         frames = self._list_frames(folder)
         if not frames:
             raise UserError(f"{folder}: no frames; {COMPLETE}")
         video = FrameFolder(name, frames)
-        if annotated and self._has_truth(split):
-            truth = root / self._path(self.annotations, split, name)
-            if not truth.is_dir():
-                raise UserError(f"{truth}: no annotations; {COMPLETE}")
-            video.annotations = self.labels(truth, video.frame_names)
-            check_frames(video.annotations, video.frame_names, truth=truth, frames=folder, sparse=self.sparse)
+        if annotated and self._has_annotations(split):
+            annotation_folder = root / self._path(self.annotations, split, name)
+            if not annotation_folder.is_dir():
+                raise UserError(f"{annotation_folder}: no annotations; {COMPLETE}")
+            video.annotations = self.find_annotations(annotation_folder, video.frame_names)
+            check_annotated_frames(
+                video.annotations, video.frame_names, annotation_folder=annotation_folder, frame_folder=folder,
+                sparse=self.sparse,
+            )  # fmt: skip
         return video
 
-    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
-        found = self._against_list(root, split, video) if self.frame_list else []
-        if self.unread and video.annotations:
-            truth = root / self._path(self.annotations, split, video.name)
-            files = [path.name for path in self.unread(truth, video.annotations)]
-            found += counted(truth, files, "images that its definition does not name", "remove them")
-        return found
+    def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        problems = self._compare_with_list(root, split, video) if self.frame_list else []
+        if self.find_unread and video.annotations:
+            folder = root / self._path(self.annotations, split, video.name)
+            files = [path.name for path in self.find_unread(folder, video.annotations)]
+            problems += report_items(folder, files, "images that its definition does not name", "remove them")
+        return problems
 
-    def orphans(self, root: Path, split: str) -> list[str]:
-        parent = (root / self._path(self.annotations, split, "any")).parent if self._has_truth(split) else None
-        if not self.own_annotations or parent is None or not parent.is_dir():
+    def find_orphans(self, root: Path, split: str) -> list[str]:
+        parent = (root / self._path(self.annotations, split, "any")).parent if self._has_annotations(split) else None
+        if not self.folders_per_split or parent is None or not parent.is_dir():
             return []
         folders = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-        extra = [name for name in folders if name not in set(self.names(root, split))]
-        return counted(parent, extra, "folders of annotations of no video", "add its frames or remove it")
+        extra = [name for name in folders if name not in set(self.list_videos(root, split))]
+        return report_items(parent, extra, "folders of annotations of no video", "add its frames or remove it")
 
-    def _against_list(self, root: Path, split: str, video: Video) -> list[str]:
-        """The frames of a video, and the annotations if each should have one, against what the download names."""
-        path, listed = self.frame_list.frames(root, split=self._folder(split), name=video.name)
+    def _compare_with_list(self, root: Path, split: str, video: Video) -> list[str]:
+        """Compare the frames of a video, and its annotations, with the frames that the download lists."""
+        path, listed = self.frame_list.read_frames(root, split=self._folder(split), name=video.name)
         frames = video.frame_names
         if not listed:
             return []
-        if set(listed).isdisjoint(frames):  # FBMS lists what the frames were made of; their number must agree
+        if set(listed).isdisjoint(frames):  # FBMS lists other files: compare their number
             listed = frames[: len(listed)] + listed[len(frames) :]
         annotated = video.annotations.frame_names if video.annotations else []
-        known = {*listed, *annotated} if self.sparse else set(listed)  # YouTube-VOS lists the frames with an object
-        extra, lost = [name for name in frames if name not in known], [name for name in listed if name not in frames]
+        known = {*listed, *annotated} if self.sparse else set(listed)  # YouTube-VOS only lists frames with an object
+        extra, missing = [name for name in frames if name not in known], [name for name in listed if name not in frames]
         folder = root / self._path(self.frames, split, video.name)
-        found = counted(folder, extra, f"frames that {path} does not name", "remove them")
-        found += counted(folder, lost, f"frames missing that {path} names", "complete the download")
+        problems = report_items(folder, extra, f"frames that {path} does not name", "remove them")
+        problems += report_items(folder, missing, f"frames missing that {path} names", "complete the download")
         if self.frame_list.annotated and video.annotations:
-            bare = [name for name in listed if name not in {*annotated, *lost}]
-            truth = root / self._path(self.annotations, split, video.name)
-            found += counted(truth, bare, f"annotations missing of frames that {path} names", "complete the download")
-        return found
+            unannotated = [name for name in listed if name not in {*annotated, *missing}]
+            folder, what = root / self._path(self.annotations, split, video.name), "annotations missing of frames that"
+            problems += report_items(folder, unannotated, f"{what} {path} names", "complete the download")
+        return problems
 
     def _path(self, path: str, split: str, name: str) -> str:
         return path.format(split=self._folder(split), name=name)
@@ -142,7 +152,7 @@ class FolderLayout:
     def _folder(self, split: str) -> str:
         return self.folders.get(split, split)
 
-    def _has_truth(self, split: str) -> bool:
+    def _has_annotations(self, split: str) -> bool:
         return self.annotations is not None and split not in self.unannotated
 
     def _list_frames(self, folder: Path) -> list[Path]:
@@ -150,50 +160,54 @@ class FolderLayout:
         return [path for path in images if self.mask_ending is None or not path.stem.endswith(self.mask_ending)]
 
 
-def check_frames(annotations: Annotations, names: list[str], *, truth: Path, frames: Path, sparse: bool) -> None:
-    """Annotations must be of frames of the video: of all of them, or, where they are sparse, of one at least.
+def check_annotated_frames(
+    annotations: Annotations, names: list[str], *, annotation_folder: Path, frame_folder: Path, sparse: bool
+) -> None:
+    """Refuse annotations without a frame and, unless annotations are sparse, frames without an annotation.
 
     Raises:
-        UserError: counting what lacks its partner, with the first.
+        UserError: there is no annotation, or one without its frame, or a frame without its annotation.
     """
     annotated = annotations.frame_names
     if not annotated:
-        raise UserError(f"{truth}: no annotations; {COMPLETE}")
+        raise UserError(f"{annotation_folder}: no annotations; {COMPLETE}")
     extra = set(annotated) - set(names)
     stray = sorted(extra if sparse else extra | (set(names) - set(annotated)))
     if stray:
-        raise UserError(f"{truth}: {len(annotated)} annotations for {len(names)} frames in {frames}; "
+        raise UserError(f"{annotation_folder}: {len(annotated)} annotations for {len(names)} frames in {frame_folder}; "
                         f"first without a partner: {stray[0]}; complete the download")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class OwnVideos:
-    """Anybody's own: a video file, a folder of frames, or a folder of such files and folders; no annotation, no
-    splits."""
+    """Read the user's own videos: a video file, a folder of frames, or a folder of such files or folders.
+
+    There are no annotations and no splits.
+    """
 
     merged: bool = False
     sparse: bool = False
     split_source: str = "whatever lies there"
     fixed_splits: bool = True
 
-    def names(self, root: Path, split: str) -> list[str]:
+    def list_videos(self, root: Path, split: str) -> list[str]:
         if not root.exists():
             raise UserError(f"{root}: no such video file or folder of frames")
         refuse_own_output(root)
         if root.is_file():
             return [root.stem]
-        files, (frames, ours) = list_video_files(root), find_frames(root)
+        files, (frames, own_output) = list_video_files(root), find_frames(root)
         if files and frames:
             raise UserError(f"{root}: holds pictures ({frames[0].name}, ...) and video files ({files[0].name}, ...); "
                              "name one of the files, or move one kind elsewhere")  # fmt: skip
-        left_out = [(root.name, ours)] if ours else []
+        left_out = [(root.name, own_output)] if own_output else []
         names = [root.resolve().name] if frames else []
         if not names:
-            folders, others = folders_of_frames(root)
+            folders, folders_left_out = find_frame_folders(root)
             names = sorted([*folders, *(path.stem for path in files)], key=natural_key)
-            left_out += others
+            left_out += folders_left_out
         if left_out:
-            say(note_left_out(root, left_out))
+            say(describe_left_out(root, left_out))
         if not names:
             raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames; "
                             "name a video file or folder")  # fmt: skip
@@ -201,26 +215,26 @@ class OwnVideos:
             raise UserError(f"{root}: two videos are named {twice} but for their endings; rename one")
         return names
 
-    def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
+    def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         files = [root] if root.is_file() else [path for path in list_video_files(root) if path.stem == name]
         if files:
             return VideoFile(name, files[0])
         return FrameFolder(name, find_frames(root)[0] or find_frames(root / name)[0])
 
-    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+    def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
         return [video.damage] if video.damage else []
 
-    def orphans(self, root: Path, split: str) -> list[str]:
+    def find_orphans(self, root: Path, split: str) -> list[str]:
         return []
 
-    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+    def find_missing_folder(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
         return None
 
-    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
-        return False  # anything may be somebody's own
+    def has_split(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+        return False  # any folder could be the user's own, so this layout is never suggested
 
 
 def list_video_files(folder: Path) -> list[Path]:
-    """Video files of a folder by their endings, hidden ones left out."""
+    """List the video files of a folder, known by their suffixes, in natural order. Hidden files are left out."""
     files = [path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
-    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: natural_key(path.name))
+    return sort_naturally(path for path in files if not path.name.startswith("."))

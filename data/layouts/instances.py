@@ -1,4 +1,4 @@
-"""YouTube-VIS: folders of frames, and one JSON file of RLE masks for a split."""
+"""Read YouTube-VIS: folders of frames, and for each split one JSON file with masks in run-length encoding."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.annotations import AGAIN, RleVideo, Track
-from data.headers import image_size
-from data.layouts.base import counted
+from data.headers import read_image_size
+from data.layouts.base import report_items
 from data.layouts.splits import read_json
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
 from utils.files import file_version
-from utils.names import plain_name
+from utils.names import check_name
 from utils.pictures import list_images
 from utils.scoring.annotations import MAX_OBJECTS
 
-MAX_PIXELS = 2**26  # of a frame, so that a damaged JSON does not take all memory; 8K has 2**25
+MAX_PIXELS = 2**26  # in a frame; a damaged JSON could ask for all memory. A frame of 8K has 2**25
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A video of the JSON: files of its frames below the folder of frames, (height, width), its objects' masks.
+    """Hold what the JSON says about one video.
 
-    size: None where the JSON does not say; that of the first frame then.
+    Attributes:
+        files: paths of its frames below the folder of all frames.
+        size: (height, width); None if the JSON does not say, which means the size of the first frame.
+        tracks: its objects.
     """
 
     files: tuple[str, ...]
@@ -33,8 +36,12 @@ class Entry:
 
 
 class Content(NamedTuple):
-    """What a JSON says. entries: its videos by name, in order. annotated: it has annotations at all, and orphans are
-    those of videos that it does not describe, in words."""
+    """Hold what a JSON says about a split.
+
+    entries: name of a video -> its entry, in order.
+    annotated: whether the JSON has annotations.
+    orphans: for error messages, the annotations of videos that the JSON does not describe.
+    """
 
     entries: dict[str, Entry]
     annotated: bool
@@ -43,10 +50,13 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class InstanceLayout:
-    """Frames as the JSON names them, below one folder; a split without annotations is for prediction only.
+    """Read a data set whose splits are one JSON file each, which names the frames and holds the masks.
 
-    frames: where that folder may lie below the root, with {split}. json: where the file may. The first that exists
-        counts.
+    A JSON without annotations can be segmented but not scored.
+
+    Attributes:
+        frames: paths below the root, with the field {split}, where the folder of all frames may lie.
+        json: paths below the root, with the field {split}, where the JSON may lie. The first that exists is read.
     """
 
     frames: tuple[str, ...]
@@ -59,15 +69,15 @@ class InstanceLayout:
     def split_source(self) -> str:
         return " or ".join(path.format(split="<split>") for path in self.json)
 
-    def names(self, root: Path, split: str) -> list[str]:
+    def list_videos(self, root: Path, split: str) -> list[str]:
         path = self._json_path(root, split)
-        if not (names := list(_content(path).entries)):
+        if not (names := list(_read_content(path).entries)):
             raise UserError(f"{path}: describes no video; {AGAIN}")
         return names
 
-    def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
+    def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         path = self._json_path(root, split)
-        content = _content(path)
+        content = _read_content(path)
         entry = content.entries[name]
         files = [self._frames_path(root, split) / file for file in entry.files]
         if missing := [file for file in files if not file.is_file()]:
@@ -75,26 +85,26 @@ class InstanceLayout:
                             "complete the download")  # fmt: skip
         video = FrameFolder(name, files)
         if annotated and content.annotated:
-            size = entry.size or image_size(files[0])
+            size = entry.size or read_image_size(files[0])
             video.annotations = RleVideo(name, video.frame_names, size, list(entry.tracks), path)
         return video
 
-    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+    def find_missing_folder(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
         folder = self._frames_path(root, split)
         return None if folder.is_dir() else folder
 
-    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+    def has_split(self, root: Path, split: str, *, annotated: bool = True) -> bool:
         return self._frames_path(root, split).is_dir() and any(path.is_file() for path in self._json_paths(root, split))
 
-    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+    def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
         path, folder = self._json_path(root, split), self._frames_path(root, split)
-        files = _content(path).entries[video.name].files
+        files = _read_content(path).entries[video.name].files
         extra = [image.name for image in list_images(folder / video.name) if f"{video.name}/{image.name}" not in files]
-        return counted(folder / video.name, extra, f"images that {path} does not name", "remove them")
+        return report_items(folder / video.name, extra, f"images that {path} does not name", "remove them")
 
-    def orphans(self, root: Path, split: str) -> list[str]:
+    def find_orphans(self, root: Path, split: str) -> list[str]:
         path = self._json_path(root, split)
-        return counted(path, _content(path).orphans, "annotations of videos that it does not describe", AGAIN)
+        return report_items(path, _read_content(path).orphans, "annotations of videos that it does not describe", AGAIN)
 
     def _json_paths(self, root: Path, split: str) -> list[Path]:
         return [root / path.format(split=split) for path in self.json]
@@ -112,16 +122,19 @@ class InstanceLayout:
         return next((path for path in candidates if path.is_dir()), candidates[0])
 
 
-def _content(path: Path) -> Content:
-    return _parse(path, file_version(path))
+def _read_content(path: Path) -> Content:
+    return _parse_content(path, file_version(path))
 
 
 @lru_cache(maxsize=2)
-def _parse(path: Path, _version: str) -> Content:
-    """What a JSON says. Files of 500 MB: read once a process.
+def _parse_content(path: Path, _version: str) -> Content:
+    """Parse the JSON of a split. Such files have up to 500 MB, so the last two are kept.
+
+    Args:
+        _version: changes with the file, so that a changed file is read again.
 
     Raises:
-        UserError: not valid JSON, or an entry that is not as it should be; it names the entry.
+        UserError: not valid JSON, or an invalid entry, which the message names.
     """
     content = read_json(path)
     if "images" in content and "videos" not in content:
@@ -130,29 +143,29 @@ def _parse(path: Path, _version: str) -> Content:
     tracks: dict[str, list[Track]] = defaultdict(list)
     sources: dict[str, list[str]] = defaultdict(list)
     annotations = content.get("annotations") or []
-    for index, annotation in enumerate(_listed(annotations, path, "annotations")):
+    for index, annotation in enumerate(_check_list(annotations, path, "annotations")):
         try:
-            video, track = _identity(annotation["video_id"]), _track(annotation)
+            video, track = _parse_id(annotation["video_id"]), _parse_track(annotation)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: annotations[{index}] is not as in YouTube-VIS ({error!r}); {AGAIN}") from None
         tracks[video].append(track)
         sources[video].append(f"annotations[{index}], video_id {annotation['video_id']!r}")
     entries: dict[str, Entry] = {}
-    identities = set()
-    for index, video in enumerate(_listed(content.get("videos"), path, "videos")):
-        name, entry = _entry(video, tracks, path, index)
+    seen_ids = set()
+    for index, video in enumerate(_check_list(content.get("videos"), path, "videos")):
+        name, entry = _parse_entry(video, tracks, path, index)
         if entries.setdefault(name, entry) is not entry:
             raise UserError(f"{path}: describes the video {name} twice; {AGAIN}")
-        identity = _identity(video["id"])
-        if identity in identities:
-            raise UserError(f"{path}: gives the id {identity} to two videos; {AGAIN}")
-        identities.add(identity)
-        sources.pop(identity, None)
-    return Content(entries, bool(annotations), [source for one in sources.values() for source in one])
+        video_id = _parse_id(video["id"])
+        if video_id in seen_ids:
+            raise UserError(f"{path}: gives the id {video_id} to two videos; {AGAIN}")
+        seen_ids.add(video_id)
+        sources.pop(video_id, None)
+    return Content(entries, bool(annotations), [source for of_video in sources.values() for source in of_video])
 
 
-def _identity(value: object) -> str:
-    """An id as text: some tools write numbers in one place and texts in the other."""
+def _parse_id(value: object) -> str:
+    """Convert an id to text, since some tools write the same id as a number here and as text there."""
     if isinstance(value, float):
         value = int(value)
     if not isinstance(value, int | str):
@@ -160,31 +173,31 @@ def _identity(value: object) -> str:
     return str(value)
 
 
-def _track(annotation: dict[str, Any]) -> Track:
+def _parse_track(annotation: dict[str, Any]) -> Track:
     segmentations = annotation["segmentations"]
     if not isinstance(segmentations, list):
         raise TypeError("its segmentations are no list, one for each frame")
     return Track(tuple(segmentations), bool(int(annotation.get("iscrowd") or 0)))
 
 
-def _size(video: dict[str, Any]) -> tuple[int, int] | None:
+def _parse_size(video: dict[str, Any]) -> tuple[int, int] | None:
     if video.get("height") is None and video.get("width") is None:
         return None
     return int(video["height"]), int(video["width"])
 
 
-def _listed(value: object, path: Path, key: str) -> list:
+def _check_list(value: object, path: Path, key: str) -> list:
     if not isinstance(value, list):
         raise UserError(f"{path}: has no list of '{key}'; {AGAIN}")
     return value
 
 
-def _entry(video: Any, tracks: dict[str, list[Track]], path: Path, index: int) -> tuple[str, Entry]:
-    """The name of a video, which is the folder of its frames, and what the JSON says of it."""
+def _parse_entry(video: Any, tracks: dict[str, list[Track]], path: Path, index: int) -> tuple[str, Entry]:
+    """Parse one video: return its name, which is that of the folder of its frames, and its entry."""
     try:
         parts = [str(file).replace("\\", "/").split("/") for file in video["file_names"]]
-        size = _size(video)
-        own = tuple(tracks[_identity(video["id"])])
+        size = _parse_size(video)
+        video_tracks = tuple(tracks[_parse_id(video["id"])])
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f"{path}: videos[{index}] is not as in YouTube-VIS ({error!r}); {AGAIN}") from None
     source = f"{path}, videos[{index}]"
@@ -192,12 +205,14 @@ def _entry(video: Any, tracks: dict[str, list[Track]], path: Path, index: int) -
         raise UserError(f"{source}: {size[0]} x {size[1]} is no size of a frame; {AGAIN}")
     if not parts or any(len(part) != 2 or part[0] != parts[0][0] for part in parts):
         raise UserError(f"{source}: its file names are not all <video>/<frame> of one video; {AGAIN}")
-    name = plain_name(parts[0][0], source)
-    files = tuple(f"{name}/{plain_name(file, source)}" for _, file in parts)
-    for track in own:
+    name = check_name(parts[0][0], source)
+    files = tuple(f"{name}/{check_name(file, source)}" for _, file in parts)
+    for track in video_tracks:
         if len(track.segmentations) != len(files):
             raise UserError(f"{source}: {len(track.segmentations)} segmentations of an object in {len(files)} frames; "
                             "give one, or null, for each frame")  # fmt: skip
-    if len(own) > MAX_OBJECTS:
-        raise UserError(f"{source}: {len(own)} objects, but ids go to {MAX_OBJECTS}; score a data set with fewer")
-    return name, Entry(files, size, own)
+    if len(video_tracks) > MAX_OBJECTS:
+        raise UserError(
+            f"{source}: {len(video_tracks)} objects, but ids go to {MAX_OBJECTS}; score a data set with fewer"
+        )
+    return name, Entry(files, size, video_tracks)

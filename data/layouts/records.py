@@ -1,4 +1,4 @@
-"""MOVi in the TFRecord files that TensorFlow Datasets keeps: one record is one video with its segmentations."""
+"""Read MOVi from the TFRecord files of TensorFlow Datasets: one record is one video with its segmentations."""
 
 import glob
 import re
@@ -16,10 +16,14 @@ _SHARD = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<number>\d+)
 
 @dataclass(frozen=True)
 class RecordLayout:
-    """Files `<dataset>-<split>.tfrecord-NNNNN-of-NNNNN` in one folder; videos are numbered through, 00000, 00001, ...
+    """Read a data set kept as files `<dataset>-<split>.tfrecord-NNNNN-of-NNNNN` in one folder.
 
-    dataset: as the names of the files begin. folders: where they may lie below the root; the first with such files
-    counts. "." is the root itself.
+    The videos of a split are numbered across its files: 00000, 00001, ...
+
+    Attributes:
+        dataset: the beginning of the names of the files.
+        folders: paths below the root where the files may lie; "." is the root itself. The first that
+            holds such files is read.
     """
 
     dataset: str
@@ -30,64 +34,64 @@ class RecordLayout:
     fixed_splits: bool = False
 
     @property
-    def looks(self) -> str:
+    def description(self) -> str:
         return f"files {self.dataset}-<split>.tfrecord-NNNNN-of-NNNNN in {self.folders[0]}"
 
     @property
-    def _files(self) -> str:
+    def _pattern(self) -> str:
         return f"{self.dataset}-*.tfrecord-*"
 
-    def is_at(self, root: Path) -> bool:
+    def matches(self, root: Path) -> bool:
         return self._folder(root) is not None
 
-    def names(self, root: Path, split: str) -> list[str]:
+    def list_videos(self, root: Path, split: str) -> list[str]:
         return [f"{index:05d}" for index in range(len(self._records(root, split)))]
 
-    def video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
+    def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         video = RecordVideo(name, self._records(root, split)[int(name)])
         frames = video.frame_names
         if annotated:
             video.annotations = RecordSegmentations(video.record, frames)
         return video
 
-    def mismatches(self, root: Path, split: str, video: Video) -> list[str]:
-        return []  # reading a video compares the numbers of its frames and segmentations
+    def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
+        return []  # the number of segmentations is compared with that of frames when the video is read
 
-    def orphans(self, root: Path, split: str) -> list[str]:
+    def find_orphans(self, root: Path, split: str) -> list[str]:
         return []
 
-    def lacks(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
-        return None  # frames and annotations lie in the same files
+    def find_missing_folder(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:
+        return None  # the same files hold frames and annotations
 
-    def holds(self, root: Path, split: str, *, annotated: bool = True) -> bool:
+    def has_split(self, root: Path, split: str, *, annotated: bool = True) -> bool:
         folder = self._folder(root)
         return folder is not None and any(folder.glob(f"{self.dataset}-{glob.escape(split)}.tfrecord-*"))
 
     def _folder(self, root: Path) -> Path | None:
-        return next((root / path for path in self.folders if any((root / path).glob(self._files))), None)
+        return next((root / path for path in self.folders if any((root / path).glob(self._pattern))), None)
 
     def _records(self, root: Path, split: str) -> list[Record]:
         folder = self._folder(root)
         if folder is None:
-            raise UserError(f"{root}: lacks {self.looks}; check the root of the data set")
+            raise UserError(f"{root}: lacks {self.description}; check the root of the data set")
         return index_records(folder, self.dataset, split)
 
 
 @lru_cache(maxsize=2)
 def index_records(folder: Path, dataset: str, split: str) -> list[Record]:
-    """The records of a split, in order; found once a process.
+    """List the records of a split in order. The last two lists are kept, since finding records takes time.
 
     Raises:
         UserError: files missing or damaged, or no record in them.
     """
-    records = [record for path in _shards(folder, dataset, split) for record in list_records(path)]
+    records = [record for path in _list_shards(folder, dataset, split) for record in list_records(path)]
     if not records:
         raise UserError(f"{folder}: its files of {split} hold no record; download them again")
     return records
 
 
-def _shards(folder: Path, dataset: str, split: str) -> list[Path]:
-    """The files of a split in order. Raises `UserError` where some of them, or all, are missing."""
+def _list_shards(folder: Path, dataset: str, split: str) -> list[Path]:
+    """List the files of a split in order. Raises `UserError` if any of them is missing."""
     matches = ((_SHARD.fullmatch(path.name), path) for path in folder.iterdir())
     found = [(match, path) for match, path in matches if match and match["dataset"] == dataset]
     shards = {int(match["number"]): (int(match["total"]), path) for match, path in found if match["split"] == split}

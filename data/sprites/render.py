@@ -1,10 +1,10 @@
-"""Paint a Sprites video: procedural textures, lit and articulated actors, layered background, exact labels.
+"""Paint a Sprites video: procedural textures, lit and jointed actors, a layered background, exact labels.
 
     frames, labels = render_sequence(7, height=240, num_frames=32)
 
-All of a video wears the same five colours, actors and background alike, and the light changes: colour alone does not
-tell what is one object. Pattern, shading, focus, shape and motion do.
-Colours are linear light until the last step.
+All actors and the background of a video have the same five colours, and the light changes, so that colour alone does
+not show which pixels are one object. Pattern, shading, focus, shape and motion do. Colours are linear light until the
+last step.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from data.sprites.scene import (
     Actor,
     Part,
     Scene,
-    apply,
-    blob,
-    camera_map,
     compose,
-    part_maps,
+    draw_blob,
+    make_camera_map,
+    make_part_maps,
+    make_root_map,
+    map_points,
     plan_scene,
-    root_map,
 )
 
 ASPECT = 16 / 9
-PATCHED_SHARE = 0.2  # of a background plane, for each further pattern
-SHUTTER = 0.6  # open share of the time between two frames
-SUBSAMPLES = 3  # exposures averaged for motion blur; the labels are the middle one's
-MARGIN = 0.42  # of a background layer beyond the resting picture, world units
-BORDER = 2  # transparent pixels around a sprite
+PATCHED_SHARE = 0.2  # of a background plane that each further pattern covers
+SHUTTER = 0.6  # share of the time between two frames in which the shutter is open
+SUBSAMPLES = 3  # exposures averaged for motion blur; the labels are those of the middle one
+MARGIN = 0.42  # world units by which a background layer extends beyond the picture of a resting camera
+BORDER = 2  # transparent pixels around a sprite, for interpolation
 GAMMA = 2.2
 SKINS = ("fur", "stripes", "spots", "maze", "cells", "scales")
 GROUNDS = ("clouds", "cracks", "cells", "fur", "spots", "maze")
@@ -57,8 +57,8 @@ PALETTES = np.array([
 # ------------------------------------------------------------------ textures: scalar fields with uniform values
 
 
-def _spectrum_noise(rng: np.random.Generator, shape: tuple[int, int], gain) -> np.ndarray:
-    """White noise filtered by `gain(fy, fx)` (cycles per pixel), float32 of mean 0 and deviation 1."""
+def _filter_noise(rng: np.random.Generator, shape: tuple[int, int], gain) -> np.ndarray:
+    """Filter white noise by `gain(fy, fx)` (cycles per pixel): float32 of mean 0 and standard deviation 1."""
     full = tuple(fft.next_fast_len(n, real=True) for n in shape)
     fy, fx = fft.fftfreq(full[0]).astype(np.float32)[:, None], fft.rfftfreq(full[1]).astype(np.float32)[None]
     white = fft.rfft2(rng.standard_normal(full, dtype=np.float32))
@@ -66,29 +66,27 @@ def _spectrum_noise(rng: np.random.Generator, shape: tuple[int, int], gain) -> n
     return ((noise - noise.mean()) / (noise.std() + 1e-12)).astype(np.float32)
 
 
-def fractal(rng: np.random.Generator, shape: tuple[int, int], slope: float = 1.0) -> np.ndarray:
-    """Noise whose amplitude falls as 1/f**slope (power as 1/f**(2·slope))."""
-    return _spectrum_noise(rng, shape, lambda fy, fx: 1 / np.maximum(np.hypot(fy, fx), 1 / max(shape)) ** slope)
+def draw_fractal_noise(rng: np.random.Generator, shape: tuple[int, int], slope: float = 1.0) -> np.ndarray:
+    """Draw noise whose amplitude falls as 1/f**slope, its power as 1/f**(2·slope)."""
+    return _filter_noise(rng, shape, lambda fy, fx: 1 / np.maximum(np.hypot(fy, fx), 1 / max(shape)) ** slope)
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Fractal noise without its finest octaves, for drifts and warps: made small and enlarged."""
+    """Draw fractal noise without its finest octaves, for drifts and warps, by enlarging a small image."""
     small = (max(4, shape[0] // 4), max(4, shape[1] // 4))
-    return cv2.resize(fractal(rng, small, 1.6), shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(draw_fractal_noise(rng, small, 1.6), shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def _band(rng: np.random.Generator, shape: tuple[int, int], period: float, stretch: float = 1.0) -> np.ndarray:
-    """Noise of one scale: what a reaction-diffusion process settles to. `stretch` lengthens it along x."""
-    return _spectrum_noise(
+    """Draw noise of one scale, as a reaction-diffusion process produces; `stretch` lengthens it along x."""
+    return _filter_noise(
         rng, shape, lambda fy, fx: np.exp(-0.5 * ((np.hypot(fy, fx * stretch) * period - 1) / 0.22) ** 2)
     )
 
 
 def _fur(rng: np.random.Generator, shape: tuple[int, int], period: float) -> np.ndarray:
-    hair = _spectrum_noise(
-        rng, shape, lambda fy, fx: 1 / (0.15 + np.hypot(fy * period * 0.35, fx * period * 2.2)) ** 1.5
-    )
-    return hair + 0.5 * fractal(rng, shape, 1.4)
+    hair = _filter_noise(rng, shape, lambda fy, fx: 1 / (0.15 + np.hypot(fy * period * 0.35, fx * period * 2.2)) ** 1.5)
+    return hair + 0.5 * draw_fractal_noise(rng, shape, 1.4)
 
 
 def _stripes(rng: np.random.Generator, shape: tuple[int, int], period: float) -> np.ndarray:
@@ -98,7 +96,7 @@ def _stripes(rng: np.random.Generator, shape: tuple[int, int], period: float) ->
 
 
 def _cells(rng: np.random.Generator, shape: tuple[int, int], period: float, *, edges: bool) -> np.ndarray:
-    """Voronoi cells of about `period` pixels: distance to the border, or one value for each cell."""
+    """Draw Voronoi cells of about `period` pixels: the distance to the border, or one value for each cell."""
     small = (max(8, shape[0] // 2), max(8, shape[1] // 2))
     count = max(6, int(shape[0] * shape[1] / period**2))
     seeds = rng.random((count, 2)) * small
@@ -114,8 +112,8 @@ def _scales(rng: np.random.Generator, shape: tuple[int, int], period: float) -> 
     return np.abs(((x + 0.5 * (row % 2)) % 1) - 0.5) ** 2 * 3 + (y - row)
 
 
-def pattern(rng: np.random.Generator, name: str, shape: tuple[int, int], period: float) -> np.ndarray:
-    """A warped pattern of the family `name` (of SKINS or GROUNDS), float32 (h, w), values uniform on [0, 1]."""
+def draw_pattern(rng: np.random.Generator, name: str, shape: tuple[int, int], period: float) -> np.ndarray:
+    """Draw a warped pattern of the family `name` (of SKINS or GROUNDS): float32 (h, w), values uniform on [0, 1]."""
     draw = {
         "fur": lambda: _fur(rng, shape, period),
         "stripes": lambda: _stripes(rng, shape, period),
@@ -124,10 +122,10 @@ def pattern(rng: np.random.Generator, name: str, shape: tuple[int, int], period:
         "cells": lambda: _cells(rng, shape, period, edges=False),
         "scales": lambda: _scales(rng, shape, period * 0.6),
         "cracks": lambda: np.minimum(_cells(rng, shape, period, edges=True), 0.35) * 3,
-        "clouds": lambda: fractal(rng, shape, 1.2),
+        "clouds": lambda: draw_fractal_noise(rng, shape, 1.2),
     }
     value = _warp(rng, draw[name](), 0.25 * period)
-    value = value / (value.std() + 1e-6) + 0.35 * fractal(rng, shape, 1.0)
+    value = value / (value.std() + 1e-6) + 0.35 * draw_fractal_noise(rng, shape, 1.0)
     order = np.empty(value.size, np.float32)
     order[np.argsort(value, axis=None, kind="stable")] = np.linspace(0, 1, value.size, dtype=np.float32)
     return order.reshape(shape)
@@ -148,13 +146,13 @@ def paint(
     relief: float = 0.18,
     contrast: float = 1.0,
 ) -> np.ndarray:
-    """Colours (h, w, 3) float32, linear, of a uniform field: palette steps, fine grain, slow drift of hue."""
+    """Colour a pattern by a palette, with fine grain and a slow drift of hue: (h, w, 3) float32, linear light."""
     level = (0.5 + contrast * (values**skew - 0.5)) * (len(palette) - 1)
     low = np.minimum(level.astype(np.int32), len(palette) - 2)
     mix = level - low
     mix = (mix * mix * (3 - 2 * mix))[..., None]
     colour = palette[low] * (1 - mix) + palette[low + 1] * mix
-    grain = relief * fractal(rng, values.shape, 0.8) + 0.2 * _smooth(rng, values.shape)
+    grain = relief * draw_fractal_noise(rng, values.shape, 0.8) + 0.2 * _smooth(rng, values.shape)
     tint = [0.06 * _smooth(rng, values.shape) for _ in range(3)]
     return (colour * np.exp(grain[..., None] + np.stack(tint, -1))).astype(np.float32)
 
@@ -164,15 +162,15 @@ def paint(
 
 @dataclass(frozen=True)
 class Light:
-    """Sun direction towards the light (x, y, z towards the viewer), colours of sun and sky, at one moment."""
+    """Light at one moment: direction towards the sun (x, y, z towards the viewer), colours of sun and sky."""
 
     direction: np.ndarray
     sun: np.ndarray
     sky: np.ndarray
 
 
-def _light_curve(rng: np.random.Generator):
-    """u -> Light, slowly turning and changing in strength and warmth."""
+def _draw_light(rng: np.random.Generator):
+    """Draw a light u -> Light that slowly turns and changes in strength and warmth."""
     turn, swing = rng.uniform(-2.6, -0.5), rng.uniform(-0.5, 0.5)
     warm, beat, shift = rng.uniform(-0.12, 0.16), rng.uniform(0.4, 1.3), rng.uniform(0, 6)
     strength, flicker = rng.uniform(0.85, 1.25), rng.uniform(0.03, 0.16)
@@ -188,9 +186,9 @@ def _light_curve(rng: np.random.Generator):
 
 
 def shade(albedo: np.ndarray, height: np.ndarray, light: Light, *, gloss: float = 0.0) -> np.ndarray:
-    """Light a relief: wrapped diffuse sun, sky from above, a highlight and a rim.
+    """Light a relief by a wrapped diffuse sun and by the sky, with a highlight and a rim.
 
-    `albedo` (h, w, 3), already times its coverage, and `height` (h, w), in pixels, are float32.
+    `albedo` (h, w, 3), already multiplied by its coverage, and `height` (h, w), in pixels, are float32.
     """
     dx, dy = cv2.Sobel(height, -1, 1, 0, scale=0.125), cv2.Sobel(height, -1, 0, 1, scale=0.125)
     up = 1 / np.sqrt(1 + dx * dx + dy * dy)
@@ -207,7 +205,7 @@ def shade(albedo: np.ndarray, height: np.ndarray, light: Light, *, gloss: float 
 
 
 def _inflate(mask: np.ndarray, ceiling: float) -> np.ndarray:
-    """Height (h, w) float32, in pixels, of a pillow on the mask, no steeper than a half circle of radius `ceiling`."""
+    """Raise a pillow on a mask: height (h, w) float32, in pixels, with the profile of a circle of radius `ceiling`."""
     inside = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
     depth = np.minimum(inside / ceiling, 1)
     return cv2.GaussianBlur(ceiling * np.sqrt(depth * (2 - depth)), (0, 0), max(0.8, 0.08 * ceiling))
@@ -218,7 +216,12 @@ def _inflate(mask: np.ndarray, ceiling: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A painted part: colour times coverage and coverage (h, w, 4), height (h, w), and part -> sprite pixels."""
+    """A painted part of an actor.
+
+    image: colour times coverage, and coverage, (h, w, 4).
+    height: (h, w).
+    matrix: map from the coordinates of the part to pixels of the sprite.
+    """
 
     image: np.ndarray
     height: np.ndarray
@@ -226,7 +229,7 @@ class Sprite:
 
 
 def _fill(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Antialiased coverage (h, w) float32 of a polygon in pixels."""
+    """Fill a polygon, given in pixels, with antialiasing: coverage (h, w) float32."""
     mask = np.zeros((shape[0] * 4, shape[1] * 4), np.uint8)
     cv2.fillPoly(mask, [np.round((outline + 0.5) * 4 - 0.5).astype(np.int32)], 255)
     return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -235,7 +238,7 @@ def _fill(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _ruffle(rng: np.random.Generator, mask: np.ndarray, reach: float) -> np.ndarray:
     """Make an edge hairy by moving it back and forth by about `reach` pixels."""
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]].astype(np.float32)
-    dx, dy = (float(reach) * fractal(rng, mask.shape, 0.5) for _ in range(2))
+    dx, dy = (float(reach) * draw_fractal_noise(rng, mask.shape, 0.5) for _ in range(2))
     return cv2.remap(mask, x + dx, y + dy, cv2.INTER_LINEAR)
 
 
@@ -247,7 +250,7 @@ def _make_sprite(
     pad = BORDER + 2 * hair
     width, height = (int(n) for n in np.ceil((high - low) * scale + 2 * pad))
     matrix = np.array([[scale, 0, pad - low[0] * scale], [0, scale, pad - low[1] * scale]])
-    mask = _fill(apply(matrix, part.outline), (height, width))
+    mask = _fill(map_points(matrix, part.outline), (height, width))
     if part.role != "eye" and hair:
         mask = _ruffle(rng, mask, hair)
     top, left = (int(rng.integers(0, max(1, s - n))) for s, n in zip(skin.shape, (height, width), strict=False))
@@ -263,7 +266,7 @@ def _make_sprite(
 
 @dataclass(frozen=True)
 class Puppet:
-    """An actor with its painted parts, and the order in which they go on the canvas."""
+    """An actor with its painted parts and the order in which they are painted."""
 
     actor: Actor
     sprites: tuple[Sprite, ...]
@@ -276,7 +279,7 @@ def _make_puppet(
 ) -> Puppet:
     scale = actor.size * height * 1.15
     tile = (int(1.1 * scale) + 8, int(1.3 * scale) + 8)
-    relief = pattern(rng, family, tile, scale * period)
+    relief = draw_pattern(rng, family, tile, scale * period)
     skin = paint(rng, relief, palette, skew=float(np.exp(rng.uniform(-0.6, 0.6))), relief=0.1, contrast=0.9)
     hair = float(rng.uniform(0.3, 0.8)) * height / 240 if family in ("fur", "spots", "stripes") else 0.15
     sprites = tuple(_make_sprite(rng, part, skin, relief, scale, hair) for part in actor.parts)
@@ -307,15 +310,18 @@ def _place(
 def draw_puppet(
     puppet: Puppet, scene: Scene, u: float, light: Light, shape: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[slice, slice]] | None:
-    """A lit actor at time u: (h, w, 4) float32, colour times coverage and coverage, and its window. None: outside."""
+    """Draw a lit actor at time u: colour times coverage, and coverage, (h, w, 4) float32, and its window.
+
+    Returns None if the actor is outside of the picture.
+    """
     maps = [
         compose(matrix, _inverse(sprite.matrix))
-        for matrix, sprite in zip(part_maps(scene, puppet.actor, u, height=shape[0]), puppet.sprites, strict=True)
+        for matrix, sprite in zip(make_part_maps(scene, puppet.actor, u, height=shape[0]), puppet.sprites, strict=True)
     ]
     corners = []
     for matrix, sprite in zip(maps, puppet.sprites, strict=True):
         h, w = sprite.height.shape
-        corners.append(apply(matrix, np.array([[0, 0], [w, 0], [w, h], [0, h]], float)))
+        corners.append(map_points(matrix, np.array([[0, 0], [w, 0], [w, h], [0, h]], float)))
     window = _window(np.concatenate(corners), shape)
     if window is None:
         return None
@@ -343,7 +349,7 @@ def draw_puppet(
 
 @dataclass(frozen=True)
 class Layer:
-    """A plane of the background or an occluder: lit (h, w, 4), colour times coverage and coverage."""
+    """A lit plane of the background or an occluder: colour times coverage, and coverage, (h, w, 4)."""
 
     image: np.ndarray
     parallax: float
@@ -352,7 +358,7 @@ class Layer:
 
 def _plane_map(scene: Scene, layer: Layer, u: float, height: int) -> np.ndarray:
     offset = np.array([[1 / height, 0, -scene.aspect / 2 - MARGIN], [0, 1 / height, -0.5 - MARGIN]])
-    return compose(camera_map(scene, u, height=height, parallax=layer.parallax), offset)
+    return compose(make_camera_map(scene, u, height=height, parallax=layer.parallax), offset)
 
 
 def _clutter(
@@ -363,7 +369,7 @@ def _clutter(
     rows = np.sort(rng.uniform(*band, count))
     for y in rows:
         radius = rng.uniform(*size) * (0.6 + 0.4 * (y - band[0]) / (band[1] - band[0] + 1e-6))
-        outline = blob(rng, radius, radius * rng.uniform(0.5, 1.1), rough=rng.uniform(0.1, 0.3))
+        outline = draw_blob(rng, radius, radius * rng.uniform(0.5, 1.1), rough=rng.uniform(0.1, 0.3))
         outline = outline + np.array([rng.uniform(0, plane.shape[1]), y])
         window = _window(outline + 0.0, plane.shape[:2])
         if window is None:
@@ -379,8 +385,8 @@ def _clutter(
 
 
 def _ridge(rng: np.random.Generator, shape: tuple[int, int], row: float, rough: float) -> np.ndarray:
-    """Coverage (h, w) of everything below an uneven skyline near `row`."""
-    line = row + rough * fractal(rng, (8, shape[1]), 1.2)[0]
+    """Draw the coverage (h, w) of everything below an uneven skyline near `row`."""
+    line = row + rough * draw_fractal_noise(rng, (8, shape[1]), 1.2)[0]
     return np.clip(np.arange(shape[0], dtype=np.float32)[:, None] - line + 0.5, 0, 1).astype(np.float32)
 
 
@@ -396,14 +402,14 @@ def _perspective(texture: np.ndarray, row: float) -> np.ndarray:
 
 
 def _textures(rng: np.random.Generator, names: list[str], palette: np.ndarray, shape: tuple[int, int], height: int):
-    """Painted planes (h, w, 3) of the background's pattern families, of assorted scales."""
+    """Paint planes (h, w, 3) of the background with the named patterns, at different scales."""
     for name in names:
         period = height * float(np.exp(rng.uniform(np.log(0.08), np.log(0.35))))
-        yield paint(rng, pattern(rng, name, shape, period), palette, skew=rng.uniform(0.75, 1.3), contrast=0.7)
+        yield paint(rng, draw_pattern(rng, name, shape, period), palette, skew=rng.uniform(0.75, 1.3), contrast=0.7)
 
 
 def _patch(rng: np.random.Generator, plane: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay other textures over a share of a plane (h, w, 3) each, in a few large patches with soft edges."""
+    """Lay each of the other textures over a share of a plane (h, w, 3), in a few large patches with soft edges."""
     for other in others:
         field = _smooth(rng, plane.shape[:2])
         cover = 1 / (1 + np.exp(-8 * (field - np.quantile(field, 1 - PATCHED_SHARE))))
@@ -414,7 +420,7 @@ def _patch(rng: np.random.Generator, plane: np.ndarray, others: Sequence[np.ndar
 def _make_layers(
     rng: np.random.Generator, scene: Scene, names: list[str], palette: np.ndarray, light: Light, height: int
 ) -> list[Layer]:
-    """Background planes far to near, then one for each occluder; `names` of at least two patterns."""
+    """Make the planes of the background, far to near, then one for each occluder; `names` are at least two patterns."""
     shape = (round(height * (1 + 2 * MARGIN)), round(height * (scene.aspect + 2 * MARGIN)))
     far, *families = _textures(rng, names, palette, shape, height)
     ground, *others = families
@@ -461,7 +467,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Posed:
-    """The actors as they are at time u: id -> figure; and a gain (H, W, 3) of the sunlight."""
+    """The actors at time u, id -> figure, and the gain (H, W, 3) of the sunlight."""
 
     u: float
     figures: dict[int, Figure]
@@ -469,13 +475,13 @@ class Posed:
 
 
 class Stage:
-    """A scene with all its surfaces painted: `expose(pose(u), u)` gives one instant."""
+    """A scene with all surfaces painted; `expose(pose(u), u)` paints the instant u."""
 
     def __init__(self, seed: int | Sequence[int], *, height: int) -> None:
         rng = np.random.default_rng(seed)
         self.shape = (height, 2 * round(height * ASPECT / 2))
         self.scene = plan_scene(rng, aspect=self.shape[1] / height)
-        self.light = _light_curve(rng)
+        self.light = _draw_light(rng)
         names = [str(n) for n in rng.permutation(SKINS)][: len(self.scene.actors)]
         palette = ((PALETTES[int(rng.integers(len(PALETTES)))] / 255) ** GAMMA).astype(np.float32)
         periods = rng.permutation(np.geomspace(0.06, 0.25, len(names)))  # of the patterns, in body lengths
@@ -487,13 +493,13 @@ class Stage:
         names = (["clouds", *rest, "cracks"])[:4]
         self.layers = _make_layers(rng, self.scene, names, palette, self.light(0.5), height)
         tile = tuple(int(s * 1.9) for s in self.shape)
-        self.clouds = np.exp(0.32 * np.clip(fractal(rng, tile, 1.5), -2, 2)).astype(np.float32)
+        self.clouds = np.exp(0.32 * np.clip(draw_fractal_noise(rng, tile, 1.5), -2, 2)).astype(np.float32)
         self.drift = rng.normal(0, 0.1, 2)
         self.haze = float(rng.uniform(0.0, 0.03))
 
     @staticmethod
-    def _over(canvas: np.ndarray, shares: np.ndarray | None, image: np.ndarray, window, owner: int) -> None:
-        """Paint onto the canvas (h, w, 3) and, where asked, update who is seen: shares (K + 1, h, w)."""
+    def _paint_over(canvas: np.ndarray, shares: np.ndarray | None, image: np.ndarray, window, owner: int) -> None:
+        """Paint an image onto the canvas (h, w, 3); update `shares`, the visible share of each object (K + 1, h, w)."""
         cover = image[..., 3]
         keep = cv2.merge([1 - cover] * 3)  # OpenCV: broadcasting over a last axis of 3 is several times slower
         canvas[window] = cv2.add(cv2.multiply(canvas[window], keep), cv2.cvtColor(image, cv2.COLOR_RGBA2RGB))
@@ -502,7 +508,7 @@ class Stage:
             shares[(owner, *window)] += cover
 
     def _shadow(self, cover: np.ndarray, window: tuple[slice, slice], light: Light) -> np.ndarray:
-        """What an actor's soft shadow, away from the sun, leaves of the light below it: a gain (H, W, 3)."""
+        """Draw the soft shadow of an actor, on the side away from the sun, as a gain (H, W, 3) of the light."""
         reach = 0.07 * self.shape[0]
         dx, dy = -light.direction[0] * reach, abs(light.direction[1]) * reach
         rows, cols = window
@@ -513,31 +519,31 @@ class Stage:
         return cv2.merge([1 - 0.5 * cv2.resize(dark, self.shape[::-1])] * 3)
 
     def pose(self, u: float, *, hidden: Sequence[int] = ()) -> Posed:
-        """Every actor lit and articulated as at time u, save those of ids in `hidden`, and the sunlight."""
+        """Light and pose every actor as at time u, except those with ids in `hidden`, and compute the sunlight."""
         light = self.light(u)
         figures = {}
         for k, puppet in enumerate(self.puppets, start=1):
             if k not in hidden and (drawn := draw_puppet(puppet, self.scene, u, light, self.shape)):
                 image, window = drawn
-                root = root_map(self.scene, puppet.actor, u, height=self.shape[0])
+                root = make_root_map(self.scene, puppet.actor, u, height=self.shape[0])
                 figures[k] = Figure(image, window, self._shadow(image[..., 3], window, light), root)
         return Posed(u, figures, cv2.merge([self._sunlight(u)] * 3))
 
     def _move(self, figure: Figure, actor: Actor, u: float) -> tuple[np.ndarray, tuple[slice, slice]] | None:
-        """A figure where the actor's body is at time u: image and window."""
+        """Move a figure to where the body of its actor is at time u; return image and window, or None if outside."""
         rows, cols = figure.window
-        moved = compose(root_map(self.scene, actor, u, height=self.shape[0]), _inverse(figure.root))
+        moved = compose(make_root_map(self.scene, actor, u, height=self.shape[0]), _inverse(figure.root))
         moved = compose(moved, np.array([[1.0, 0, cols.start], [0, 1.0, rows.start]]))
         h, w = figure.image.shape[:2]
-        window = _window(apply(moved, np.array([[0, 0], [w, 0], [w, h], [0, h]], float)), self.shape)
+        window = _window(map_points(moved, np.array([[0, 0], [w, 0], [w, h], [0, h]], float)), self.shape)
         if window is None:
             return None
         return _place(figure.image, moved, *window, border=cv2.BORDER_REPLICATE), window
 
     def expose(self, posed: Posed, u: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """One instant of a frame: linear colours (h, w, 3) float32 and, at the time of the pose, labels (h, w) uint8.
+        """Paint one instant: linear colours (h, w, 3) float32 and, if u is the time of the pose, labels (h, w) uint8.
 
-        Around the time of the pose camera and bodies move on; limbs and light stay.
+        At other times than that of the pose, camera and bodies have moved, but limbs and light are those of the pose.
         """
         height, width = self.shape
         middle = u == posed.u
@@ -550,23 +556,23 @@ class Stage:
                 actor = self.puppets[k - 1].actor
                 found = (figure.image, figure.window) if middle else self._move(figure, actor, u)
                 if found:
-                    self._over(canvas, shares, *found, k)
+                    self._paint_over(canvas, shares, *found, k)
             for layer in (n for n in self.layers if n.after == k):
                 matrix = _plane_map(self.scene, layer, u, height)
-                self._over(canvas, shares, _place(layer.image, matrix, *whole), whole, 0)
+                self._paint_over(canvas, shares, _place(layer.image, matrix, *whole), whole, 0)
         return canvas, shares.argmax(0).astype(np.uint8) if middle else None
 
     def _sunlight(self, u: float) -> np.ndarray:
-        """Shadows of clouds and leaves that drift over the scene: a gain (h, w)."""
+        """Draw the shadows of clouds and leaves that drift over the scene, as a gain (h, w)."""
         height, width = self.shape
-        matrix = camera_map(self.scene, u, height=height)
+        matrix = make_camera_map(self.scene, u, height=height)
         matrix = compose(matrix, np.array([[1 / height, 0, -0.95 * width / height], [0, 1 / height, -0.95]]))
         matrix[:, 2] += self.drift * height * u
         return cv2.warpAffine(self.clouds, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
 
 
 def _balance(rng: np.random.Generator, num_frames: int) -> np.ndarray:
-    """Gains (num_frames, 3) of a camera's exposure and white balance that drift over the video."""
+    """Draw gains (num_frames, 3) of an exposure and a white balance that drift over the video."""
     u = np.linspace(0, 1, num_frames)[:, None]
     beats, shifts = rng.uniform(0.5, 1.2, (2, 3)), rng.uniform(0, 2 * np.pi, (2, 3))
     beats[0], shifts[0] = beats[0, 0], shifts[0, 0]  # exposure moves all channels alike
@@ -575,7 +581,7 @@ def _balance(rng: np.random.Generator, num_frames: int) -> np.ndarray:
 
 
 def _develop(rng: np.random.Generator, light: np.ndarray, *, noise: float, haze: float) -> np.ndarray:
-    """Linear light (h, w, 3) -> sRGB uint8: vignette, haze, soft shoulder, sensor noise."""
+    """Convert linear light (h, w, 3) to sRGB uint8, with vignette, haze, soft highlights and sensor noise."""
     height, width = light.shape[:2]
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
     light = light * (1 - 0.13 * (x * x + y * y)).astype(np.float32)[..., None] + haze
@@ -588,11 +594,15 @@ def _develop(rng: np.random.Generator, light: np.ndarray, *, noise: float, haze:
 def render_sequence(
     seed: int | Sequence[int], *, height: int = 240, num_frames: int = 32, hidden: Sequence[int] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render a video; a pure function of its arguments.
+    """Render a video; the result depends on the arguments only.
 
-    Returns frames (T, H, W, 3) uint8, RGB, and labels (T, H, W) uint8: 0 background, k the pixels of object k that
-    are seen at the middle of the exposure. Width is 16/9 of `height`, rounded to an even number. Objects whose ids
-    are in `hidden` are left out, everything else stays as it was (for tests).
+    Args:
+        height: rows of a frame; a frame has 16/9 as many columns, rounded to an even number.
+        hidden: ids of objects to leave out, while everything else stays the same; for tests.
+
+    Returns:
+        Frames (T, H, W, 3) uint8 RGB, and labels (T, H, W) uint8: 0 for background, k for the pixels of object k that
+        are visible at the middle of the exposure.
     """
     stage = Stage(seed, height=height)
     sensor = np.random.default_rng([*np.atleast_1d(seed), 1])

@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 
 from data.frames import resize
-from data.registry import OWN_VIDEO, load_videos
-from data.videos import shown_shape
+from data.loading import load_videos
+from data.registry import OWN_VIDEO
+from data.resolution import fit_resolution
+from data.videos import compute_display_shape
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.weights import EMBEDDED
 from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_float, positive_int
 from utils.errors import UserError, run_main
-from utils.resolution import fit_resolution
 from utils.run.checkpoints import load_checkpoint
 from utils.visual import contact_sheet, write_picture
 
@@ -87,7 +88,7 @@ def read_frames(args: argparse.Namespace, patch_size: tuple[int, int]) -> Tensor
         raise UserError(
             f"--basepath {args.basepath}: give one video of {args.gap * (NUM_FRAMES - 1) + 1} frames or more"
         )
-    resolution = tuple(args.resolution or fit_resolution(BUDGET, shown_shape(video), patch_size=patch_size))
+    resolution = tuple(args.resolution or fit_resolution(BUDGET, compute_display_shape(video), patch_size=patch_size))
     check_resolution(resolution, patch_size)
     return torch.stack([resize(frame, resolution) for frame in frames])
 

@@ -41,7 +41,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from data.frames import resize
-from data.registry import OWN_VIDEO, load_videos
+from data.loading import load_videos
+from data.registry import OWN_VIDEO
 from data.sprites.writer import FRAMES, write_sprites
 from model.engine.windows import ENGINES
 from model.network import build_network

@@ -31,7 +31,8 @@ import torch
 from torch import Tensor
 
 import train
-from data.clips import ClipDataset, index_videos
+from data.clips import ClipDataset
+from data.loading import index_videos
 from data.sprites.writer import DEFAULT_ROOT, write_sprites
 from model.network import SpatioTemporalNetwork, build_network
 from model.training.step import make_optimizer, seed_of, train_step

@@ -13,7 +13,8 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from data.check import Report, check
-from data.registry import DATASETS, FBMS_TEST, FBMS_TRAIN, SEGTRACK, load_videos
+from data.loading import load_videos
+from data.registry import DATASETS, FBMS_TEST, FBMS_TRAIN, SEGTRACK
 from data.sprites.writer import write_sprites
 from data.videos import Video
 from utils.png import write_label_png

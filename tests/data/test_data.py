@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.clips import BadFrames, Clip, ClipDataset, StepSampler, clip_positions, index_videos
+from data.clips import BadFrames, Clip, ClipDataset, StepSampler, choose_clip_positions
 from data.frames import read_image, resize
-from data.registry import load_videos
+from data.loading import index_videos, load_videos
 from data.transforms import ClipAugmentation
 from tests.conftest import make_davis, moving_disk
 from utils.errors import UserError
@@ -61,7 +61,7 @@ def test_index_faults(tmp_path):
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 9), st.data())
 def test_clip_positions(length, num_frames, gap, data):
     centre = data.draw(st.integers(0, length - 1))
-    positions = clip_positions(length, centre, num_frames=num_frames, gap=gap)
+    positions = choose_clip_positions(length, centre, num_frames=num_frames, gap=gap)
     assert len(positions) == num_frames
     assert 0 <= min(positions) <= max(positions) < length
     steps = set(np.diff(positions).tolist())
@@ -181,7 +181,7 @@ def test_own_videos(tmp_path):
     assert frames[4].shape == (3, 48, 64)
     assert frames[4][0].float().mean() > 140 > 20 > frames[4][2].float().mean()  # red stays red
     video.contents.positions += [5, 6]  # as if the file had been cut since
-    assert [isinstance(frame, UserError) for frame in video.attempt()] == [False] * 5 + [True]
+    assert [isinstance(frame, UserError) for frame in video.read_with_errors()] == [False] * 5 + [True]
     with pytest.raises(UserError, match="clip.mp4: 5 frames now, 7 before"):
         list(video.read())
     (tmp_path / "clip.mp4").write_bytes(b"no video any more")

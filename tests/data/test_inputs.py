@@ -12,8 +12,9 @@ from PIL import Image
 import eval as eval_program
 import train as train_program
 from data import check
-from data.headers import check_sizes, image_size
-from data.registry import DATASETS, check_place, dataset_name, guess_own_video, load_videos, training_videos
+from data.headers import check_sizes, read_image_size
+from data.loading import check_root, guess_own_video, list_training_videos, load_videos
+from data.registry import DATASETS, parse_dataset_name
 from tests.data.layout_trees import (
     FRAMES,
     SIZE,
@@ -26,10 +27,10 @@ from tests.data.layout_trees import (
     write_masks,
 )
 from utils.errors import UserError
-from utils.names import names_in, plain_name
+from utils.names import check_name, read_names
 from utils.png import write_label_png
+from utils.scoring import __main__ as scoring
 from utils.scoring import label_checks
-from utils.scoring import score as scoring
 from utils.scoring.annotations import label_folder
 from utils.scoring.label_checks import check_labels, is_smoothed
 
@@ -51,7 +52,7 @@ LABELS = "Annotations_unsupervised/480p"
 def test_names_of_datasets_are_understood_and_recorded_as_one(given, name):
     for parser in (eval_program.make_parser(), train_program.make_parser()):
         assert parser.parse(["--dataset", given]).dataset == name
-    assert all(dataset_name(known) == known for known in DATASETS)
+    assert all(parse_dataset_name(known) == known for known in DATASETS)
 
 
 def test_an_unknown_name_suggests_the_nearest():
@@ -126,7 +127,7 @@ def test_names_with_spaces_stand_on_a_line(build, tmp_path):
     (root / "ImageSets/2017/val.txt").write_text("my ant\n# 1\nval-bee train-bee\n")
     assert [video.name for video in load(tree, root)] == ["my ant", "# 1", "val-bee", "train-bee"]
     (tmp_path / "list.txt").write_text("my ant\n")
-    videos = training_videos("video", root, train_list=str(tmp_path / "list.txt"))
+    videos = list_training_videos("video", root, train_list=str(tmp_path / "list.txt"))
     assert list(videos) == ["JPEGImages/480p/my ant"]
 
 
@@ -156,7 +157,7 @@ def test_definition_of_fbms_with_a_mark(build):
 def test_a_train_list_of_another_encoding_is_refused(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match=r"l\.txt: not a text file"):
-        names_in(tmp_path / "l.txt")
+        read_names(tmp_path / "l.txt")
 
 
 # ------------------------------------------------------------------ YouTube-VIS of label tools
@@ -293,7 +294,7 @@ def test_a_download_is_read_from_the_folder_it_was_unpacked_to(tmp_path, key, le
 def test_a_file_is_no_root(tmp_path):
     (tmp_path / "DAVIS.zip").touch()
     with pytest.raises(UserError, match=r"--davis_path .*DAVIS.zip: is a file; give the folder where"):
-        check_place("davis17u", tmp_path / "DAVIS.zip", split=None, flag="--davis_path")
+        check_root("davis17u", tmp_path / "DAVIS.zip", split=None, flag="--davis_path")
 
 
 # ------------------------------------------------------------------ masks
@@ -409,9 +410,9 @@ def test_the_size_is_that_of_the_picture_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
-    assert image_size(tmp_path / "a.jpg") == (20, 10)
+    assert read_image_size(tmp_path / "a.jpg") == (20, 10)
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
-    assert image_size(tmp_path / "a.png") == (10, 20)
+    assert read_image_size(tmp_path / "a.png") == (10, 20)
 
 
 # ------------------------------------------------------------------ gaps in ids, places of scores
@@ -480,6 +481,6 @@ def test_scoring_names_the_root_and_the_annotations_that_are_there(davis, tmp_pa
 @pytest.mark.parametrize("name", ["JPEGImages/\n", "a\nb", "a\tb", "a\x7f", "../a", "a/b", "a\\b", "", "..", None, 3])
 def test_a_name_from_a_file_is_that_of_one_file_or_folder(name):
     with pytest.raises(UserError, match="meta.json: names .*restore this file") as caught:
-        plain_name(name, "meta.json")
+        check_name(name, "meta.json")
     assert "\n" not in str(caught.value)
-    assert plain_name("a b-é.0", "meta.json") == "a b-é.0"
+    assert check_name("a b-é.0", "meta.json") == "a b-é.0"

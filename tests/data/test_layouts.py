@@ -13,9 +13,10 @@ from pycocotools import mask as coco_masks
 
 import train
 from data import tfrecord
-from data.annotations import RleVideo, Track, decode_segmentation, run_lengths
+from data.annotations import RleVideo, Track, decode_run_lengths, decode_segmentation
 from data.layouts import instances
-from data.registry import DATASETS, check_place, load_videos, root_of, select, training_videos
+from data.loading import check_root, list_training_videos, load_videos, resolve_root, select_range
+from data.registry import DATASETS
 from tests.data.layout_trees import (
     CAMEL,
     SHARD,
@@ -90,7 +91,7 @@ def check_annotations(tree, video):
 def test_training_split(key, build):
     """Of data sets without one it is all there is; train.py takes as `video` whatever frames lie there."""
     tree, root = build(key)
-    videos = training_videos(tree.dataset, root)
+    videos = list_training_videos(tree.dataset, root)
     if "train" not in DATASETS[tree.dataset].splits:
         assert set(tree.videos) <= set(videos)
     else:
@@ -103,18 +104,18 @@ def test_training_needs_no_annotations_and_takes_lists(build, tmp_path):
     _, root = build("davis17u")
     shutil.rmtree(root / "Annotations_unsupervised")
     (tmp_path / "list.txt").write_text("train-bee\n")
-    assert list(training_videos("davis17u", root, train_list=str(tmp_path / "list.txt"))) == ["train-bee"]
+    assert list(list_training_videos("davis17u", root, train_list=str(tmp_path / "list.txt"))) == ["train-bee"]
     (tmp_path / "list.txt").write_text("cow\n")
     with pytest.raises(UserError, match="--train_list .*list.txt: cow is not among the 2 training videos"):
-        training_videos("davis17u", root, train_list=str(tmp_path / "list.txt"))
+        list_training_videos("davis17u", root, train_list=str(tmp_path / "list.txt"))
     with pytest.raises(UserError, match="--train_list none.txt: no such file"):
-        training_videos("davis17u", root, train_list="none.txt")
+        list_training_videos("davis17u", root, train_list="none.txt")
 
 
 def test_tfrecords_cannot_be_trained_on(build):
     _, root = build("movi-c")
     with pytest.raises(UserError, match="TFRecords cannot be trained on; export the frames"):
-        training_videos("movi-c", root)
+        list_training_videos("movi-c", root)
 
 
 # ------------------------------------------------------------------ what single formats say
@@ -167,7 +168,7 @@ def test_rle_agrees_with_pycocotools(mask):
     size = mask.shape
     for segmentation in (compressed(mask), uncompressed(mask)):
         np.testing.assert_array_equal(decode_segmentation(segmentation, size, "x"), mask)
-    assert run_lengths(compressed(mask)["counts"]) == uncompressed(mask)["counts"]
+    assert decode_run_lengths(compressed(mask)["counts"]) == uncompressed(mask)["counts"]
     theirs = coco_masks.frPyObjects(uncompressed(mask), *size)
     assert theirs["counts"].decode() == compressed(mask)["counts"]
 
@@ -200,7 +201,7 @@ def test_record_keeps_only_what_is_asked_for(build):
     records = tfrecord.list_records(root / SHARD.format(0))
     assert len(records) == 2
     assert tfrecord.count_values(records[1], "video") == 4
-    found = tfrecord.read_bytes_features(records[1], ("metadata/video_name",))
+    found = tfrecord.read_byte_features(records[1], ("metadata/video_name",))
     assert found == {"metadata/video_name": [b"101"]}
 
 
@@ -219,7 +220,7 @@ def test_videos_select_a_slice_in_the_order_of_the_split(build):
             load(wrong)
     with pytest.raises(UserError, match="--videos 3:9: selects none of the 3 videos"):
         load("3:9")
-    assert select(list("abc"), "0:2") == ["a", "b"]
+    assert select_range(list("abc"), "0:2") == ["a", "b"]
 
 
 def test_pairs_with_a_folder_of_annotations_elsewhere(tmp_path):
@@ -244,21 +245,21 @@ def test_unknown_splits_and_roots(build):
             with pytest.raises(UserError, match="--split '.*: not the name of a split; choose from "):
                 load_videos(name, root, split=split, flag="")
     with pytest.raises(UserError, match="--davis_path is missing"):
-        root_of("davis16", davis_path=None, basepath=None)
+        resolve_root("davis16", davis_path=None, basepath=None)
     with pytest.raises(UserError, match="--basepath is missing"):
-        root_of("davis16", davis_path=None, basepath=None, davis_flag="--basepath")
-    assert str(root_of("sprites", davis_path=None, basepath=None)[0]) == "datasets/sprites"
+        resolve_root("davis16", davis_path=None, basepath=None, davis_flag="--basepath")
+    assert str(resolve_root("sprites", davis_path=None, basepath=None)[0]) == "datasets/sprites"
 
 
 def test_a_root_of_davis_is_for_davis(tmp_path):
     with pytest.raises(UserError, match="--davis_path x: --dataset sprites is not DAVIS"):
-        root_of("sprites", davis_path="x", basepath=None)
-    assert root_of("davis16", davis_path=str(tmp_path), basepath="y") == (tmp_path, "--davis_path")
+        resolve_root("sprites", davis_path="x", basepath=None)
+    assert resolve_root("davis16", davis_path=str(tmp_path), basepath="y") == (tmp_path, "--davis_path")
     with pytest.raises(UserError, match="--davis_path .*none: no such file or folder"):
-        check_place("davis16", tmp_path / "none", split=None, flag="--davis_path")
-    check_place("sprites", tmp_path / "none", split="train", flag="--basepath")
+        check_root("davis16", tmp_path / "none", split=None, flag="--davis_path")
+    check_root("sprites", tmp_path / "none", split="train", flag="--basepath")
     with pytest.raises(UserError, match="--split tran: --dataset sprites has no such split"):
-        check_place("sprites", tmp_path / "none", split="tran", flag="--basepath")
+        check_root("sprites", tmp_path / "none", split="tran", flag="--basepath")
 
 
 def test_records_of_another_variant_are_not_taken(build):

@@ -8,13 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data.clips import index_videos
-from data.registry import load_videos
+from data.loading import index_videos, load_videos
+from data.own_output import find_frames
 from tests.conftest import moving_disk
 from utils.errors import UserError
-from utils.own_output import MARK, find_frames
 from utils.png import write_label_png
-from utils.visual import label_map_rows, save_figure, write_picture
+from utils.visual import MARK, label_map_rows, save_figure, write_picture
 
 OURS = "not taken for frames"
 

@@ -15,12 +15,12 @@ from data import check
 from data.annotations import FbmsOriginal, MergedMasks
 from data.clips import ClipDataset
 from data.frames import FrameReader, UnreadableImage, read_image
-from data.registry import load_videos
+from data.loading import load_videos
 from data.tfrecord import list_records
 from data.videos import FrameFolder, RecordVideo
 from tests.data.layout_trees import example, record
 from utils.errors import UserError
-from utils.pictures import read_picture, value_range
+from utils.pictures import find_value_range, read_picture
 from utils.png import palette, pngs_by_stem, read_label_png, write_label_png
 
 SIZE = (12, 16)
@@ -60,7 +60,7 @@ def test_plain_pictures_are_what_pillow_reads(tmp_path, ending, mode):
         expected = np.array(image.convert("RGB"))
     reader = FrameReader([path])
     assert np.array_equal(reader.read(0).permute(1, 2, 0), expected)
-    assert not reader.kinds
+    assert not reader.conversions
 
 
 def see_through(mode):
@@ -99,7 +99,7 @@ def test_alpha_is_composited_over_white(tmp_path, mode):
     here = np.ones(SIZE, bool) if mode != "L" else np.array(image) != 7  # grey 7 elsewhere is clear as well
     here[:, 8:] = True
     assert np.array_equal(found[here], expected[here])
-    assert list(reader.kinds) == ["alpha; composited over white"]
+    assert list(reader.conversions) == ["alpha; composited over white"]
 
 
 def test_half_of_alpha_is_half_of_white_and_all_of_it_is_no_alpha(tmp_path):
@@ -109,7 +109,7 @@ def test_half_of_alpha_is_half_of_white_and_all_of_it_is_no_alpha(tmp_path):
     opaque.save(tmp_path / "opaque.png")
     reader = FrameReader([tmp_path / "opaque.png"])
     assert np.array_equal(reader.read(0).permute(1, 2, 0), COLOURS)
-    assert not reader.kinds
+    assert not reader.conversions
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -145,7 +145,7 @@ def test_other_colour_spaces_come_out_as_the_colours_they_were(tmp_path, mode):
         pytest.skip(f"this Pillow makes no {mode}")
     reader = FrameReader([path])
     assert np.abs(reader.read(0).permute(1, 2, 0).numpy().astype(int) - flat).max() < 12
-    assert any(kind.startswith(mode) for kind in reader.kinds)
+    assert any(kind.startswith(mode) for kind in reader.conversions)
 
 
 # ------------------------------------------------------------------ 16 bits
@@ -177,17 +177,17 @@ def test_the_range_of_values(low, high, expected):
     marked = values.copy()
     marked[0, :4], marked[1, :4] = 0, 65535  # nothing was measured there
     for each in (values, marked):
-        assert value_range([read_picture(png(each, 0))]) == pytest.approx(expected, abs=(high - low) // 20)
+        assert find_value_range([read_picture(png(each, 0))]) == pytest.approx(expected, abs=(high - low) // 20)
 
 
 def test_dead_pixels_do_not_flatten_a_video():
     frames = [np.random.default_rng(seed).integers(7000, 8500, (240, 320), dtype=np.uint16) for seed in range(2)]
     for frame in frames:
         frame[7, 7] = 60000
-    low, high = value_range(read_picture(png(frame, 0)) for frame in frames)
+    low, high = find_value_range(read_picture(png(frame, 0)) for frame in frames)
     assert (low, high) == pytest.approx((7000, 8500), abs=5)
     frames[1][100:105, 100:105] = 20000  # an object, small but there
-    assert value_range(read_picture(png(frame, 0)) for frame in frames)[1] >= 20000
+    assert find_value_range(read_picture(png(frame, 0)) for frame in frames)[1] >= 20000
 
 
 def test_a_value_is_the_same_grey_in_every_frame_of_a_video(tmp_path, capsys):
@@ -213,7 +213,7 @@ def test_a_value_is_the_same_grey_in_every_frame_of_a_video(tmp_path, capsys):
         clips = ClipDataset({"a": video.paths}, resolution=SIZE, num_frames=2, augment=False)
         again = clips.read(0, [3, 30], np.random.default_rng())
         assert torch.equal(again, frames[[3, 30]])
-        assert clips.kinds == set(video.kinds)
+        assert clips.conversions == set(video.conversions)
 
 
 def test_alpha_in_16_bits_and_a_clear_value():
@@ -227,7 +227,7 @@ def test_alpha_in_16_bits_and_a_clear_value():
         found = reader.read(0)
         assert (found[:, :, 8:] == 255).all()
         assert np.abs(found[0, :, :8].numpy().astype(int) - values[:, :8] // 257).max() <= 1
-        assert "alpha; composited over white" in reader.kinds
+        assert "alpha; composited over white" in reader.conversions
     clear = FrameReader([png(values, 0, [(b"tRNS", struct.pack(">H", int(values[3, 3])))])]).read(0)
     assert (clear[:, 3, 3] == 255).all()
     assert (clear == 255).all(0).sum() == 1
@@ -319,9 +319,9 @@ def test_records_are_read_as_files_are(tmp_path):
     (tmp_path / "r").write_bytes(record(example({"video": [content] * 2, "segmentations": [b"x"] * 2})))
     (tmp_path / "a.png").write_bytes(content)
     video = RecordVideo("a", list_records(tmp_path / "r")[0])
-    frames = list(video.attempt())
+    frames = list(video.read_with_errors())
     assert torch.equal(frames[1], read_image(tmp_path / "a.png"))
-    assert video.kinds == {"16-bit grey; values 0 to 4095 become 0 to 255": 2}
+    assert video.conversions == {"16-bit grey; values 0 to 4095 become 0 to 255": 2}
 
 
 def test_check_says_what_it_saw(tmp_path, monkeypatch, capsys):

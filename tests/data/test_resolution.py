@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eval as eval_program
+from data.resolution import ResolutionRule, fit_resolution, measure_shape_change
 from tests.conftest import make_davis, moving_disk
 from utils.progress import STAGES, FrameBar, told
-from utils.resolution import ResolutionRule, fit_resolution, shape_change
 from utils.video import write_video
 
 
@@ -26,9 +26,9 @@ def test_fitted_resolutions_have_the_shape_and_the_pixels(budget, patch, shape):
     fitted = fit_resolution(budget, shape, patch_size=(patch, patch))
     assert all(side % patch == 0 and side > 0 for side in fitted)
     assert abs(math.log(math.prod(fitted) / math.prod(budget))) < 0.08
-    assert shape_change(fitted, shape) < 1.08
+    assert measure_shape_change(fitted, shape) < 1.08
     turned = fit_resolution(budget[::-1], shape[::-1], patch_size=(patch, patch))
-    assert shape_change(turned, shape[::-1]) == pytest.approx(shape_change(fitted, shape))
+    assert measure_shape_change(turned, shape[::-1]) == pytest.approx(measure_shape_change(fitted, shape))
 
 
 @given(shape=st.tuples(st.integers(1, 10_000), st.integers(1, 10_000)))
@@ -50,20 +50,20 @@ def test_resolutions_of_usual_shapes(budget, shape, patch, expected):
 
 
 def test_data_sets_keep_their_resolution_unless_it_squashes():
-    rule = ResolutionRule((320, 480), (8, 8), asked=False, own=False)
-    assert rule.of((480, 854)) == (320, 480)
-    assert rule.note({"bear": (480, 854)}) is None
-    assert shape_change(rule.of((1280, 720)), (1280, 720)) < 1.08
-    note = rule.note({"bear": (480, 854), "phone": (1280, 720)})
+    rule = ResolutionRule((320, 480), (8, 8), explicit=False, fit_every_video=False)
+    assert rule.choose((480, 854)) == (320, 480)
+    assert rule.describe_changes({"bear": (480, 854)}) is None
+    assert measure_shape_change(rule.choose((1280, 720)), (1280, 720)) < 1.08
+    note = rule.describe_changes({"bear": (480, 854), "phone": (1280, 720)})
     assert note.startswith("--resolution 320 480: would change the shape of 1 of 2 videos")
     assert "phone" in note
 
 
 def test_a_resolution_that_was_asked_for_holds_and_is_told():
-    rule = ResolutionRule((160, 280), (8, 8), asked=True, own=True)
-    assert rule.of((640, 360)) == (160, 280)
-    assert "1 of 1 videos, by up to a factor of 3.11 (phone, 640x360)" in rule.note({"phone": (640, 360)})
-    assert rule.note({"clip": (360, 640)}) is None
+    rule = ResolutionRule((160, 280), (8, 8), explicit=True, fit_every_video=True)
+    assert rule.choose((640, 360)) == (160, 280)
+    assert "1 of 1 videos, by up to a factor of 3.11 (phone, 640x360)" in rule.describe_changes({"phone": (640, 360)})
+    assert rule.describe_changes({"clip": (360, 640)}) is None
 
 
 def portrait(tmp_path, rate=Fraction(10)):

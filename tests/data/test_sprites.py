@@ -14,19 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.sprites import __main__ as program
 from data.sprites import writer as sprites
 from data.sprites.render import render_sequence
-from data.sprites.scene import coarse_labels, plan_scene
+from data.sprites.scene import draw_coarse_labels, plan_scene
 from data.sprites.writer import (
     DEFAULT_ROOT,
     FRAMES,
     LABELS,
     MANIFEST,
     SPLITS,
-    color_baseline,
-    contact_sheet,
+    cluster_by_color,
+    compute_mean_best_iou,
+    draw_contact_sheet,
     ensure_sprites,
-    mean_best_iou,
     read_video,
     write_sprites,
 )  # fmt: skip
@@ -87,7 +88,7 @@ def test_labels_are_where_the_object_is_seen(video):
 @pytest.mark.parametrize("seed", range(6))
 def test_objects_are_large_and_mostly_in_view(seed):
     scene = plan_scene(np.random.default_rng([0, 1, seed]), aspect=16 / 9)
-    labels = coarse_labels(scene, num_frames=24, height=60)
+    labels = draw_coarse_labels(scene, num_frames=24, height=60)
     areas = np.stack([(labels == k + 1).mean((1, 2)) for k in range(len(scene.actors))])
     assert 2 <= len(areas) <= 5
     assert ((areas > 0).mean(1) >= 0.6).all()
@@ -248,8 +249,8 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_kept(tmp_path, monkeypa
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, frame, quality)
 
-    real = sprites._write_jpeg
-    monkeypatch.setattr(sprites, "_write_jpeg", full)
+    real = sprites.write_jpeg
+    monkeypatch.setattr(sprites, "write_jpeg", full)
     with pytest.raises(UserError, match=r"set: cannot write Sprites \(No space left on device\); free space"):
         write_sprites(tmp_path / "set", **SMALL)
     monkeypatch.undo()
@@ -261,21 +262,21 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_kept(tmp_path, monkeypa
 
 def test_colour_alone_does_not_find_the_objects(video):
     frames, labels = video
-    clusters = color_baseline(frames, 8)
+    clusters = cluster_by_color(frames, 8)
     assert clusters.shape == labels.shape
-    assert mean_best_iou(clusters, labels) < 0.35
+    assert compute_mean_best_iou(clusters, labels) < 0.35
 
 
 def test_colour_baseline_finds_what_differs_in_colour():
     frames = np.full((2, 40, 60, 3), (200, 30, 30), np.uint8)
     frames[:, 8:32, 20:44] = (20, 40, 220)
     labels = (frames[..., 2] == 220).astype(np.uint8)
-    assert mean_best_iou(color_baseline(frames, 2, window=3), labels) > 0.9
+    assert compute_mean_best_iou(cluster_by_color(frames, 2, window=3), labels) > 0.9
 
 
 def test_more_clusters_than_pixels_are_refused(video):
     with pytest.raises(UserError, match="--num_clusters 255: more than the 120 pixels"):
-        color_baseline(video[0][:1, :32, :57], 255)
+        cluster_by_color(video[0][:1, :32, :57], 255)
 
 
 def spectral_slope(frames):
@@ -295,12 +296,12 @@ def test_spectrum_is_that_of_natural_images():
 
 
 def test_contact_sheet(dataset):
-    assert contact_sheet(dataset, columns=3).shape == (2 * 64, 3 * 114, 3)
+    assert draw_contact_sheet(dataset, columns=3).shape == (2 * 64, 3 * 114, 3)
 
 
 def run_sprites(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["data.sprites.writer", *map(str, arguments)])
-    sprites.main()
+    program.main()
 
 
 @pytest.mark.parametrize(

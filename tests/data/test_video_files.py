@@ -14,8 +14,8 @@ from PIL import Image
 from data import decoding
 from data.decoding import scan
 from data.layouts.folders import OwnVideos
-from data.registry import load_videos
-from data.videos import VideoFile, shown_shape
+from data.loading import load_videos
+from data.videos import VideoFile, compute_display_shape
 from tests.conftest import moving_disk
 from utils.errors import UserError
 from utils.video import write_video
@@ -95,7 +95,7 @@ def test_every_frame_in_order_at_its_rate(whole, library, monkeypatch):
 
 
 def test_both_libraries_see_the_same_colours(whole):
-    by_pyav, by_opencv = (list(reader.frames(whole)) for reader in (decoding.PyAVReader(), decoding.OpenCVReader()))
+    by_pyav, by_opencv = (list(reader.decode(whole)) for reader in (decoding.PyAVReader(), decoding.OpenCVReader()))
     np.testing.assert_array_equal(by_pyav, by_opencv)
     assert np.abs(np.stack(by_pyav).astype(int) - np.stack(pictures())).mean() < 15  # noise, compressed
 
@@ -107,7 +107,7 @@ def test_colours_are_those_that_were_written(tmp_path):
         for place, colour in enumerate(((230, 40, 40), (40, 230, 40), (40, 40, 230), (128, 128, 128))):
             frame[:, place * size[1] // 4 : (place + 1) * size[1] // 4] = colour
         path = write_video(tmp_path / "flat.mp4", [frame] * 2, rate=Fraction(10))
-        read = next(decoding.PyAVReader().frames(path))
+        read = next(decoding.PyAVReader().decode(path))
         for place in range(4):
             middle = (2 * place + 1) * size[1] // 8
             assert np.abs(read[size[0] // 2, middle].astype(int) - frame[0, middle]).max() <= 4
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_refused_or_counted(make, library, whole, tmp_path, mo
     assert line.startswith(f"warning: {path}: {missing} of 20 frames cannot be decoded")
     assert 0 < missing < 20
     assert len(list(video.read())) == len(video.frame_names)
-    assert OwnVideos().mismatches(path, "all", video) == [video.damage]  # for data.check
+    assert OwnVideos().find_mismatches(path, "all", video) == [video.damage]  # for data.check
 
 
 def test_frames_after_a_damaged_place_keep_their_numbers(whole, tmp_path):
@@ -210,11 +210,11 @@ def test_a_turned_video_is_upright(tmp_path, monkeypatch):
     path = encode(tmp_path / "phone.mp4", pictures(4), rotation=90)
     video = VideoFile("phone", path)
     assert video.size == SIZE[::-1]
-    by_pyav = list(video.contents.reader.frames(path))
+    by_pyav = list(video.contents.reader.decode(path))
     without_pyav(monkeypatch)
     other = VideoFile("phone", path)
     assert (other.contents.reader.name, other.size) == ("OpenCV", SIZE[::-1])
-    np.testing.assert_array_equal(by_pyav, list(other.contents.reader.frames(path)))
+    np.testing.assert_array_equal(by_pyav, list(other.contents.reader.decode(path)))
 
 
 @pytest.mark.parametrize("matrix", [
@@ -226,13 +226,13 @@ def test_display_matrices_move_every_pixel_where_they_say(matrix):
     a, b, c, d = matrix
     moved = {(a * x + c * y, b * x + d * y): picture[y, x, 0] for y in range(2) for x in range(3)}
     left, top = (min(place[axis] for place in moved) for axis in (0, 1))
-    turned = decoding._upright(picture, matrix)
+    turned = decoding._turn_upright(picture, matrix)
     assert {(x + left, y + top): turned[y, x, 0] for y, x in np.ndindex(turned.shape[:2])} == moved
 
 
 def test_pixels_that_are_not_square_count_in_the_shape(tmp_path):
     path = write_video(tmp_path / "dv.mp4", pictures(3), rate=Fraction(25), pixel_aspect=Fraction(2))
-    assert shown_shape(VideoFile("dv", path)) == (96, 320)
+    assert compute_display_shape(VideoFile("dv", path)) == (96, 320)
 
 
 def test_ten_bits_odd_sides_and_varying_rates(tmp_path):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.registry import load_videos
-from data.videos import frames_at
+from data.loading import load_videos
+from data.videos import read_resized_frames
 from model import clustering as plain
 from model.backbone import build_backbone
 from model.engine.exact import assign, merge_centres, window_centres
@@ -370,7 +370,7 @@ def test_exact_engine_on_real_video(shared, tau):
     network = build_network(backbone="embedded")
     network.init_blocks("identity", temperature=5 + tau)  # so that some clusters are found at every tau
     segmenter = Segmenter(network, key_stride=4, tau=tau)
-    frames = [frame for _, frame in zip(range(12), frames_at(video, (80, 144)), strict=False)]
+    frames = [frame for _, frame in zip(range(12), read_resized_frames(video, (80, 144)), strict=False)]
     features, grid = segmenter.encode(frames, num_frames=12)
     found = segmenter.cluster(features, grid)
     plainly = Segmenter(network.double(), key_stride=4, tau=tau, clustering="plain")

@@ -368,7 +368,7 @@ def test_without_any_shared_memory_there_is_one_line_or_less_haste(folder, tiny_
 
 
 def test_a_batch_for_which_there_is_no_room_goes_through_the_pipe(monkeypatch):
-    send = clips.Sender(torch.stack)
+    send = clips.BatchSender(torch.stack)
     items = [torch.arange(3), torch.arange(3)]
     shared, content = send(items)
     assert shared

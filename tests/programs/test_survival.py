@@ -395,7 +395,7 @@ def test_a_reader_that_hangs_does_not_keep_a_run_from_ending(davis, tmp_path, ru
             time.sleep(1000)
         return read(self, index)
 
-    monkeypatch.setattr("data.clips.OVERDUE", 1)
+    monkeypatch.setattr("data.clips.BATCH_TIMEOUT", 1)
     monkeypatch.setattr(train_program.ClipDataset, "__getitem__", hang)
     began = time.monotonic()
     with pytest.raises(SystemExit) as ended:

@@ -99,7 +99,7 @@ class Threads(torch.utils.data.Dataset):
     def __len__(self): return 1
     def __getitem__(self, index): return torch.get_num_threads(), cv2.getNumThreads()
 from utils.run.signals import StopRequest
-with data.clips.reading(Threads(), num_workers=1, stop=StopRequest(), collate_fn=list, batch_size=1) as batches:
+with data.clips.load_batches(Threads(), num_workers=1, stop=StopRequest(), collate_fn=list, batch_size=1) as batches:
     (((torch_threads, opencv_threads),),) = batches
 print(torch.get_num_threads(), torch_threads, opencv_threads)
 """

@@ -35,7 +35,7 @@ from pathlib import Path
 
 from utils import distributed
 from utils.errors import UserError, run_main
-from utils.names import names_in, natural_key
+from utils.names import natural_key, read_names
 from utils.png import pngs_by_stem
 from utils.scoring.annotations import Annotations, label_folder
 from utils.scoring.label_checks import check_labels
@@ -79,7 +79,7 @@ def main() -> None:
     if not split_file.is_file():
         raise UserError(f"{split_file}: no such split file; {_mend_root(args)}")
     truth = args.davis_path / args.annotations
-    sequences = names_in(split_file, is_name=lambda line: os.path.isdir(truth / line))
+    sequences = read_names(split_file, is_name=lambda line: os.path.isdir(truth / line))
     provenance = read_provenance(args.results)
     scores_path = scores_folder(args.results, told=args.scores_path, flag="--scores_path")
     if not truth.is_dir():

@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import check_writable, replacing
-from utils.names import number_ranges
+from utils.names import format_ranges
 from utils.run.provenance import SCORING, versions
 from utils.scoring.bootstrap import LEVEL, Interval, interval
 from utils.scoring.protocols import PROTOCOLS
@@ -151,7 +151,7 @@ def note_gaps(scored: Iterable[Scores]) -> None:
     named = []
     for name, one in list(gaps.items())[:MOST_NAMED]:
         present = sorted(set(range(1, len(one.j) + 1)) - set(one.absent))
-        named.append(f"{name} (ids {number_ranges(present, most=8)}: {len(one.j)} objects counted)")
+        named.append(f"{name} (ids {format_ranges(present, most=8)}: {len(one.j)} objects counted)")
     more = f" and {len(gaps) - MOST_NAMED} more" * (len(gaps) > MOST_NAMED)
     protocols = ", ".join(scores.protocol for scores in counting)
     print(
