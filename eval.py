@@ -349,7 +349,7 @@ def segment_video(
     scores = score_of(labels)
     proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
     with clock("write"):
-        pixels = at_pixels(labels, video.read(), found.unsure, how=args.upsampling, device=device)
+        pixels = at_pixels(labels, video.read(), found.boundary_tokens, how=args.upsampling, device=device)
         maps = label_maps(clock.iterate("upsample", pixels), proposals)
         results.write_video(video.name, frame_names=video.frame_names, label_maps=told(maps, "writing", progress))
     found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}

@@ -24,7 +24,7 @@ from model.engine.bounds import BLOCK
 from model.engine.threshold import tau_for
 from model.engine.windows import ENGINES, SAMPLES, Stream, sample_tokens
 from model.network import SpatioTemporalNetwork
-from model.objects.affinity import CentredUnits
+from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
 from utils.clock import Clock
 from utils.device import autocast
@@ -48,8 +48,8 @@ Progress = Callable[[str, int], None]
 @dataclass
 class Segmentation:
     """labels: (T, h, w) int32 cluster of every token, in [0, num_clusters). seconds: time per stage. objects: (T, h, w)
-    int32 object of every token, as `find_objects` makes them of the clusters, and unsure: (T, h, w) bool, the tokens
-    that show a part of two; None where these were not asked for. tau: the threshold that clusters were made with.
+    int32 object of every token, as `find_objects` makes them of the clusters, and boundary_tokens: (T, h, w) bool, the
+    tokens that show parts of two; None where these were not asked for. tau: the threshold that clusters were made with.
     cached: frames whose features came from the feature cache, so that the backbone's seconds are not theirs."""
 
     labels: np.ndarray
@@ -57,7 +57,7 @@ class Segmentation:
     tau: float
     seconds: dict[str, float]
     objects: np.ndarray | None = None
-    unsure: np.ndarray | None = None
+    boundary_tokens: np.ndarray | None = None
     cached: int = 0
 
 
@@ -144,7 +144,9 @@ class Segmenter:
         progress("objects", 0)
         if self.objects is not None:
             with clock("objects"), one_core(features.device):
-                found.objects, found.unsure = find_objects(found.labels, CentredUnits(features, grid), **self.objects)
+                found.objects, found.boundary_tokens = find_objects(
+                    found.labels, CentredFeatures(features, grid), **self.objects
+                )
         found.seconds = dict(clock.seconds)
         return found
 

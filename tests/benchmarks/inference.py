@@ -45,7 +45,7 @@ from data.registry import OWN_VIDEO, load_videos
 from data.sprites.writer import FRAMES, write_sprites
 from model.engine.windows import ENGINES
 from model.network import build_network
-from model.objects.affinity import CentredUnits
+from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
 from model.objects.ranking import by_objectness, rank
 from model.objects.upsampling import at_pixels
@@ -226,10 +226,12 @@ def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segm
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
     found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"), one_core(features.device):
-        objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
+        objects, boundary_tokens = find_objects(found.labels, CentredFeatures(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
-        pixels = at_pixels(objects, read_frames(args, num_frames), unsure, how="guided", device=segmenter.device)
+        pixels = at_pixels(
+            objects, read_frames(args, num_frames), boundary_tokens, how="guided", device=segmenter.device
+        )
         for index, labels in enumerate(clock.iterate("upsample", pixels)):
             with clock("write"):
                 write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])
