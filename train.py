@@ -39,7 +39,7 @@ from data.frames import UnreadableImage
 from data.headers import image_size
 from data.registry import DATASET_NAMES, OWN_VIDEO, check_place, dataset_name, root_of, training_videos
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.training import monitor as watch
+from model.training import monitor
 from model.training.step import clips_per_step, make_optimizer, set_learning_rate, train_step
 from model.weights import checkpoint_path
 from utils import config, distributed
@@ -291,10 +291,10 @@ def read_batches(
 
 def make_watch(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], bad_frames: BadFrames
-) -> watch.Watch:
+) -> monitor.Monitor:
     """Looks at --watch_clips fixed training clips; stops the run where one cannot be read."""
     dataset = ClipDataset(
-        videos, resolution=tuple(args.resolution), num_frames=watch.NUM_FRAMES, gap=args.gap, seed=args.seed,
+        videos, resolution=tuple(args.resolution), num_frames=monitor.NUM_FRAMES, gap=args.gap, seed=args.seed,
         augment=False,
     )  # fmt: skip
     clips = [dataset[index] for index in range(args.watch_clips)]
@@ -302,7 +302,7 @@ def make_watch(
         bad_frames.add(clip)
     for kind in sorted(dataset.kinds):
         say(f"note: training frames: {kind}")
-    return watch.Watch(network, [clip.frames for clip in clips], tau=args.tau)
+    return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau)
 
 
 if __name__ == "__main__":

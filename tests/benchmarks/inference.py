@@ -49,7 +49,7 @@ from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
 from model.objects.ranking import by_objectness, rank
 from model.objects.upsampling import at_pixels
-from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, key_frame_indices
+from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import EMBEDDED
 from utils.clock import Clock
 from utils.config import (
@@ -164,10 +164,11 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]]
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
     network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone, "sprites"))
     check_resolution(args.resolution, network.backbone.patch_size)
-    segmenter = Segmenter(
-        network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
+    settings = SegmenterSettings(
+        key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
         max_key_frames=args.max_key_frames, clustering=engine,
     )  # fmt: skip
+    segmenter = Segmenter(network, settings)
     run(args, segmenter, WARM_UP)
     quiet, beside = [], []
     for _ in range(1 if engine == PLAIN else args.repeats):
