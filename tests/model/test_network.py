@@ -59,6 +59,13 @@ def test_inference_attention_is_training_attention_without_cls(tiny_weights):
     torch.testing.assert_close(network.attention_rows(network.queries(features), network.keys(features)), attn[0])
 
 
+def test_attention_rows_are_those_of_the_formula(tiny_weights):
+    network = make_network(tiny_weights)
+    features = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
+    queries, keys = network.queries(features), network.keys(features[:40])
+    torch.testing.assert_close(network.attention_rows(queries, keys), plain.attention(queries, keys))
+
+
 def test_stacked_blocks(tiny_weights):
     network = make_network(tiny_weights, with_cls=False, num_blocks=2)
     frames = torch.rand(1, 3, 3, 48, 80)
