@@ -38,7 +38,7 @@ from model.engine.windows import ENGINES
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.objects.ranking import by_objectness, by_size, choose, describe
 from model.objects.upsampling import UPSAMPLING, at_pixels
-from model.segmenter import CLUSTERINGS, MAX_KEY_FRAMES, Progress, Segmenter, key_frame_indices
+from model.segmenter import CLUSTERINGS, MAX_KEY_FRAMES, Progress, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import checkpoint_path
 from utils import distributed
 from utils.clock import Clock
@@ -281,8 +281,7 @@ def predict(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder
 ) -> None:
     """Write the label PNGs of every video that is not done yet; longest first, shared out over processes."""
-    segmenter = Segmenter(
-        network,
+    settings = SegmenterSettings(
         key_stride=args.ratio,
         max_key_frames=args.max_key_frames,
         tau=args.tau,
@@ -295,6 +294,7 @@ def predict(
         objects=object_options(args),
         clusters=args.clusters,
     )
+    segmenter = Segmenter(network, settings)
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: v.fingerprint)]
     distributed.barrier()  # all share out the same, before any of it is done
     lengths = [len(video.frame_names) for video in left]
@@ -340,7 +340,7 @@ def segment_video(
     scores = score_of(labels)
     proposals = {kind: choose(kind, labels, scores, limit=args.max_objects) for kind in results.kinds}
     with clock("write"):
-        pixels = at_pixels(labels, video.read(), found.unsure, how=args.upsampling, device=device)
+        pixels = at_pixels(labels, video.read(), found.boundary_tokens, how=args.upsampling, device=device)
         maps = label_maps(clock.iterate("upsample", pixels), proposals)
         results.write_video(video.name, frame_names=video.frame_names, label_maps=told(maps, "writing", progress))
     found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}

@@ -32,7 +32,7 @@ from data.loading import check_root, explain_single_file, list_training_videos, 
 from data.registry import DATASET_NAMES, OWN_VIDEO, parse_dataset_name
 from data.resolution import MAX_SHAPE_CHANGE, measure_shape_change
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.training import monitor as watch
+from model.training import monitor
 from model.training.step import clips_per_step, make_optimizer, set_learning_rate, train_step
 from model.weights import checkpoint_path
 from utils import config, distributed
@@ -283,10 +283,10 @@ def read_batches(
 
 def make_watch(
     args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], bad_frames: BadFrames
-) -> watch.Watch:
+) -> monitor.Monitor:
     """Looks at --watch_clips fixed training clips; stops the run where one cannot be read."""
     dataset = ClipDataset(
-        videos, resolution=tuple(args.resolution), num_frames=watch.NUM_FRAMES, gap=args.gap, seed=args.seed,
+        videos, resolution=tuple(args.resolution), num_frames=monitor.NUM_FRAMES, gap=args.gap, seed=args.seed,
         augment=False,
     )  # fmt: skip
     clips = [dataset[index] for index in range(args.watch_clips)]
@@ -294,7 +294,7 @@ def make_watch(
         bad_frames.add(clip)
     for conversion in sorted(dataset.conversions):
         say(f"note: training frames: {conversion}")
-    return watch.Watch(network, [clip.frames for clip in clips], tau=args.tau)
+    return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Attention that gives out its mean over heads, in memory that does not grow with the heads.
+"""Compute attention and return its mean over heads, in memory that does not grow with the number of heads.
 
 mixed, mean = attend(q, k, v, drop=0.4)
 
-Training looks at the attention itself, so it has to be made; but only its mean over heads is looked at. The usual graph
-keeps every head's softmax, its dropout and the gradients of both. Here a head's softmax is made a few rows at a time in
-the processor's cache, and made again for the gradient; dropout too, from one seed.
+The losses need the attention itself, but only its mean over heads. The usual graph keeps every head's softmax, its
+dropout and the gradients of both. Here a head's softmax is computed a few rows at a time in the processor's cache, and
+again for the gradient; the dropout too, from one seed. `model.clustering.attention` is the formula.
 """
 
 import math
@@ -16,31 +16,32 @@ from torch.autograd.function import once_differentiable
 from utils.parallel import each
 
 LOG2_E = math.log2(math.e)
-CACHED_ROWS, DEVICE_ROWS = 128, 1 << 20  # of one head's attention at once, on a CPU and elsewhere
+CACHED_ROWS, DEVICE_ROWS = 128, 1 << 20  # rows of one head's attention at once, on a CPU and elsewhere
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, drop: float = 0.0) -> tuple[Tensor, Tensor]:
-    """softmax(q k^T / sqrt(d)) and what it mixes.
+    """Mix values by softmax(q k^T / sqrt(d)) and return the attention, too.
 
     Args:
         q: (B, M, L, d). k, v: (B, M, S, d). M heads.
-        drop: share of the attention that is left out where values are mixed, the rest scaled up; drawn from torch's
-            generator, to 1 in 65536.
+        drop: share of the attention that is set to 0 before the values are mixed, the rest scaled up; to 1 in 65536,
+            drawn from torch's generator.
 
     Returns:
         mixed (B, M, L, d) of the dtype of v, and the attention averaged over heads (B, L, S), without dropout, rows
-        summing to 1, of float32 or float64. Both carry gradients, once.
+        summing to 1, of float32 or float64. Both carry gradients of first order.
     """
     seed = torch.randint(2**62, ()).item() if drop > 0 else None
     return _Attend.apply(q, k, v, drop, seed)
 
 
 class Dropout:
-    """What is kept of pieces of attention: the same for a piece whenever it is asked for.
+    """Draw which entries of the attention are kept, the same ones each time for the same rows.
 
     Args:
+        drop: share of the entries that are dropped.
+        seed: of one call of `attend`; None drops nothing, and `keep` must not be called then.
         shape: (B, M, L) of the attention's rows.
-        seed: of one use of the attention; None keeps everything, which is not to be asked for then.
     """
 
     def __init__(self, drop: float, *, seed: int | None, shape: tuple[int, int, int], device: torch.device):
@@ -49,7 +50,7 @@ class Dropout:
         self.seed, self.shape, self.device = seed, shape, device
 
     def keep(self, b: int, m: int, first: int, size: tuple[int, int]) -> Tensor:
-        """What is kept of so many rows from `first` on of clip b and head m: `size` bool."""
+        """Draw the entries that are kept, `size` bool, in rows from `first` on of clip b and head m."""
         number = (b * self.shape[1] + m) * self.shape[2] + first
         generator = torch.Generator(self.device).manual_seed((self.seed + number) % 2**63)
         words = torch.empty(-(-size[0] * size[1] // 4), dtype=torch.int64, device=self.device)
@@ -58,7 +59,7 @@ class Dropout:
 
 
 class _Attend(torch.autograd.Function):
-    """In powers of 2, which torch computes in a fraction of the time of those of e; 128 rows stay in the cache."""
+    """Compute `attend` with powers of 2, which torch computes in a fraction of the time of powers of e."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, drop: float, seed: int | None) -> tuple[Tensor, Tensor]:

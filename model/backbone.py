@@ -1,4 +1,4 @@
-"""The frozen image backbone: a timm ViT from frames to key features and CLS tokens (docs/method.md, section 1)."""
+"""Compute key features and CLS tokens of frames with a frozen timm ViT (docs/method.md, section 1)."""
 
 import difflib
 import logging
@@ -28,13 +28,13 @@ IMAGE_STATS = {
 
 
 class Backbone(nn.Module):
-    """A frozen ViT. It stays in evaluation mode and never builds a graph.
+    """Compute key features with a frozen ViT, which stays in evaluation mode and never builds a graph.
 
     Attributes:
         dim: width C of the key features.
         patch_size: (height, width) of a patch in pixels.
         has_cls: whether the ViT has a CLS token.
-        cls_alone: whether only the CLS token goes all the way through the last block, where it is asked for.
+        cls_alone: whether the last block can be computed for the CLS token alone.
     """
 
     def __init__(self, vit: nn.Module, *, name: str, image_stats: str = "imagenet"):
@@ -50,19 +50,19 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Frozen: stays in evaluation mode whatever its parent does."""
+        """Stay in evaluation mode, whatever the mode of the parent module."""
         return super().train(False)
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Token grid (h, w) of a frame of `height` x `width` pixels."""
+        """Compute the token grid (h, w) of a frame of `height` x `width` pixels."""
         return height // self.patch_size[0], width // self.patch_size[1]
 
     def weights_hash(self) -> str:
-        """SHA-256 of the weights, equal for the same weights whatever file they came from."""
+        """Compute the SHA-256 of the weights, the same for the same weights from any file."""
         return tensors_hash(self.vit.state_dict())
 
     def settings(self) -> dict[str, Any]:
-        """Plain values that say all that features depend on, but for the frame, precision, device and libraries."""
+        """List all settings that features depend on, except the frame, precision, device and libraries."""
         return {
             "name": self.name, "sha256": self.weights_hash(), "architecture": repr(self.vit),
             "num_heads": self.vit.blocks[-1].attn.num_heads,
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, with_cls: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Key features, and the CLS token where asked for, of single frames.
+        """Compute key features, and optionally the CLS token, of single frames.
 
         Args:
             images: (B, 3, H, W), uint8 or float in [0, 1], RGB; H and W multiples of the patch size.
@@ -96,7 +96,7 @@ class Backbone(nn.Module):
         return self._keys(attention_input[0]), output[:, 0]
 
     def _run_until(self, images: Tensor, *, block: int) -> Tensor:
-        """Output (B, prefix + h*w, C) of one block, computing nothing after it."""
+        """Run the ViT up to a block and return its output (B, prefix + h*w, C)."""
         (output,) = self.vit.forward_intermediates(
             images, indices=[block], stop_early=True, intermediates_only=True, output_fmt="NLC", norm=False,
             return_prefix_tokens=self.vit.num_prefix_tokens > 0,
@@ -107,9 +107,10 @@ class Backbone(nn.Module):
         return output
 
     def _keys_and_cls(self, hidden: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` returns, from the input of the last block and what its norm makes of it: (B, prefix + N, C).
+        """Compute what `forward` returns from the last block's input, before and after its norm: (B, prefix + N, C).
 
-        Keys and values of all tokens, but query, projection and MLP of the CLS token alone: a sixth of the block.
+        Keys and values are computed for all tokens, query, projection and MLP for the CLS token alone: a sixth of the
+        block's arithmetic.
         """
         block = self.vit.blocks[-1]
         attn, qkv = block.attn, block.attn.qkv
@@ -123,8 +124,10 @@ class Backbone(nn.Module):
         return keys[:, self.vit.num_prefix_tokens :], cls[:, 0]
 
     def _keys(self, attention_input: Tensor) -> Tensor:
-        """The key third of the last qkv, patch tokens only. Taken from the attention's input, so that it does not
-        matter which fused attention the installed timm calls inside."""
+        """Project patch tokens by the key third of the last qkv.
+
+        The keys come from the attention's input, so that any fused attention inside the installed timm will do.
+        """
         weight, bias = _key_projection(self.vit.blocks[-1].attn)
         return F.linear(attention_input[:, self.vit.num_prefix_tokens :], weight, bias)
 
@@ -136,7 +139,7 @@ def build_backbone(
     checkpoint_key: str | None = None,
     image_stats: str = "imagenet",
 ) -> Backbone:
-    """A frozen backbone with every parameter filled.
+    """Build a frozen backbone with every parameter filled.
 
     Args:
         name: any timm ViT, or `embedded`: the small one in `assets/`, or another file of its kind as `weights`.
@@ -229,7 +232,7 @@ def _check_is_vit(vit: nn.Module, name: str) -> None:
 
 
 def _is_usual(block: nn.Module) -> bool:
-    """Whether a block is computed as in the first ViTs, with at most a scale on each branch."""
+    """Tell whether a block is computed as in the first ViTs, with at most a scale on each branch."""
     if type(block) is not Block or type(block.attn) is not Attention or block.attn.scale != block.attn.head_dim**-0.5:
         return False
     parts = [getattr(block.attn, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
@@ -241,7 +244,7 @@ def _has_key_projection(attention: nn.Module) -> bool:
 
 
 def _key_projection(attention: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight (C, C) and bias (C) or None that make keys, of a fused or a split qkv.
+    """Select the weight (C, C) and bias (C) or None that make keys, of a joint or a split qkv.
 
     timm's Eva (DINOv3) keeps the biases of a fused qkv apart and fixes that of the keys at zero.
     """

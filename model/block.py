@@ -9,7 +9,7 @@ from model.attention import LOG2_E, attend
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that also returns its attention, averaged over heads; qkv without bias."""
+    """Compute multi-head self-attention and return the attention averaged over heads, too; qkv without bias."""
 
     def __init__(self, dim: int, *, num_heads: int, proj_drop: float, attn_drop: float):
         super().__init__()
@@ -33,26 +33,28 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2))), attn
 
     def queries(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> queries (B, M, L, C/M)."""
+        """Project tokens (B, L, C) to queries (B, M, L, C/M)."""
         return self._project(x, 0)
 
     def keys(self, x: Tensor) -> Tensor:
-        """(B, S, C) -> keys (B, M, S, C/M)."""
+        """Project tokens (B, S, C) to keys (B, M, S, C/M)."""
         return self._project(x, 1)
 
     def add_weights(self, total: Tensor, q: Tensor, k: Tensor, *, scores: Tensor) -> None:
-        """total (L, S) += softmax(q k^T / sqrt(C/M)) of one head (L, C/M), (S, C/M) over the number of heads.
+        """Add the share of one head to the mean attention: total (L, S) += softmax(q k^T / sqrt(C/M)) / M.
 
-        `scores` (L, S) is overwritten.
+        In place and with powers of 2, which torch computes in half the time of powers of e.
 
-        In powers of 2, which torch computes in half the time of those of e, and in place.
+        Args:
+            q: (L, C/M). k: (S, C/M).
+            scores: (L, S), working memory that is overwritten.
         """
         torch.matmul(q * (self.scale * LOG2_E), k.T, out=scores)
         scores.sub_(scores.amax(-1, keepdim=True)).exp2_()
         total.addcmul_(scores, scores.sum(-1, keepdim=True).mul_(self.num_heads).reciprocal_())
 
     def _project(self, x: Tensor, third: int) -> Tensor:
-        """(B, L, C) through one third of qkv, split into heads: (B, M, L, C/M)."""
+        """Project tokens (B, L, C) by one third of qkv and split them into heads: (B, M, L, C/M)."""
         return rearrange(F.linear(x, self.qkv.weight.chunk(3)[third]), "b l (m d) -> b m l d", m=self.num_heads)
 
 
@@ -69,7 +71,7 @@ class Mlp(nn.Module):
 
 
 class SpatioTemporalBlock(nn.Module):
-    """Pre-norm Transformer block over the tokens of all frames of a clip: x + attn(norm1(x)), then x + mlp(norm2(x)).
+    """Transform the tokens of all frames of a clip together: x + attn(norm1(x)), then x + mlp(norm2(x)).
 
     Parameter names are the reference implementation's (docs/method.md, section 2), so that its checkpoints load.
     """
@@ -96,16 +98,16 @@ class SpatioTemporalBlock(nn.Module):
         return x + self.mlp(self.norm2(x)), attn
 
     def queries(self, x: Tensor) -> Tensor:
-        """Queries (B, M, L, C/M) of tokens (B, L, C); all that inference needs of a video's tokens."""
+        """Compute queries (B, M, L, C/M) of tokens (B, L, C), all that inference needs of the tokens of a video."""
         return self.attn.queries(self.norm1(x))
 
     def keys(self, x: Tensor) -> Tensor:
-        """Keys (B, M, S, C/M) of tokens (B, S, C)."""
+        """Compute keys (B, M, S, C/M) of tokens (B, S, C)."""
         return self.attn.keys(self.norm1(x))
 
     @torch.no_grad()
     def init_random(self) -> None:
-        """The usual ViT start: normal weights of deviation 0.02 cut at 2, biases zero, norms the identity."""
+        """Initialise as ViTs are: normal weights of deviation 0.02 cut at 2, biases zero, norms the identity."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -116,7 +118,7 @@ class SpatioTemporalBlock(nn.Module):
 
     @torch.no_grad()
     def init_identity(self, *, temperature: float) -> None:
-        """The training-free point: q = k = temperature * LayerNorm(x), and the block returns x itself.
+        """Initialise the training-free block: q = k = temperature * LayerNorm(x), and the block returns x itself.
 
         Values pass unchanged (v = LayerNorm(x)) into a projection that starts at zero, as does the MLP's last
         layer: the output tokens are the inputs, and training moves away from there.

@@ -1,7 +1,7 @@
-"""The two self-supervised losses as pure functions of output tokens and attention (docs/method.md, section 3).
+"""Compute the two self-supervised losses from output tokens and attention (docs/method.md, section 3).
 
-A query (t, i) is token i of frame t. For every frame s the attention of a query ranks the tokens of s: those it
-attends to most are its positives, those it attends to least its negatives.
+A query (t, i) is token i of frame t. In every frame the tokens that a query attends to most are its positives, the
+tokens that it attends to least its negatives.
 """
 
 import torch
@@ -21,7 +21,7 @@ def semantic_loss(
     positive_margin: float = 0.9,
     negative_margin: float = 0.1,
 ) -> Tensor:
-    """Semantic consistency: output tokens of attended places agree, of unattended places do not.
+    """Compute the semantic consistency loss: a query's output token should resemble its positives, not its negatives.
 
     Args:
         attn: (B, T*N, T*N) attention averaged over heads, rows sum to <= 1.
@@ -51,7 +51,7 @@ def motion_loss(
     num_negatives: int = 50,
     margin: float = 1.0,
 ) -> Tensor:
-    """Dynamic motion consistency: tokens that attend to each other within a frame share their motion pattern.
+    """Compute the motion consistency loss: tokens that attend to each other in a frame share their motion pattern.
 
     The motion pattern a of a token is its row of the attention, normalised to sum 1. Similarity to a query is
     sim(q, k) = sum_c a_q[c] log(a_k[c] + 1e-10) with a_q detached; every (positive, negative) pair of a query gives
@@ -79,7 +79,7 @@ def motion_loss(
 
     patterns = _patterns(queries)
     first = count * torch.arange(batch * num_frames, device=attn.device).view(batch, num_frames, 1, 1)
-    rows = (first + chosen).flatten()  # of all clips; their gradient is added up in a third of the time of indexing
+    rows = (first + chosen).flatten()  # over all clips; index_select has a faster gradient than indexing
     others = attn.reshape(-1, total).index_select(0, rows).view(*chosen.shape, total)  # (B, T, n, P + Q, T*N)
     log_others = (_patterns(others) + LOG_EPS).log()
     similarity = torch.einsum("btnc,btnkc->btnk", patterns, log_others)
@@ -92,17 +92,17 @@ def motion_loss(
 
 
 def attention_entropy(attn: Tensor, sample: Tensor, *, num_frames: int) -> Tensor:
-    """Mean entropy in nats of the sampled tokens' attention, normalised to sum 1; log(T*N) when it is uniform."""
+    """Average the entropy in nats of the sampled tokens' attention, normalised to sum 1; log(T*N) if uniform."""
     rows = _query_rows(attn, sample, num_frames, attn.shape[1] // num_frames).detach()
     patterns = _patterns(rows)
     return -(patterns * (patterns + LOG_EPS).log()).sum(-1).mean()
 
 
 def _query_rows(attn: Tensor, sample: Tensor, frames: int, count: int) -> Tensor:
-    """Rows of the queries: (B, T*N, T*N) -> (B, T, n, T*N)."""
+    """Select the rows of the queries: (B, T*N, T*N) -> (B, T, n, T*N)."""
     return attn.view(attn.shape[0], frames, count, -1)[:, :, sample]
 
 
 def _patterns(rows: Tensor) -> Tensor:
-    """Rows (..., T*N) normalised to sum 1."""
+    """Normalise rows (..., T*N) to sum 1."""
     return rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Backbone and block as one network: the one path by which frames become tokens, for training and for inference."""
+"""Join backbone and block in one network, the one path from frames to tokens in training and inference."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from utils.errors import UserError
 from utils.parallel import each
 
 REFERENCE_BLOCKS = "temporal_transformer."
-CACHED_ROWS, DEVICE_ROWS = 128, 1024  # of one head's attention at once, on a CPU and elsewhere
+CACHED_ROWS, DEVICE_ROWS = 128, 1024  # rows of one head's attention at once, on a CPU and elsewhere
 
 
 class SpatioTemporalNetwork(nn.Module):
-    """A frozen backbone below one trained spatio-temporal block (or several: `num_blocks`, the paper's num_t).
+    """Run a frozen backbone and one trained spatio-temporal block (or several: `num_blocks`, the paper's num_t).
 
     Args:
-        backbone: gives C-dimensional key features per frame.
+        backbone: computes the key features of each frame.
         with_cls: put each frame's CLS token before its key features in training (docs/method.md, section 2);
             inference never uses it.
     """
@@ -43,7 +43,7 @@ class SpatioTemporalNetwork(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The training path over whole clips.
+        """Run the training path over whole clips.
 
         Args:
             frames: (B, T, 3, H, W), uint8 or float in [0, 1], RGB.
@@ -55,13 +55,13 @@ class SpatioTemporalNetwork(nn.Module):
         return self.link(self.embed(frames))
 
     def embed(self, frames: Tensor) -> Tensor:
-        """Clips (B, T, 3, H, W) -> what the blocks see: (B, T, N, C), or (B, T, 1 + N, C) with CLS tokens."""
+        """Embed clips (B, T, 3, H, W) as the input of the blocks: (B, T, N, C), or (B, T, 1 + N, C) with CLS tokens."""
         keys, cls = self.backbone(frames.flatten(0, 1), with_cls=self.with_cls)
         x = keys if cls is None else torch.cat([cls[:, None], keys], dim=1)
         return x.unflatten(0, frames.shape[:2])
 
     def link(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Carry embedded clips through the blocks; returns what `forward` does."""
+        """Run the blocks on embedded clips; returns what `forward` does."""
         clip_length, first = x.shape[1], int(self.with_cls)  # index of the first patch token of a frame
         x = x.flatten(1, 2)
         for block in self.blocks:
@@ -72,15 +72,15 @@ class SpatioTemporalNetwork(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
-        """Key features (B, N, C) of single frames (B, 3, H, W), for inference."""
+        """Compute key features (B, N, C) of single frames (B, 3, H, W), for inference."""
         return self.backbone(frames)[0]
 
     @torch.no_grad()
     def refine(self, features: Tensor, key_frames: list[int], *, chunk: int = 512) -> Tensor:
-        """Carry the key features (T, N, C) of a video through all blocks but the last, whose attention is clustered.
+        """Run all blocks but the last on the key features (T, N, C) of a video.
 
-        In place, wherever the features are. As in the last block, only tokens of the key frames are attended to. With
-        one block, the usual case, this returns the features untouched.
+        The features are overwritten, in memory or on disk. As in the last block, only tokens of the key frames are
+        attended to. With one block, the usual case, the features are returned as they are.
         """
         for block in self.blocks[:-1]:
             device = block.norm1.weight.device
@@ -91,25 +91,26 @@ class SpatioTemporalNetwork(nn.Module):
 
     @torch.no_grad()
     def queries(self, features: Tensor) -> Tensor:
-        """Queries (M, L, C/M) of the last block for tokens (L, C)."""
+        """Compute queries (M, L, C/M) of the last block for tokens (L, C)."""
         return self.blocks[-1].queries(features[None])[0]
 
     @torch.no_grad()
     def keys(self, features: Tensor) -> Tensor:
-        """Keys (M, S, C/M) of the last block for tokens (S, C)."""
+        """Compute keys (M, S, C/M) of the last block for tokens (S, C)."""
         return self.blocks[-1].keys(features[None])[0]
 
     @torch.no_grad()
     def attention_rows(self, queries: Tensor, keys: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """(M, L, C/M), (M, S, C/M) -> (L, S): the last block's attention averaged over heads, rows sum to 1.
+        """Compute the last block's attention averaged over heads: (M, L, C/M), (M, S, C/M) -> (L, S), rows sum to 1.
 
-        A few rows of one head at a time, so that they stay in the processor's cache from the product to the sum.
+        This is `model.clustering.attention`, a few rows of one head at a time so that they stay in the processor's
+        cache from the product to the sum.
         """
         shape = (queries.shape[1], keys.shape[1])
         out = torch.empty(shape, dtype=queries.dtype, device=queries.device) if out is None else out
         rows_at_once = CACHED_ROWS if queries.device.type == "cpu" else DEVICE_ROWS
         scratch = Scratch()
-        keys = keys.mT.contiguous().mT  # the layout that products of a few rows are quickest with
+        keys = keys.mT.contiguous().mT  # the layout with the fastest products of a few rows
 
         def fill(piece: tuple[Tensor, Tensor]) -> None:
             part, total = piece
@@ -160,13 +161,13 @@ def build_network(
     image_stats: str = "imagenet",
     **block_options: Any,
 ) -> SpatioTemporalNetwork:
-    """A network with its backbone filled and, where a checkpoint is given, its blocks.
+    """Build a network with the weights of its backbone and, if a checkpoint is given, of its blocks.
 
     The backbone's weights come from a checkpoint in the reference's format, which holds them too; otherwise from
     `dino_path`; otherwise timm downloads them.
 
     Args:
-        checkpoint: content of a checkpoint of either format; None leaves the blocks at their random start.
+        checkpoint: content of a checkpoint of either format; None leaves the blocks at their random initial weights.
         source: where `checkpoint` came from, for messages.
         block_options: for `SpatioTemporalNetwork`.
     """
@@ -188,7 +189,7 @@ def build_network(
 def check_origin(content: dict[str, Any], network: SpatioTemporalNetwork, *, num_heads: int, source: str) -> None:
     """Refuse a checkpoint of train.py whose block was trained with other heads or on another backbone's keys.
 
-    The reference's checkpoints, which do not say, pass.
+    Checkpoints of the released implementation, which do not record either, are accepted.
 
     Raises:
         UserError: naming the flag to mend.
@@ -206,7 +207,7 @@ def check_origin(content: dict[str, Any], network: SpatioTemporalNetwork, *, num
 
 
 def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
-    """The blocks' state dict, keys `{j}.norm1.weight` and so on, from either checkpoint format."""
+    """Select the state dict of the blocks, keys `{j}.norm1.weight` and so on, from either checkpoint format."""
     if isinstance(content.get("blocks"), dict):
         state = content["blocks"]
     else:
@@ -230,6 +231,6 @@ def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
 
 
 def holds_encoder(content: dict[str, Any]) -> bool:
-    """Whether a checkpoint is in the reference's format, with the backbone (`encoder.*`) in the same file."""
+    """Tell whether a checkpoint is in the reference's format, with the backbone (`encoder.*`) in the same file."""
     inner = content.get("model_state_dict")
     return isinstance(inner, dict) and any(str(key).removeprefix("module.").startswith("encoder.") for key in inner)

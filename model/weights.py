@@ -90,7 +90,7 @@ def check_holds_vit(content: dict[str, Any], *, source: str) -> None:
 
 
 def describe_vit(content: dict[str, Any]) -> str | None:
-    """What ViT a file holds, in words, where it holds one that is known."""
+    """Describe the ViT that a file holds, in words; None if it holds no known ViT."""
     for state in (content, *(content.get(key) for key in _MODEL_KEYS)):
         if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
             continue
@@ -106,7 +106,7 @@ def describe_vit(content: dict[str, Any]) -> str | None:
 
 
 def _select_model(content: dict[str, Any], checkpoint_key: str | None, source: str) -> dict[str, Any]:
-    """The state dict inside whatever the file holds."""
+    """Select the state dict of the model in the content of a file."""
     if checkpoint_key is not None:
         if not isinstance(content.get(checkpoint_key), dict):
             held = [key for key, value in content.items() if isinstance(value, dict)]
@@ -124,7 +124,7 @@ def _is_hugging_face(state: dict[str, Any]) -> bool:
 
 
 def from_hugging_face(state: dict[str, Any]) -> dict[str, Any]:
-    """A state dict of Hugging Face's ViT, DINOv2 or DINOv3 under the official names; other keys keep theirs."""
+    """Rename the keys of Hugging Face's ViT, DINOv2 or DINOv3 to the official names; other keys keep their names."""
     prefix = next(found[1] for key in state if isinstance(key, str) and (found := _HF_MARK.match(key)))
     heads = tuple(f"{before}{head}" for before in {"", prefix} for head in _HF_HEADS)
     registers = "embeddings.register_tokens"
@@ -174,7 +174,7 @@ def _strip(state: dict[str, Any], source: str) -> dict[str, Tensor]:
 
 
 def _convert(state: dict[str, Tensor], vit: nn.Module, name: str, source: str) -> dict[str, Tensor]:
-    """timm's own conversion of official names (registers, SwiGLU, position embeddings of another grid)."""
+    """Convert official names by timm's own filter (registers, SwiGLU, position embeddings of another grid)."""
     try:
         with contextlib.redirect_stdout(None):  # it prints what it tried
             return sys.modules[type(vit).__module__].checkpoint_filter_fn(state, vit)
@@ -187,7 +187,7 @@ def _convert(state: dict[str, Tensor], vit: nn.Module, name: str, source: str) -
 
 
 class _Shape(NamedTuple):
-    """What a ViT is built like, as far as its weights show."""
+    """Shape of a ViT, as far as its weights show it."""
 
     width: int
     layers: int
@@ -200,7 +200,7 @@ class _Shape(NamedTuple):
 
 
 def _shape_in(state: dict[str, Any]) -> _Shape | None:
-    """The shape of the ViT in a state dict; None where it holds none."""
+    """Read the shape of the ViT in a state dict; None if it holds no ViT."""
     patches = state.get("patch_embed.proj.weight")
     layers = {int(found[1]) for key in state if (found := re.match(r"blocks\.(\d+)\.", str(key)))}
     if not isinstance(patches, Tensor) or patches.ndim != 4 or not layers:
@@ -220,7 +220,7 @@ def _check_shape(state: dict[str, Tensor], vit: nn.Module, name: str, source: st
 
 
 def _names_for(shape: _Shape, state: dict[str, Tensor]) -> list[str]:
-    """timm's names of published ViTs of this shape, the likeliest first."""
+    """List timm's names of published ViTs of a shape, the likeliest first."""
     size, patch = _SIZES.get((shape.width, shape.layers)), shape.patch_size
     if "storage_tokens" in state:
         return [f"vit_{size}_patch{patch}_dinov3"]
@@ -247,7 +247,7 @@ def check_exact(state: dict[str, Tensor], target: dict[str, Tensor], *, source: 
         raise UserError(f"{source}: does not fill {what} exactly ({'; '.join(problems)}); {mend}")
 
 
-EMBEDDED = "embedded"  # what `--backbone` and `--resume_path` call them
+EMBEDDED = "embedded"  # value of `--backbone` and `--resume_path` for the files in assets/
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -257,5 +257,5 @@ BLOCK_FILE = ASSETS / "embedded_block.safetensors"
 
 
 def checkpoint_path(path: str | None) -> str | None:
-    """`path` of a checkpoint as given on the command line, with `embedded` made the file it stands for."""
+    """Resolve the path of a checkpoint on the command line: `embedded` stands for a file in `assets/`."""
     return str(BLOCK_FILE) if path == EMBEDDED else path

@@ -1,1 +1,1 @@
-"""The clustering of docs/method.md, section 5, in less time and bounded memory."""
+"""Compute the clustering of docs/method.md, section 5, faster and in bounded memory (section 11)."""

@@ -1,21 +1,21 @@
-"""Which rows lie within tau of each other, mostly without their distances: bounds from a low-rank view of the rows.
+"""Decide which rows lie within tau of each other, mostly without their distances (docs/method.md, section 11).
 
-D(p, r) = <p - r, log p - log r> only needs comparing with tau. With any mean row m, mean logarithm n and positive
-weights w, it is <x_p - x_r, y_p - y_r> for x = (p - m) / w and y = (log p - n) w. The columns are cut into blocks b,
-each with an orthonormal basis V_b of a few directions, which splits each product into the part inside, a few numbers a
-row, and the part x', y' outside, so
+D(p, r) = <p - r, log p - log r> only has to be compared with tau. With any mean row m, mean logarithm n and positive
+weights w it is <x_p - x_r, y_p - y_r> for x = (p - m) / w and y = (log p - n) w. The columns are cut into blocks b,
+each with an orthonormal basis V_b of a few directions. The basis splits each vector into a part inside, a few numbers a
+row, and a part x', y' outside, so that
 
     D(p, r) = <x_p, y_p> + <x_r, y_r> - <x_p, y_r> - <x_r, y_p>,
-    |<x_p, y_r> - sum_b <V_b'x_p, V_b'y_r>| <= sum_b |x_p'| |y_r'|, lengths within b    (Cauchy and Schwarz).
+    |<x_p, y_r> - sum_b <V_b'x_p, V_b'y_r>| <= sum_b |x_p'| |y_r'|, lengths within b    (Cauchy-Schwarz).
 
-The terms of a row with itself are known exactly; the cross terms up to that bound. Only pairs whose bounds do not
-decide get the exact value: the result is that of `model.engine.exact.neighbours` up to the rounding of float32.
-`near_pairs` tells their share.
+The products of a row with itself are known exactly, the cross products up to that bound. Only pairs that the bounds
+leave undecided get their distance computed. The result is that of `model.clustering.symmetric_kl` compared with tau, up
+to the rounding of float32.
 
-w = sqrt(m): close to m, log p - log m is (p - m) / m, so that x and y are nearly the same vector and one basis serves
-both. Blocks are key tokens that look alike (`group_columns`): a token attends to those in few ways, so that few
-directions do, each over a block's columns only; and two rows that the bases miss in different blocks owe each other
-nothing.
+The weights are w = sqrt(m): close to m, log p - log m is (p - m) / m, so that x and y are nearly the same vector and
+one basis serves both. Blocks are similar key tokens (`group_columns`). Tokens attend to similar key tokens in few ways,
+so a few directions over the columns of a block hold most of their attention. Parts outside that lie in different blocks
+do not multiply, so they add nothing to the bound.
 """
 
 import warnings
@@ -25,21 +25,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.engine.exact import ROUNDING, inner, k_means, places, safe_log
+from model.engine.exact import ROUNDING, find_true, inner, k_means, safe_log
 from model.engine.scratch import Scratch
 from utils.parallel import each
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-DENSE_SHARE = 0.06  # of open pairs in a part, from which on a matrix product is quicker than one pair after the other
-SMALLEST_SHARE = 1e-4  # of the average column: weights w are cut there, for columns that no sample looks at
-KIND, BLOCK = 64, 512  # columns, on average
+DENSE_SHARE = 0.06  # share of undecided pairs from which one matrix product is faster than pair by pair
+SMALLEST_SHARE = 1e-4  # of the average column: smallest weight, for columns that no sampled row attends to
+GROUP_COLUMNS, BLOCK_COLUMNS = 64, 512  # columns in a group and in a block, on average
 
 
-class Sketch(NamedTuple):
-    """What rows over S columns are seen through.
+class Projection(NamedTuple):
+    """Bases of few directions for rows over S columns.
 
-    mean: (S,), a row, positive; mean_log: (S,). bases: of each block of columns, one after the other, (S_b, k_b)
-    orthonormal, V above. order: (k,), all directions, those that matter most first; block: (k,), whose each is.
+    mean: (S,), a positive row, m above. mean_log: (S,), n above. bases: V above, (S_b, k_b) orthonormal for each block
+    of columns in turn. order: (k,), all directions by falling energy. block: (k,), the block of each in that order.
     """
 
     mean: Tensor
@@ -49,143 +49,164 @@ class Sketch(NamedTuple):
     block: Tensor
 
 
-class View(NamedTuple):
-    """Rows (L, S) seen through a sketch of k directions in B blocks.
+class ProjectedRows(NamedTuple):
+    """Rows (L, S) in a projection of k directions in B blocks; x and y as above.
 
-    centred_log: (L, S), log p - n, and own_log: (L,), <p, log p - n>; None in a summary. own: (L,), <x, y> of each row.
-    rows, logs: (L, k), V'x and V'y. row_rest, log_rest: (L, B), |x'| and |y'|.
+    centred_log: (L, S), log p - n. log_product: (L,), <p, log p - n>. Both None in a truncated projection.
+    self_product: (L,), <x, y> of each row.
+    x_inside, y_inside: (L, k), V'x and V'y. x_outside, y_outside: (L, B), |x'| and |y'|.
     """
 
     centred_log: Tensor | None
-    own_log: Tensor | None
-    own: Tensor
-    rows: Tensor
-    logs: Tensor
-    row_rest: Tensor
-    log_rest: Tensor
+    log_product: Tensor | None
+    self_product: Tensor
+    x_inside: Tensor
+    y_inside: Tensor
+    x_outside: Tensor
+    y_outside: Tensor
 
 
 def group_columns(keys: Tensor) -> tuple[Tensor, list[int], list[int]]:
-    """Key tokens (S, C) in an order where those alike stand side by side.
+    """Order key tokens (S, C) so that similar ones stand side by side.
 
     Returns:
-        The order (S,) int64; how many there are of each kind, in this order; and in each block of alike kinds, which is
-        no larger than 2 BLOCK unless it is of one kind.
+        The order (S,) int64; the sizes of the groups of similar tokens, in this order; the sizes of the blocks of
+        similar groups. A block has at most 2 `BLOCK_COLUMNS` columns unless it is a single group.
     """
-    kind, centres = k_means(keys, max(round(len(keys) / KIND), 1), rounds=3)
-    block, _ = k_means(centres, max(round(len(keys) / BLOCK), 1), rounds=3)
-    by_block = block.argsort(stable=True)  # the kinds
-    sizes = kind.bincount(minlength=len(centres))[by_block].tolist()
+    group, centres = k_means(keys, max(round(len(keys) / GROUP_COLUMNS), 1), rounds=3)
+    block, _ = k_means(centres, max(round(len(keys) / BLOCK_COLUMNS), 1), rounds=3)
+    by_block = block.argsort(stable=True)  # the groups
+    sizes = group.bincount(minlength=len(centres))[by_block].tolist()
     blocks, last = [], None
-    for size, of in zip(sizes, block[by_block].tolist(), strict=True):
-        if of == last and blocks[-1] + size <= 2 * BLOCK:
+    for size, number in zip(sizes, block[by_block].tolist(), strict=True):
+        if number == last and blocks[-1] + size <= 2 * BLOCK_COLUMNS:
             blocks[-1] += size
         else:
             blocks.append(size)
-        last = of
-    order = by_block.argsort()[kind].argsort(stable=True)
+        last = number
+    order = by_block.argsort()[group].argsort(stable=True)
     return order, [size for size in sizes if size], [size for size in blocks if size]
 
 
-def fit_sketch(rows: Tensor, *, rank: int, blocks: list[int] | None = None) -> Sketch:
-    """A sketch of at most `rank` directions for rows (n, S) like these: the leading ones of their y in all blocks.
+def fit_projection(rows: Tensor, *, rank: int, blocks: list[int] | None = None) -> Projection:
+    """Fit a projection to rows (n, S): the `rank` directions of largest energy of their y, over all blocks.
 
-    What is left outside multiplies |x'| by |y'|. Attention has peaks, which make x large in directions of its own for
-    nearly every row; y has few directions that matter, and a small |y'| makes the product small.
+    The bound is a product of |x'| and |y'|. Attention has peaks, which make x large in a different direction for nearly
+    every row; y has few directions of large energy, and a small |y'| makes the product small.
 
-    blocks: how many columns each has, in their order; None for a single one.
+    blocks: number of columns of each block, in turn; None for a single block.
     """
     mean, logs = rows.mean(0).clamp_min_(SMALLEST_SHARE / rows.shape[1]), safe_log(rows)
     mean_log = logs.mean(0)
     parts = logs.sub_(mean_log).mul_(mean.sqrt()).split(blocks or [rows.shape[1]], dim=1)
-    energies, vectors = zip(*each(_directions, parts, device=rows.device), strict=True)
+    energies, vectors = zip(*each(_decompose, parts, device=rows.device), strict=True)
     block = torch.repeat_interleave(torch.tensor([len(energy) for energy in energies], device=rows.device))
     chosen = torch.cat(energies).argsort(descending=True, stable=True)[:rank]
     counts = block[chosen].bincount(minlength=len(parts)).tolist()
-    # Those of a block come in the order of their energies, as `chosen` has them.
+    # The directions of one block are in order of energy, as `chosen` lists them.
     wanted = [(y, found[:, :count]) for y, found, count in zip(parts, vectors, counts, strict=True)]
-    bases = each(lambda part: _basis(*part), wanted, device=rows.device)
-    return Sketch(mean, mean_log, bases, block[chosen].argsort(stable=True).argsort(), block[chosen])
+    bases = each(lambda part: _make_basis(*part), wanted, device=rows.device)
+    return Projection(mean, mean_log, bases, block[chosen].argsort(stable=True).argsort(), block[chosen])
 
 
-def _directions(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Energies (r,) of y (n, S) along its directions, falling, and eigenvectors (r, r) of the smaller Gram matrix,
-    r = min(n, S): for n > S the directions themselves, else what `_basis` makes them of."""
+def _decompose(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Decompose y (n, S) into directions by falling energy.
+
+    Returns:
+        energies (r,) and eigenvectors (r, r) of the smaller Gram matrix, r = min(n, S). For n > S the eigenvectors are
+        the directions; otherwise `_make_basis` makes directions of them.
+    """
     gram = y.T @ y if len(y) > y.shape[1] else y @ y.T
     try:
         energies, vectors = torch.linalg.eigh(gram)
-    except torch.linalg.LinAlgError:  # in float32, of rows that are zero nearly everywhere
+    except torch.linalg.LinAlgError:  # float32 fails on rows that are zero nearly everywhere
         energies, vectors = (part.to(gram.dtype) for part in torch.linalg.eigh(gram.double()))
     return energies.flip(0), vectors.flip(1)
 
 
-def _basis(y: Tensor, vectors: Tensor) -> Tensor:
-    """Orthonormal (S, k) from vectors of `_directions`; small ones are only roughly orthogonal, hence the QR."""
+def _make_basis(y: Tensor, vectors: Tensor) -> Tensor:
+    """Make an orthonormal basis (S, k) of eigenvectors from `_decompose`; by QR, as weak ones are not orthogonal."""
     return torch.linalg.qr(vectors if len(y) > y.shape[1] else y.T @ vectors).Q
 
 
-def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratch | None = None) -> View:
-    """Rows (L, S) through a sketch, `chunk` rows of a block at a time, which stay in the processor's cache. The view's
-    logarithms live in `scratch`."""
-    scratch = scratch or Scratch()
-    scale = sketch.mean.sqrt()
-    centred_log = scratch("second", rows.shape, like=rows)
-    sizes = [len(basis) for basis in sketch.bases]
-    columns = list(zip(sketch.mean.split(sizes), sketch.mean_log.split(sizes), scale.split(sizes), strict=True))
+def project_rows(
+    rows: Tensor, projection: Projection, *, chunk: int = 256, scratch: Scratch | None = None
+) -> ProjectedRows:
+    """Project rows (L, S), `chunk` rows of a block at a time so that they stay in the processor's cache.
 
-    def look(piece: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    `centred_log` of the result lies in `scratch` and is overwritten by the next call with the same scratch.
+    """
+    scratch = scratch or Scratch()
+    scale = projection.mean.sqrt()
+    centred_log = scratch("second", rows.shape, like=rows)
+    sizes = [len(basis) for basis in projection.bases]
+    columns = list(zip(projection.mean.split(sizes), projection.mean_log.split(sizes), scale.split(sizes), strict=True))
+
+    def project(chunk_and_logs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         found = []
-        own, own_log = torch.zeros_like(piece[0][:, 0]), torch.zeros_like(piece[0][:, 0])
-        blocks = zip(*(part.split(sizes, dim=1) for part in piece), columns, sketch.bases, strict=True)
+        self_product = torch.zeros_like(chunk_and_logs[0][:, 0])
+        log_product = torch.zeros_like(self_product)
+        blocks = zip(*(part.split(sizes, dim=1) for part in chunk_and_logs), columns, projection.bases, strict=True)
         for part, logs, (mean, mean_log, weight), basis in blocks:
             x, y = (scratch(name, part.shape, like=rows) for name in ("x", "y"))
             safe_log(part, out=logs).sub_(mean_log)
             torch.sub(part, mean, out=x).div_(weight)
             torch.mul(logs, weight, out=y)
-            seen_x, seen_y = x @ basis, y @ basis
-            found.append((seen_x, seen_y, _rest(x, seen_x), _rest(y, seen_y)))
-            here = inner(x, y)
-            own += here
-            own_log += here.addmv_(logs, mean)
-        seen_x, seen_y, rest_x, rest_y = zip(*found, strict=True)
-        seen = (torch.cat(parts, 1).index_select(1, sketch.order) for parts in (seen_x, seen_y))
-        return own_log, own, *seen, torch.stack(rest_x, 1), torch.stack(rest_y, 1)
+            x_inside, y_inside = x @ basis, y @ basis
+            found.append((x_inside, y_inside, _measure_outside(x, x_inside), _measure_outside(y, y_inside)))
+            product = inner(x, y)
+            self_product += product
+            log_product += product.addmv_(logs, mean)
+        x_inside, y_inside, x_outside, y_outside = zip(*found, strict=True)
+        inside = (torch.cat(parts, 1).index_select(1, projection.order) for parts in (x_inside, y_inside))
+        return log_product, self_product, *inside, torch.stack(x_outside, 1), torch.stack(y_outside, 1)
 
-    parts = each(look, zip(rows.split(chunk), centred_log.split(chunk), strict=True), device=rows.device)
-    return View(centred_log, *map(torch.cat, zip(*parts, strict=True)))
+    parts = each(project, zip(rows.split(chunk), centred_log.split(chunk), strict=True), device=rows.device)
+    return ProjectedRows(centred_log, *map(torch.cat, zip(*parts, strict=True)))
 
 
-def summary(view: View, sketch: Sketch, *, rank: int) -> View:
-    """What the first `rank` directions show of a view, with bounds as much wider."""
-    of_block = F.one_hot(sketch.block[rank:], len(sketch.bases)).to(view.own.dtype)
-    rests = (
-        rest.square().addmm_(seen[:, rank:].square(), of_block).sqrt_()
-        for rest, seen in ((view.row_rest, view.rows), (view.log_rest, view.logs))
+def truncate(projected: ProjectedRows, projection: Projection, *, rank: int) -> ProjectedRows:
+    """Keep the first `rank` directions of projected rows; the lengths outside grow by the others."""
+    of_block = F.one_hot(projection.block[rank:], len(projection.bases)).to(projected.self_product.dtype)
+    outside = (
+        outside.square().addmm_(inside[:, rank:].square(), of_block).sqrt_()
+        for outside, inside in (
+            (projected.x_outside, projected.x_inside),
+            (projected.y_outside, projected.y_inside),
+        )
     )
-    seen = (seen[:, :rank].contiguous() for seen in (view.rows, view.logs))
-    return View(None, None, view.own, *seen, *rests)
+    inside = (inside[:, :rank].contiguous() for inside in (projected.x_inside, projected.y_inside))
+    return ProjectedRows(None, None, projected.self_product, *inside, *outside)
 
 
-def near_pairs(
-    rows: Tensor, view: View, sketch: Sketch, *, tau: float, coarse: int, chunk: int = 256
+def find_near_pairs(
+    rows: Tensor, projected: ProjectedRows, projection: Projection, *, tau: float, coarse: int, chunk: int = 256
 ) -> tuple[Tensor, float]:
-    """Which pairs of rows (L, S) lie within D <= tau of each other: (L, L) bool, the diagonal always true.
+    """Find the pairs of rows (L, S) within D <= tau of each other.
 
-    Also the share of pairs whose distance had to be computed. view: of the rows, through the sketch; its `coarse`
-    leading directions are asked about every pair, then the others, then the distance itself, each about what is left
-    open: one pair after the other, or about a whole chunk in one matrix product where that is much.
+    Every pair is first compared by the `coarse` leading directions. Pairs that these leave undecided are compared by
+    all directions, and the rest by the distance itself: pair by pair, or a whole chunk in one matrix product if much is
+    undecided.
+
+    Args:
+        projected: the rows in the projection, not truncated.
+
+    Returns:
+        near (L, L) bool, the diagonal always true; the share of pairs whose distance was computed.
     """
-    count, first = len(rows), summary(view, sketch, rank=coarse)
+    count, first = len(rows), truncate(projected, projection, rank=coarse)
     near = torch.empty(count, count, dtype=torch.bool, device=rows.device)
-    one = torch.ones_like(view.own)
-    # D - tau up to what the directions leave out, and the bound of that, as one matrix product each.
-    left = torch.cat([first.rows, first.logs, torch.stack([tau - view.own, -one], 1)], 1).neg_()
-    right = torch.cat([first.logs, first.rows, torch.stack([one, view.own], 1)], 1)
-    left_rest = torch.cat([first.row_rest, first.log_rest, ROUNDING * one[:, None]], 1)
-    right_rest = torch.cat([first.log_rest, first.row_rest, one[:, None]], 1)
-    more = torch.cat([view.rows[:, coarse:], view.logs[:, coarse:]], 1)
-    more_other = torch.cat([view.logs[:, coarse:], view.rows[:, coarse:]], 1)
-    rests, rests_other = torch.cat([view.row_rest, view.log_rest], 1), torch.cat([view.log_rest, view.row_rest], 1)
+    one = torch.ones_like(projected.self_product)
+    # D - tau by the leading directions, and the bound of its error, as one matrix product each.
+    left = [first.x_inside, first.y_inside, torch.stack([tau - projected.self_product, -one], 1)]
+    left = torch.cat(left, 1).neg_()
+    right = torch.cat([first.y_inside, first.x_inside, torch.stack([one, projected.self_product], 1)], 1)
+    left_outside = torch.cat([first.x_outside, first.y_outside, ROUNDING * one[:, None]], 1)
+    right_outside = torch.cat([first.y_outside, first.x_outside, one[:, None]], 1)
+    more = torch.cat([projected.x_inside[:, coarse:], projected.y_inside[:, coarse:]], 1)
+    more_other = torch.cat([projected.y_inside[:, coarse:], projected.x_inside[:, coarse:]], 1)
+    outside = torch.cat([projected.x_outside, projected.y_outside], 1)
+    outside_other = torch.cat([projected.y_outside, projected.x_outside], 1)
     scratch = Scratch()
 
     def decide(start: int) -> int:
@@ -195,31 +216,33 @@ def near_pairs(
         excess, slack, size = (scratch(name, shape, like=rows) for name in ("excess", "slack", "size"))
         torch.mm(left[part], right[rest].T, out=excess)
         torch.le(excess, 0, out=near[part, rest])
-        torch.mm(left_rest[part], right_rest[rest].T, out=slack)
-        unsure = torch.abs(excess, out=size) <= slack
-        unsure[:, :chunk].triu_(1)
-        if unsure.count_nonzero() <= DENSE_SHARE * unsure.numel():
-            one, other = places(unsure)
-            seen = excess[one, other] - _products(more[part], more_other[rest], one, other)
-            near[part, rest][one, other] = seen <= 0
-            left_open = seen.abs_() <= _products(rests[part], rests_other[rest], one, other).add_(ROUNDING)
-            one, other = one[left_open], other[left_open]
-        else:  # of all, as what all directions allow lies within what the leading ones do
+        torch.mm(left_outside[part], right_outside[rest].T, out=slack)
+        undecided = torch.abs(excess, out=size) <= slack
+        undecided[:, :chunk].triu_(1)
+        if undecided.count_nonzero() <= DENSE_SHARE * undecided.numel():
+            one, other = find_true(undecided)
+            estimate = excess[one, other] - _multiply_pairs(more[part], more_other[rest], one, other)
+            near[part, rest][one, other] = estimate <= 0
+            error = _multiply_pairs(outside[part], outside_other[rest], one, other).add_(ROUNDING)
+            still = estimate.abs_() <= error
+            one, other = one[still], other[still]
+        else:  # for all pairs, since the bound of all directions lies within that of the leading ones
             excess.addmm_(more[part], more_other[rest].T, alpha=-1)
             torch.le(excess, 0, out=near[part, rest])
-            torch.mm(rests[part], rests_other[rest].T, out=slack).add_(ROUNDING)
-            unsure &= torch.abs(excess, out=size) <= slack
-            one, other = places(unsure)
-        if len(one) > DENSE_SHARE * unsure.numel():
-            torch.addmm(view.own_log[rest], rows[part], view.centred_log[rest].T, alpha=-1, out=excess)
-            excess.addmm_(view.centred_log[part], rows[rest].T, alpha=-1).add_(view.own_log[part, None])
+            torch.mm(outside[part], outside_other[rest].T, out=slack).add_(ROUNDING)
+            undecided &= torch.abs(excess, out=size) <= slack
+            one, other = find_true(undecided)
+        if len(one) > DENSE_SHARE * undecided.numel():
+            torch.addmm(projected.log_product[rest], rows[part], projected.centred_log[rest].T, alpha=-1, out=excess)
+            excess.addmm_(projected.centred_log[part], rows[rest].T, alpha=-1).add_(projected.log_product[part, None])
             near[part, rest] = excess <= tau
-            return unsure.numel() - len(unsure) * (len(unsure) + 1) // 2
+            return undecided.numel() - len(undecided) * (len(undecided) + 1) // 2
         other, order = other.sort(stable=True)  # so that each of the many rows is fetched once
         one = one[order]
-        cross = _products(view.centred_log[rest], rows[part], other, one)
-        cross += _products(rows[rest], view.centred_log[part], other, one)
-        near[part, rest][one, other] = view.own_log[part][one] + view.own_log[rest][other] - cross <= tau
+        cross = _multiply_pairs(projected.centred_log[rest], rows[part], other, one)
+        cross += _multiply_pairs(rows[rest], projected.centred_log[part], other, one)
+        distances = projected.log_product[part][one] + projected.log_product[rest][other] - cross
+        near[part, rest][one, other] = distances <= tau
         return len(one)
 
     def mirror(start: int) -> None:
@@ -234,17 +257,21 @@ def near_pairs(
     return near.fill_diagonal_(True), 2 * computed / count**2
 
 
-def nearest(view: View, centres: View) -> tuple[Tensor, Tensor]:
-    """The centre (of K) that seems nearest to each row (of L): (L,) int64; and where the bounds do not prove it."""
-    middle = centres.own - view.rows @ centres.logs.T - view.logs @ centres.rows.T
-    slack = (view.row_rest @ centres.log_rest.T).addmm_(view.log_rest, centres.row_rest.T).add_(ROUNDING)
-    seems = middle.argmin(-1)
+def find_nearest_centres(rows: ProjectedRows, centres: ProjectedRows) -> tuple[Tensor, Tensor]:
+    """Find the centre (of K) that seems nearest to each row (of L) by the projection.
+
+    Returns:
+        labels (L,) int64; undecided (L,) bool, rows for which the bounds allow another centre.
+    """
+    middle = centres.self_product - rows.x_inside @ centres.y_inside.T - rows.y_inside @ centres.x_inside.T
+    slack = (rows.x_outside @ centres.y_outside.T).addmm_(rows.y_outside, centres.x_outside.T).add_(ROUNDING)
+    labels = middle.argmin(-1)
     possible = middle - slack <= (middle + slack).amin(-1, keepdim=True)
-    return seems, possible.sum(-1) > 1
+    return labels, possible.sum(-1) > 1
 
 
-def _products(rows: Tensor, others: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """Inner products (n,) of pairs of rows (L, S) and others (K, S), by their numbers: `one`, sorted, and `other`."""
+def _multiply_pairs(rows: Tensor, others: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Compute inner products (n,) of pairs of rows (L, S) and others (K, S) by indices `one` (sorted), `other`."""
     if not len(one) or not rows.shape[1]:
         return rows.new_zeros(len(one))
     starts = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
@@ -254,10 +281,10 @@ def _products(rows: Tensor, others: Tensor, one: Tensor, other: Tensor) -> Tenso
     return torch.sparse.sampled_addmm(wanted, rows, others.T, beta=0).values()
 
 
-def _rest(values: Tensor, seen: Tensor) -> Tensor:
-    """Length (L,) of what of values (L, S) is outside the basis, given what is inside (L, k).
+def _measure_outside(values: Tensor, inside: Tensor) -> Tensor:
+    """Measure the length (L,) of the part of values (L, S) outside the basis, given the part inside (L, k).
 
     At least about a thousandth of the whole, so that bounds of long rows allow for more rounding than `ROUNDING`.
     """
-    whole, inside = (torch.linalg.vector_norm(part, dim=-1) for part in (values, seen))
+    whole, inside = (torch.linalg.vector_norm(part, dim=-1) for part in (values, inside))
     return (whole - inside).clamp_min_(1e-6 * whole).mul_(whole + inside).sqrt_()

@@ -1,8 +1,9 @@
-"""Cluster attention distributions by symmetric Kullback-Leibler divergence (docs/method.md, section 5).
+"""Compute the stages of the clustering with less arithmetic, and the same labels (docs/method.md, sections 5 and 11).
 
-Pure functions on distributions: each row of a tensor (L, S) is a token's attention over S key tokens, sum 1.
-`D(p, r) = KL(p||r) + KL(r||p)`. Logarithms are taken of values cut below at the smallest normal number of their
-type, so an exact zero gives a large finite distance instead of a NaN (in float32 a smaller one than in float64).
+Pure functions on distributions: each row of a tensor (L, S) is a token's attention over S key tokens, sum 1. The
+distance D is `model.clustering.symmetric_kl`, in nats. Logarithms are taken of values clipped at the smallest normal
+number of their type, so an exact zero gives a large finite distance instead of a NaN (in float32 a smaller one than in
+float64).
 """
 
 from typing import NamedTuple
@@ -15,29 +16,31 @@ from torch.nn import functional as F
 from model.engine.scratch import Scratch
 from utils.parallel import each, one_core
 
-LEAF, GROUP = 12, 256  # rows, on average, whose neighbourhoods are made from one, and from one for these together
-SEEN, DIRECTIONS = 8, 32  # neighbourhoods are compared at random, in one of so many places and in so many directions
-STRIP = 96  # columns of them at once
-PIECE = 512  # rows of neighbourhoods at once
-LEFT_OF_BASE = 0.03  # a sum that subtracting brings below this part of what it began with, in one step, is made anew
-CACHED_ROWS, DEVICE_ROWS = 64, 1024  # whose distances to a leader are computed at once, on a CPU and elsewhere
-ROUNDING = 1e-4  # nats; what float32 sums over thousands of columns may be off by. Added to every bound
+SMALL_GROUP, LARGE_GROUP = 12, 256  # rows in a small and in a large group of similar neighbourhoods, on average
+# Neighbourhoods are compared at one in SAMPLE_STRIDE random columns, projected onto RANDOM_DIRECTIONS directions.
+SAMPLE_STRIDE, RANDOM_DIRECTIONS = 8, 32
+COLUMNS_AT_ONCE = 96  # of the rows, in smoothing, so that a strip stays in the processor's cache
+ROWS_AT_ONCE = 512  # of neighbourhoods that are compared at once
+# A sum that subtracting leaves below this share of its start has lost digits, and is computed anew.
+LOST_SHARE = 0.03
+CACHED_ROWS, DEVICE_ROWS = 64, 1024  # rows whose distances to a leader are computed at once, on a CPU and elsewhere
+ROUNDING = 1e-4  # nats; error of float32 sums over thousands of columns, added to every bound
 
 
 def safe_log(rows: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """log of rows (L, S), finite where a value is zero."""
+    """Take the logarithm of rows (L, S), finite where a value is zero."""
     return torch.clamp_min(rows, torch.finfo(rows.dtype).tiny, out=out).log_()
 
 
 def inner(rows: Tensor, others: Tensor) -> Tensor:
-    """Inner product of each row (L, S) with the other one of the same index: (L,)."""
+    """Compute the inner product of each row (L, S) with the other row of the same index: (L,)."""
     return torch.linalg.vecdot(rows, others)
 
 
-def places(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns (n,) of what is true in a mask (L, S) bool, row by row.
+def find_true(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the rows and columns (n,) of what is true in a mask (L, S) bool, row by row.
 
-    On a CPU by numpy, which is several times as quick where little is true.
+    On a CPU numpy does it, which is several times faster if little is true.
     """
     if mask.device.type != "cpu":
         return mask.nonzero(as_tuple=True)
@@ -46,22 +49,20 @@ def places(mask: Tensor) -> tuple[Tensor, Tensor]:
     return row, flat.sub_(row, alpha=mask.shape[1])
 
 
-def symmetric_kl(rows: Tensor, others: Tensor) -> Tensor:
-    """D of every row (L, S) to every other row (K, S): (L, K), >= 0 up to rounding, in nats."""
-    log_rows, log_others = safe_log(rows), safe_log(others)
-    own, other_own = (rows * log_rows).sum(-1), (others * log_others).sum(-1)
-    return own[:, None] + other_own - rows @ log_others.T - log_rows @ others.T
+# ------------------------------------------------------------------ stage 1 (a)
 
 
 def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Tensor:
-    """Every row (L, S) replaced by the mean of its neighbours' rows (near: (L, L) bool, symmetric, diagonal true).
+    """Replace every row (L, S) by the mean of its neighbours (near: (L, L) bool, symmetric, diagonal true).
 
-    A row sums to 1, so the mean is the sum normalised. On a CPU neighbourhoods form a tree: what most of a large group
-    of alike ones have in common is summed once, small groups add and subtract where what most of them have differs from
-    that, and each row where it differs from its small group: some tens of rows instead of hundreds. Where subtracting
-    would leave few correct digits, the neighbours themselves are summed instead.
+    A row sums to 1, so this mean is the normalised sum of docs/method.md.
 
-    The logarithms of a view of the rows that was made in the same `scratch` are overwritten.
+    On a CPU neighbourhoods are grouped in a tree. What most neighbourhoods of a large group have in common is summed
+    once; a small group adds and subtracts where it differs from its large group, and each row where it differs from its
+    small group. That is some tens of rows instead of hundreds. If subtracting would leave few correct digits, the
+    neighbours themselves are summed instead.
+
+    The result lies in `scratch`, in place of `centred_log` of rows that were projected with the same scratch.
     """
     scratch = scratch or Scratch()
     bits = scratch("bits", near.shape, like=rows).copy_(near)
@@ -69,136 +70,155 @@ def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Ten
     smoothed = scratch("second", rows.shape, like=rows)
     if rows.device.type != "cpu":
         return torch.mm(bits, rows, out=smoothed).div_(counts)
-    leaf, leaves, group, groups = _tree(bits)
-    of_rows, of_leaves = _differences(near, leaves, leaf), _differences(leaves, groups, group)
-    leaves, groups = leaves.to(rows.dtype), groups.to(rows.dtype)
+    small_group, small_sets, large_group, large_sets = group_neighbourhoods(bits)
+    of_rows = _find_differences(near, small_sets, small_group)
+    of_groups = _find_differences(small_sets, large_sets, large_group)
+    small_sets, large_sets = small_sets.to(rows.dtype), large_sets.to(rows.dtype)
 
-    def fill(part: slice) -> None:
-        """A strip of columns, narrow enough to stay in the processor's cache."""
-        strip = scratch("strip", rows[:, part].shape, like=rows).copy_(rows[:, part])
-        sums = _sums((groups @ strip)[group], strip, of_leaves, whole=leaves)
-        sums = _sums(sums[leaf], strip, of_rows, whole=bits)
-        torch.div(sums, counts, out=smoothed[:, part])
+    def smooth_columns(columns: slice) -> None:
+        strip = scratch("strip", rows[:, columns].shape, like=rows).copy_(rows[:, columns])
+        sums = _correct_sums((large_sets @ strip)[large_group], strip, of_groups, sets=small_sets)
+        sums = _correct_sums(sums[small_group], strip, of_rows, sets=bits)
+        torch.div(sums, counts, out=smoothed[:, columns])
 
-    each(fill, [slice(at, at + STRIP) for at in range(0, rows.shape[1], STRIP)], device=rows.device)
+    strips = [slice(at, at + COLUMNS_AT_ONCE) for at in range(0, rows.shape[1], COLUMNS_AT_ONCE)]
+    each(smooth_columns, strips, device=rows.device)
     return smoothed
 
 
 class _Differences(NamedTuple):
-    """Where sets differ from those they are made from, one set after the other: the places (n,), 1 for what is added
-    there and -1 for what is taken away (n,), and where each set's begin (number of sets,)."""
+    """Differences of n sets of rows from other sets, one set after the other.
+
+    places: (d,), rows that are added or removed. signs: (d,), 1 for added, -1 for removed. starts: (n,), where the
+    differences of each set begin.
+    """
 
     places: Tensor
     signs: Tensor
     starts: Tensor
 
 
-def _differences(sets: Tensor, others: Tensor, which: Tensor) -> _Differences:
-    """Of sets (n, L) bool from those of `others` (m, L) bool that `which` (n,) names."""
+def _find_differences(sets: Tensor, others: Tensor, which: Tensor) -> _Differences:
+    """Find the differences of sets (n, L) bool from the sets of `others` (m, L) bool with the indices `which` (n,)."""
 
-    def look(part: slice) -> tuple[Tensor, ...]:
-        row, place = places(sets[part] ^ others[which[part]])
+    def compare(part: slice) -> tuple[Tensor, ...]:
+        row, place = find_true(sets[part] ^ others[which[part]])
         return row + part.start, place, sets[part][row, place].float().mul_(2).sub_(1)
 
-    pieces = [slice(start, start + PIECE) for start in range(0, len(sets), PIECE)]
-    row, place, signs = map(torch.cat, zip(*each(look, pieces, device=sets.device), strict=True))
+    parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(sets), ROWS_AT_ONCE)]
+    row, place, signs = map(torch.cat, zip(*each(compare, parts, device=sets.device), strict=True))
     return _Differences(place, signs, torch.searchsorted(row, torch.arange(len(sets))))
 
 
-def _sums(begin: Tensor, strip: Tensor, differ: _Differences, *, whole: Tensor) -> Tensor:
-    """Sums (n, c) of the rows of `strip` (L, c) in each of n sets, of those `begin` (n, c), which are overwritten, of
-    the sets that they differ from.
+def _correct_sums(start: Tensor, strip: Tensor, differences: _Differences, *, sets: Tensor) -> Tensor:
+    """Sum the rows of `strip` (L, c) in each of n sets, from the sums of other sets and the differences from these.
 
-    whole: (n, L), the sets as 0 and 1, for those that little is left of.
+    Args:
+        start: (n, c), sums of the other sets; overwritten.
+        sets: (n, L), 0 and 1; summed directly for the sets that would lose too many digits.
+
+    Returns:
+        (n, c).
     """
-    signs = differ.signs.to(strip.dtype)
-    sums = F.embedding_bag(differ.places, strip, differ.starts, mode="sum", per_sample_weights=signs).add_(begin)
-    lost = (torch.sub(sums, begin, alpha=LEFT_OF_BASE, out=begin).amin(-1) < 0).nonzero()[:, 0]
+    signs = differences.signs.to(strip.dtype)
+    sums = F.embedding_bag(differences.places, strip, differences.starts, mode="sum", per_sample_weights=signs)
+    sums = sums.add_(start)
+    lost = (torch.sub(sums, start, alpha=LOST_SHARE, out=start).amin(-1) < 0).nonzero()[:, 0]
     if len(lost):
-        sums[lost] = whole[lost] @ strip
+        sums[lost] = sets[lost] @ strip
     return sums
 
 
-def _tree(bits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Neighbourhoods, the rows of bits (L, L), values 0 or 1, in small groups of alike ones and these in large ones.
+def group_neighbourhoods(bits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Group similar neighbourhoods, the rows of bits (L, L), 0 or 1, in small groups, and these in large groups.
 
     Returns:
-        The small group of each row (L,), and what more than half of each group's rows have set (n, L) bool; the large
-        group of each small one (n,), and likewise (m, L) bool.
+        The small group of each row (L,) and what more than half of the rows of each small group contain (n, L) bool;
+        the large group of each small group (n,), and the same for large groups (m, L) bool.
     """
     generator = torch.Generator().manual_seed(0)
-    seen = torch.randperm(len(bits), generator=generator)[: -(-len(bits) // SEEN)].sort().values
-    directions = torch.randn(len(seen), DIRECTIONS, generator=generator).to(bits)
-    points = bits[:, seen] @ directions
-    leaf, means = k_means(points, max(len(bits) // LEAF, 1), rounds=2)
-    group, centres = k_means(means, max(len(bits) // GROUP, 1), rounds=3)
-    leaves, sizes = _majorities(bits, torch.ones_like(bits[:, 0]), leaf, len(means))
-    groups, _ = _majorities(leaves.to(bits.dtype), sizes, group, len(centres))
-    return leaf, leaves, group, groups
+    sampled = torch.randperm(len(bits), generator=generator)[: -(-len(bits) // SAMPLE_STRIDE)].sort().values
+    directions = torch.randn(len(sampled), RANDOM_DIRECTIONS, generator=generator).to(bits)
+    points = bits[:, sampled] @ directions
+    small_group, means = k_means(points, max(len(bits) // SMALL_GROUP, 1), rounds=2)
+    large_group, centres = k_means(means, max(len(bits) // LARGE_GROUP, 1), rounds=3)
+    small_sets, sizes = _find_majorities(bits, torch.ones_like(bits[:, 0]), small_group, len(means))
+    large_sets, _ = _find_majorities(small_sets.to(bits.dtype), sizes, large_group, len(centres))
+    return small_group, small_sets, large_group, large_sets
 
 
-def _majorities(sets: Tensor, sizes: Tensor, group: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """What more than half of the sets (n, L), values 0 or 1, in each of `count` groups have, each set counted as many
-    times as its size (n,) says: (count, L) bool. And what those of a group count together, (count,)."""
-    order, starts = _in_groups(group, count)
-    sums = F.embedding_bag(order, sets, starts, mode="sum", per_sample_weights=sizes[order])
-    totals = torch.zeros_like(sums[:, 0]).index_add_(0, group, sizes)
+def _find_majorities(sets: Tensor, weights: Tensor, group: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Find what sets with more than half of the weight of their group contain.
+
+    Args:
+        sets: (n, L), 0 or 1. weights: (n,). group: (n,), the group of each set, below `count`.
+
+    Returns:
+        (count, L) bool, and the weight of each group (count,).
+    """
+    order, starts = _sort_by_group(group, count)
+    sums = F.embedding_bag(order, sets, starts, mode="sum", per_sample_weights=weights[order])
+    totals = torch.zeros_like(sums[:, 0]).index_add_(0, group, weights)
     return sums > totals[:, None] / 2, totals
 
 
 def k_means(points: Tensor, count: int, *, rounds: int) -> tuple[Tensor, Tensor]:
-    """Which of `count` groups each point (n, C) is in, (n,) int64, and the means of these (count, C); some are empty.
+    """Group points (n, C) by k-means: the group of each point (n,) int64 and the means of the groups (count, C).
 
-    The start is points spread evenly over all, and everything is summed in a fixed order, so that it repeats.
+    Groups can be empty. The first means are points at even steps, and sums have a fixed order, so the result repeats.
     """
     means = points[torch.linspace(0, len(points) - 1, count, device=points.device).round().long()]
     for _ in range(rounds):
         group = (means.square().sum(-1) - 2 * points @ means.T).argmin(-1)
-        order, starts = _in_groups(group, count)
+        order, starts = _sort_by_group(group, count)
         means = F.embedding_bag(order, points, starts, mode="mean")
     return group, means
 
 
-def _in_groups(group: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The members of each of `count` groups, one group after the other (n,), and where each group's begin (count,)."""
+def _sort_by_group(group: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Sort members by their group: the order (n,), and where each of `count` groups begins in it (count,)."""
     starts = group.bincount(minlength=count).cumsum(0).roll(1)
     starts[0] = 0
     return group.argsort(stable=True), starts
 
 
-def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) -> list[Tensor]:
-    """Greedy leader pass in row order over rows (L, S): the members of each cluster, as row indices, rising.
+# ------------------------------------------------------------------ stage 1 (b), stage 2 and assignment
 
-    The first row not yet absorbed leads and absorbs every unabsorbed row within D <= tau of it. Summing columns can
-    only lower D (log sum inequality), so that rows that lie too far by sums over few kinds of columns are passed over.
 
-    kinds: how many columns there are of each, one kind after the other; None for a single one, which bounds nothing.
+def greedy_leaders(rows: Tensor, *, tau: float, column_groups: list[int] | None = None) -> list[Tensor]:
+    """Make one greedy leader pass over rows (L, S): the members of each cluster, as rising row indices.
+
+    The first row that is not absorbed yet leads and absorbs every row, not absorbed yet, within D <= tau of it. Summing
+    columns can only lower D (log-sum inequality), so rows that are too far by their sums over few groups of columns are
+    skipped.
+
+    column_groups: sizes of groups of similar columns, in turn; None for a single group, which skips nothing.
     """
-    kinds = kinds or [rows.shape[1]]
-    sums = torch.stack(each(lambda part: part.sum(-1), rows.split(kinds, 1), device=rows.device), 1)
-    # As `safe_log` cuts every column below, so the sum of a kind that a row does not attend to.
+    sizes = column_groups or [rows.shape[1]]
+    sums = torch.stack(each(lambda part: part.sum(-1), rows.split(sizes, 1), device=rows.device), 1)
+    # `safe_log` clips every column, so a sum over a group that a row does not attend to is clipped as often.
     log_sums = sums.add(
-        torch.tensor(kinds, device=rows.device).clamp_(min=1), alpha=torch.finfo(rows.dtype).tiny
+        torch.tensor(sizes, device=rows.device).clamp_(min=1), alpha=torch.finfo(rows.dtype).tiny
     ).log_()
     own = inner(sums, log_sums)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     clusters, scratch = [], Scratch()
     with one_core(rows.device):
         while len(left := free.nonzero()[:, 0]):
-            first = left[0]
-            least = own + own[first] - sums @ log_sums[first] - log_sums @ sums[first]
-            possible = free & (least <= tau + ROUNDING)
-            possible[first] = True
-            which = possible.nonzero()[:, 0]
-            near = _distances(rows, which, rows[first], scratch=scratch) <= tau
+            leader = left[0]
+            lower_bound = own + own[leader] - sums @ log_sums[leader] - log_sums @ sums[leader]
+            possible = free & (lower_bound <= tau + ROUNDING)
+            possible[leader] = True
+            candidates = possible.nonzero()[:, 0]
+            near = _measure_distances(rows, candidates, rows[leader], scratch=scratch) <= tau
             near[0] = True
-            clusters.append(which[near])
+            clusters.append(candidates[near])
             free[clusters[-1]] = False
     return clusters
 
 
-def _distances(rows: Tensor, which: Tensor, row: Tensor, *, scratch: Scratch) -> Tensor:
-    """D of some rows, those of (L, S) that `which` (n,) numbers, to one row (S,): (n,), 0 to itself."""
+def _measure_distances(rows: Tensor, which: Tensor, row: Tensor, *, scratch: Scratch) -> Tensor:
+    """Compute D of the rows (L, S) with the indices `which` (n,) to one row (S,): (n,); 0 to itself."""
     log_row, found = safe_log(row), []
     for index in which.split(CACHED_ROWS if rows.device.type == "cpu" else DEVICE_ROWS):
         part, logs = (scratch(name, (len(index), len(row)), like=rows) for name in ("rows", "logs"))
@@ -208,34 +228,36 @@ def _distances(rows: Tensor, which: Tensor, row: Tensor, *, scratch: Scratch) ->
     return torch.cat(found)
 
 
-def cluster_means(rows: Tensor, clusters: list[Tensor]) -> Tensor:
-    """Mean of the rows (L, S) of every cluster, which are given by their indices: (K, S)."""
+def average_clusters(rows: Tensor, clusters: list[Tensor]) -> Tensor:
+    """Average the rows (L, S) of every cluster, given by row indices: centres (K, S)."""
     starts = torch.tensor([0, *map(len, clusters[:-1])], device=rows.device).cumsum(0)
     return F.embedding_bag(torch.cat(clusters), rows, starts, mode="mean")
 
 
-def window_centres(
-    rows: Tensor, near: Tensor, *, tau: float, kinds: list[int] | None = None, scratch: Scratch | None = None
+def find_window_centres(
+    rows: Tensor, near: Tensor, *, tau: float, column_groups: list[int] | None = None, scratch: Scratch | None = None
 ) -> Tensor:
-    """Stage 1 on one window's rows (L, S), given which are neighbours (near: (L, L) bool, see
-    `model.engine.bounds.near_pairs`): smooth by neighbourhood, then one greedy leader pass. Centres (K, S)."""
+    """Run stage 1 on the rows (L, S) of one window: smooth, then make one greedy leader pass. Centres (K, S).
+
+    near: (L, L) bool, the pairs of rows within tau, see `model.engine.bounds.find_near_pairs`.
+    """
     smoothed = smooth(rows, near, scratch=scratch)
-    return cluster_means(smoothed, greedy_leaders(smoothed, tau=tau, kinds=kinds))
+    return average_clusters(smoothed, greedy_leaders(smoothed, tau=tau, column_groups=column_groups))
 
 
-def merge_centres(centres: Tensor, *, tau: float, kinds: list[int] | None = None) -> Tensor:
-    """Stage 2 over the centres (K, S) of all windows: greedy leader passes until their number no longer falls."""
+def merge_centres(centres: Tensor, *, tau: float, column_groups: list[int] | None = None) -> Tensor:
+    """Run stage 2 on the centres (K, S) of all windows: greedy leader passes until their number no longer falls."""
     while True:
-        merged = cluster_means(centres, greedy_leaders(centres, tau=tau, kinds=kinds))
+        merged = average_clusters(centres, greedy_leaders(centres, tau=tau, column_groups=column_groups))
         if len(merged) == len(centres):
             return merged
         centres = merged
 
 
 def assign(rows: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest centre (K, S) of every row (L, S): (L,) int64.
+    """Assign every row (L, S) to its nearest centre (K, S): indices (L,) int64.
 
-    By D without the row's own entropy, which is the same for every centre.
+    The row's own entropy is left out of D, since it is the same for every centre.
     """
     log_rows, log_centres = safe_log(rows), safe_log(centres)
     return (inner(centres, log_centres) - rows @ log_centres.T - log_rows @ centres.T).argmin(-1)

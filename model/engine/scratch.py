@@ -1,4 +1,4 @@
-"""Memory that is used again: tensors of the same purpose, one window after the other."""
+"""Reuse the memory of working tensors from one window to the next."""
 
 import math
 import threading
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 class Scratch:
-    """Hands out uninitialised tensors by name; the same name gives the same memory, grown where it is too small.
+    """Provide uninitialised tensors by name; the same name gives the same memory, enlarged if it is too small.
 
-    On a CPU large tensors made afresh are given back to the system and fetched again page by page, which takes longer
-    than the arithmetic on them. Each thread has memory of its own.
+    On a CPU the memory of large new tensors comes from the system page by page, which takes longer than the arithmetic
+    on them. Each thread has memory of its own.
     """
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
 
     def __call__(self, name: str, shape: tuple[int, ...], *, like: Tensor) -> Tensor:
-        """A tensor of `shape`, type and device as `like`, valid until this thread's next call with this name."""
+        """Return a tensor of `shape`, type and device as `like`, valid until this thread's next call by name."""
         all_held = self._of_thread.__dict__
         size = math.prod(shape)
         held = all_held.get(name)

@@ -1,52 +1,130 @@
-"""A threshold for the clustering from what is at hand, without labels: from distances, or from what it cuts.
-
-Distances of attention distributions grow as attention sharpens, with training or with `--temperature`, and a fixed tau
-then cuts ever more clusters. What stays about the same is the share of a window's pairs of tokens that belong together:
-tau is the distance that SHARE of these pairs do not exceed. How many clusters that gives differs from video to video;
-where their number matters, `tau_for` looks for the tau that gives it.
-"""
+"""Search the threshold tau that gives a video a wanted number of clusters (docs/method.md, section 5)."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-STEEP = 2.2  # power of tau that the number of clusters is taken to fall with; where it does not, trials are lost
-USUAL, LEAST_TAU, TRIALS = 1.0, 1e-3, 8  # nats, where the search begins and ends, and what it tries at most
-# Of a video, at least and at most; beyond that its tau is taken to be wrong. So many there were where a tau did (dev-8
-# and Sprites, two backbones, tau = 1); at half of it 37 to 166, at twice it 1 or 2.
+from torch import Tensor
+
+# Smallest and largest number of clusters of a video for which its tau is kept. tau = 1 gave 5 to 21 clusters where its
+# masks were good (dev-8 and Sprites, two backbones); half of it gave 37 to 166, twice it 1 or 2.
 CLUSTERS = (5, 21)
 
 
-def tau_for(count: Callable[[float], int], *, start: float, least: int, most: int) -> float:
-    """A threshold at which there are `least` to `most` clusters: `start` if it is one, else the usual one if that is.
+@dataclass(frozen=True)
+class SearchLimits:
+    """Limits of the search for a threshold.
 
-    Else one is looked for from there that gives a number well within, as thresholds at the edges are hardly better than
-    those just beyond. Each trial is where a power law leads from the one before, or the geometric middle of the
-    thresholds known to be too low and too high. If none does, it is the one within that came nearest, and `start` if
-    there is none either.
+    Attributes:
+        steepness: power of tau with which the number of clusters is assumed to fall; a wrong one costs trials.
+        usual_tau: nats; the threshold that is tried first, since it suits most videos.
+        min_tau: nats; smaller distances are rounding.
+        max_trials: each trial clusters the whole video.
+        inner_least, inner_most: factors on the wanted numbers; results at their edges are hardly better than those
+            just outside, so the search goes on until a number lies well within.
+    """
+
+    steepness: float = 2.2
+    usual_tau: float = 1.0
+    min_tau: float = 1e-3
+    max_trials: int = 8
+    inner_least: float = 1.25
+    inner_most: float = 1.5
+
+
+LIMITS = SearchLimits()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Clustering of a video at one threshold.
+
+    Attributes:
+        tau: threshold, in nats.
+        num_clusters: number of clusters, 1 or more.
+        fits: False if the memory budget was exceeded, so that the clustering was given up.
+        centres: (K, S), if they are not kept elsewhere.
+    """
+
+    tau: float
+    num_clusters: int
+    fits: bool = True
+    centres: Tensor | None = None
+
+
+class LatestTrial:
+    """Cluster a video at one threshold after another and remember the latest trial, the one still in memory."""
+
+    def __init__(self, cluster_at: Callable[[float], Trial]):
+        self.cluster_at = cluster_at
+        self.trial: Trial | None = None
+
+    def run(self, tau: float) -> Trial:
+        """Cluster at a threshold, unless the latest trial was at the same."""
+        if self.trial is None or self.trial.tau != tau:
+            self.trial = self.cluster_at(tau)
+        return self.trial
+
+
+def cluster_at_wanted_number(
+    cluster_at: Callable[[float], Trial], *, start: float, wanted: tuple[int, int] | None
+) -> Trial:
+    """Cluster a video at `start`, or at another threshold if `start` gives an unwanted number of clusters.
+
+    A trial that does not fit the memory budget counts as too many clusters.
 
     Args:
-        count: number of clusters, 1 or more, at a threshold; asked once for each.
+        cluster_at: clusters the video at a threshold in nats; replaces the clusters of the call before.
+        wanted: smallest and largest number of clusters; None keeps `start`.
+
+    Returns:
+        The latest trial, which is the one chosen.
+    """
+    latest = LatestTrial(cluster_at)
+    if wanted is None:
+        return latest.run(start)
+    least, most = wanted
+
+    def count(tau: float) -> int:
+        trial = latest.run(tau)
+        return trial.num_clusters if trial.fits else max(trial.num_clusters, most + 1)
+
+    return latest.run(search_tau(count, start=start, least=least, most=most))
+
+
+def search_tau(count: Callable[[float], int], *, start: float, least: int, most: int) -> float:
+    """Search a threshold with `least` to `most` clusters.
+
+    `start` is returned if it has as many, else the usual threshold if that has. Otherwise a number well within the
+    limits is searched. Each trial is where a power law leads from the trial before, or the geometric mean of the
+    thresholds known to be too low and too high.
+
+    Args:
+        count: number of clusters, 1 or more, at a threshold; called once for each.
+
+    Returns:
+        The threshold; if no trial is well within, the one nearest to the middle; if none is within, `start`.
     """
     at_start = count(start)
     if least <= at_start <= most:
         return start
-    inner = math.ceil(1.25 * least), int(most / 1.5)
+    inner = math.ceil(LIMITS.inner_least * least), int(most / LIMITS.inner_most)
     inner = inner if inner[0] <= inner[1] else (least, most)
-    wanted = math.sqrt(inner[0] * inner[1])
-    tau, low, high, within = USUAL, 0.0, math.inf, []
-    for trial in range(TRIALS):
+    middle = math.sqrt(inner[0] * inner[1])
+    tau, low, high, within = LIMITS.usual_tau, 0.0, math.inf, []
+    for trial in range(LIMITS.max_trials):
         number = count(tau) if tau != start else at_start
         if inner[0] <= number <= inner[1] or (trial == 0 and least <= number <= most):
             return tau
         if least <= number <= most:
-            within.append((abs(math.log(number / wanted)), tau))
+            within.append((abs(math.log(number / middle)), tau))
         if number > inner[1]:
             low = tau
         else:
             high = tau
-        tau *= (number / wanted) ** (1 / STEEP)
+        tau *= (number / middle) ** (1 / LIMITS.steepness)
         if not low < tau < high:
             tau = math.sqrt(low * high)
-        if tau < LEAST_TAU:
+        if tau < LIMITS.min_tau:
             break
     return min(within)[1] if within else start

@@ -1,11 +1,13 @@
-"""The clusters of one video, made window by window (docs/method.md, sections 4 and 5), by either engine.
+"""Cluster one video window by window, by either engine (docs/method.md, sections 4, 5 and 11).
 
-stream = Stream(network, key_features, grid=grid, samples=some_features, engine=ENGINES["exact"])
-stream.restart(1.0)             # the threshold, in nats
-for window in windows:          # (n, N, C), usually three frames
-    stream.step(window)         # stage 1; what is kept of a window hardly grows with the number of key frames
-stream.merge()                  # stage 2
-labels = [stream.labels(index, window) for index, window in enumerate(windows)]
+clusterer = WindowClusterer(network, key_features, grid=grid, samples=some_features, engine=ENGINES["exact"])
+clusterer.reset(1.0)                # the threshold, in nats
+for window in windows:              # (n, N, C), usually three frames
+    clusterer.add_window(window)    # stage 1
+clusterer.merge()                   # stage 2
+labels = [clusterer.assign_window(index, window) for index, window in enumerate(windows)]
+
+Of each window only its centres and, if asked for, a summary are kept.
 """
 
 from dataclasses import dataclass
@@ -14,21 +16,51 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.engine.bounds import View, fit_sketch, group_columns, near_pairs, nearest, summary, view_rows
-from model.engine.exact import assign, merge_centres, window_centres
+from model.engine.bounds import (
+    ProjectedRows,
+    find_near_pairs,
+    find_nearest_centres,
+    fit_projection,
+    group_columns,
+    project_rows,
+    truncate,
+)
+from model.engine.exact import assign, find_window_centres, merge_centres
 from model.engine.scratch import Scratch
 from model.network import SpatioTemporalNetwork
 from utils.clock import Clock
 
 
 @dataclass(frozen=True)
-class Engine:
-    """How much is computed.
+class ProjectionLimits:
+    """Sizes of the projection of attention rows.
 
-    ranks: at least and at most, directions of the sketch whose bounds save distances, see `rank`.
-    key_pool: attention is paid to the means of so many by so many neighbouring tokens of a key frame.
-    shrinkage: of distances between rows over pooled columns; the threshold shrinks with them.
-    row_stride: stage 1 looks at one in so many tokens, see `diagonals`.
+    Attributes:
+        columns_per_direction: key tokens; longer rows take longer to compare, so more directions pay off.
+        columns_per_sample: key tokens for each row that the projection is fitted to.
+        min_samples, max_samples: rows; fewer fit too poorly, more take too long.
+        coarse_share: one in this many directions is compared for every pair of rows, the others for what is undecided.
+    """
+
+    columns_per_direction: int = 16
+    columns_per_sample: int = 8
+    min_samples: int = 32
+    max_samples: int = 1024
+    coarse_share: int = 4
+
+
+LIMITS = ProjectionLimits()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How much of the clustering is computed.
+
+    Attributes:
+        ranks: smallest and largest number of directions of the projection, see `rank`.
+        key_pool: attention is paid to the means of this many by this many neighbouring tokens of a key frame.
+        shrinkage: ratio of distances over pooled columns to those over all; the threshold is multiplied by it.
+        row_stride: stage 1 takes one in this many tokens, see `select_diagonals`.
     """
 
     ranks: tuple[int, int]
@@ -37,37 +69,35 @@ class Engine:
     row_stride: int = 1
 
     def rank(self, num_columns: int) -> int:
-        """Asked for, for rows over so many key tokens: the longer a row, the more a distance costs that they save."""
+        """Choose the number of directions for rows over `num_columns` key tokens: more for longer rows, which take
+        longer to compare."""
         least, most = self.ranks
-        return min(max(num_columns // COLUMNS_PER_DIRECTION, least), most)
+        return min(max(num_columns // LIMITS.columns_per_direction, least), most)
 
 
-# The sketch has a direction, and is fitted to a row, for every so many key tokens, pooled or not, within limits.
-COLUMNS_PER_DIRECTION, COLUMNS_PER_SAMPLE, SAMPLES = 16, 8, (32, 1024)
-COARSE = 4  # one in so many directions is asked about every pair of rows, the others about what these leave open
 ENGINES = {
     "exact": Engine(ranks=(512, 1024)),
-    # Pairs of tokens at D = 1 over all columns had 0.77 over these in the median of ten videos (0.65 to 0.98 by video),
-    # likewise at D from 0.25 to 4.
+    # Pairs of tokens at D = 1 over all columns are at 0.77 over pooled ones in the median of ten videos (0.65 to 0.98
+    # by video); the ratio is similar for D from 0.25 to 4.
     "fast": Engine(ranks=(128, 128), key_pool=3, shrinkage=0.77, row_stride=3),
 }
 
 
 def sample_tokens(features: Tensor, num_columns: int) -> Tensor:
-    """Tokens (n, C) spread evenly over features (T, N, C), as many as a sketch over so many columns is fitted to."""
-    wanted = min(max(num_columns // COLUMNS_PER_SAMPLE, SAMPLES[0]), SAMPLES[1])
+    """Sample tokens (n, C) at even steps of features (T, N, C), as many as a projection over `num_columns` needs."""
+    wanted = min(max(num_columns // LIMITS.columns_per_sample, LIMITS.min_samples), LIMITS.max_samples)
     tokens = features.view(-1, features.shape[-1])
     return tokens[torch.linspace(0, len(tokens) - 1, min(wanted, len(tokens))).round().long()]
 
 
-class Stream:
-    """See above.
+class WindowClusterer:
+    """Cluster the windows of one video, see above.
 
     Args:
         network: in evaluation mode.
-        key_features: (F, N, C), of the frames that attention is paid to. They stay the same for the whole video.
+        key_features: (F, N, C), features of the key frames, the same for the whole video.
         grid: (h, w), N = h * w.
-        samples: (n, C) features of tokens of the video, see `sample_tokens`; the sketch is made to suit these.
+        samples: (n, C), features of tokens of the video that the projection is fitted to, see `sample_tokens`.
         clock: adds up the seconds of each stage.
     """
 
@@ -78,96 +108,108 @@ class Stream:
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.engine = network, grid, engine
         keys = network.keys(pool_tokens(key_features, grid, engine.key_pool).flatten(0, 1))
-        order, self.kinds, blocks = group_columns(keys.transpose(0, 1).flatten(1))
+        order, self.column_groups, blocks = group_columns(keys.transpose(0, 1).flatten(1))
         self.keys = keys[:, order]
         sampled = network.attention_rows(network.queries(samples), self.keys)
-        self.sketch = fit_sketch(sampled, rank=engine.rank(len(order)), blocks=blocks)
+        self.projection = fit_projection(sampled, rank=engine.rank(len(order)), blocks=blocks)
         self.scratch = Scratch()
 
-    def restart(self, tau: float) -> None:
-        """Begin, or forget all windows, to look at them with another threshold, in nats."""
+    def reset(self, tau: float) -> None:
+        """Forget all windows and start again with a threshold in nats."""
         self.tau = tau * self.engine.shrinkage
-        self.frames = 0  # seen so far
-        self.found: list[Tensor] = []  # centres (K, S) of each window, or of all so far
-        self.kept: list[View | None] = []
+        self.num_frames = 0
+        self.centres: list[Tensor] = []  # (K, S) of each window, or of all merged so far
+        self.summaries: list[ProjectedRows | None] = []  # of each window
 
     @torch.no_grad()
-    def step(self, features: Tensor, *, keep: int = 0) -> None:
-        """Stage 1 on a window's features (n, N, C): its centres join those found so far.
+    def add_window(self, features: Tensor, *, summary_rank: int = 0) -> None:
+        """Run stage 1 on the features (n, N, C) of a window and add its centres.
 
-        keep: how many directions of the sketch the window's summary, which is kept for `labels`, has at most. With 0 it
-            is made a second time there.
+        summary_rank: largest number of directions in the window's summary, which `assign_window` uses; 0 for no
+            summary, so that `assign_window` computes the window's rows again.
         """
         with self.clock("attention"):
             rows = self._attend(features.flatten(0, 1))
         with self.clock("stage 1"):
-            view = view_rows(rows, self.sketch, scratch=self.scratch) if keep else None
-            self.kept.append(summary(view, self.sketch, rank=keep) if keep else None)
+            projected = self._project(rows) if summary_rank else None
+            self.summaries.append(truncate(projected, self.projection, rank=summary_rank) if summary_rank else None)
             if self.engine.row_stride > 1:
-                some = diagonals(self.frames, len(features), self.grid, self.engine.row_stride).to(rows.device)
-                rows, view = rows[some], view and View(*(part[some] for part in view))
-            view = view or view_rows(rows, self.sketch, scratch=self.scratch)
-            near, _ = near_pairs(rows, view, self.sketch, tau=self.tau, coarse=self.rank // COARSE)
-            # Smoothing overwrites the logarithms of the view, which are not needed any more.
-            self.found.append(window_centres(rows, near, tau=self.tau, kinds=self.kinds, scratch=self.scratch))
-        self.frames += len(features)
+                some = select_diagonals(self.num_frames, len(features), self.grid, self.engine.row_stride)
+                some = some.to(rows.device)
+                rows, projected = rows[some], projected and ProjectedRows(*(part[some] for part in projected))
+            projected = projected or self._project(rows)
+            near, _ = find_near_pairs(
+                rows, projected, self.projection, tau=self.tau, coarse=self.rank // LIMITS.coarse_share
+            )
+            # Smoothing overwrites the logarithms of the projected rows, which are not needed any more.
+            self.centres.append(
+                find_window_centres(rows, near, tau=self.tau, column_groups=self.column_groups, scratch=self.scratch)
+            )
+        self.num_frames += len(features)
 
     @property
     def num_centres(self) -> int:
-        return sum(map(len, self.found))
+        return sum(map(len, self.centres))
 
     @property
     def rank(self) -> int:
-        """Directions of the sketch."""
-        return len(self.sketch.order)
+        """Number of directions of the projection."""
+        return len(self.projection.order)
 
-    def floats_kept(self, rank: int) -> int:
-        """Of a token's summary by at most so many directions."""
-        return 2 * min(rank, self.rank) + 2 * len(self.sketch.bases) + 1
+    def count_summary_floats(self, rank: int) -> int:
+        """Count the floats that a summary of at most `rank` directions takes for each token."""
+        return 2 * min(rank, self.rank) + 2 * len(self.projection.bases) + 1
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Stage 2: centres within tau of one another become one."""
+        """Run stage 2: merge centres within tau of one another."""
         with self.clock("stage 2"):
-            self.found = [merge_centres(torch.cat(self.found), tau=self.tau, kinds=self.kinds)]
-            self.centre_view = summary(view_rows(self.found[0], self.sketch), self.sketch, rank=self.rank)
+            merged = merge_centres(torch.cat(self.centres), tau=self.tau, column_groups=self.column_groups)
+            self.centres = [merged]
+            self.projected_centres = truncate(project_rows(merged, self.projection), self.projection, rank=self.rank)
 
     @torch.no_grad()
-    def labels(self, index: int, features: Tensor) -> Tensor:
-        """The nearest centre of every token of window `index`, once merged: (n, N) int64.
+    def assign_window(self, index: int, features: Tensor) -> Tensor:
+        """Assign every token of window `index` to its nearest merged centre: (n, N) int64.
 
-        The window's features (n, N, C) are given again: rows of attention are made anew for tokens whose summary does
-        not prove it.
+        features: (n, N, C) of the window again. Attention rows are computed again for tokens whose summary does not
+            prove the nearest centre.
         """
         with self.clock("assign"):
-            tokens, frames = features.flatten(0, 1), features.shape[:2]
-            view = self.kept[index]
-            if view is None:
-                view = view_rows(self._attend(tokens), self.sketch, scratch=self.scratch)
-            result, unsure = nearest(view, summary(self.centre_view, self.sketch, rank=view.rows.shape[1]))
-            if unsure.any():
-                result[unsure] = assign(self._attend(tokens[unsure]), self.found[0])
-            return result.unflatten(0, frames)
+            tokens, shape = features.flatten(0, 1), features.shape[:2]
+            projected = self.summaries[index]
+            if projected is None:
+                projected = self._project(self._attend(tokens))
+            centres = truncate(self.projected_centres, self.projection, rank=projected.x_inside.shape[1])
+            labels, undecided = find_nearest_centres(projected, centres)
+            if undecided.any():
+                labels[undecided] = assign(self._attend(tokens[undecided]), self.centres[0])
+            return labels.unflatten(0, shape)
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        """Attention rows (L, S) of tokens (L, C), in memory that the next call uses again."""
+        """Compute attention rows (L, S) of tokens (L, C), in memory that the next call uses again."""
         out = self.scratch("rows", (len(tokens), self.keys.shape[1]), like=self.keys)
         return self.network.attention_rows(self.network.queries(tokens), self.keys, out=out)
 
+    def _project(self, rows: Tensor) -> ProjectedRows:
+        return project_rows(rows, self.projection, scratch=self.scratch)
+
 
 def pool_tokens(features: Tensor, grid: tuple[int, int], size: int) -> Tensor:
-    """Means of size x size neighbouring tokens of each frame, fewer at the edges: (n, h*w, C) -> (n, L, C)."""
+    """Average size x size neighbouring tokens of each frame, fewer at the edges: (n, h*w, C) -> (n, L, C)."""
     if size == 1:
         return features
     maps = features.transpose(1, 2).unflatten(2, grid)
     return F.avg_pool2d(maps, size, ceil_mode=True, count_include_pad=False).flatten(2).transpose(1, 2)
 
 
-def diagonals(first: int, count: int, grid: tuple[int, int], stride: int) -> Tensor:
-    """One in `stride` tokens of `count` frames of a grid (h, w): on every `stride`-th diagonal, one further in each
-    frame, so that in `stride` frames every place is there once. `first` is the first frame's number in its video.
+def select_diagonals(first: int, count: int, grid: tuple[int, int], stride: int) -> Tensor:
+    """Select one in `stride` tokens of `count` frames of a grid (h, w), on diagonals that move on from frame to frame.
 
-    Indices (n,) int64, rising, of tokens frame by frame and row by row.
+    Within `stride` frames every place of the grid is selected once. `first` is the first frame's number in its video.
+
+    Returns:
+        Indices (n,) int64, rising, of tokens counted frame by frame and row by row.
     """
     frame, row, column = (torch.arange(size) for size in (count, *grid))
     place = first + frame[:, None, None] + row[:, None] + column

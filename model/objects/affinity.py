@@ -1,4 +1,4 @@
-"""Features of a video's tokens as unit vectors, and those of tokens near one another compared."""
+"""Normalise the features of a video and weigh neighbouring tokens by distance and feature similarity."""
 
 import numpy as np
 import torch
@@ -6,8 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class CentredUnits:
-    """Features of a video, centred over it and of length 1, made frame by frame: units[t] is (h, w, C) float32.
+class CentredFeatures:
+    """Centre features over their video and scale them to length 1, a frame at a time.
+
+    `centred[t]` is (h, w, C) float32.
 
     Args:
         features: (T, h*w, C), in memory or mapped from disk.
@@ -19,63 +21,71 @@ class CentredUnits:
         self.mean = torch.stack([frame.mean(0, dtype=torch.float64) for frame in features]).mean(0).float()
 
     def __getitem__(self, frame: int) -> Tensor:
-        return self._unit(self.features[frame]).unflatten(0, self.grid)
+        return self._centre(self.features[frame]).unflatten(0, self.grid)
 
-    def at(self, frame: int, mask: np.ndarray) -> Tensor:
-        """Those of the tokens in a mask (h, w) bool, in its order: (n, C)."""
-        return self._unit(self.features[frame][torch.from_numpy(mask).flatten()])
+    def select(self, frame: int, mask: np.ndarray) -> Tensor:
+        """Return the features (n, C) of the n tokens in a mask (h, w) bool, row by row."""
+        return self._centre(self.features[frame][torch.from_numpy(mask).flatten()])
 
-    def _unit(self, features: Tensor) -> Tensor:
+    def _centre(self, features: Tensor) -> Tensor:
         return F.normalize(features.float() - self.mean, dim=-1).cpu()
 
 
 class Neighbourhood:
-    """The places within `reach` tokens of each, and how much one there counts: less with distance, and unlike looks.
+    """Weigh the tokens within `reach` of a token: less with distance, more with feature similarity.
 
-    weight = exp((cosine - 1) / looks - distance² / (2 place²))
+    weight = exp((cosine - 1) / similarity_scale - distance² / (2 distance_scale²))
 
     Args:
-        reach, place: in tokens; a neighbour counts as exp(-1/2) of one here at a distance of `place`.
-        looks: of 1 - cosine.
+        reach: largest distance of a neighbour, in tokens.
+        distance_scale: distance, in tokens, at which the weight falls to exp(-1/2).
+        similarity_scale: difference of the cosine from 1 at which the weight falls to exp(-1).
     """
 
-    def __init__(self, *, reach: int, place: float, looks: float):
-        self.reach, self.place, self.looks = reach, place, looks
-        steps = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1) - reach
-        self.steps = steps[:, (steps**2).sum(0) <= reach**2]  # (2, k): down and to the right
-        self.fall = (self.steps**2).sum(0) / (2 * place**2)
+    def __init__(self, *, reach: int, distance_scale: float, similarity_scale: float):
+        self.reach, self.distance_scale, self.similarity_scale = reach, distance_scale, similarity_scale
+        offsets = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1) - reach
+        self.offsets = offsets[:, (offsets**2).sum(0) <= reach**2]  # (2, k): rows down, columns to the right
+        self.distance_penalty = (self.offsets**2).sum(0) / (2 * distance_scale**2)
 
-    def weights(
-        self, units: CentredUnits, *, here: int, asking: np.ndarray, there: int, known: np.ndarray
+    def compute_weights(
+        self, centred: CentredFeatures, *, frame: int, tokens: np.ndarray, other_frame: int, others: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """For each token of frame `here` in the mask `asking` the tokens of frame `there` in the mask `known` near it.
+        """Find and weigh, for n tokens of a frame, their neighbours among some tokens of another or the same frame.
 
-        asking, known: (h, w) bool. Returns near (n, k) int, numbers from 1 of tokens in `known`, in its order, 0 for
-        none, whose weight means nothing; weights (n, k) float64.
+        Args:
+            tokens: (h, w) bool, the n tokens of `frame`.
+            others: (h, w) bool, the tokens of `other_frame` that can be neighbours.
+
+        Returns:
+            neighbours (n, k) int: number of each neighbour within `others`, counted row by row from 1; 0 for none.
+            weights (n, k) float64, meaningless where the number is 0.
         """
-        rows, columns = np.nonzero(asking)
-        places = rows[:, None] + self.reach + self.steps[0], columns[:, None] + self.reach + self.steps[1]
-        near = np.pad(_numbered(known), self.reach)[places]
-        cosine = _cosines_of_near(units.at(here, asking), units.at(there, known), near)
-        return near, np.exp((cosine - 1) / self.looks - self.fall)
+        rows, columns = np.nonzero(tokens)
+        places = rows[:, None] + self.reach + self.offsets[0], columns[:, None] + self.reach + self.offsets[1]
+        neighbours = np.pad(_number_tokens(others), self.reach)[places]
+        cosines = _compute_cosines(centred.select(frame, tokens), centred.select(other_frame, others), neighbours)
+        return neighbours, np.exp((cosines - 1) / self.similarity_scale - self.distance_penalty)
 
 
-def _numbered(mask: np.ndarray) -> np.ndarray:
-    """The tokens in a mask (h, w) bool numbered from 1 in its order, 0 outside."""
+def _number_tokens(mask: np.ndarray) -> np.ndarray:
+    """Number the tokens in a mask (h, w) bool from 1, row by row; 0 outside."""
     return np.where(mask, mask.cumsum().reshape(mask.shape), 0)
 
 
-def _cosines_of_near(units: Tensor, others: Tensor, near: np.ndarray, *, chunk: int = 256) -> np.ndarray:
-    """Inner products (n, k) of units (n, C) with those of others (m, C) that near (n, k) names, from 1; 0 for 0.
+def _compute_cosines(features: Tensor, others: Tensor, neighbours: np.ndarray, *, chunk: int = 256) -> np.ndarray:
+    """Compute the cosines (n, k) of features (n, C) with their neighbours among others (m, C), all of length 1.
 
-    Both are in the order of the grid, so that the neighbours of a chunk stand close together: a matrix product of those
-    is quicker than rows picked one by one, and does not grow with n * m.
+    neighbours: (n, k), numbers of rows of `others` from 1; 0 for none, where the result is 0.
+
+    Both are ordered row by row over the grid, so the neighbours of a chunk are close together in `others`. One matrix
+    product of that range is faster than picking rows one by one, and its memory does not grow with n * m.
     """
-    index = torch.from_numpy(near) - 1
-    found = torch.zeros(index.shape)
-    for part, into, own in zip(index.split(chunk), found.split(chunk), units.split(chunk), strict=True):
+    index = torch.from_numpy(neighbours) - 1
+    cosines = torch.zeros(index.shape)
+    for part, target, own in zip(index.split(chunk), cosines.split(chunk), features.split(chunk), strict=True):
         if (part >= 0).any():
             first = int(part[part >= 0].min())
             products = own @ others[first : int(part.max()) + 1].T
-            into.copy_(products.take_along_dim((part - first).clamp_(min=0), dim=1)).mul_(part >= 0)
-    return found.numpy()
+            target.copy_(products.take_along_dim((part - first).clamp_(min=0), dim=1)).mul_(part >= 0)
+    return cosines.numpy()

@@ -1,165 +1,207 @@
-"""Clusters that are no things but the outlines of some: found by shape, their tokens given to what is around them.
+"""Find the clusters that are only boundaries between others and reassign their tokens (docs/method.md, section 8).
 
-A token on an edge shows a part of two things, and tokens on edges look alike wherever the edges are, so that
-clustering makes clusters of them: a ring around an object, which belongs half to it and half to what is behind it, and
+A token on an edge shows parts of two things, and tokens on edges resemble each other wherever the edges are. The
+clustering therefore makes boundary clusters: a ring around an object, half of it object and half of it background,
 which keeps the two from touching.
 
-    outlines = find_outlines(labels)
-    labels = give_away(labels, outlines, units)     # pixels decide anew which of the two it is
-
-WIDTH, THIN, BETWEEN and AROUND are the first that were tried, on dev-8, and were kept: of others for THIN and BETWEEN
-some did better on the training videos of Sprites, by 2 points of J&F at most, and worse on dev-8. SPECK and LONG are
-there for what must not be one, see the tests.
+    is_boundary = find_boundary_clusters(labels)
+    labels = reassign_boundary_tokens(labels, is_boundary, centred)
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from scipy import ndimage, sparse
 
-from model.objects.affinity import CentredUnits, Neighbourhood
-
-WIDTH = 2  # tokens that an outline is wide at most
-THIN = 0.95  # of its tokens at least, where it is so
-SPECK = 4  # tokens, from which a piece of it is a blob
-LONG = 2.5  # unless it has more than so many times the square of its width
-BLOBS = 0.5  # of its tokens, that are in blobs at most
-BETWEEN = 0.6  # of its tokens at least, between two different labels
-AROUND = Neighbourhood(reach=2, place=1.5, looks=0.1)
-AT_ONCE = 64  # frames, so that memory does not grow with them
+from model.objects.affinity import CentredFeatures, Neighbourhood
 
 
-def find_outlines(labels: np.ndarray) -> np.ndarray:
-    """Which labels are outlines of others: (number of labels,) bool.
+@dataclass(frozen=True)
+class BoundaryLimits:
+    """Limits that define a boundary cluster and the reassignment of its tokens.
 
-    Across a token is along the shorter of the two runs of its label, in its row or its column, that it is in; of equal
-    ones, in its row. It lies between two things where the nearest tokens of other labels to the two sides across have
-    different ones: a pole before one background has the same on both. A label is an outline where
+    `max_width`, `min_thin_share`, `min_between_share` and the neighbourhood are the first values tried, on dev-8.
+    Other values of the two shares gained up to 2 points of J&F on the training videos of Sprites and lost on dev-8.
+    `blob_size` and `blob_slenderness` protect clusters that must not be boundaries (tests/model/test_boundary.py).
 
-        THIN of its tokens are in runs of WIDTH or less across,
-        BLOBS of them at most are in blobs: pieces, in a frame, of SPECK tokens or more but no more than LONG width²,
-        and BETWEEN of them lie between two things.
+    Attributes:
+        max_width: tokens; most edges cover one or two tokens across.
+        min_thin_share: share of a boundary cluster's tokens that are at most `max_width` wide, at least.
+        blob_size: tokens; a component this large in one frame can be a blob, a smaller one could be no object anyway.
+        blob_slenderness: a component larger than this many times its squared width is a line and not a blob.
+        max_blob_share: share of a boundary cluster's tokens that are in blobs, at most.
+        min_between_share: share of a boundary cluster's tokens between two different clusters, at least.
+        reach, distance_scale, similarity_scale: of the `Neighbourhood` whose labels a boundary token can take; tokens,
+            tokens, and difference of cosines. An edge is one or two tokens wide, so both sides are within 2 tokens.
+        frames_at_once: frames; bounds the memory of the search, without effect on its result.
+    """
 
-    The thinnest (those as thin together) are found first, and looked through from then on, so that what is inside two
-    outlines, such as a neck, lies in the one background that they do. A long thin thing all along the edge of two
-    others cannot be told from an outline.
+    max_width: int = 2
+    min_thin_share: float = 0.95
+    blob_size: int = 4
+    blob_slenderness: float = 2.5
+    max_blob_share: float = 0.5
+    min_between_share: float = 0.6
+    reach: int = 2
+    distance_scale: float = 1.5
+    similarity_scale: float = 0.1
+    frames_at_once: int = 64
 
-    labels: (T, h, w) int >= 0.
+
+LIMITS = BoundaryLimits()
+NEIGHBOURHOOD = Neighbourhood(
+    reach=LIMITS.reach, distance_scale=LIMITS.distance_scale, similarity_scale=LIMITS.similarity_scale
+)
+
+
+def find_boundary_clusters(labels: np.ndarray, limits: BoundaryLimits = LIMITS) -> np.ndarray:
+    """Find the clusters that are only boundaries between others.
+
+    The run of a token in its row or column is the stretch of equal labels around it. The shorter of its two runs
+    crosses the cluster at this token (the one in the row if both are equal), and its length is the width there. A token
+    lies between two things if the nearest other labels on both sides of that run differ; a pole in front of one
+    background has the same label on both sides. A cluster is a boundary cluster if
+
+        at least `min_thin_share` of its tokens have a width of at most `max_width`,
+        at most `max_blob_share` of them are in blobs: components, in one frame, of at least `blob_size` tokens but not
+        more than `blob_slenderness` width², and
+        at least `min_between_share` of them lie between two things.
+
+    The thinnest boundary clusters are found first and skipped from then on when the nearest other label is searched.
+    So a thin thing between two boundaries, such as a neck, lies in front of one background and is kept. A long thin
+    thing all along the edge between two others cannot be told from a boundary.
+
+    Args:
+        labels: (T, h, w) int >= 0.
+
+    Returns:
+        (number of labels,) bool.
     """
     sizes = np.bincount(labels.ravel())
 
-    def mean(values: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Over the tokens of each label, of what `values` gives for (t, h, w) of `labels`; 0 where it has none."""
-        sums = sum(np.bincount(part.ravel(), values(part).ravel(), minlength=len(sizes)) for part in _parts(labels))
+    def average(measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Average a measure of tokens, (t, h, w) -> (t, h, w), over the tokens of each label; 0 for unused labels."""
+        parts = _split_frames(labels, limits.frames_at_once)
+        sums = sum(np.bincount(part.ravel(), measure(part).ravel(), minlength=len(sizes)) for part in parts)
         return sums / np.maximum(sizes, 1)
 
-    outlines = np.zeros(len(sizes), dtype=bool)
-    widths = mean(_width)
-    shaped = (mean(lambda part: _width(part) <= WIDTH) >= THIN) & (mean(_in_blob) <= BLOBS)
+    is_boundary = np.zeros(len(sizes), dtype=bool)
+    widths = average(_measure_width)
+    is_thin = average(lambda part: _measure_width(part) <= limits.max_width) >= limits.min_thin_share
+    is_thin &= average(partial(_find_blobs, limits=limits)) <= limits.max_blob_share
     while True:
-        found = shaped & ~outlines
+        found = is_thin & ~is_boundary
         if found.any():
-            found &= mean(partial(_between, outlines=outlines)) >= BETWEEN
+            found &= average(partial(_find_between, is_boundary=is_boundary)) >= limits.min_between_share
         if not found.any():
-            return outlines
-        outlines |= found & (widths == widths[found].min())
+            return is_boundary
+        is_boundary |= found & (widths == widths[found].min())
 
 
-def give_away(labels: np.ndarray, outlines: np.ndarray, units: CentredUnits) -> np.ndarray:
-    """Tokens of outlines take the label that those around them have, the nearer and the more alike the more they count.
+def reassign_boundary_tokens(labels: np.ndarray, is_boundary: np.ndarray, centred: CentredFeatures) -> np.ndarray:
+    """Give each token of a boundary cluster the label of the tokens around it, weighted as in `Neighbourhood`.
 
-    Where none but outlines are within reach it is that of the nearest token that has one by then, and in a frame of
-    outlines alone they keep their own.
+    A token with only boundary tokens within reach takes the label of the nearest token that has one by then. In a frame
+    that holds nothing but boundary clusters, tokens keep their labels.
 
-    labels (T, h, w) int >= 0; outlines (number of labels,) bool. Returns (T, h, w) int64.
+    Args:
+        labels: (T, h, w) int >= 0.
+        is_boundary: (number of labels,) bool.
+
+    Returns:
+        (T, h, w) int64.
     """
     result = labels.astype(np.int64)
     for frame, tokens in enumerate(result):
-        unsure = outlines[tokens]
-        if unsure.any() and not unsure.all():
-            tokens[unsure] = _most_alike(tokens, unsure, units, frame)[unsure]
+        boundary = is_boundary[tokens]
+        if boundary.any() and not boundary.all():
+            tokens[boundary] = _vote_for_labels(tokens, boundary, centred, frame)[boundary]
     return result
 
 
-def _most_alike(tokens: np.ndarray, unsure: np.ndarray, units: CentredUnits, frame: int) -> np.ndarray:
-    """Labels (h, w) of a frame with those `unsure` (h, w) bool replaced by what is around them."""
-    near, weights = AROUND.weights(units, here=frame, asking=unsure, there=frame, known=~unsure)
-    kept, owners = np.unique(tokens[~unsure], return_inverse=True)
-    votes = np.zeros((len(near), len(kept)))
-    row, place = np.nonzero(near)
-    np.add.at(votes, (row, owners[near[row, place] - 1]), weights[row, place])
-    found = np.where(unsure, -1, tokens)
-    found[unsure] = np.where(votes.any(1), kept[votes.argmax(1)], -1)
+def _vote_for_labels(tokens: np.ndarray, boundary: np.ndarray, centred: CentredFeatures, frame: int) -> np.ndarray:
+    """Replace the labels (h, w) of a frame within the mask `boundary` by those with the largest sum of weights."""
+    near, weights = NEIGHBOURHOOD.compute_weights(
+        centred, frame=frame, tokens=boundary, other_frame=frame, others=~boundary
+    )
+    candidates, owners = np.unique(tokens[~boundary], return_inverse=True)
+    votes = np.zeros((len(near), len(candidates)))
+    row, column = np.nonzero(near)
+    np.add.at(votes, (row, owners[near[row, column] - 1]), weights[row, column])
+    found = np.where(boundary, -1, tokens)
+    found[boundary] = np.where(votes.any(1), candidates[votes.argmax(1)], -1)
     return found[tuple(ndimage.distance_transform_edt(found < 0, return_distances=False, return_indices=True))]
 
 
-def _parts(labels: np.ndarray) -> Iterator[np.ndarray]:
-    return (labels[first : first + AT_ONCE] for first in range(0, len(labels), AT_ONCE))
+def _split_frames(labels: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (labels[first : first + size] for first in range(0, len(labels), size))
 
 
-def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How long the runs of its label are that each token of (t, h, w) is in: in its row, in its column."""
-    return _run_lengths(labels), _run_lengths(labels.swapaxes(1, 2)).swapaxes(1, 2)
+def _measure_runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the run of equal labels (t, h, w) that each token is in, within its row and within its column."""
+    return _measure_row_runs(labels), _measure_row_runs(labels.swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def _run_lengths(labels: np.ndarray) -> np.ndarray:
-    """Of (t, h, w) along the last axis."""
+def _measure_row_runs(labels: np.ndarray) -> np.ndarray:
+    """Measure the runs of equal labels (t, h, w) along the last axis."""
     starts = np.ones(labels.shape, dtype=bool)
     starts[..., 1:] = labels[..., 1:] != labels[..., :-1]
     run = starts.ravel().cumsum() - 1
     return np.bincount(run)[run].reshape(labels.shape)
 
 
-def _width(labels: np.ndarray) -> np.ndarray:
-    return np.minimum(*_runs(labels))
+def _measure_width(labels: np.ndarray) -> np.ndarray:
+    """Measure the width (t, h, w) of each token's cluster at that token: the shorter of its two runs."""
+    return np.minimum(*_measure_runs(labels))
 
 
-def _in_blob(labels: np.ndarray) -> np.ndarray:
-    """Whether each token of (t, h, w) is in a blob; a piece is of one frame, and holds together at corners too."""
+def _find_blobs(labels: np.ndarray, *, limits: BoundaryLimits) -> np.ndarray:
+    """Mark the tokens (t, h, w) in blobs; components are of one frame and hold together at corners too."""
     number = np.arange(labels.size).reshape(labels.shape)
     left, right = np.s_[..., :-1], np.s_[..., 1:]
     up, down = np.s_[:, :-1], np.s_[:, 1:]
     sides = ((left, right), (up, down))
     corners = ((np.s_[:, :-1, :-1], np.s_[:, 1:, 1:]), (np.s_[:, :-1, 1:], np.s_[:, 1:, :-1]))
-    joined = [
+    edges = [
         (number[one][same], number[other][same])
         for one, other in (*sides, *corners)
         for same in [labels[one] == labels[other]]
     ]
-    one, other = (np.concatenate(ends) for ends in zip(*joined, strict=True))
+    one, other = (np.concatenate(ends) for ends in zip(*edges, strict=True))
     graph = sparse.coo_matrix((np.ones(len(one), dtype=bool), (one, other)), shape=(labels.size, labels.size))
-    piece = sparse.csgraph.connected_components(graph, directed=False)[1]
-    size = np.bincount(piece)[piece].reshape(labels.shape)
-    return (size >= SPECK) & (size <= LONG * _width(labels) ** 2)
+    component = sparse.csgraph.connected_components(graph, directed=False)[1]
+    size = np.bincount(component)[component].reshape(labels.shape)
+    return (size >= limits.blob_size) & (size <= limits.blob_slenderness * _measure_width(labels) ** 2)
 
 
-def _between(labels: np.ndarray, outlines: np.ndarray) -> np.ndarray:
-    """Whether each token of (t, h, w) lies between two different labels that are no outlines."""
-    in_row, in_column = _runs(labels)
-    to_left, to_right = _sides(labels, outlines)
-    above, below = (side.swapaxes(1, 2) for side in _sides(labels.swapaxes(1, 2), outlines))
+def _find_between(labels: np.ndarray, is_boundary: np.ndarray) -> np.ndarray:
+    """Mark the tokens (t, h, w) that lie between two different labels, boundary clusters not counted."""
+    in_row, in_column = _measure_runs(labels)
+    to_left, to_right = _find_sides(labels, is_boundary)
+    above, below = (side.swapaxes(1, 2) for side in _find_sides(labels.swapaxes(1, 2), is_boundary))
     by_row = in_row <= in_column
     one, other = np.where(by_row, to_left, above), np.where(by_row, to_right, below)
     return (one != other) & (one >= 0) & (other >= 0)
 
 
-def _sides(labels: np.ndarray, outlines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest label to the left and to the right, along the last axis, other than a token's own and no outline.
+def _find_sides(labels: np.ndarray, is_boundary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest other label, no boundary cluster, to the left and to the right of each token (t, h, w).
 
-    labels (t, h, w); -1 where there is none.
+    Left and right are along the last axis; -1 where there is no such label.
     """
-    return _left(labels, outlines), _left(labels[..., ::-1], outlines)[..., ::-1]
+    return _find_left(labels, is_boundary), _find_left(labels[..., ::-1], is_boundary)[..., ::-1]
 
 
-def _left(labels: np.ndarray, outlines: np.ndarray) -> np.ndarray:
-    """Of the labels seen so far in a row, no outlines, the latest two that differ are kept: one of them is not here."""
+def _find_left(labels: np.ndarray, is_boundary: np.ndarray) -> np.ndarray:
+    """Find the left label of `_find_sides`. Two different labels are remembered, so that one is not the token's own."""
     result = np.full(labels.shape, -1, dtype=np.int32)
-    latest, before = np.full((2, *labels.shape[:-1]), -1, dtype=np.int32)  # two different ones, seen last
+    latest, before = np.full((2, *labels.shape[:-1]), -1, dtype=np.int32)  # the two seen last
     for column in range(labels.shape[-1]):
         here = labels[..., column]
         result[..., column] = np.where(latest == here, before, latest)
-        new = ~outlines[here] & (latest != here)
+        new = ~is_boundary[here] & (latest != here)
         before = np.where(new, latest, before)
         latest = np.where(new, here, latest)
     return result

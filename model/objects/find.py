@@ -1,71 +1,71 @@
-"""Clusters of tokens to whole objects: outlines go, what looks alike and touches becomes one, what lies apart two.
+"""Turn the clusters of a video into objects (docs/method.md, section 8).
 
-Clusters follow what tokens attend to, so one object may be several clusters (a body and a neck), several objects of
-a kind are one cluster, and some clusters are but outlines of others. All are mended from what is at hand, the features
-that the last block attends with (with one block the backbone's keys) and where the tokens are:
+Clusters follow what tokens attend to. One object is often several clusters (a body and a neck), several objects of one
+kind are one cluster, and some clusters are only the boundary between two things. Five steps make objects of them, from
+the features of the last block (with one block, the backbone's keys) and the positions of tokens alone:
 
-    units = CentredUnits(features, grid)
-    labels = give_away(labels, find_outlines(labels), units)
-    labels = merge_alike(labels, units)         # by features inside and across the boundary
-    labels = drop_flicker(labels)               # over time
-    labels = split_apart(labels, units, which)  # pieces are followed from frame to frame by features and place
+    centred = CentredFeatures(features, grid)
+    is_boundary = find_boundary_clusters(labels)
+    labels = reassign_boundary_tokens(labels, is_boundary, centred)
+    labels = merge_similar_clusters(labels, centred)
+    labels = remove_flicker(labels)
+    labels = split_tracks(labels, centred, clusters=foreground_clusters)
 
-The limits were chosen on the training videos of Sprites with the embedded backbone, those of following pieces also with
-dev-8 in view; they are cosines, shares and tokens, so nothing in them is of one data set.
+The limits of all steps were chosen on the training videos of Sprites with the embedded backbone, those of the tracks
+also with Sprites val and dev-8 in view. They are cosines, shares and tokens, so none of them is tied to a data set.
 """
 
 import numpy as np
 
-from model.objects.affinity import CentredUnits
-from model.objects.boundary import find_outlines, give_away
-from model.objects.merge import merge_alike
-from model.objects.ranking import border_ratios
-from model.objects.tracks import split_apart
+from model.objects.affinity import CentredFeatures
+from model.objects.boundary import find_boundary_clusters, reassign_boundary_tokens
+from model.objects.merge import merge_similar_clusters
+from model.objects.ranking import compute_border_ratios
+from model.objects.tracks import split_tracks
 
-INSIDE = 1.0  # clusters whose border share is less than so many times an even one are split; others are background
+# Border ratio from which a cluster is background and is not split: it then has at least its even share of the border.
+BACKGROUND_BORDER_RATIO = 1.0
 
 
 def find_objects(
-    labels: np.ndarray, units: CentredUnits, *, outlines: bool = True, merge: bool = True, split: bool = True
+    labels: np.ndarray, centred: CentredFeatures, *, outlines: bool = True, merge: bool = True, split: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of objects from labels of clusters, of a whole video.
+    """Turn the clusters of a whole video into objects.
 
     Args:
-        labels: (T, h, w) int cluster of every token, >= 0.
-        units: of the video's tokens, made a frame at a time, on the grid of labels.
-        outlines, merge, split: whether to give away outlines, and to do either of the others. Flicker is dropped in any
-            case. In fewer than `APART_FRAMES` frames nothing is split.
+        labels: (T, h, w) int >= 0, the cluster of every token.
+        centred: features of the same tokens.
+        outlines: reassign the tokens of boundary clusters.
+        merge: merge clusters that touch and look alike.
+        split: give tracks that separate labels of their own.
 
     Returns:
-        (T, h, w) int32, 0 to the number of objects - 1, none left out. What is background is among them.
-        (T, h, w) bool, the tokens given away: what they show is part of two things, see `objects.upsampling`.
+        objects (T, h, w) int32, numbered from 0 without gaps; the background is among them.
+        boundary_tokens (T, h, w) bool: tokens that were reassigned. They show parts of two things, so that
+        `model.objects.upsampling` trusts them less.
 
     Raises:
-        ValueError: units are of another grid.
+        ValueError: the features are on another grid than the labels.
     """
-    if tuple(units.grid) != labels.shape[1:]:
-        raise ValueError(f"labels are on a grid {labels.shape[1:]}, units on {tuple(units.grid)}")
-    unsure = np.zeros(labels.shape, dtype=bool)
+    if tuple(centred.grid) != labels.shape[1:]:
+        raise ValueError(f"labels are on a grid {labels.shape[1:]}, features on {tuple(centred.grid)}")
+    boundary_tokens = np.zeros(labels.shape, dtype=bool)
     if outlines:
-        given = give_away(labels, find_outlines(labels), units)
-        unsure, labels = given != labels, given
+        reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels), centred)
+        boundary_tokens, labels = reassigned != labels, reassigned
     if merge:
-        labels = merge_alike(labels, units)
-    labels = drop_flicker(labels)
+        labels = merge_similar_clusters(labels, centred)
+    labels = remove_flicker(labels)
     if split:
-        labels = split_apart(labels, units, which=np.flatnonzero(border_ratios(labels) < INSIDE))
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32), unsure
+        foreground = np.flatnonzero(compute_border_ratios(labels) < BACKGROUND_BORDER_RATIO)
+        labels = split_tracks(labels, centred, clusters=foreground)
+    objects = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+    return objects, boundary_tokens
 
 
-# ------------------------------------------------------------------ one object in several clusters
-
-
-def drop_flicker(labels: np.ndarray) -> np.ndarray:
-    """A token whose neighbours in time agree with one another takes their label: (T, h, w) -> the same."""
+def remove_flicker(labels: np.ndarray) -> np.ndarray:
+    """Give each token whose labels one frame before and one frame after agree that label: (T, h, w) -> (T, h, w)."""
     steady = labels.copy()
     same = labels[:-2] == labels[2:]
     steady[1:-1][same] = labels[2:][same]
     return steady
-
-
-# ------------------------------------------------------------------ several objects in one cluster

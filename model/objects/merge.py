@@ -1,63 +1,84 @@
 """Merge clusters that touch and look alike into one object (docs/method.md, section 8)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from model.objects.affinity import CentredUnits
+from model.objects.affinity import CentredFeatures
 
-ALIKE = 0.75  # cosine of centred features, of two clusters' means and across their boundary, from which they are one
 
-CONTACT = 0.2  # and the share of the smaller outline that they have in common, at least
+@dataclass(frozen=True)
+class MergeLimits:
+    """Limits from which two touching clusters are one object.
+
+    Attributes:
+        min_cosine: cosine of centred features, both of the clusters' means and across their common boundary, at least;
+            the same for both, since a cluster that changes gradually can reach it by only one of them.
+        min_contact: share of the shorter boundary that the two have in common, at least; less is a chance contact.
+    """
+
+    min_cosine: float = 0.75
+    min_contact: float = 0.2
+
+
+LIMITS = MergeLimits()
 
 
 @torch.no_grad()
-def merge_alike(labels: np.ndarray, units: CentredUnits) -> np.ndarray:
-    """Make one of clusters that touch and look alike, the most alike first, until none are.
+def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures, limits: MergeLimits = LIMITS) -> np.ndarray:
+    """Merge clusters that touch and look alike, the most similar pair first, until none is left.
 
-    Two clusters are as much alike as the lesser of two cosines of features centred over the video: of their means, and
-    of neighbouring tokens across their boundary, on average. The second tells an edge from a gradual change.
+    The similarity of two clusters is the smaller of two cosines of centred features: that of their means, and the mean
+    over neighbouring tokens across their boundary. The second tells an edge from a gradual change.
 
-    labels (T, h, w) int >= 0 -> labels (T, h, w), some of the numbers left out.
+    labels (T, h, w) int >= 0 -> labels (T, h, w), with gaps in the numbers.
     """
-    sums, pairs, across, contact = _relations(labels, units)
-    number, cosine = np.arange(len(sums)), _cosines(sums, pairs)
+    sums, pairs, across, contact = _measure_contacts(labels, centred)
+    number, cosine = np.arange(len(sums)), _compute_cosines(sums, pairs)
     while len(pairs):
-        outline = np.bincount(pairs.ravel(), contact.repeat(2))
-        alike = np.minimum(cosine, across / contact)
-        joined_by_much = contact >= CONTACT * outline[pairs].min(1)
-        best = np.where(joined_by_much, alike, -np.inf).argmax()
-        if not joined_by_much[best] or alike[best] < ALIKE:
+        boundary = np.bincount(pairs.ravel(), contact.repeat(2))
+        similarity = np.minimum(cosine, across / contact)
+        in_contact = contact >= limits.min_contact * boundary[pairs].min(1)
+        best = np.where(in_contact, similarity, -np.inf).argmax()
+        if not in_contact[best] or similarity[best] < limits.min_cosine:
             break
-        kept, joined = pairs[best]
-        number[number == joined] = kept
-        sums[kept] += sums[joined]
-        pairs, first, (across, contact) = _gather(np.where(pairs == joined, kept, pairs), across, contact)
+        kept, merged = pairs[best]
+        number[number == merged] = kept
+        sums[kept] += sums[merged]
+        pairs, first, (across, contact) = _sum_by_pair(np.where(pairs == merged, kept, pairs), across, contact)
         cosine, changed = cosine[first], (pairs == kept).any(1)
-        cosine[changed] = _cosines(sums, pairs[changed])
+        cosine[changed] = _compute_cosines(sums, pairs[changed])
     return number[labels]
 
 
-def _relations(labels: np.ndarray, units: CentredUnits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of clusters: sums of centred unit features (K, C); the pairs (E, 2) of those that touch, as `_gather` gives them;
-    over neighbouring tokens of each pair the sum of cosines (E,) and their number (E,)."""
-    sums = torch.zeros(int(labels.max()) + 1, units.features.shape[-1], dtype=torch.float64)
+def _measure_contacts(
+    labels: np.ndarray, centred: CentredFeatures
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Measure the clusters (T, h, w) of a video and the contacts between them.
+
+    Returns:
+        sums (K, C): of each cluster's centred features. pairs (E, 2): clusters that touch, as `_sum_by_pair` returns
+        them. across (E,): sum of cosines over all neighbouring tokens of each pair. contact (E,): number of these.
+    """
+    sums = torch.zeros(int(labels.max()) + 1, centred.features.shape[-1], dtype=torch.float64)
     pairs, across, contact = np.empty((0, 2), dtype=np.int64), np.empty(0), np.empty(0)
     for frame, tokens in enumerate(torch.from_numpy(labels).long()):
-        here = units[frame]
-        sums.index_add_(0, tokens.flatten(), here.flatten(0, 1).double())
+        features = centred[frame]
+        sums.index_add_(0, tokens.flatten(), features.flatten(0, 1).double())
         for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-            cosines = (here[one] * here[other]).sum(-1).flatten().numpy()
+            cosines = (features[one] * features[other]).sum(-1).flatten().numpy()
             touching = torch.stack([tokens[one], tokens[other]], dim=-1).flatten(0, 1).numpy()
-            touching, _, (sums_of_cosines, times) = _gather(touching, cosines, np.ones(len(touching)))
-            # At once: small arrays kept of every frame would pin the memory of the large ones between them.
-            pairs, _, (across, contact) = _gather(
-                np.concatenate([pairs, touching]), np.append(across, sums_of_cosines), np.append(contact, times)
+            touching, _, (cosine_sums, counts) = _sum_by_pair(touching, cosines, np.ones(len(touching)))
+            # Added up at once: small arrays kept of every frame would pin the memory of the large ones between them.
+            pairs, _, (across, contact) = _sum_by_pair(
+                np.concatenate([pairs, touching]), np.append(across, cosine_sums), np.append(contact, counts)
             )
     return sums.numpy(), pairs, across, contact
 
 
-def _gather(pairs: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Every pair (E, 2) of two different numbers once, and the sums of its values (E,), whichever way round it stands.
+def _sum_by_pair(pairs: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Sum values (E,) over equal pairs (E, 2), in either order; pairs of equal numbers are dropped.
 
     Returns:
         Sorted pairs (F, 2), the lower number first; an index (F,) at which each stood; sums (F,) of each of `values`.
@@ -70,8 +91,8 @@ def _gather(pairs: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.stack(np.divmod(keys, base), axis=1), places[first], totals
 
 
-def _cosines(sums: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Cosines (E,) of pairs (E, 2) of rows of sums (K, C); 0 where one has no length."""
+def _compute_cosines(sums: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Compute the cosines (E,) of pairs (E, 2) of rows of sums (K, C); 0 where a row has no length."""
     one, other = sums[pairs[:, 0]], sums[pairs[:, 1]]
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return (one * other).sum(1) / np.maximum(lengths, 1e-12)

@@ -4,32 +4,36 @@ import numpy as np
 
 from utils.scoring.protocols import MAX_PROPOSALS
 
-# Of the best objectness of a video, from which a label is foreground: of 0.3, 0.5 and 0.7 the best on the training
-# videos of Sprites, and on dev-8, which was in view.
-BEST_SHARE = 0.5
+# Share of a video's best objectness from which a label is foreground. Of 0.3, 0.5 and 0.7 the best on the training
+# videos of Sprites; dev-8 was in view.
+FOREGROUND_SHARE = 0.5
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:
-    """Share of the video's tokens that each label has: (number of labels,) float64. labels: (T, h, w) int >= 0."""
+    """Compute each label's share of the video's tokens: labels (T, h, w) int >= 0 -> (number of labels,) float64."""
     return np.bincount(labels.ravel()) / labels.size
 
 
 def by_objectness(labels: np.ndarray) -> np.ndarray:
-    """How much of an object each label is: (number of labels,) float64 in [0, 1].
+    """Compute the objectness of each label: labels (T, h, w) int >= 0 -> (number of labels,) float64 in [0, 1].
 
-    The square root of its share of the video, times 1 minus its border ratio: backgrounds run out of the picture and
-    have 0. Labels of 0 rank behind all others, among themselves by size (see `rank`).
-
-    labels: (T, h, w) int >= 0.
+    The square root of a label's share of the video, times 1 minus its border ratio. Backgrounds reach the border all
+    around and have objectness 0; labels of objectness 0 rank last, among themselves by size (see `rank`).
     """
-    return np.clip(1 - border_ratios(labels), 0, 1) * np.sqrt(by_size(labels))
+    return np.clip(1 - compute_border_ratios(labels), 0, 1) * np.sqrt(by_size(labels))
 
 
 def choose(kind: str, labels: np.ndarray, scores: np.ndarray, *, limit: int | None = None) -> np.ndarray:
-    """Which proposal each label of a video is in a kind of predictions (`utils.scoring.protocols`): as `rank` returns.
+    """Choose the proposals of a video for one kind of predictions (`utils.scoring.protocols`).
 
-    labels (T, h, w) int >= 0; scores (number of labels,); limit: proposals at most, where the kind does not
-    allow fewer; `foreground` has none to be limited.
+    Args:
+        kind: name of the kind of predictions.
+        labels: (T, h, w) int >= 0.
+        scores: (number of labels,).
+        limit: largest number of proposals, unless the kind allows fewer; without effect on `foreground`.
+
+    Returns:
+        (number of labels,) int32, the number of each label's proposal, as `rank` returns.
     """
     if kind == "foreground":
         return foreground(labels)
@@ -38,17 +42,17 @@ def choose(kind: str, labels: np.ndarray, scores: np.ndarray, *, limit: int | No
 
 
 def rank(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -> np.ndarray:
-    """Renumber labels into proposals, the one with the highest score first, ties by size, then by number.
+    """Rank labels by score, ties by size and then by number.
 
-    A label is one proposal in every frame, so identities are consistent over the video.
+    A label is the same proposal in every frame, so identities are consistent over the video.
 
     Args:
-        labels: (T, h, w) int label of every token, >= 0.
+        labels: (T, h, w) int >= 0, label of every token.
         scores: (number of labels,) float.
-        max_proposals: keep that many, the rest becomes background; None keeps every label that a token has.
+        max_proposals: number of labels that are kept; None keeps every label that some token has.
 
     Returns:
-        (number of labels,) int32: the rank of each, 1 for the first; 0, background, for those not kept.
+        (number of labels,) int32: the rank of each label, from 1; 0, background, for labels that are not kept.
     """
     sizes = np.bincount(labels.ravel())
     order = np.lexsort((-sizes, -scores))
@@ -59,27 +63,30 @@ def rank(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -
 
 
 def foreground(labels: np.ndarray) -> np.ndarray:
-    """One foreground out of the labels of a video: those with at least half the objectness of the best.
+    """Select the labels of a video with at least half of the best objectness as its foreground.
 
-    Where all run out of the picture, and none has any, it is what has the smallest border ratio, or all that share it.
+    If no label has any objectness, the foreground is the label with the smallest border ratio, or all that share it.
 
     Args:
-        labels: (T, h, w) int label of every token, >= 0.
+        labels: (T, h, w) int >= 0, label of every token.
 
     Returns:
         (number of labels,) int32: 1 foreground, 0 background.
     """
     scores = by_objectness(labels)
     if not scores.any():
-        scores = -border_ratios(labels)
+        scores = -compute_border_ratios(labels)
         return (scores == scores.max()).astype(np.int32)
-    return (scores >= BEST_SHARE * scores.max()).astype(np.int32)
+    return (scores >= FOREGROUND_SHARE * scores.max()).astype(np.int32)
 
 
 def describe(labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
-    """What is known of each proposal, by id: its score, share of the video's tokens, and frames it is seen in.
+    """Describe each proposal, in order of ids: its score, share of the video's tokens, and number of frames.
 
-    labels (T, h, w) int >= 0; ids, scores: (number of labels,), as `rank` returns and takes.
+    Args:
+        labels: (T, h, w) int >= 0.
+        ids: (number of labels,), as `rank` returns.
+        scores: (number of labels,), as `rank` takes.
     """
     shares = by_size(labels)
     frames = np.sum([np.bincount(frame.ravel(), minlength=len(ids)) > 0 for frame in labels], axis=0)
@@ -94,10 +101,12 @@ def describe(labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> list[di
     ]
 
 
-def border_ratios(labels: np.ndarray) -> np.ndarray:
-    """Each cluster's share of the border tokens over its share of all: 1 for one laid out evenly, 0 off the border.
+def compute_border_ratios(labels: np.ndarray) -> np.ndarray:
+    """Divide each label's share of the tokens at the frame's border by its share of all tokens.
 
-    labels: (T, h, w) int >= 0. Returns (number of clusters,) float64; inf for a number that no token has.
+    The ratio is 0 for a label off the border and 1 for a label spread evenly.
+
+    labels: (T, h, w) int >= 0. Returns (number of labels,) float64; inf for a number that no token has.
     """
     border = np.zeros(labels.shape[1:], dtype=bool)
     border[[0, -1]] = border[:, [0, -1]] = True

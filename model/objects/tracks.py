@@ -1,106 +1,132 @@
-"""Follow connected components of a cluster through a video and split those that part (docs/method.md, section 8)."""
+"""Follow connected components of a cluster in time and split tracks that separate (docs/method.md, section 8)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from model.objects.affinity import CentredUnits, Neighbourhood
+from model.objects.affinity import CentredFeatures, Neighbourhood
 
-REACH = 4  # tokens that something moves at most from frame to frame
 
-NEXT = Neighbourhood(reach=REACH, place=2.0, looks=0.05)  # where a token may have been, and how much that place counts
+@dataclass(frozen=True)
+class TrackLimits:
+    """Limits by which components are followed and tracks become objects.
 
-VOTERS = 3  # of each track, the best ones: as many of a small one as of a large one beside it
+    Attributes:
+        reach: tokens; the largest movement from one frame to the next.
+        distance_scale, similarity_scale: tokens and difference of cosines, of the `Neighbourhood` that weighs votes.
+        voters: tokens; best votes that count for each track, so that a small track has as many as a large one.
+        min_component_size: tokens; smaller components are noise of the clustering, and no objects of their own.
+        min_part_share: share of a track's largest component that another component of it needs to become a track.
+        min_separate_share: share of the frames with both a track and its parent in which they are separate, at least;
+            less is one object that breaks for a moment.
+        min_separate_frames: frames; the same as a number, for short videos, and the least that an object is seen in.
+        min_lifetime: share of the video's frames that an object is seen in, at least.
+    """
 
-SMALLEST = 4  # tokens of a piece that can be an object
+    reach: int = 4
+    distance_scale: float = 2.0
+    similarity_scale: float = 0.05
+    voters: int = 3
+    min_component_size: int = 4
+    min_part_share: float = 0.15
+    min_separate_share: float = 0.1
+    min_separate_frames: int = 3
+    min_lifetime: float = 0.1
 
-SHARE = 0.15  # of the piece it parts from, at least, counts as parting
 
-APART = 0.1  # of the frames that both are in they must be apart, and in at least
-
-APART_FRAMES = 3  # so many
-
-LIFE = 0.1  # of the video's frames that an object is in, at least
-
-NEVER = np.iinfo(np.int32).max  # absence of two that are in a frame together
+LIMITS = TrackLimits()
+NEIGHBOURHOOD = Neighbourhood(
+    reach=LIMITS.reach, distance_scale=LIMITS.distance_scale, similarity_scale=LIMITS.similarity_scale
+)
+NEVER = np.iinfo(np.int32).max  # gap between two tracks that are in one frame together and so can never be one
 
 
 @torch.no_grad()
-def split_apart(labels: np.ndarray, units: CentredUnits, *, which: np.ndarray) -> np.ndarray:
-    """Give pieces of a cluster that live apart from one another labels of their own.
+def split_tracks(labels: np.ndarray, centred: CentredFeatures, *, clusters: np.ndarray) -> np.ndarray:
+    """Split clusters whose connected components separate: give each of their tracks a label of its own.
 
-    Pieces are followed through the video, also while they touch; those that are seldom apart stay one, and those never
-    seen at the same time are one object that returns. Pieces that are short-lived or tiny stay with the largest.
+    Components are followed through the video, also while they touch. Tracks that are seldom separate stay one, and
+    tracks that are never in the same frame are one object that returns. Short-lived and tiny tracks stay with the
+    largest track of their cluster.
 
     Args:
         labels: (T, h, w) int >= 0.
-        which: the clusters to split.
+        clusters: the labels to split.
 
     Returns:
-        (T, h, w) int64; the largest object of a cluster keeps its number, the others have new ones.
+        (T, h, w) int64; the largest track of a cluster keeps the cluster's label, the others get new ones.
     """
     result = labels.astype(np.int64)
     new = int(labels.max()) + 1
-    for cluster in which:
+    for cluster in clusters:
         mask = labels == cluster
         if all(ndimage.label(inside)[1] < 2 for inside in mask):
             continue
-        tracks = join_absent(follow_pieces(mask, units))
-        for track in _objects(tracks)[1:]:
+        tracks = join_successive_tracks(follow_components(mask, centred))
+        for track in _select_objects(tracks)[1:]:
             result[tracks == track] = new
             new += 1
     return result
 
 
-def _objects(tracks: np.ndarray) -> list[int]:
-    """The tracks (T, h, w) that can be objects, by size, the largest, whatever it is, first; 0 is none."""
-    sizes, whole = np.bincount(tracks.ravel()), lasting(tracks)
+def _select_objects(tracks: np.ndarray) -> list[int]:
+    """List the tracks (T, h, w) that can be objects, by falling size; the largest always can, and 0 is no track."""
+    sizes, persistent = np.bincount(tracks.ravel()), find_persistent_labels(tracks)
     sizes[0] = 0
     order = np.argsort(-sizes, kind="stable")
-    return [int(track) for place, track in enumerate(order) if sizes[track] and (place == 0 or whole[track])]
+    return [int(track) for place, track in enumerate(order) if sizes[track] and (place == 0 or persistent[track])]
 
 
-def lasting(labels: np.ndarray) -> np.ndarray:
-    """Which labels (T, h, w) int >= 0 live long and are large enough to be objects: (number of labels,) bool."""
-    seen = np.stack([np.bincount(frame.ravel(), minlength=labels.max() + 1) for frame in labels])
-    sizes, frames = seen.sum(0), (seen > 0).sum(0)
-    return (frames >= max(APART_FRAMES, LIFE * len(labels))) & (sizes >= SMALLEST * frames)
+def find_persistent_labels(labels: np.ndarray) -> np.ndarray:
+    """Find the labels (T, h, w) int >= 0 that live long enough and are large enough to be objects.
+
+    Returns:
+        (number of labels,) bool.
+    """
+    counts = np.stack([np.bincount(frame.ravel(), minlength=labels.max() + 1) for frame in labels])
+    sizes, frames = counts.sum(0), (counts > 0).sum(0)
+    lasting = frames >= max(LIMITS.min_separate_frames, LIMITS.min_lifetime * len(labels))
+    return lasting & (sizes >= LIMITS.min_component_size * frames)
 
 
-def follow_pieces(mask: np.ndarray, units: CentredUnits) -> np.ndarray:
-    """Tracks of the pieces of a mask (T, h, w) bool: (T, h, w) int64, 1 and up in it and 0 outside.
+def follow_components(mask: np.ndarray, centred: CentredFeatures) -> np.ndarray:
+    """Follow the connected components of a mask (T, h, w) bool: tracks (T, h, w) int64, from 1; 0 outside the mask.
 
-    Tokens take the track of tokens of the frame before that are near and look alike. A piece far from all tracks
-    begins one, and a track that falls into pieces is divided: the smaller ones become tracks of their own, children of
-    it. Children that are hardly ever apart from it again are taken back; of the others it is found out where they were
-    before.
+    Each token takes the track of near and similar tokens of the frame before. A component out of reach of all tracks
+    starts a new one. A track in several components is divided: the smaller components become tracks of their own,
+    children of it. Children that are seldom separate from their parent afterwards are merged back into it. The other
+    children are followed backwards in time, to the frames before the separation.
     """
     tracks = np.zeros(mask.shape, dtype=np.int64)
-    family = _Family()
+    tree = _TrackTree()
     for frame, inside in enumerate(mask):
-        pieces, count = ndimage.label(inside)
+        components, count = ndimage.label(inside)
         if frame:
-            tracks[frame] = _vote(tracks[frame - 1], inside, units, there=frame - 1, here=frame)
-        _complete(tracks[frame], pieces, count, family)
-        _divide(tracks[frame], pieces, count, family)
-        family.look(tracks[frame], pieces)
-    tracks = family.settled()[tracks]
+            tracks[frame] = vote_for_tracks(
+                tracks[frame - 1], inside, centred, track_frame=frame - 1, token_frame=frame
+            )
+        _fill_components(tracks[frame], components, count, tree)
+        _divide_tracks(tracks[frame], components, count, tree)
+        tree.count_frame(tracks[frame], components)
+    tracks = tree.merge_inseparable_tracks()[tracks]
     for frame in range(len(tracks) - 2, -1, -1):
-        _hand_back(tracks, frame, family, units)
+        _extend_children_back(tracks, frame, tree, centred)
     return tracks
 
 
-class _Family:
-    """Which track parted from which, and how often the two were apart since. Tracks are numbered from 1."""
+class _TrackTree:
+    """Remember the parent of each track and count the frames in which the two are separate; tracks count from 1."""
 
     def __init__(self):
-        self.parents = [0]  # by track; 0 where it began by itself
-        self.frames, self.apart = [0], [0]
+        self.parents = [0]  # by track; 0 where it has none
+        self.common_frames, self.separate_frames = [0], [0]
 
-    def begin(self, parent: int = 0) -> int:
-        for values, value in ((self.parents, parent), (self.frames, 0), (self.apart, 0)):
+    def start_track(self, parent: int = 0) -> int:
+        """Add a track and return its number."""
+        for values, value in ((self.parents, parent), (self.common_frames, 0), (self.separate_frames, 0)):
             values.append(value)
         return len(self.parents) - 1
 
@@ -108,118 +134,140 @@ class _Family:
         while track := self.parents[track]:
             yield track
 
-    def look(self, now: np.ndarray, pieces: np.ndarray) -> None:
-        """Count a frame for each track (h, w) that is in it together with an ancestor: the nearest one in it."""
-        inside = now > 0
-        pairs = np.unique(np.stack([now[inside], pieces[inside]]), axis=1)
-        held = {int(track): set(pairs[1, pairs[0] == track].tolist()) for track in np.unique(pairs[0])}
-        for track, its_pieces in held.items():
-            parent = next((other for other in self.ancestors(track) if other in held), None)
+    def count_frame(self, tracks: np.ndarray, components: np.ndarray) -> None:
+        """Count a frame (h, w) for each track in it whose nearest ancestor in the frame is compared with it."""
+        inside = tracks > 0
+        pairs = np.unique(np.stack([tracks[inside], components[inside]]), axis=1)
+        components_of = {int(track): set(pairs[1, pairs[0] == track].tolist()) for track in np.unique(pairs[0])}
+        for track, own in components_of.items():
+            parent = next((other for other in self.ancestors(track) if other in components_of), None)
             if parent is not None:
-                self.frames[track] += 1
-                self.apart[track] += its_pieces.isdisjoint(held[parent])
+                self.common_frames[track] += 1
+                self.separate_frames[track] += own.isdisjoint(components_of[parent])
 
-    def settled(self) -> np.ndarray:
-        """What each track is once children that were seldom apart are taken back; they are no parents any more."""
-        becomes = list(range(len(self.parents)))
+    def merge_inseparable_tracks(self) -> np.ndarray:
+        """Merge tracks that are seldom separate from their parent into it; returns the new number of each track.
+
+        `ancestors` follows the merged tree from then on.
+        """
+        merged = list(range(len(self.parents)))
         for track in range(1, len(self.parents)):  # parents have smaller numbers than their children
-            if self.parents[track] and self.apart[track] < max(APART_FRAMES, APART * self.frames[track]):
-                becomes[track] = becomes[self.parents[track]]
-        self.parents = [becomes[parent] for parent in self.parents]
-        return np.array(becomes)
+            required = max(LIMITS.min_separate_frames, LIMITS.min_separate_share * self.common_frames[track])
+            if self.parents[track] and self.separate_frames[track] < required:
+                merged[track] = merged[self.parents[track]]
+        self.parents = [merged[parent] for parent in self.parents]
+        return np.array(merged)
 
 
-def _vote(tracks: np.ndarray, inside: np.ndarray, units: CentredUnits, *, there: int, here: int) -> np.ndarray:
-    """The track of each token `inside` (h, w) frame `here`, by those (h, w) of frame `there`, one before or after.
+def vote_for_tracks(
+    tracks: np.ndarray, inside: np.ndarray, centred: CentredFeatures, *, track_frame: int, token_frame: int
+) -> np.ndarray:
+    """Give tokens of one frame the tracks of near and similar tokens of the frame before or after.
 
-    The tokens of a track within REACH vote for it, by how near they are and how much they look alike. 0 where none is.
+    Each track's votes are the largest `voters` weights of its tokens within reach, added up.
+
+    Args:
+        tracks: (h, w) int of frame `track_frame`; 0 for none.
+        inside: (h, w) bool of frame `token_frame`, the tokens that take a track.
+
+    Returns:
+        (h, w) int; 0 outside, and where no track is within reach.
     """
     known = np.unique(tracks[tracks > 0])
     if len(known) < 2 or not inside.any():
-        return np.where(inside, _nearest(tracks, reach=REACH), 0)
-    near, weight = NEXT.weights(units, here=here, asking=inside, there=there, known=tracks > 0)
-    owners = np.concatenate([[0], tracks[tracks > 0]])[near]
-    votes = [_sum_of_largest(np.where(owners == track, weight, 0), VOTERS) for track in known]
+        return np.where(inside, _find_nearest(tracks, reach=LIMITS.reach), 0)
+    neighbours, weights = NEIGHBOURHOOD.compute_weights(
+        centred, frame=token_frame, tokens=inside, other_frame=track_frame, others=tracks > 0
+    )
+    owners = np.concatenate([[0], tracks[tracks > 0]])[neighbours]
+    votes = [_sum_largest(np.where(owners == track, weights, 0), LIMITS.voters) for track in known]
     result = np.zeros_like(tracks)
     result[inside] = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
     return result
 
 
-def _sum_of_largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Sum of the `count` largest values of each row (n, k): (n,)."""
+def _sum_largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Sum the `count` largest values of each row (n, k): (n,)."""
     return np.partition(values, -count, axis=1)[:, -count:].sum(1)
 
 
-def _complete(now: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> None:
-    """Give every token in `pieces` (h, w), numbered 1 to `count`, a track: the nearest in its piece, or a new one."""
-    for piece in range(1, count + 1):
-        inside = pieces == piece
-        if not now[inside].any():
-            now[inside] = family.begin()
-        elif not now[inside].all():
-            now[inside] = _nearest(np.where(inside, now, 0))[inside]
+def _fill_components(tracks: np.ndarray, components: np.ndarray, count: int, tree: _TrackTree) -> None:
+    """Give every token of the components (h, w) 1 to `count` a track: the nearest within its component, or a new one.
+
+    tracks: (h, w), changed in place.
+    """
+    for component in range(1, count + 1):
+        inside = components == component
+        if not tracks[inside].any():
+            tracks[inside] = tree.start_track()
+        elif not tracks[inside].all():
+            tracks[inside] = _find_nearest(np.where(inside, tracks, 0))[inside]
 
 
-def _divide(now: np.ndarray, pieces: np.ndarray, count: int, family: _Family) -> None:
-    """Where a track (h, w) is in several pieces, let all but the largest of them be children of it, if large enough."""
-    for track in np.unique(now[now > 0]):
-        sizes = np.bincount(pieces[now == track], minlength=count + 1)
+def _divide_tracks(tracks: np.ndarray, components: np.ndarray, count: int, tree: _TrackTree) -> None:
+    """Divide tracks (h, w) that lie in several components: all but the largest become children, if large enough.
+
+    tracks: changed in place.
+    """
+    for track in np.unique(tracks[tracks > 0]):
+        sizes = np.bincount(components[tracks == track], minlength=count + 1)
         largest = sizes.argmax()
-        for piece in np.flatnonzero(sizes >= max(SMALLEST, SHARE * sizes[largest])):
-            if piece != largest:
-                now[(pieces == piece) & (now == track)] = family.begin(int(track))
+        required = max(LIMITS.min_component_size, LIMITS.min_part_share * sizes[largest])
+        for component in np.flatnonzero(sizes >= required):
+            if component != largest:
+                tracks[(components == component) & (tracks == track)] = tree.start_track(int(track))
 
 
-def _hand_back(tracks: np.ndarray, frame: int, family: _Family, units: CentredUnits) -> None:
-    """Divide each track of a frame among itself and its children, by where they are in the next; tracks (T, h, w)."""
+def _extend_children_back(tracks: np.ndarray, frame: int, tree: _TrackTree, centred: CentredFeatures) -> None:
+    """Divide each track of a frame among itself and its children in the next frame; tracks (T, h, w), in place."""
     now, after = tracks[frame], tracks[frame + 1]
     later = np.unique(after[after > 0]).tolist()
     for track in np.unique(now[now > 0]).tolist():
-        if children := [other for other in later if track in family.ancestors(other)]:
-            known = np.where(np.isin(after, [track, *children]), after, 0)
-            found = _vote(known, now == track, units, there=frame + 1, here=frame)
+        if children := [other for other in later if track in tree.ancestors(other)]:
+            candidates = np.where(np.isin(after, [track, *children]), after, 0)
+            found = vote_for_tracks(candidates, now == track, centred, track_frame=frame + 1, token_frame=frame)
             now[found > 0] = found[found > 0]
 
 
-def _nearest(values: np.ndarray, *, reach: float = np.inf) -> np.ndarray:
-    """The nearest value above 0 at every place of (h, w), 0 where none is within `reach`."""
+def _find_nearest(values: np.ndarray, *, reach: float = np.inf) -> np.ndarray:
+    """Find the nearest value above 0 at every place of (h, w), 0 where none is within `reach`."""
     if not values.any():
         return np.zeros_like(values)
     distance, (row, column) = ndimage.distance_transform_edt(values == 0, return_indices=True)
     return np.where(distance <= reach, values[row, column], 0)
 
 
-def join_absent(tracks: np.ndarray) -> np.ndarray:
-    """Tracks (T, h, w) that are never in a frame together become one, those with the shortest absence first."""
+def join_successive_tracks(tracks: np.ndarray) -> np.ndarray:
+    """Join tracks (T, h, w) that are never in the same frame, those with the shortest gap in time first."""
     seen = np.stack([np.bincount(frame.ravel(), minlength=tracks.max() + 1) > 0 for frame in tracks], axis=1)
     present = np.flatnonzero(seen.any(1))
     present = present[present > 0]
-    becomes = np.arange(len(seen))
-    absence = _absences(seen[present])
-    while absence.size:
-        one, other = np.unravel_index(absence.argmin(), absence.shape)  # one < other: symmetric, the first is found
-        if absence[one, other] == NEVER:
+    joined = np.arange(len(seen))
+    gaps = _measure_gaps(seen[present])
+    while gaps.size:
+        one, other = np.unravel_index(gaps.argmin(), gaps.shape)  # one < other: symmetric, the first is found
+        if gaps[one, other] == NEVER:
             break
-        becomes[becomes == present[other]] = present[one]
-        apart = np.maximum(absence[one], absence[other]) < NEVER
-        absence[one] = absence[:, one] = np.where(apart, np.minimum(absence[one], absence[other]), NEVER)
-        absence[other] = absence[:, other] = NEVER
-    return becomes[tracks]
+        joined[joined == present[other]] = present[one]
+        compatible = np.maximum(gaps[one], gaps[other]) < NEVER
+        gaps[one] = gaps[:, one] = np.where(compatible, np.minimum(gaps[one], gaps[other]), NEVER)
+        gaps[other] = gaps[:, other] = NEVER
+    return joined[tracks]
 
 
-def _absences(seen: np.ndarray) -> np.ndarray:
-    """Frames from where one track is seen to where another is, at least: seen (K, T) bool -> (K, K) int32, symmetric.
+def _measure_gaps(seen: np.ndarray) -> np.ndarray:
+    """Measure the smallest number of frames between the appearances of two tracks: seen (K, T) bool -> (K, K) int32.
 
-    `NEVER` where both are in a frame together, as each is with itself.
+    Symmetric. `NEVER` where both are in a frame together, as each track is with itself.
     """
     track, frame = np.nonzero(seen)  # of all tracks one after the other
     starts = np.searchsorted(track, np.arange(len(seen)))
-    absence = np.empty((len(seen), len(seen)), dtype=np.int32)
-    for row, frames in zip(absence, np.split(frame, starts)[1:], strict=True):
-        here = np.arange(seen.shape[1])
-        later = frames[np.searchsorted(frames, here).clip(max=len(frames) - 1)]
-        earlier = frames[(np.searchsorted(frames, here, side="right") - 1).clip(min=0)]
-        distance = np.minimum(abs(later - here), abs(here - earlier))
+    gaps = np.empty((len(seen), len(seen)), dtype=np.int32)
+    for row, frames in zip(gaps, np.split(frame, starts)[1:], strict=True):
+        times = np.arange(seen.shape[1])
+        later = frames[np.searchsorted(frames, times).clip(max=len(frames) - 1)]
+        earlier = frames[(np.searchsorted(frames, times, side="right") - 1).clip(min=0)]
+        distance = np.minimum(abs(later - times), abs(times - earlier))
         row[:] = np.minimum.reduceat(distance[frame], starts)
-    absence[absence == 0] = NEVER
-    return absence
+    gaps[gaps == 0] = NEVER
+    return gaps

@@ -3,26 +3,28 @@
 import torch
 from torch import Tensor
 
-from model.engine.exact import symmetric_kl
+from model.clustering import WINDOW, symmetric_kl
 from model.network import SpatioTemporalNetwork
 
-# About the share that tau = 1 cuts on train_clips at s = 4.75, with ten to twelve clusters a clip (docs/results.md).
+# Share of a window's pairs of tokens within the automatic threshold. Distances grow as attention sharpens, but this
+# share hardly changes. tau = 1 has about this share on train_clips at s = 4.75, with ten to twelve clusters a clip
+# (docs/results.md).
 SHARE = 0.16
 
 QUANTILES = (0.05, SHARE, 0.5)
 
-LEAST = 1e-4  # nats: smaller distances, as of a block that has learned nothing, are rounding
+MIN_DISTANCE = 1e-4  # nats; smaller distances, as of a block that has learned nothing, are rounding
 
-WINDOW, MAX_WINDOWS, TOKENS = 3, 8, 384  # frames in a window, windows looked at, tokens taken of each
+MAX_WINDOWS, MAX_TOKENS = 8, 384  # windows of a video and tokens of a window that distances are sampled from
 
 
 @torch.no_grad()
 def window_distances(network: SpatioTemporalNetwork, features: Tensor, key_frames: list[int]) -> Tensor:
-    """D between tokens of the same window, of a sample of a video's windows and of their tokens: (n,) in nats.
+    """Measure distances between tokens of the same window, for a sample of windows and tokens: (n,) in nats.
 
     Args:
-        features: (T, N, C), as the last block sees them.
-        key_frames: those that attention is paid to.
+        features: (T, N, C) of a video, as the last block sees them.
+        key_frames: indices of the key frames.
     """
     device = next(network.parameters()).device
     keys = network.keys(features[key_frames].flatten(0, 1).to(device))
@@ -32,7 +34,7 @@ def window_distances(network: SpatioTemporalNetwork, features: Tensor, key_frame
     found = []
     for index in chosen:
         tokens = windows[index].flatten(0, 1)
-        tokens = tokens[torch.randperm(len(tokens), generator=generator)[:TOKENS]].to(device)
+        tokens = tokens[torch.randperm(len(tokens), generator=generator)[:MAX_TOKENS]].to(device)
         rows = network.attention_rows(network.queries(tokens), keys)
         first, second = torch.triu_indices(len(rows), len(rows), offset=1, device=device)
         found.append(symmetric_kl(rows, rows)[first, second])
@@ -40,6 +42,6 @@ def window_distances(network: SpatioTemporalNetwork, features: Tensor, key_frame
 
 
 def quantiles(distances: Tensor, shares: tuple[float, ...] = QUANTILES) -> list[float]:
-    """The distances that so large shares of `distances` (n,) do not exceed; at least LEAST."""
+    """Compute the quantiles of distances (n,), each at least MIN_DISTANCE."""
     ordered = distances.sort().values
-    return [max(ordered[min(int(share * len(ordered)), len(ordered) - 1)].item(), LEAST) for share in shares]
+    return [max(ordered[min(int(share * len(ordered)), len(ordered) - 1)].item(), MIN_DISTANCE) for share in shares]

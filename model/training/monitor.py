@@ -1,4 +1,4 @@
-"""What can be known of masks without labels while a block is trained: fragmentation is the known failure."""
+"""Monitor the clusters of a few clips without labels while a block is trained: it fails by fragmenting objects."""
 
 import numpy as np
 import torch
@@ -6,16 +6,16 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from model.network import SpatioTemporalNetwork
-from model.segmenter import Segmentation, Segmenter, key_frame_indices
+from model.segmenter import Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import QUANTILES, SHARE, quantiles, window_distances
 
-NUM_FRAMES, KEY_STRIDE = 12, 4  # of the clips that are looked at
+NUM_FRAMES, KEY_STRIDE = 12, 4  # of the monitored clips
 
 
-class Watch:
-    """Segments a few fixed clips and their mirror images.
+class Monitor:
+    """Segment a few fixed clips and their mirror images.
 
-    The backbone is frozen, so the clips' features are made once.
+    The backbone is frozen, so the features of the clips are computed once.
 
     Args:
         network: its backbone encodes the clips; its blocks may change between measurements.
@@ -27,56 +27,60 @@ class Watch:
         self, network: SpatioTemporalNetwork, clips: list[Tensor], *, tau: float, key_stride: int = KEY_STRIDE
     ):
         self.key_stride, self.tau = key_stride, tau
-        segmenter = Segmenter(network, key_stride=key_stride, tau=tau)
+        segmenter = Segmenter(network, SegmenterSettings(key_stride=key_stride, tau=tau))
         self.features = [
             [segmenter.encode(frames, num_frames=len(frames)) for frames in (clip, clip.flip(-1))] for clip in clips
         ]
 
     def measure(self, network: SpatioTemporalNetwork) -> dict[str, float]:
-        """Means over the clips, at --tau and at `tau_auto`: `clusters_per_clip`, and `mirror_agreement`, the adjusted
-        Rand index between the clusters of a clip and of its mirror image (0 where both are one single cluster).
-        And quantiles of the distances that the clusters are cut by, in nats, see `model.engine.threshold`."""
-        found = self.distances(network)
-        found["tau_auto"] = found[_name(SHARE)]
+        """Measure the clusters of the clips, on average, and the distances within their windows.
+
+        Returns:
+            `clusters_per_clip`, and `mirror_agreement`, the adjusted Rand index between the clusters of a clip and of
+            its mirror image (0 if both are a single cluster); both at --tau, and with the suffix `_auto` at `tau_auto`.
+            `tau_auto` and the quantiles of `measure_distances`.
+        """
+        found = self.measure_distances(network)
+        found["tau_auto"] = found[_name_quantile(SHARE)]
         for tau, suffix in ((self.tau, ""), (found["tau_auto"], "_auto")):
-            segmenter = Segmenter(network, key_stride=self.key_stride, tau=tau)
+            segmenter = Segmenter(network, SegmenterSettings(key_stride=self.key_stride, tau=tau))
             counts, agreements = [], []
             for encoded, mirrored in self.features:
                 here, there = _cluster(segmenter, *encoded), _cluster(segmenter, *mirrored)
                 counts.append(here.num_clusters)
-                agreements.append(_agreement(here, there))
+                agreements.append(_compare(here, there))
             found[f"clusters_per_clip{suffix}"] = float(np.mean(counts))
             found[f"mirror_agreement{suffix}"] = float(np.mean(agreements))
         return found
 
-    def distances(self, network: SpatioTemporalNetwork) -> dict[str, float]:
-        """Quantiles of the distances within windows, over all clips, such as `distance_q05`."""
+    def measure_distances(self, network: SpatioTemporalNetwork) -> dict[str, float]:
+        """Measure quantiles of the distances within windows over all clips, in nats, such as `distance_q05`."""
         network.eval()
         key_frames = [key_frame_indices(len(features), self.key_stride) for (features, _), _ in self.features]
         values = [
             window_distances(network, network.refine(features.clone(), frames), frames)
             for ((features, _), _), frames in zip(self.features, key_frames, strict=True)
         ]
-        return dict(zip(map(_name, QUANTILES), quantiles(torch.cat(values)), strict=True))
+        return dict(zip(map(_name_quantile, QUANTILES), quantiles(torch.cat(values)), strict=True))
 
     def tau_auto(self, network: SpatioTemporalNetwork) -> float:
-        """The threshold that fits the block as it is now, for a checkpoint to say."""
-        return self.distances(network)[_name(SHARE)]
+        """Compute the threshold that suits the block as it is now; checkpoints record it."""
+        return self.measure_distances(network)[_name_quantile(SHARE)]
 
 
-def _name(share: float) -> str:
+def _name_quantile(share: float) -> str:
     return f"distance_q{round(100 * share):02d}"
 
 
 def _cluster(segmenter: Segmenter, features: Tensor, grid: tuple[int, int]) -> Segmentation:
-    """Clusters of a clip, whose features are left as they are."""
+    """Cluster a copy of a clip's features, since several blocks overwrite them."""
     return segmenter.cluster(features.clone(), grid)
 
 
-def _agreement(here: Segmentation, there: Segmentation) -> float:
-    """Adjusted Rand index between a clip's clusters and those of its mirror image, at most 1.
+def _compare(here: Segmentation, there: Segmentation) -> float:
+    """Compute the adjusted Rand index between the clusters of a clip and of its mirror image, at most 1.
 
-    Two single clusters agree by what the index is defined as, yet a block that has collapsed must not look good.
+    By its definition two single clusters agree fully; here they count 0, so that a collapsed block does not look good.
     """
     if max(here.num_clusters, there.num_clusters) < 2:
         return 0.0

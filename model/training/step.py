@@ -26,11 +26,19 @@ def train_step(
     *,
     step: int,
 ) -> dict[str, float]:
-    """One optimizer step over the forward passes of `batches`. Returns what to log, means over all processes.
+    """Take one optimizer step over the forward passes of several batches.
 
-    Each is frames (B, T, 3, H, W) uint8.
+    All random numbers are drawn from (seed, step, rank), so that a resumed run repeats an uninterrupted one.
 
-    Everything random is drawn from (seed, step, rank), so that a resumed run repeats what a run never stopped does.
+    Args:
+        batches: frames (B, T, 3, H, W) uint8 each.
+        step: number of the step, from 0.
+
+    Returns:
+        Losses and other values to log, averaged over all processes.
+
+    Raises:
+        UserError: the loss, or without a scaler the gradient, is not finite.
     """
     device = next(network.parameters()).device
     network.train()
@@ -65,7 +73,7 @@ def train_step(
 def _losses(
     args: argparse.Namespace, network: SpatioTemporalNetwork, frames: Tensor, sample: Tensor
 ) -> dict[str, Tensor]:
-    """`loss`, what it is made of, and the entropy of the attention: scalars. `frames` as in `train_step`."""
+    """Compute the scalars `loss`, its two parts and the entropy of the attention; `frames` as in `train_step`."""
     with autocast(frames.device, args.amp):
         tokens, attn = network(frames)
     tokens, attn = tokens.float(), attn.float()
@@ -86,7 +94,7 @@ def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
 
 
 def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW on the blocks, in one pass over each parameter where torch has that; weight decay on matrices only."""
+    """Build AdamW for the blocks, fused where torch supports it; weight decay on matrices only."""
     parameters = list(network.blocks.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -96,7 +104,7 @@ def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: f
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, args: argparse.Namespace) -> float:
-    """Give all parameters the `learning_rate` of a step, which is returned."""
+    """Set the `learning_rate` of a step for all parameters and return it."""
     rate = learning_rate(step, args)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -104,7 +112,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, args: argpars
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
-    """Linear warm-up, then a cosine from --lr to --min_lr over the whole run."""
+    """Compute the learning rate of a step: linear warm-up, then a cosine from --lr to --min_lr."""
     if step < args.warmup_steps:
         return args.lr * (step + 1) / args.warmup_steps
     progress = (step - args.warmup_steps) / max(args.num_train_steps - args.warmup_steps, 1)
@@ -112,10 +120,10 @@ def learning_rate(step: int, args: argparse.Namespace) -> float:
 
 
 def clips_per_step(args: argparse.Namespace) -> int:
-    """Over all processes."""
+    """Count the clips of an optimizer step over all processes."""
     return args.batch_size * args.accumulate * distributed.world_size()
 
 
 def seed_of(*numbers: int) -> int:
-    """One 63-bit seed from several numbers."""
+    """Derive one 63-bit seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1

@@ -46,11 +46,11 @@ from data.registry import OWN_VIDEO
 from data.sprites.writer import FRAMES, write_sprites
 from model.engine.windows import ENGINES
 from model.network import build_network
-from model.objects.affinity import CentredUnits
+from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
 from model.objects.ranking import by_objectness, rank
 from model.objects.upsampling import at_pixels
-from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, key_frame_indices
+from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import EMBEDDED
 from utils.clock import Clock
 from utils.config import (
@@ -165,10 +165,11 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]]
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
     network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone, "sprites"))
     check_resolution(args.resolution, network.backbone.patch_size)
-    segmenter = Segmenter(
-        network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
+    settings = SegmenterSettings(
+        key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
         max_key_frames=args.max_key_frames, clustering=engine,
     )  # fmt: skip
+    segmenter = Segmenter(network, settings)
     run(args, segmenter, WARM_UP)
     quiet, beside = [], []
     for _ in range(1 if engine == PLAIN else args.repeats):
@@ -227,10 +228,12 @@ def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segm
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
     found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"), one_core(features.device):
-        objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
+        objects, boundary_tokens = find_objects(found.labels, CentredFeatures(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
-        pixels = at_pixels(objects, read_frames(args, num_frames), unsure, how="guided", device=segmenter.device)
+        pixels = at_pixels(
+            objects, read_frames(args, num_frames), boundary_tokens, how="guided", device=segmenter.device
+        )
         for index, labels in enumerate(clock.iterate("upsample", pixels)):
             with clock("write"):
                 write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])

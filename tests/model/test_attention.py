@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model import attention
+from model import clustering as plain
 from model.attention import Dropout, attend
 
 
@@ -50,6 +51,12 @@ def test_values_and_gradients(monkeypatch, drop, rows, threads):
         torch.set_num_threads(before)
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(second, first)
+
+
+def test_mean_is_that_of_the_formula():
+    q, k, v = inputs()
+    _, mean = attend(q, k, v)
+    torch.testing.assert_close(mean, torch.stack([plain.attention(*heads) for heads in zip(q, k, strict=True)]))
 
 
 def test_numerical_gradients():

@@ -1,6 +1,7 @@
-"""Clusters that are outlines of others, by hand-worked pictures and against a slow reading of the definition."""
+"""Boundary clusters, in hand-worked pictures and against the definition computed token by token."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.objects import boundary as outlines
-from model.objects.affinity import CentredUnits
-from model.objects.boundary import find_outlines, give_away
+from model.objects.affinity import CentredFeatures
+from model.objects.boundary import LIMITS, find_boundary_clusters, reassign_boundary_tokens
 
 RING = """
     00000000000
@@ -41,30 +41,29 @@ def picture(text: str, *, frames: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("text", "expected"), [(RING, [2]), (POLE, []), (NECK, [2])])
-def test_outlines_lie_between_two_things(text, expected):
-    """A ring does; a pole has one background on both sides, and so has a neck once its own outline is looked through,
-    thin as it is."""
-    assert np.flatnonzero(find_outlines(picture(text))).tolist() == expected
+def test_boundaries_lie_between_two_things(text, expected):
+    """A ring does. A pole has one background on both sides, and so has a thin neck once its own boundary is skipped."""
+    assert np.flatnonzero(find_boundary_clusters(picture(text))).tolist() == expected
 
 
 @pytest.mark.parametrize("thing", [(2, 2), (5, 2), (2, 5), (3, 3)])
 @pytest.mark.parametrize("upright", [True, False])
-def test_what_is_compact_before_an_edge_is_no_outline(thing, upright):
+def test_compact_things_on_an_edge_are_no_boundary(thing, upright):
     labels = np.zeros((2, 12, 12), dtype=int)
     labels[:, :, 6:] = 1
     labels = labels if upright else labels.swapaxes(1, 2).copy()
     labels[:, 5 : 5 + thing[0], 5 : 5 + thing[1]] = 2
-    assert not find_outlines(labels).any()
+    assert not find_boundary_clusters(labels).any()
 
 
 @pytest.mark.parametrize(("width", "found"), [(1, True), (2, True), (3, False)])
-def test_outlines_are_two_tokens_wide_at_most(width, found):
+def test_boundaries_are_at_most_two_tokens_wide(width, found):
     labels = np.repeat([0, 2, 1], [4, width, 4])[None, :, None].repeat(12, axis=2)
-    assert find_outlines(labels).tolist() == [False, False, found]
+    assert find_boundary_clusters(labels).tolist() == [False, False, found]
 
 
 @pytest.mark.parametrize(("count", "most"), [(100, 0.01), (300, 0.1), (600, 0.2)])
-def test_few_blobs_are_outlines_however_many_there_are(count, most):
+def test_few_of_many_blobs_are_boundaries(count, most):
     """As clusters of a block that was trained for too long: cells around random places, of which some are thin.
 
     Those of less than four tokens could be no objects anyway.
@@ -72,7 +71,7 @@ def test_few_blobs_are_outlines_however_many_there_are(count, most):
     random = np.random.default_rng(count)
     places, tokens = random.random((count, 2)) * (40, 60), np.indices((40, 60)).reshape(2, -1).T
     labels = ((tokens[:, None] - places) ** 2).sum(-1).argmin(1).reshape(1, 40, 60)
-    taken = find_outlines(labels) & (np.bincount(labels.ravel()) >= 4)
+    taken = find_boundary_clusters(labels) & (np.bincount(labels.ravel()) >= 4)
     assert taken[labels].mean() < most
 
 
@@ -84,7 +83,7 @@ def test_how_much_has_to_be_thin(share, thin):
     labels[:, 4:] = 1
     labels[:, 3, :length] = 2
     labels[:, 2:6, length : length + 4] = 2
-    assert find_outlines(labels)[2] == thin
+    assert find_boundary_clusters(labels)[2] == thin
 
 
 @pytest.mark.parametrize(("between", "found"), [(11, False), (12, True)])
@@ -93,20 +92,20 @@ def test_how_much_has_to_lie_between(between, found):
     labels = np.zeros((1, 7, 20), dtype=int)
     labels[:, 4:, :between] = 1
     labels[:, 3] = 2
-    assert find_outlines(labels)[2] == found
+    assert find_boundary_clusters(labels)[2] == found
 
 
-def test_what_is_wide_somewhere_is_no_outline():
-    assert not find_outlines(picture(RING.replace("211112", "222222", 2))).any()
+def test_clusters_that_are_wide_somewhere_are_no_boundary():
+    assert not find_boundary_clusters(picture(RING.replace("211112", "222222", 2))).any()
 
 
 def test_frames_are_counted_together():
     """A thing that is thin between two others in one frame of two lies there in half of its tokens."""
     thin = picture("000000 111111 222222")
-    assert find_outlines(thin).tolist() == [False, True, False]
+    assert find_boundary_clusters(thin).tolist() == [False, True, False]
     apart = picture("000000 111111 000000")
-    assert not find_outlines(np.concatenate([thin, apart])).any()
-    assert find_outlines(np.concatenate([thin] * 3 + [apart] * 2)).tolist() == [False, True, False]
+    assert not find_boundary_clusters(np.concatenate([thin, apart])).any()
+    assert find_boundary_clusters(np.concatenate([thin] * 3 + [apart] * 2)).tolist() == [False, True, False]
 
 
 def slowly(labels: np.ndarray) -> np.ndarray:
@@ -169,36 +168,35 @@ def slowly(labels: np.ndarray) -> np.ndarray:
 @settings(deadline=None, max_examples=100)
 @given(hnp.arrays(np.int64, st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7)),
                   elements=st.integers(0, 3)))  # fmt: skip
-def test_outlines_are_those_of_the_definition(labels):
-    assert find_outlines(labels).tolist() == slowly(labels).tolist()
+def test_boundaries_are_those_of_the_definition(labels):
+    assert find_boundary_clusters(labels).tolist() == slowly(labels).tolist()
 
 
-def test_frames_are_looked_at_in_parts(monkeypatch):
+def test_frames_are_measured_in_parts():
     labels = np.random.default_rng(0).integers(0, 3, (9, 4, 12)).repeat(2, axis=1)
     labels[:, :, 5] = 3
-    whole = find_outlines(labels)
-    monkeypatch.setattr(outlines, "AT_ONCE", 2)
-    assert (find_outlines(labels) == whole).all()
+    whole = find_boundary_clusters(labels)
+    assert (find_boundary_clusters(labels, replace(LIMITS, frames_at_once=2)) == whole).all()
 
 
-def test_tokens_of_an_outline_go_to_what_they_look_like():
+def test_boundary_tokens_take_the_label_of_similar_neighbours():
     labels = picture(RING, frames=2)
     features = torch.tensor([[0.0, 1], [1, 0], [0.5, 0.5]])[torch.from_numpy(labels)]
     features[:, 1, 3:7] = torch.tensor([0.9, 0.2])  # the upper edge shows more of what is inside
     features[:, 5, 3:7] = torch.tensor([0.1, 0.9])
-    units = CentredUnits(features.flatten(1, 2), labels.shape[1:])
-    given = give_away(labels, np.array([False, False, True]), units)
-    assert (given[:, 1, 3:7] == 1).all()
-    assert (given[:, 5, 3:7] == 0).all()
+    centred = CentredFeatures(features.flatten(1, 2), labels.shape[1:])
+    reassigned = reassign_boundary_tokens(labels, np.array([False, False, True]), centred)
+    assert (reassigned[:, 1, 3:7] == 1).all()
+    assert (reassigned[:, 5, 3:7] == 0).all()
     kept = labels < 2
-    assert (given[kept] == labels[kept]).all()
-    assert (given < 2).all()
+    assert (reassigned[kept] == labels[kept]).all()
+    assert (reassigned < 2).all()
 
 
-def test_out_of_reach_the_nearest_counts_and_a_frame_of_outlines_alone_keeps_them():
+def test_out_of_reach_the_nearest_label_counts_and_a_frame_of_boundaries_alone_is_kept():
     labels = picture("00000000 22222222 22222222 22222222 22222222 22222222 22222222 11111111", frames=2)
     labels[1] = 2
-    units = CentredUnits(torch.ones(2, 64, 4), (8, 8))
-    given = give_away(labels, np.array([False, False, True]), units)
-    assert given[0].tolist() == np.repeat([0, 0, 0, 0, 1, 1, 1, 1], 8).reshape(8, 8).tolist()
-    assert (given[1] == 2).all()
+    centred = CentredFeatures(torch.ones(2, 64, 4), (8, 8))
+    reassigned = reassign_boundary_tokens(labels, np.array([False, False, True]), centred)
+    assert reassigned[0].tolist() == np.repeat([0, 0, 0, 0, 1, 1, 1, 1], 8).reshape(8, 8).tolist()
+    assert (reassigned[1] == 2).all()

@@ -6,19 +6,26 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from model import clustering as plain
-from model.engine import bounds as sketches
-from model.engine import exact as clustering
-from model.engine.bounds import fit_sketch, group_columns, near_pairs, nearest, summary, view_rows
+from model.clustering import symmetric_kl
+from model.engine import bounds, exact
+from model.engine.bounds import (
+    find_near_pairs,
+    find_nearest_centres,
+    fit_projection,
+    group_columns,
+    project_rows,
+    truncate,
+)
 from model.engine.exact import (
-    GROUP,
-    LEAF,
+    LARGE_GROUP,
+    SMALL_GROUP,
     assign,
+    find_true,
+    find_window_centres,
     greedy_leaders,
+    group_neighbourhoods,
     merge_centres,
-    places,
     smooth,
-    symmetric_kl,
-    window_centres,
 )
 from model.engine.windows import ENGINES
 
@@ -37,9 +44,16 @@ def neighbours(rows, *, tau):
 
 
 def cluster_by_stages(rows, *, window, tau):
-    """Labels (L,) of rows (L, S) by the stages that `model.engine.windows` runs, every distance computed."""
-    centres = [window_centres(part, neighbours(part, tau=tau), tau=tau) for part in rows.split(window)]
+    """Compute labels (L,) of rows (L, S) by the stages that `model.engine.windows` runs, every distance computed."""
+    centres = [find_window_centres(part, neighbours(part, tau=tau), tau=tau) for part in rows.split(window)]
     return assign(rows, merge_centres(torch.cat(centres), tau=tau))
+
+
+def bound(projected):
+    """Distances of projected rows by the parts inside (L, L), and the bound of their error (L, L)."""
+    own, x, y = projected.self_product, projected.x_inside, projected.y_inside
+    middle = own[:, None] + own - x @ y.T - y @ x.T
+    return middle, projected.x_outside @ projected.y_outside.T + projected.y_outside @ projected.x_outside.T
 
 
 def slow_clustering(rows, *, window, tau):
@@ -98,7 +112,7 @@ def test_agrees_with_the_slow_reference(tau, cluster):
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=25, deadline=None)
-def test_divergence_is_symmetric_and_not_negative(seed):
+def test_symmetric_kl_is_symmetric_and_not_negative(seed):
     rows = random_rows(seed)
     distances = symmetric_kl(rows, rows)
     torch.testing.assert_close(distances, distances.T, rtol=0, atol=1e-12)
@@ -133,7 +147,7 @@ def test_kinds_of_columns_do_not_change_the_greedy_pass(seed, count, tau):
     rows = random_rows(seed)
     kinds = np.bincount(np.random.default_rng(seed).integers(count, size=12)).tolist()
     expected = [members.tolist() for members in greedy_leaders(rows, tau=tau)]
-    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, kinds=kinds)] == expected
+    assert [members.tolist() for members in greedy_leaders(rows, tau=tau, column_groups=kinds)] == expected
 
 
 def test_kinds_that_a_row_does_not_attend_to_at_all_do_not_bound_too_much():
@@ -143,8 +157,8 @@ def test_kinds_that_a_row_does_not_attend_to_at_all_do_not_bound_too_much():
     rows[1, :64], rows[1, 64:] = 0.0115 / 64, (1 - 0.0115) / 192
     distance = symmetric_kl(rows, rows)[0, 1].item()
     assert 0.8 < distance < 0.95
-    assert [len(found) for found in greedy_leaders(rows, tau=distance * 1.001, kinds=[64] * 4)] == [2]
-    assert [len(found) for found in greedy_leaders(rows, tau=distance * 0.999, kinds=[64] * 4)] == [1, 1]
+    assert [len(found) for found in greedy_leaders(rows, tau=distance * 1.001, column_groups=[64] * 4)] == [2]
+    assert [len(found) for found in greedy_leaders(rows, tau=distance * 0.999, column_groups=[64] * 4)] == [1, 1]
 
 
 def test_the_greedy_pass_ends_on_what_is_no_number():
@@ -158,11 +172,11 @@ def test_few_distances_are_computed_where_kinds_tell_rows_apart(monkeypatch):
     logits = torch.nn.functional.one_hot(kind, 4).double().mul(5).repeat_interleave(25, 1)
     rows = (logits + 0.1 * torch.rand(120, 100, generator=torch.Generator().manual_seed(0))).softmax(-1)
     computed = []
-    distances = clustering._distances
+    distances = exact._measure_distances
     monkeypatch.setattr(
-        clustering, "_distances", lambda *args, **k: computed.append(len(args[1])) or distances(*args, **k)
+        exact, "_measure_distances", lambda *args, **k: computed.append(len(args[1])) or distances(*args, **k)
     )
-    clusters = greedy_leaders(rows, tau=0.5, kinds=[25, 25, 25, 25])
+    clusters = greedy_leaders(rows, tau=0.5, column_groups=[25, 25, 25, 25])
     assert [members.tolist() for members in clusters] == [list(range(first, 120, 4)) for first in range(4)]
     assert sum(computed) == 120
     computed.clear()
@@ -174,9 +188,9 @@ def test_few_distances_are_computed_where_kinds_tell_rows_apart(monkeypatch):
 @settings(max_examples=25, deadline=None)
 def test_places_of_what_is_true(seed, share, shape):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
-    row, column = places(mask)
+    row, column = find_true(mask)
     assert torch.equal(torch.stack([row, column], 1), mask.nonzero())
-    row, column = places(mask.T)  # not contiguous
+    row, column = find_true(mask.T)  # not contiguous
     assert torch.equal(torch.stack([row, column], 1), mask.T.nonzero())
 
 
@@ -194,7 +208,7 @@ def test_smoothing_keeps_the_digits_of_what_is_unlike_its_group(usual, odd):
     """Many rows with much at column 0 and few with next to nothing there, one in their small group or a small group in
     their large one: what the few lack has to be subtracted again from the sum of the others."""
     count = usual + odd
-    assert (count // LEAF, count // GROUP) == ((1, 0) if odd == 1 else (5, 0))
+    assert (count // SMALL_GROUP, count // LARGE_GROUP) == ((1, 0) if odd == 1 else (5, 0))
     rows = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(300), size=count)).float()
     rows[:, 0] += 10
     rows[usual:, 0] = 1e-9
@@ -229,12 +243,12 @@ def test_neighbourhoods_are_made_from_alike_ones():
     kind = torch.arange(1800) % 3
     noise = (torch.rand(1800, 1800, generator=generator) < 0.01).triu(1)
     near = ((kind[:, None] == kind) ^ (noise | noise.T)) | torch.eye(1800, dtype=torch.bool)
-    leaf, leaves, group, groups = clustering._tree(near.float())
-    assert (len(leaves), len(groups)) == (1800 // LEAF, 1800 // GROUP)
-    assert (near ^ leaves[leaf]).sum() < 0.1 * near.sum()
-    used = leaf.unique()
-    assert 50 < len(used) < 1800 // LEAF
-    assert (leaves ^ groups[group])[used].sum() < 0.1 * leaves[used].sum()
+    small, small_sets, large, large_sets = group_neighbourhoods(near.float())
+    assert (len(small_sets), len(large_sets)) == (1800 // SMALL_GROUP, 1800 // LARGE_GROUP)
+    assert (near ^ small_sets[small]).sum() < 0.1 * near.sum()
+    used = small.unique()
+    assert 50 < len(used) < 1800 // SMALL_GROUP
+    assert (small_sets ^ large_sets[large])[used].sum() < 0.1 * small_sets[used].sum()
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
@@ -251,25 +265,29 @@ def test_centres_of_a_window_are_means_of_what_leaders_absorb(tau):
         expected.append(smoothed[absorbed].mean(0))
         free &= ~absorbed
     assert 1 < len(expected) < 300
-    torch.testing.assert_close(window_centres(rows, near, tau=tau, kinds=[300, 1, 400]), torch.stack(expected))
+    torch.testing.assert_close(
+        find_window_centres(rows, near, tau=tau, column_groups=[300, 1, 400]), torch.stack(expected)
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_number_of_threads_changes_nothing(threads):
     rows = random_rows(1, count=300, columns=700, sharpness=3.0).float()
-    alone = fit_sketch(rows[::4], rank=20, blocks=[300, 400])
+    alone = fit_projection(rows[::4], rank=20, blocks=[300, 400])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        sketch = fit_sketch(rows[::4], rank=20, blocks=[300, 400])
-        near, _ = near_pairs(rows, view_rows(rows, sketch, chunk=64), sketch, tau=1.0, coarse=5, chunk=64)
+        projection = fit_projection(rows[::4], rank=20, blocks=[300, 400])
+        near, _ = find_near_pairs(
+            rows, project_rows(rows, projection, chunk=64), projection, tau=1.0, coarse=5, chunk=64
+        )
         smoothed = smooth(rows, near)
-        centres = [window_centres(rows, near, tau=1.0) for _ in range(5)]
+        centres = [find_window_centres(rows, near, tau=1.0) for _ in range(5)]
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(sketch.order, alone.order)
-    for basis, other in zip(sketch.bases, alone.bases, strict=True):
+    assert torch.equal(projection.order, alone.order)
+    for basis, other in zip(projection.bases, alone.bases, strict=True):
         torch.testing.assert_close(basis, other)
     assert torch.equal(near, neighbours(rows, tau=1.0))
     assert all(torch.equal(found, centres[0]) for found in centres)
@@ -282,20 +300,19 @@ def test_the_number_of_threads_changes_nothing(threads):
     st.sampled_from([[12], [6, 6], [1, 4, 7]]), st.sampled_from([0, 1, 2, 100]),
 )  # fmt: skip
 @settings(max_examples=75, deadline=None)
-def test_bounds_of_a_sketch_hold_and_decide_nothing_wrong(seed, rank, tau, blocks, coarse):
-    """Fitted to other rows than it is used on, down to a single direction; of a view and of its summary."""
+def test_bounds_of_a_projection_hold_and_decide_nothing_wrong(seed, rank, tau, blocks, coarse):
+    """Fitted to other rows than it is used on, down to a single direction; of a projected and of its summary."""
     rows = random_rows(seed, count=60, sharpness=1.5)
-    sketch = fit_sketch(random_rows(seed + 1, count=20), rank=rank, blocks=blocks)
-    view = view_rows(rows, sketch, chunk=16)
+    projection = fit_projection(random_rows(seed + 1, count=20), rank=rank, blocks=blocks)
+    projected = project_rows(rows, projection, chunk=16)
     distances = symmetric_kl(rows, rows)
     widths = []
-    for seen in (view, summary(view, sketch, rank=coarse)):
-        middle = seen.own[:, None] + seen.own - seen.rows @ seen.logs.T - seen.logs @ seen.rows.T
-        slack = seen.row_rest @ seen.log_rest.T + seen.log_rest @ seen.row_rest.T
+    for seen in (projected, truncate(projected, projection, rank=coarse)):
+        middle, slack = bound(seen)
         assert ((middle - distances).abs() <= slack + 1e-9).all()
         widths.append(slack.mean())
     assert widths[0] <= widths[1] + 1e-12
-    near, computed = near_pairs(rows, view, sketch, tau=tau, coarse=coarse, chunk=25)
+    near, computed = find_near_pairs(rows, projected, projection, tau=tau, coarse=coarse, chunk=25)
     assert torch.equal(near, neighbours(rows, tau=tau))
     assert 0 <= computed <= 1
 
@@ -304,29 +321,29 @@ def test_bounds_of_a_sketch_hold_and_decide_nothing_wrong(seed, rank, tau, block
 @settings(max_examples=25, deadline=None)
 def test_nearest_centre_is_right_where_it_claims_to_be(seed, rank, blocks):
     rows, centres = random_rows(seed, count=60), random_rows(seed + 1, count=7)
-    sketch = fit_sketch(rows[::2], rank=rank, blocks=blocks)
-    labels, unsure = nearest(view_rows(rows, sketch), view_rows(centres, sketch))
-    assert (labels == assign(rows, centres))[~unsure].all()
+    projection = fit_projection(rows[::2], rank=rank, blocks=blocks)
+    labels, undecided = find_nearest_centres(project_rows(rows, projection), project_rows(centres, projection))
+    assert (labels == assign(rows, centres))[~undecided].all()
 
 
-def test_a_full_sketch_leaves_little_open():
+def test_a_full_projection_leaves_little_open():
     rows = random_rows(0, count=60)
-    full, poor = fit_sketch(rows, rank=12), fit_sketch(rows, rank=1)
+    full, poor = fit_projection(rows, rank=12), fit_projection(rows, rank=1)
     for coarse in (12, 1):  # with one direction first most pairs are left to the others
-        near, computed = near_pairs(rows, view_rows(rows, full), full, tau=0.5, coarse=coarse)
+        near, computed = find_near_pairs(rows, project_rows(rows, full), full, tau=0.5, coarse=coarse)
         assert computed < 0.01
         assert torch.equal(near, neighbours(rows, tau=0.5))
-    assert near_pairs(rows, view_rows(rows, poor), poor, tau=0.5, coarse=1)[1] > 0.05
+    assert find_near_pairs(rows, project_rows(rows, poor), poor, tau=0.5, coarse=1)[1] > 0.05
 
 
 def test_other_directions_are_asked_about_many_pairs_at_once(monkeypatch):
     """Pairs that the leading direction leaves open are not asked about one after the other where they are many."""
     asked = []
-    products = sketches._products
-    monkeypatch.setattr(sketches, "_products", lambda *args: asked.append(len(args[2])) or products(*args))
+    products = bounds._multiply_pairs
+    monkeypatch.setattr(bounds, "_multiply_pairs", lambda *args: asked.append(len(args[2])) or products(*args))
     rows = random_rows(0, count=60)
-    sketch = fit_sketch(rows, rank=12)
-    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=0.5, coarse=1)
+    projection = fit_projection(rows, rank=12)
+    near, computed = find_near_pairs(rows, project_rows(rows, projection), projection, tau=0.5, coarse=1)
     assert max(asked, default=0) < 0.01 * 60**2
     assert computed == sum(asked) / 60**2  # a pair takes two products, and stands for itself and its mirror image
     assert torch.equal(near, neighbours(rows, tau=0.5))
@@ -336,14 +353,13 @@ def test_other_directions_are_asked_about_many_pairs_at_once(monkeypatch):
 def test_no_pair_is_computed_that_all_directions_decide(chunk):
     """However many the leading ones leave open; and none twice."""
     rows = random_rows(3, count=120, columns=60, sharpness=2.0)
-    sketch = fit_sketch(rows, rank=40)
-    view = view_rows(rows, sketch)
-    middle = view.own[:, None] + view.own - view.rows @ view.logs.T - view.logs @ view.rows.T
-    slack = view.row_rest @ view.log_rest.T + view.log_rest @ view.row_rest.T
-    left = ((middle - 1.0).abs() <= slack + clustering.ROUNDING).triu(1).sum().item()
+    projection = fit_projection(rows, rank=40)
+    projected = project_rows(rows, projection)
+    middle, slack = bound(projected)
+    left = ((middle - 1.0).abs() <= slack + exact.ROUNDING).triu(1).sum().item()
     assert 0 < left < 0.03 * 120**2 / 2
     for coarse in (1, 40):
-        near, computed = near_pairs(rows, view, sketch, tau=1.0, coarse=coarse, chunk=chunk)
+        near, computed = find_near_pairs(rows, projected, projection, tau=1.0, coarse=coarse, chunk=chunk)
         assert computed == 2 * left / 120**2
         assert torch.equal(near, neighbours(rows, tau=1.0))
 
@@ -356,18 +372,18 @@ def test_longer_rows_are_looked_at_in_more_directions(engine, columns, expected)
     assert ENGINES[engine].rank(columns) == expected
 
 
-def test_directions_of_a_sketch_go_to_the_blocks_that_need_them():
+def test_directions_of_a_projection_go_to_the_blocks_that_need_them():
     """The second block varies along one direction only, and more than the first in any."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 20, generator=generator) * 0.2
     logits[:, 10:] = torch.randn(50, 1, generator=generator) * torch.linspace(-3, 3, 10)
-    sketch = fit_sketch(logits.double().softmax(-1), rank=6, blocks=[10, 10])
-    assert sketch.block[0] == 1
-    assert [basis.shape[0] for basis in sketch.bases] == [10, 10]
-    assert sum(basis.shape[1] for basis in sketch.bases) == 6 == sketch.block.shape[0]
-    for basis in sketch.bases:
+    projection = fit_projection(logits.double().softmax(-1), rank=6, blocks=[10, 10])
+    assert projection.block[0] == 1
+    assert [basis.shape[0] for basis in projection.bases] == [10, 10]
+    assert sum(basis.shape[1] for basis in projection.bases) == 6 == projection.block.shape[0]
+    for basis in projection.bases:
         torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=basis.dtype))
-    assert sketch.bases[0].shape[1] >= 2
+    assert projection.bases[0].shape[1] >= 2
 
 
 def test_columns_are_put_beside_those_alike():
@@ -402,20 +418,20 @@ def test_blocks_are_not_much_larger_than_usual():
     assert max(blocks) <= 1024 or max(blocks) in kinds
 
 
-def test_sketch_of_columns_that_no_sample_looks_at():
+def test_projection_of_columns_that_no_sample_attends_to():
     sample = torch.tensor([[0.5, 0.5, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]])
     rows = torch.cat([sample, torch.tensor([[0.1, 0.1, 0.8], [0.1, 0.2, 0.7]])])
-    sketch = fit_sketch(sample, rank=2)
-    near, _ = near_pairs(rows, view_rows(rows, sketch), sketch, tau=0.2, coarse=2)
+    projection = fit_projection(sample, rank=2)
+    near, _ = find_near_pairs(rows, project_rows(rows, projection), projection, tau=0.2, coarse=2)
     assert torch.equal(near, neighbours(rows, tau=0.2))
     assert near[3, 4]
 
 
 def test_many_open_pairs_are_computed_at_once():
-    """A sketch of one direction leaves most pairs open, and dense blocks decide them."""
+    """A projection of one direction leaves most pairs open, and dense blocks decide them."""
     rows = random_rows(5, count=120, columns=60, sharpness=2.0)
-    sketch = fit_sketch(rows[:3], rank=1)
-    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, coarse=1, chunk=50)
+    projection = fit_projection(rows[:3], rank=1)
+    near, computed = find_near_pairs(rows, project_rows(rows, projection), projection, tau=1.0, coarse=1, chunk=50)
     assert computed > 0.5
     assert torch.equal(near, neighbours(rows, tau=1.0))
 
@@ -432,8 +448,8 @@ def test_directions_that_float32_does_not_find(monkeypatch):
 
     monkeypatch.setattr(torch.linalg, "eigh", fails)
     rows = random_rows(3, count=120, columns=60, sharpness=2.0).float()
-    sketch = fit_sketch(rows, rank=20)
-    near, computed = near_pairs(rows, view_rows(rows, sketch), sketch, tau=1.0, coarse=5)
+    projection = fit_projection(rows, rank=20)
+    near, computed = find_near_pairs(rows, project_rows(rows, projection), projection, tau=1.0, coarse=5)
     assert asked == [torch.float32, torch.float64]
     assert computed < 0.5
     assert torch.equal(near, neighbours(rows, tau=1.0))

@@ -7,11 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.objects.affinity import CentredUnits
-from model.objects.find import drop_flicker, find_objects
-from model.objects.merge import merge_alike
-from model.objects.ranking import border_ratios
-from model.objects.tracks import NEXT, VOTERS, _vote, follow_pieces, join_absent, split_apart
+from model.objects.affinity import CentredFeatures
+from model.objects.find import find_objects, remove_flicker
+from model.objects.merge import merge_similar_clusters
+from model.objects.ranking import compute_border_ratios
+from model.objects.tracks import (
+    LIMITS,
+    NEIGHBOURHOOD,
+    follow_components,
+    join_successive_tracks,
+    split_tracks,
+    vote_for_tracks,
+)
 
 
 def video(frames: list[str]) -> np.ndarray:
@@ -24,8 +31,8 @@ def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
     return pairs.shape[1] == len(np.unique(one)) == len(np.unique(other))
 
 
-def units_of(labels: np.ndarray, colours: list[list[float]]) -> CentredUnits:
-    return CentredUnits(features_of(labels, colours), labels.shape[1:])
+def centred_of(labels: np.ndarray, colours: list[list[float]]) -> CentredFeatures:
+    return CentredFeatures(features_of(labels, colours), labels.shape[1:])
 
 
 def features_of(labels: np.ndarray, colours: list[list[float]]) -> torch.Tensor:
@@ -36,25 +43,25 @@ def features_of(labels: np.ndarray, colours: list[list[float]]) -> torch.Tensor:
 def test_parts_that_look_alike_and_touch_become_one():
     labels = video(["0000 0120 0120 0003"] * 2)
     alike = [[-1.0, 0, 0], [1, 0.1, 0], [1, -0.1, 0], [1, 0, 0]]
-    merged = merge_alike(labels, units_of(labels, alike))
+    merged = merge_similar_clusters(labels, centred_of(labels, alike))
     # 3 looks like them too, but only its corner meets 2: no token of it has a neighbour of theirs.
     assert same_partition(merged, video(["0000 0110 0110 0003"] * 2))
     different = [[-1.0, 0, 0], [1, 1, 0], [1, -1, 0], [1, 0, 0]]
-    assert same_partition(merge_alike(labels, units_of(labels, different)), labels)
+    assert same_partition(merge_similar_clusters(labels, centred_of(labels, different)), labels)
 
 
-def test_a_short_common_outline_joins_nothing():
+def test_a_short_common_boundary_merges_nothing():
     labels = video(["00000000 01111000 01111222 01111022 00000022"])
     colours = [[-1.0, 0], [1, 0], [1, 0.01]]
-    assert same_partition(merge_alike(labels, units_of(labels, colours)), labels)
+    assert same_partition(merge_similar_clusters(labels, centred_of(labels, colours)), labels)
 
 
 def test_an_edge_keeps_apart_what_is_alike_on_the_whole():
     labels = video(["00000000 01112220 01112220 00000000"])
     features = features_of(labels, [[-1.0, 0], [1, 0], [1, 0]]).view(1, 4, 8, 2).clone()
-    assert len(np.unique(merge_alike(labels, CentredUnits(features.view(1, 32, 2), (4, 8))))) == 2
+    assert len(np.unique(merge_similar_clusters(labels, CentredFeatures(features.view(1, 32, 2), (4, 8))))) == 2
     features[:, 1:3, 3], features[:, 1:3, 4] = torch.tensor([1.0, 2]), torch.tensor([1.0, -2])
-    assert len(np.unique(merge_alike(labels, CentredUnits(features.view(1, 32, 2), (4, 8))))) == 3
+    assert len(np.unique(merge_similar_clusters(labels, CentredFeatures(features.view(1, 32, 2), (4, 8))))) == 3
 
 
 def test_a_gradual_change_keeps_apart_what_differs_on_the_whole():
@@ -63,25 +70,25 @@ def test_a_gradual_change_keeps_apart_what_differs_on_the_whole():
     angles = torch.arange(8).mul(20).deg2rad()
     features = torch.stack([angles.cos(), angles.sin()], dim=-1).repeat(1, 6, 1, 1)
     features[:, [0, 5]] = -2 * features[0, 1].mean(0)
-    assert same_partition(merge_alike(labels, CentredUnits(features.flatten(1, 2), (6, 8))), labels)
+    assert same_partition(merge_similar_clusters(labels, CentredFeatures(features.flatten(1, 2), (6, 8))), labels)
 
 
 def test_flicker_is_dropped_and_change_is_not():
     labels = np.array([0, 0, 1, 0, 0, 2, 2, 1, 1]).reshape(-1, 1, 1)
-    assert drop_flicker(labels).ravel().tolist() == [0, 0, 0, 0, 0, 2, 2, 1, 1]
+    assert remove_flicker(labels).ravel().tolist() == [0, 0, 0, 0, 0, 2, 2, 1, 1]
     for short in (labels[:1], labels[:2]):
-        assert (drop_flicker(short) == short).all()
+        assert (remove_flicker(short) == short).all()
 
 
 def follow(mask: np.ndarray, features: torch.Tensor | None = None) -> np.ndarray:
-    """`follow_pieces` of tokens that all look alike, or have these features (T, h, w, C)."""
+    """`follow_components` of tokens that all look alike, or have these features (T, h, w, C)."""
     features = torch.ones(*mask.shape, 2) if features is None else features
-    return follow_pieces(mask, CentredUnits(features.flatten(1, 2), mask.shape[1:]))
+    return follow_components(mask, CentredFeatures(features.flatten(1, 2), mask.shape[1:]))
 
 
 def split(labels: np.ndarray, which: list[int]) -> np.ndarray:
-    units = CentredUnits(torch.ones(len(labels), labels[0].size, 2), labels.shape[1:])
-    return split_apart(labels, units, which=np.array(which, dtype=int))
+    centred = CentredFeatures(torch.ones(len(labels), labels[0].size, 2), labels.shape[1:])
+    return split_tracks(labels, centred, clusters=np.array(which, dtype=int))
 
 
 def rows(row: str, count: int, times: int) -> list[str]:
@@ -129,7 +136,7 @@ def test_one_that_breaks_for_a_moment_stays_one():
 
 def test_what_returns_is_the_same_object():
     gone = rows("0000000001110", 3, 4)
-    tracks = join_absent(follow(video(APART + gone + APART) == 1))
+    tracks = join_successive_tracks(follow(video(APART + gone + APART) == 1))
     assert len(np.unique(tracks)) == 3
     assert tracks[0, 1, 1] == tracks[-1, 1, 1] != tracks[0, 1, 11]
 
@@ -148,14 +155,14 @@ def test_whole_objects_of_a_video():
     """Two of a kind, each of two parts, before a background: two clusters too many and one too few."""
     labels = video(["000000000000 011000000110 022000000220 000000000000"] * 6)
     labels[3, 1, 1] = 0  # for a moment
-    units = units_of(labels, [[8.0, 5, 5], [10, 5.2, 5], [10, 4.8, 5]])  # alike but for what they have in common
-    found, unsure = find_objects(labels, units, outlines=False)
-    assert not unsure.any()
+    centred = centred_of(labels, [[8.0, 5, 5], [10, 5.2, 5], [10, 4.8, 5]])  # alike but for what they have in common
+    found, boundary = find_objects(labels, centred, outlines=False)
+    assert not boundary.any()
     expected = video(["000000000000 011000000220 011000000220 000000000000"] * 6)
     assert same_partition(found, expected)
     assert found.dtype == np.int32
     counts = {
-        (merge, split): find_objects(labels, units, outlines=False, merge=merge, split=split)[0].max() + 1
+        (merge, split): find_objects(labels, centred, outlines=False, merge=merge, split=split)[0].max() + 1
         for merge in (False, True)
         for split in (False, True)
     }
@@ -163,34 +170,34 @@ def test_whole_objects_of_a_video():
     assert counts == {(False, False): 3, (True, False): 2, (False, True): 3, (True, True): 3}
 
 
-def test_outlines_are_no_objects():
+def test_boundary_clusters_are_no_objects():
     """A thing with a ring around it that looks more like what is behind it."""
     rows = "0000000000 0002222000 0021111200 0021111200 0021111200 0002222000 0000000000"
     labels = video([rows] * 4)
-    units = units_of(labels, [[-1.0, 1], [1, 0.9], [-0.9, 1]])
-    found, unsure = find_objects(labels, units)
+    centred = centred_of(labels, [[-1.0, 1], [1, 0.9], [-0.9, 1]])
+    found, boundary = find_objects(labels, centred)
     assert same_partition(found, video([rows.replace("2", "0")] * 4))
-    assert (unsure == (labels == 2)).all()
-    kept, sure = find_objects(labels, units, outlines=False, merge=False, split=False)
+    assert (boundary == (labels == 2)).all()
+    kept, sure = find_objects(labels, centred, outlines=False, merge=False, split=False)
     assert same_partition(kept, labels)
     assert not sure.any()
 
 
-def test_units_of_another_grid_are_refused():
+def test_centred_of_another_grid_are_refused():
     labels = np.zeros((2, 3, 4), dtype=int)
-    with pytest.raises(ValueError, match=r"\(3, 4\), units on \(4, 3\)"):
-        find_objects(labels, CentredUnits(torch.zeros(2, 12, 2), (4, 3)))
+    with pytest.raises(ValueError, match=r"\(3, 4\), features on \(4, 3\)"):
+        find_objects(labels, CentredFeatures(torch.zeros(2, 12, 2), (4, 3)))
 
 
 def test_a_background_in_two_pieces_stays_one():
     labels = video([" ".join(["000011110000"] * 6)] * 6)
-    assert same_partition(find_objects(labels, units_of(labels, [[-1.0, 0], [1, 0]]))[0], labels)
+    assert same_partition(find_objects(labels, centred_of(labels, [[-1.0, 0], [1, 0]]))[0], labels)
 
 
 def test_border_ratio():
     labels = np.zeros((2, 4, 5), dtype=int)
     labels[:, 1:3, 1:4] = 2
-    ratios = border_ratios(labels)
+    ratios = compute_border_ratios(labels)
     assert ratios[2] == 0
     assert np.isinf(ratios[1])
     np.testing.assert_allclose(ratios[0], 1 / (14 / 20))
@@ -205,14 +212,14 @@ volumes = hnp.arrays(np.int64, shapes, elements=st.integers(0, 3))
 def test_objects_of_any_labels(labels, random):
     """Every token has one, numbers have no gaps, and how clusters are numbered does not matter."""
     features = torch.from_numpy(np.random.default_rng(0).normal(size=(len(labels), labels[0].size, 3)))
-    units = CentredUnits(features, labels.shape[1:])
-    found, unsure = find_objects(labels, units)
-    assert found.shape == unsure.shape == labels.shape
+    centred = CentredFeatures(features, labels.shape[1:])
+    found, boundary = find_objects(labels, centred)
+    assert found.shape == boundary.shape == labels.shape
     assert np.unique(found).tolist() == list(range(found.max() + 1))
     renumbered = np.array(random.sample(range(7), 4))[labels]
-    same, same_unsure = find_objects(renumbered, units)
+    same, same_boundary = find_objects(renumbered, centred)
     assert same_partition(found, same)
-    assert (unsure == same_unsure).all()
+    assert (boundary == same_boundary).all()
 
 
 @settings(deadline=None, max_examples=60)
@@ -220,7 +227,7 @@ def test_objects_of_any_labels(labels, random):
 def test_tracks_cover_the_mask(mask):
     tracks = follow(mask)
     assert ((tracks > 0) == mask).all()
-    assert ((join_absent(tracks) > 0) == mask).all()
+    assert ((join_successive_tracks(tracks) > 0) == mask).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -241,7 +248,7 @@ def test_the_shortest_absence_is_bridged_first(seed):
         _, one, other = min(pairs)
         expected[expected == other] = one
         seen[one] |= seen.pop(other)
-    assert (join_absent(tracks) == expected).all()
+    assert (join_successive_tracks(tracks) == expected).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -251,16 +258,18 @@ def test_votes_are_of_the_nearest_and_most_alike(seed):
     random = np.random.default_rng(seed)
     height, width = random.integers(1, 24, 2)
     tracks, inside = random.integers(0, 4, (height, width)), random.random((height, width)) < 0.7
-    units = CentredUnits(torch.from_numpy(random.normal(size=(2, height * width, 4))), (height, width))
+    centred = CentredFeatures(torch.from_numpy(random.normal(size=(2, height * width, 4))), (height, width))
     known, voters, places = np.unique(tracks[tracks > 0]), np.argwhere(tracks > 0), np.argwhere(inside)
     if len(known) < 2:
         return
     distance = ((places[:, None] - voters) ** 2).sum(-1)
-    cosine = (units[1][inside] @ units[0][tracks > 0].T).numpy()
-    weight = np.exp((cosine - 1) / NEXT.looks - distance / (2 * NEXT.place**2)) * (distance <= NEXT.reach**2)
-    votes = [np.sort(weight[:, tracks[tracks > 0] == track], axis=1)[:, -VOTERS:].sum(1) for track in known]
+    cosine = (centred[1][inside] @ centred[0][tracks > 0].T).numpy()
+    weight = np.exp(
+        (cosine - 1) / NEIGHBOURHOOD.similarity_scale - distance / (2 * NEIGHBOURHOOD.distance_scale**2)
+    ) * (distance <= NEIGHBOURHOOD.reach**2)
+    votes = [np.sort(weight[:, tracks[tracks > 0] == track], axis=1)[:, -LIMITS.voters :].sum(1) for track in known]
     expected = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
-    assert _vote(tracks, inside, units, there=0, here=1)[inside].tolist() == expected.tolist()
+    assert vote_for_tracks(tracks, inside, centred, track_frame=0, token_frame=1)[inside].tolist() == expected.tolist()
 
 
 def test_what_is_in_one_piece_is_not_split():
@@ -279,8 +288,8 @@ def peak_memory(function, *args, **options) -> int:
 
 def test_memory_does_not_grow_with_pairs_of_clusters():
     labels = np.arange(50 * 80).reshape(1, 50, 80)
-    units = CentredUnits(torch.randn(1, 4000, 64, generator=torch.Generator().manual_seed(0)), (50, 80))
-    assert peak_memory(merge_alike, labels, units) < 4000**2
+    centred = CentredFeatures(torch.randn(1, 4000, 64, generator=torch.Generator().manual_seed(0)), (50, 80))
+    assert peak_memory(merge_similar_clusters, labels, centred) < 4000**2
 
 
 def test_memory_does_not_grow_with_pairs_of_tokens():

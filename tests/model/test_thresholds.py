@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.engine.exact import symmetric_kl
-from model.engine.threshold import tau_for
-from model.segmenter import Segmenter, key_frame_indices
+from model.clustering import symmetric_kl
+from model.engine.threshold import search_tau
+from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import SHARE, quantiles, window_distances
 from tests.conftest import moving_disk
 from tests.model.test_network import make_network
@@ -15,7 +15,7 @@ from tests.model.test_network import make_network
 def features_of(network, *, num_frames=9):
     frames = [moving_disk(index, size=(64, 96), seed=0)[0] for index in range(num_frames)]
     frames = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-    return Segmenter(network, key_stride=4).encode(frames, num_frames=num_frames)
+    return Segmenter(network, SegmenterSettings(key_stride=4)).encode(frames, num_frames=num_frames)
 
 
 @pytest.mark.parametrize("temperature", [2.0, 4.0, 8.0])
@@ -60,7 +60,7 @@ def test_a_threshold_is_found_however_far_away(scale, steepness):
         asked.append(tau)
         return max(round(100 * (tau / scale) ** -steepness), 1)
 
-    assert 4 <= count(tau_for(count, start=scale, least=4, most=30)) <= 30
+    assert 4 <= count(search_tau(count, start=scale, least=4, most=30)) <= 30
     asked.pop()
     assert len(set(asked)) == len(asked)
 
@@ -69,20 +69,20 @@ def test_a_threshold_that_does_is_kept_and_else_the_usual_one_if_that_does():
     def count(tau):
         return round(28 * tau**-2)
 
-    assert tau_for(count, start=1.5, least=4, most=30) == 1.5
-    assert tau_for(count, start=0.25, least=4, most=30) == tau_for(count, start=5.0, least=4, most=30) == 1.0
+    assert search_tau(count, start=1.5, least=4, most=30) == 1.5
+    assert search_tau(count, start=0.25, least=4, most=30) == search_tau(count, start=5.0, least=4, most=30) == 1.0
 
 
 def test_one_within_is_taken_where_none_is_well_within():
     def count(tau):
         return 31 if tau <= 0.55 else 3 if tau > 0.6 else 20
 
-    assert 0.55 < tau_for(count, start=1.0, least=4, most=30) <= 0.6
+    assert 0.55 < search_tau(count, start=1.0, least=4, most=30) <= 0.6
 
 
 @pytest.mark.parametrize("number", [1, 1000])
 def test_where_none_is_within_the_threshold_stays(number):
     tried = []
-    assert tau_for(lambda tau: tried.append(tau) or number, start=1.0, least=4, most=30) == 1.0
+    assert search_tau(lambda tau: tried.append(tau) or number, start=1.0, least=4, most=30) == 1.0
     assert min(tried) >= 1e-3
     assert len(tried) <= 9

@@ -1,10 +1,13 @@
 """Tokens to pixels: blocks, or where the frame has its edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from model.objects.upsampling import (
+    LIMITS,
     UPPER,
     UPSAMPLING,
     at_pixels,
@@ -112,19 +115,21 @@ def test_labels_are_fitted_a_few_at_a_time_to_the_same_end(monkeypatch):
     frame = (random(3, 60, 80) * 255).to(torch.uint8)
     labels = torch.arange(48).view(6, 8) % 11
     few = guided(labels, frame)
-    monkeypatch.setattr("model.objects.upsampling.AT_ONCE", 11)
+    monkeypatch.setattr("model.objects.upsampling.LIMITS", replace(LIMITS, labels_at_once=11))
     assert (few == guided(labels, frame)).float().mean() > 0.999
 
 
-def test_pixels_of_an_unsure_token_go_to_the_label_of_their_colour():
-    """A row of tokens on the edge is given to the wrong side: as unsure it does less harm."""
+def test_pixels_of_a_boundary_token_take_the_label_of_their_colour():
+    """A row of tokens on the edge has the label of the wrong side; marked as boundary tokens they do less harm."""
     frame, mask = disk()
     share = torch.from_numpy(mask.reshape(6, 16, 10, 16).mean((1, 3)))
-    tokens, unsure = (share > 0.02).long(), (share > 0.02) & (share < 0.9)
-    wrong = [(guided(tokens, frame, doubt).numpy() != mask).mean() for doubt in (None, torch.zeros(6, 10) > 0, unsure)]
+    tokens, boundary = (share > 0.02).long(), (share > 0.02) & (share < 0.9)
+    wrong = [
+        (guided(tokens, frame, doubt).numpy() != mask).mean() for doubt in (None, torch.zeros(6, 10) > 0, boundary)
+    ]
     assert wrong[0] == wrong[1]
     assert wrong[2] < 0.8 * wrong[0]
-    assert (nearest(tokens, frame, unsure) == nearest(tokens, frame)).all()
+    assert (nearest(tokens, frame, boundary) == nearest(tokens, frame)).all()
     assert (guided(tokens, frame, torch.ones(6, 10) > 0) == guided(tokens, frame)).float().mean() > 0.999
 
 
@@ -133,16 +138,16 @@ def test_pixels_of_an_unsure_token_go_to_the_label_of_their_colour():
 def test_frames_side_by_side_are_as_one_after_the_other(how, threads):
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 4, (9, 6, 10)).astype(np.int32)
-    unsure = generator.random(labels.shape) < 0.2
+    boundary = generator.random(labels.shape) < 0.2
     frames = [disk(centre=(44, 40 + 8 * time))[0] for time in range(len(labels))]
     expected = [
         UPSAMPLING[how](torch.from_numpy(tokens).long(), frame, torch.from_numpy(doubt))
-        for tokens, frame, doubt in zip(labels, frames, unsure, strict=True)
+        for tokens, frame, doubt in zip(labels, frames, boundary, strict=True)
     ]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = list(at_pixels(labels, iter(frames), unsure, how=how, device=torch.device("cpu")))
+        found = list(at_pixels(labels, iter(frames), boundary, how=how, device=torch.device("cpu")))
         sure = list(at_pixels(labels, frames, how=how, device=torch.device("cpu")))
         with pytest.raises(ValueError, match="shorter"):
             list(at_pixels(labels, frames[:-1], how=how, device=torch.device("cpu")))

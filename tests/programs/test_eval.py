@@ -109,8 +109,8 @@ def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkey
     """What `find_objects` doubts reaches the upsampling, frame by frame; statistics tell what came from the cache."""
     doubts = []
 
-    def upsample(labels, frame, unsure):
-        doubts.append(unsure.numpy().copy())
+    def upsample(labels, frame, boundary_tokens):
+        doubts.append(boundary_tokens.numpy().copy())
         return nearest(labels, frame)
 
     def with_doubt(labels, features, **options):

@@ -11,7 +11,7 @@ import torch
 
 import train as train_program
 from model.training import step
-from model.training.monitor import Watch
+from model.training.monitor import Monitor
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis, moving_disk
 from tests.model.test_network import make_network
 from utils.device import choose_device
@@ -238,7 +238,7 @@ def test_a_block_that_has_collapsed_agrees_with_nothing(tiny_weights):
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=8.0)
     clip = torch.from_numpy(np.stack([moving_disk(index, size=(64, 96), seed=0)[0] for index in range(6)]))
-    look = Watch(network, [clip.permute(0, 3, 1, 2)], tau=1e6).measure(network)
+    look = Monitor(network, [clip.permute(0, 3, 1, 2)], tau=1e6).measure(network)
     assert look["clusters_per_clip"] == 1
     assert look["mirror_agreement"] == 0
     assert look["clusters_per_clip_auto"] > 1

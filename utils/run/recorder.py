@@ -14,7 +14,7 @@ from utils.run.resume import LAST, say, say_other_data
 
 
 class Watching(Protocol):
-    """`model.training.monitor.Watch`, or what does the same."""
+    """`model.training.monitor.Monitor`, or what does the same."""
 
     def measure(self, network: nn.Module) -> dict[str, float]: ...
 
