@@ -7,6 +7,7 @@ import pytest
 
 import eval as eval_program
 import train
+from data.check import table
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "assets/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,6 +77,10 @@ def test_files_and_programs_exist(page: Path):
 def test_nothing_outside_the_repository_is_named(page: Path):
     """A stranger has the repository alone."""
     assert "../shared" not in page.read_text()
+
+
+def test_the_data_page_has_the_table_of_the_registry():
+    assert table() in (ROOT / "docs/data.md").read_text()
 
 
 def test_sections_of_the_method_that_the_code_names_exist():
