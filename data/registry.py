@@ -441,7 +441,7 @@ def root_of(
     """
     given, flag = basepath, "--basepath"
     if dataset.startswith("davis"):
-        given, flag = davis_path or basepath, davis_flag
+        given, flag = (basepath, flag) if basepath and not davis_path else (davis_path, davis_flag)
     elif davis_path is not None:
         raise UserError(f"--davis_path {davis_path}: --dataset {dataset} is not DAVIS; give --dataset davis17u or "
                         "another of DAVIS, or name the root as --basepath")  # fmt: skip
