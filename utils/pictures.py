@@ -1,6 +1,7 @@
 """Reading image files as they are meant: 8-bit RGB, and in words what was done to get there; the rest is refused."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -55,8 +56,10 @@ class Picture(NamedTuple):
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder in the order of their numbers (2.png before 10.png), hidden ones left out."""
-    images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    """Image files of a folder in the order of their numbers (2.png before 10.png), without hidden ones and folders."""
+    with os.scandir(folder) as entries:  # it knows which are folders without asking for each
+        names = [entry.name for entry in entries if not entry.is_dir() and not entry.name.startswith(".")]
+    images = [path for path in map(folder.joinpath, names) if path.suffix.lower() in SUFFIXES]
     return sorted(images, key=lambda path: natural_key(path.name))
 
 
