@@ -152,6 +152,7 @@ def test_read_image_is_strict(tmp_path):
 def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("10.png", "2.png", "1.png", "frame9.jpg", "frame10.jpg", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_text("")
+    (tmp_path / "3.png").mkdir()
     assert [p.name for p in list_images(tmp_path)] == ["1.png", "2.png", "10.png", "frame9.jpg", "frame10.jpg"]
     (tmp_path / "2.jpg").write_text("")
     with pytest.raises(UserError, match=r"2\.png: 2\.jpg has the same name but for its ending"):
