@@ -62,7 +62,7 @@ from utils.config import (
 )
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
-from utils.files import held
+from utils.files import lock_folder
 from utils.own_output import CONTACT_SHEET
 from utils.png import read_label_png
 from utils.progress import FrameBar, told
@@ -201,7 +201,7 @@ def main() -> None:
         distributed.start()
         stack.callback(distributed.stop)
         if distributed.is_main():
-            stack.enter_context(held(results.path, flag="--save_path"))
+            stack.enter_context(lock_folder(results.path, flag="--save_path"))
             results.prepare(overwrite=args.overwrite)
             say_limited(args, videos)
         distributed.barrier()

@@ -46,7 +46,7 @@ from utils import config, distributed
 from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
 from utils.device import choose_device
 from utils.errors import UserError, run_main
-from utils.files import held
+from utils.files import lock_folder
 from utils.resolution import MOST_CHANGE, shape_change
 from utils.run import resume as runs
 from utils.run.checkpoints import load_checkpoint
@@ -130,7 +130,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         early = distributed.is_main() and runs.goes_on_in(output, asked)
         if early:  # before the checkpoint is read: a run that is asked to stop may be about to save a newer one
-            stack.enter_context(held(output, flag="--output_path"))
+            stack.enter_context(lock_folder(output, flag="--output_path"))
         resumed, args.resume_path = runs.find_run(asked, output)
         if resumed:
             runs.check_run(resumed, args)
@@ -150,7 +150,7 @@ def main() -> None:
         stack.callback(distributed.stop)
         if distributed.is_main():
             if not early:
-                stack.enter_context(held(output, flag="--output_path"))
+                stack.enter_context(lock_folder(output, flag="--output_path"))
             runs.prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
             runs.set_aside(output, asked=asked, found=args.resume_path, step=step)
             say_squashed(args.resolution, videos)

@@ -11,10 +11,8 @@ read, frames shared by two videos are kept once, several processes may fill one 
 where it was. Delete the folder, or any part of it, at any time.
 """
 
-import contextlib
 import hashlib
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import write_atomically
 
 
 class FeatureCache:
@@ -78,18 +77,11 @@ class FeatureCache:
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
-        path = self.path(key)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # folders may be shared by machines
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with write_atomically(self.path(key)) as temporary, temporary.open("wb") as file:
                 np.save(file, features.cpu().numpy(), allow_pickle=False)
-            temporary.replace(path)
         except OSError as error:  # numpy's own, of a full disk, carries no number and no name
             raise UserError(
                 f"--feature_cache {self.folder}: cannot be written ({error.strerror or error}); free space, name "
                 "another folder or leave it out"
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)

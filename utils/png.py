@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
-from utils.files import replacing
+from utils.files import write_atomically
 from utils.pictures import FAULTS, PictureError, list_images, refuse_several
 
 MAX_INDEXED = 255
@@ -40,7 +40,7 @@ def write_label_png(path: str | os.PathLike, labels: np.ndarray) -> None:
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high > MAX_LABEL:
         raise UserError(f"{path}: ids {low}..{high} do not fit a PNG (0..{MAX_LABEL}); write fewer proposals")
-    with replacing(path) as temporary:
+    with write_atomically(path) as temporary:
         _to_image(labels, high).save(temporary, format="PNG")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import LOCK, check_writable, read_object, replacing
+from utils.files import LOCK, check_writable, read_object, write_atomically
 from utils.names import plain_name
 from utils.png import pngs_by_stem, write_label_png
 
@@ -155,7 +155,7 @@ class ResultsFolder:
 
 def write_archive(path: Path, folder: Path, videos: list[str]) -> None:
     """Zip the label PNGs of `videos`, `<video>/<frame>.png` below `folder`, as evaluation servers take them."""
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with write_atomically(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for video in videos:
             for png in pngs_by_stem(folder / video).values():
                 archive.write(png, f"{video}/{png.name}")
@@ -173,7 +173,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # processes of one run write the same settings
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    with write_atomically(path) as temporary:  # several processes of one run write the same settings
+        temporary.write_text(json.dumps(content, indent=1) + "\n")

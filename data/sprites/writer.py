@@ -25,7 +25,7 @@ from tqdm import tqdm
 from data.sprites.render import render_sequence
 from utils import threads
 from utils.errors import UserError
-from utils.files import check_writable, leftovers, read_object, replacing
+from utils.files import check_writable, find_leftovers, read_object, write_atomically
 from utils.names import plain_name
 from utils.png import MAX_INDEXED, palette, read_label_png, write_label_png
 from utils.processes import shared_out
@@ -91,7 +91,7 @@ def _complete(root: Path, parameters: dict, workers: int | None, progress: bool)
     with _locked(root):
         done = _finished(root, parameters) or {}  # another process may have been at it while we waited
         for path in (root / MANIFEST, *_lists(root)):
-            for leftover in leftovers(path):  # whoever holds the lock is alone, so of processes that were killed
+            for leftover in find_leftovers(path):  # whoever holds the lock is alone, so of processes that were killed
                 leftover.unlink(missing_ok=True)
         _write_manifest(root, parameters, done)
         todo = [name for name in _names(parameters) if name not in done]
@@ -102,7 +102,7 @@ def _complete(root: Path, parameters: dict, workers: int | None, progress: bool)
                 _write_manifest(root, parameters, done)
         for split, path in zip(SPLIT_SEEDS, _lists(root), strict=True):
             lines = [name for name in _names(parameters) if name.startswith(split)]
-            with replacing(path) as temporary:
+            with write_atomically(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in lines))
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
 
@@ -148,7 +148,7 @@ def _holds_others(root: Path) -> bool:
     Files of a process that begins meanwhile may count: look for the manifest, which comes first of all, afterwards.
     """
     found = set(root.iterdir())
-    return bool(found - {root / LOCK, *leftovers(root / MANIFEST)})
+    return bool(found - {root / LOCK, *find_leftovers(root / MANIFEST)})
 
 
 def _lists(root: Path) -> list[Path]:
@@ -186,7 +186,7 @@ def _checksum(root: Path, name: str) -> int:
 
 
 def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> None:
-    with replacing(root / MANIFEST) as temporary:
+    with write_atomically(root / MANIFEST) as temporary:
         content = {"parameters": parameters, "videos": dict(sorted(videos.items()))}
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 

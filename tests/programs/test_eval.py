@@ -89,7 +89,8 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
     """They would take each other's unfinished videos away."""
     out = tmp_path / "results"
     some = ("--davis_path", davis, "--training_free", "--save_path", out)
-    hold = "import sys, utils.folders as f, pathlib as p\nwith f.held(p.Path(sys.argv[1]), flag=''): print(); input()"
+    hold = "import sys, pathlib\nfrom utils.files import lock_folder\n"
+    hold += "with lock_folder(pathlib.Path(sys.argv[1]), flag=''): print(); input()"
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(out)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:

@@ -16,7 +16,7 @@ import torch
 
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
 from utils.errors import UserError
-from utils.files import held
+from utils.files import lock_folder
 from utils.run.checkpoints import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -218,7 +218,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, tiny_weights):
     finally:
         first.kill()
         first.communicate()
-    with held(out, flag="--output_path"):  # let go of with the process
+    with lock_folder(out, flag="--output_path"):  # let go of with the process
         pass
 
 

@@ -4,11 +4,10 @@ import argparse
 import errno
 import hashlib
 import json
-import os
 import pickle
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from utils.errors import UserError, is_out_of_memory
 from utils.file_kinds import SAFETENSORS, TORCH, explain_bad_safetensors, kind_of_weights
+from utils.files import write_atomically
 
 # Faults of a disk or its server, not of a file: EINVAL, which torch raises on short files, is not among them.
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
@@ -146,56 +146,39 @@ def _kind_of(path: Path) -> str:
 
 
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], *, key: str, metadata: dict[str, Any]) -> None:
-    """Write float16 copies of `tensors` as `.safetensors`, with `metadata` as JSON under `key` in its header."""
-    path = Path(path)
-    state = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
-    write_whole(path, lambda partial: save_file(state, partial, {key: json.dumps(metadata)}))
-
-
-def save_checkpoint(path: str | Path, content: dict[str, Any], *, keep_as: str | None = None) -> None:
-    """Write `content` with `torch.save` under a temporary name, flush it to the disk, then rename it into place.
-
-    keep_as: name for the file that is replaced, beside it; it gets that name once the new one is whole.
-    """
-    before = None if keep_as is None else lambda: _keep(Path(path), Path(path).with_name(keep_as))
-    write_whole(Path(path), lambda partial: torch.save(content, partial), before_rename=before)
-
-
-def _keep(path: Path, other: Path) -> None:
-    """Give a file, if it is there, a second name; at no moment is there neither."""
-    if not path.is_file():
-        return
-    spare = other.with_name(f".{other.name}.{os.getpid()}.partial")
-    spare.unlink(missing_ok=True)
-    try:
-        os.link(path, spare)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, spare)
-    os.replace(spare, other)
-
-
-def write_whole(path: Path, write: Callable[[Path], None], *, before_rename: Callable[[], None] | None = None) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk, rename it to `path`.
+    """Write float16 copies of `tensors` as `.safetensors`, with `metadata` as JSON under `key` in its header.
 
     Raises:
         UserError: no space or no permission; nothing half-written is left behind.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    state = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
+    with _explain_failed_write(path), write_atomically(path, durable=True) as temporary:
+        save_file(state, temporary, {key: json.dumps(metadata)})
+
+
+def save_checkpoint(path: str | Path, content: dict[str, Any], *, keep_as: str | None = None) -> None:
+    """Write `content` with `torch.save` so that a crash at any moment leaves a whole file behind.
+
+    Args:
+        keep_as: name in the same folder for the checkpoint that is replaced.
+
+    Raises:
+        UserError: no space or no permission; nothing half-written is left behind.
+    """
+    with _explain_failed_write(path), write_atomically(path, durable=True, keep_as=keep_as) as temporary:
+        torch.save(content, temporary)
+
+
+@contextmanager
+def _explain_failed_write(path: str | Path) -> Iterator[None]:
+    """Turn the errors that torch and safetensors raise for a full or read-only disk into one that names `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        if before_rename is not None:
-            before_rename()
-        os.replace(partial, path)
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         if is_out_of_memory(error):
             raise
-        detail = _first_line(error)
+        detail = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(f"{path}: cannot be written ({detail}); free space or choose another folder") from error
-    _flush_folder(path.parent)
 
 
 def file_hash(path: str | Path) -> str:
@@ -215,16 +198,3 @@ def tensors_hash(state: dict[str, torch.Tensor]) -> str:
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from utils import distributed
 from utils.errors import UserError
-from utils.run.checkpoints import write_whole
+from utils.files import write_atomically
 
 PROFILED_STEPS = 3  # after two others
 
@@ -54,7 +54,8 @@ def cut_log(path: Path, step: int) -> None:
         return
     kept = [json.dumps(record) + "\n" for record in read_log(path) if step > 0 and record["step"] <= step]
     if (text := "".join(kept)) != path.read_text():
-        write_whole(path, lambda partial: partial.write_text(text))
+        with write_atomically(path, durable=True) as temporary:
+            temporary.write_text(text)
 
 
 class Means:

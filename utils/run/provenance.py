@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.files import file_version
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 # What numbers depend on: the library's name, and that of its module.
 SCORING = {"numpy": "numpy", "opencv": "cv2", "scipy": "scipy"}
 LIBRARIES = {**SCORING, "pillow": "PIL", "torch": "torch", "torchvision": "torchvision", "timm": "timm"}

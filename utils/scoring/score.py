@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from utils import distributed, threads
 from utils.errors import UserError
-from utils.files import digest_files, read_object, replacing
+from utils.files import digest_files, read_object, write_atomically
 from utils.png import pngs_by_stem, read_label_png
 from utils.processes import shared_out
 from utils.scoring.annotations import Annotations
@@ -201,7 +201,7 @@ def _read_kept(job: Job) -> dict[str, SequenceScores]:
 
 
 def _write_kept(path: Path, digest: str, scores: SequenceScores) -> None:
-    with replacing(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(json.dumps({"digest": digest, "scores": scores.to_json()}), encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import check_writable, replacing
+from utils.files import check_writable, write_atomically
 from utils.names import number_ranges
 from utils.run.provenance import SCORING, versions
 from utils.scoring.bootstrap import LEVEL, Interval, interval
@@ -226,5 +226,5 @@ def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> d
 
 
 def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
