@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import UserError, run_main
-from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, interval, paired_interval
+from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, bootstrap_difference, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.tables import Scores, read_scores
 from utils.visual import save_figure
@@ -96,8 +96,8 @@ def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPL
     a, b, weights = a[known], b[known], weights[known]
     options = {"samples": samples, "seed": seed}
     return Comparison(
-        names, a / weights, b / weights,
-        interval(a, weights, **options), interval(b, weights, **options), paired_interval(a, b, weights, **options),
+        names, a / weights, b / weights, bootstrap_interval(a, weights, **options),
+        bootstrap_interval(b, weights, **options), bootstrap_difference(a, b, weights, **options),
     )  # fmt: skip
 
 
@@ -160,8 +160,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="where a picture of the sequences goes (.png)")
     args = parser.parse_args()
-    if args.samples < 1:
-        raise UserError(f"--samples is {args.samples}; give at least 1")
+    if args.samples < 2:
+        raise UserError(f"--samples is {args.samples}; give at least 2")
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
     note_left_out(first, second)
     measure = args.measure or first.headline

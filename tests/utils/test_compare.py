@@ -10,34 +10,34 @@ from tests.utils.test_scoring import davis, folders, moving_squares, write_video
 from utils import compare
 from utils.errors import UserError
 from utils.scoring import score as scoring
-from utils.scoring.bootstrap import interval, paired_interval
+from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
 from utils.scoring.tables import write_scores
 
 
 def test_interval_of_a_constant_has_no_width():
-    assert interval(np.full(5, 0.6), np.full(5, 2.0)) == pytest.approx((0.3, 0.3, 0.3))
+    assert bootstrap_interval(np.full(5, 0.6), np.full(5, 2.0)) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def test_interval_is_near_the_normal_one():
     rng = np.random.default_rng(1)
     values = rng.normal(0.5, 0.1, 400)
-    value, low, high = interval(values, np.ones(400))
+    value, low, high = bootstrap_interval(values, np.ones(400))
     half = 1.96 * values.std() / 20
     assert (value, low, high) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=1e-3)
 
 
 def test_interval_draws_sequences_not_objects():
     """Two sequences, of 9 objects at 1 and of 1 at 0: half of the samples draw one sequence twice."""
-    value, low, high = interval(np.array([9.0, 0.0]), np.array([9.0, 1.0]))
+    value, low, high = bootstrap_interval(np.array([9.0, 0.0]), np.array([9.0, 1.0]))
     assert (value, low, high) == pytest.approx((0.9, 0.0, 1.0))
 
 
 def test_pairing_removes_what_both_share():
     rng = np.random.default_rng(0)
     base = rng.random(30)
-    value, low, high = paired_interval(base, base + 0.05, np.ones(30))
+    value, low, high = bootstrap_difference(base, base + 0.05, np.ones(30))
     assert (value, low, high) == pytest.approx((0.05, 0.05, 0.05))
-    assert paired_interval(base, base, np.ones(30)) == pytest.approx((0, 0, 0))
+    assert bootstrap_difference(base, base, np.ones(30)) == pytest.approx((0, 0, 0))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.files import check_writable, write_atomically
 from utils.names import number_ranges
 from utils.run.provenance import SCORING, versions
-from utils.scoring.bootstrap import LEVEL, Interval, interval
+from utils.scoring.bootstrap import LEVEL, Interval, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
 
 SCORES = Path("outputs/scores")
@@ -72,7 +72,7 @@ class Scores:
         """A measure with its bootstrap interval over sequences; None of fewer than two, or where it is no mean."""
         sums, weights = self.measures().get(measure, (np.empty(0), np.empty(0)))
         known = weights > 0
-        return interval(sums[known], weights[known]) if known.sum() > 1 else None
+        return bootstrap_interval(sums[known], weights[known]) if known.sum() > 1 else None
 
 
 def scores_folder(results: Path, *, told: str | os.PathLike | None, flag: str) -> Path:
