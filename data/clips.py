@@ -24,8 +24,8 @@ from utils.errors import UserError
 from utils.names import listed_names, may_hold_frames
 from utils.own_output import RESULTS, RUN, find_frames, note_left_out, refuse_own_output
 from utils.pictures import SUFFIXES as IMAGE_SUFFIXES
-from utils.run.resume import say
-from utils.run.signals import StopRequest, child_processes, kill, leave_to_parent
+from utils.progress import log_line
+from utils.run.signals import StopRequest, ignore_stop_signals, kill_processes, list_children
 
 CLIPS_PER_EPOCH = 10_000
 MAX_BAD_SHARE = 0.01  # of the image files
@@ -56,7 +56,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
         if frames:
             videos[name] = frames
     if left_out:
-        say(note_left_out(root, left_out))
+        log_line(note_left_out(root, left_out))
     if not videos:
         clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
         found = "no frames (jpg, png, ...) in any folder below it"
@@ -178,9 +178,9 @@ def reading(
         UserError: a process that reads frames has ended, mostly for want of memory, or none can be started. torch
             raises the end of one at whatever line is run just then, so this holds for all that is done within.
     """
-    others = child_processes()
+    others = list_children()
     if num_workers:
-        options |= {"timeout": OVERDUE, "worker_init_fn": leave_to_parent}
+        options |= {"timeout": OVERDUE, "worker_init_fn": ignore_stop_signals}
         collate_fn = Sender(collate_fn)
     loader = DataLoader(dataset, num_workers=num_workers, collate_fn=collate_fn, **options)
     try:
@@ -188,7 +188,7 @@ def reading(
             batches = _start(loader)  # now, not with the first batch
             yield _receive(batches, stop) if num_workers else batches
         finally:  # by force: they ignore signals, and one that hangs could not be waited for
-            kill(process for process in child_processes() if process not in others)
+            kill_processes(process for process in list_children() if process not in others)
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
@@ -248,7 +248,7 @@ def _receive(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -> Iterat
                 return
             continue
         if not (shared or told):
-            say("note: /dev/shm is full: frames come through pipes, which takes longer; give the container more "
+            log_line("note: /dev/shm is full: frames come through pipes, which takes longer; give the container more "
                 "(docker run --shm-size 1g) or use --num_workers 0")  # fmt: skip
             told = True
         yield batch

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from model.weights import BACKBONE_FILE, EMBEDDED, check_holds_vit, load_vit_weights
 from utils.errors import NoWeights, UserError, is_out_of_memory
-from utils.run.checkpoints import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
+from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
 
@@ -59,7 +59,7 @@ class Backbone(nn.Module):
 
     def weights_hash(self) -> str:
         """SHA-256 of the weights, equal for the same weights whatever file they came from."""
-        return tensors_hash(self.vit.state_dict())
+        return hash_tensors(self.vit.state_dict())
 
     def settings(self) -> dict[str, Any]:
         """Plain values that say all that features depend on, but for the frame, precision, device and libraries."""

@@ -30,7 +30,7 @@ from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
 from utils.feature_cache import FeatureCache
-from utils.parallel import one_core, prefetch
+from utils.parallel import prefetch, use_one_core
 
 WINDOW = 3  # frames per stage-1 window, docs/method.md, section 5
 PLAIN = "plain"
@@ -143,7 +143,7 @@ class Segmenter:
         found.cached = self.cache.hits - before if self.cache else 0
         progress("objects", 0)
         if self.objects is not None:
-            with clock("objects"), one_core(features.device):
+            with clock("objects"), use_one_core(features.device):
                 found.objects, found.unsure = find_objects(found.labels, CentredUnits(features, grid), **self.objects)
         found.seconds = dict(clock.seconds)
         return found

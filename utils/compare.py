@@ -55,7 +55,7 @@ def find_scores(results: Path, protocol: str, split: str = "*") -> Scores:
     return read_scores(found[0])
 
 
-def common(first: Scores, second: Scores) -> tuple[Scores, Scores]:
+def keep_common_sequences(first: Scores, second: Scores) -> tuple[Scores, Scores]:
     """Both without the sequences that only one of them has.
 
     Raises:
@@ -69,13 +69,13 @@ def common(first: Scores, second: Scores) -> tuple[Scores, Scores]:
     return tuple(replace(scores, sequences=tuple(k)) for scores, k in zip((first, second), kept, strict=True))
 
 
-def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
+def compare_scores(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
     """Compare one measure of two sets of scores on the sequences that they have in common.
 
     Raises:
         UserError: no common sequence, other objects, or a measure that they do not have.
     """
-    first, second = common(first, second)
+    first, second = keep_common_sequences(first, second)
     names = [sequence.sequence for sequence in first.sequences]
     order = {sequence.sequence: k for k, sequence in enumerate(second.sequences)}
     if first.options != second.options:
@@ -128,7 +128,7 @@ def print_comparison(compared: Comparison, labels: tuple[str, str]) -> None:
               f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}")  # fmt: skip
 
 
-def draw(compared: Comparison, labels: tuple[str, str], measure: str, picture: Path) -> None:
+def draw_comparison(compared: Comparison, labels: tuple[str, str], measure: str, picture: Path) -> None:
     """A picture: each sequence's two values joined by a line, sorted by their difference."""
     from matplotlib.figure import Figure  # slow to import
 
@@ -165,11 +165,11 @@ def main() -> None:
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
     note_left_out(first, second)
     measure = args.measure or first.headline
-    compared = compare(first, second, measure=measure, samples=args.samples, seed=args.seed)
+    compared = compare_scores(first, second, measure=measure, samples=args.samples, seed=args.seed)
     print(f"{measure} under protocol {args.protocol}: {PROTOCOLS[args.protocol].meaning}")
     print_comparison(compared, (str(args.a), str(args.b)))
     if args.picture:
-        draw(compared, (str(args.a), str(args.b)), measure, args.picture)
+        draw_comparison(compared, (str(args.a), str(args.b)), measure, args.picture)
         print(f"picture: {args.picture}")
 
 

@@ -199,7 +199,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=not_negative_int, default=0)
 
 
-def usual_temperature(backbone: str, dataset: str) -> float:
+def choose_temperature(backbone: str, dataset: str) -> float:
     """The s of --temperature where it is not given."""
     if backbone != "embedded":
         return DEFAULT_TEMPERATURE
@@ -237,7 +237,7 @@ def not_negative_int(text: str) -> int:
     return int(text)
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     if not 0 <= float(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
     return float(text)

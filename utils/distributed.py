@@ -20,7 +20,7 @@ def _group() -> ModuleType | None:
     return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
-def _announced() -> bool:
+def _started_by_torchrun() -> bool:
     """Whether torchrun tells of other processes; a RANK alone, as schedulers leave in the environment, does not."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
@@ -32,7 +32,7 @@ def start(device: "torch.device | None" = None) -> None:
     share of features to keep. Where processes only wait for each other (`device` None) or compute on the CPU, by gloo,
     and for as long as it takes: one may have a long video when the others are done.
     """
-    if _announced():
+    if _started_by_torchrun():
         import torch.distributed as dist
 
         if device is not None and device.type == "cuda":
@@ -50,7 +50,7 @@ def rank() -> int:
     """This process's number; before it has joined the others, the one that torchrun gave it."""
     if dist := _group():
         return dist.get_rank()
-    return int(os.environ.get("RANK", 0)) if _announced() else 0
+    return int(os.environ.get("RANK", 0)) if _started_by_torchrun() else 0
 
 
 def world_size() -> int:
@@ -82,7 +82,7 @@ def check_same(value: Any, what: str) -> None:
         raise UserError(f"{what} differ: {values}; --output_path must be on a disk that all of them share")
 
 
-def shares(costs: Sequence[float], parts: int) -> list[list[int]]:
+def divide_by_cost(costs: Sequence[float], parts: int) -> list[list[int]]:
     """Indices of items shared out in `parts` of about the same cost: the dearest first, each to who has least to do."""
     dearest = sorted(range(len(costs)), key=lambda index: -costs[index])
     loads, found = [0.0] * parts, [[] for _ in range(parts)]
@@ -93,7 +93,7 @@ def shares(costs: Sequence[float], parts: int) -> list[list[int]]:
     return found
 
 
-def average(values: "Iterable[Tensor]") -> None:
+def average_in_place(values: "Iterable[Tensor]") -> None:
     """Replace tensors in place by their mean over processes, in one message: gradients, or values to log."""
     values = list(values)
     if not (dist := _group()) or not values:
@@ -107,7 +107,7 @@ def average(values: "Iterable[Tensor]") -> None:
         value.copy_(mean.view_as(value))
 
 
-def largest(value: float, device: "torch.device") -> float:
+def find_largest(value: float, device: "torch.device") -> float:
     """The largest of all processes' values."""
     if not (dist := _group()):
         return value

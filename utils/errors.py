@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from utils.run.signals import INTERRUPTED, child_processes, interruptible, kill
+from utils.run.signals import INTERRUPTED, kill_processes, list_children, raise_on_interrupt
 
 # How torch, what it is built on, and OpenCV say in an error of a general type that memory ran out.
 NO_MEMORY = re.compile(
@@ -36,7 +36,7 @@ def run_main(main: Callable[[], None], *, lower: str = "") -> None:
         lower: the flags of the program by which it takes less memory, for its user.
     """
     try:
-        with interruptible():
+        with raise_on_interrupt():
             main()
     except UserError as error:
         _exit_with(str(error))
@@ -52,7 +52,7 @@ def run_main(main: Callable[[], None], *, lower: str = "") -> None:
             raise
         _exit_with(message)
     finally:
-        kill(child_processes())
+        kill_processes(list_children())
 
 
 def _message(error: Exception, lower: str) -> str | None:

@@ -29,7 +29,7 @@ _FOR_PYTORCH = "fetch the weights for PyTorch (.pth or .safetensors)"
 _AGAIN = "it was cut short on its way here; fetch it again"
 
 
-def kind_of_weights(path: Path) -> str:
+def identify_weights(path: Path) -> str:
     """`TORCH` or `SAFETENSORS` for what looks like a file of theirs, else what it is and the mend, in words.
 
     The words complete a sentence: `a web page; fetch ...`.

@@ -13,7 +13,7 @@ from PIL import Image
 from utils.errors import UserError
 from utils.names import natural_key
 from utils.pictures import FAULTS, list_images
-from utils.png import palette
+from utils.png import make_palette
 
 RESULTS, RUN, PICTURES = "results of eval.py", "a run of train.py", "label PNGs or pictures of results"
 CONTACT_SHEET = "contact_sheet.png"
@@ -108,4 +108,4 @@ def _is_our_picture(path: Path) -> bool:
             drawn = MARK.items() <= image.info.items()
     except FAULTS:  # whoever reads it will tell
         return False
-    return drawn or (len(colours) >= 3 * FEWEST_COLOURS and palette().tobytes().startswith(bytes(colours)))
+    return drawn or (len(colours) >= 3 * FEWEST_COLOURS and make_palette().tobytes().startswith(bytes(colours)))

@@ -21,7 +21,7 @@ if hasattr(os, "register_at_fork"):  # where processes can fork; threads do not 
     os.register_at_fork(after_in_child=_pools.clear)
 
 
-def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device) -> list[Result]:
+def map_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device) -> list[Result]:
     """`[work(piece) for piece in pieces]`, without gradients; several at a time where `device` is the CPU.
 
     Where one piece fails no other is begun, and its error comes up once none is worked on any more. Within a piece,
@@ -46,7 +46,7 @@ def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: to
 
 
 @contextmanager
-def one_core(device: torch.device) -> Iterator[None]:
+def use_one_core(device: torch.device) -> Iterator[None]:
     """Within it this thread computes with a single core, where `device` is the CPU.
 
     For many short operations one after the other, where waiting for other cores takes what these save.
@@ -68,14 +68,14 @@ def _pool(count: int) -> ThreadPoolExecutor:
         if count not in _pools:
             pool = ThreadPoolExecutor(count, thread_name_prefix="piece")
             together = threading.Barrier(count)
-            for future in [pool.submit(_use_one_core, together) for _ in range(count)]:
+            for future in [pool.submit(_limit_pool_thread, together) for _ in range(count)]:
                 future.result()
             torch.set_num_threads(count)
             _pools[count] = pool
     return _pools[count]
 
 
-def _use_one_core(together: threading.Barrier) -> None:
+def _limit_pool_thread(together: threading.Barrier) -> None:
     together.wait(timeout=60)  # so that every thread of the pool gets here
     torch.get_num_threads()  # torch sets a thread up when it is first asked, and would undo the next line later
     torch.set_num_threads(1)  # of this thread, but also the default of threads yet to come: the caller sets it back

@@ -15,7 +15,7 @@ MAX_LABEL = 65535
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 
 
-def palette() -> np.ndarray:
+def make_palette() -> np.ndarray:
     """The DAVIS / PASCAL VOC colour map, (256, 3) uint8: the bits of an id, dealt in turn to R, G and B."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     ids = np.arange(256)
@@ -30,7 +30,7 @@ def palette() -> np.ndarray:
 def write_label_png(path: str | os.PathLike, labels: np.ndarray) -> None:
     """Write a label map, (H, W) of any integer type, ids 0 (background) to 65535.
 
-    Ids up to 255 give an indexed PNG (mode P) with `palette()`, which the DAVIS toolkit reads. Larger ids, as
+    Ids up to 255 give an indexed PNG (mode P) with `make_palette()`, which the DAVIS toolkit reads. Larger ids, as
     the `paper` protocol's every-cluster-a-proposal has them, give a 16-bit greyscale PNG whose grey value is
     the id. Raises `UserError` when an id fits neither.
     """
@@ -48,11 +48,11 @@ def _to_image(labels: np.ndarray, high: int) -> Image.Image:
     if high > MAX_INDEXED:
         return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8)).convert("L")
-    image.putpalette(palette().tobytes())
+    image.putpalette(make_palette().tobytes())
     return image
 
 
-def pngs_by_stem(folder: Path) -> dict[str, Path]:
+def find_pngs(folder: Path) -> dict[str, Path]:
     """The PNGs of a folder by name without ending, `.PNG` too, in the order of their numbers; hidden ones left out.
 
     A folder that is not there has none. Raises `UserError` where two have the same name.
@@ -90,7 +90,7 @@ def _why_no_ids(image: Image.Image) -> str | None:
         return "a JPEG, which changes ids; save them as indexed PNG"
     if image.mode in _LABEL_MODES:
         return None
-    known = {tuple(colour) for colour in palette().tolist()}
+    known = {tuple(colour) for colour in make_palette().tolist()}
     colours = image.convert("RGB").getcolors(len(known)) if image.mode in ("RGB", "RGBA") else None
     if colours and {colour for _, colour in colours} <= known:
         return f"an image of mode {image.mode} in the DAVIS palette's colours; save it as indexed PNG with that palette"

@@ -13,11 +13,11 @@ from typing import Any
 import cv2
 
 from utils.errors import UserError
-from utils.run.signals import child_processes, kill, signals_blocked
+from utils.run.signals import block_stop_signals, kill_processes, list_children
 
 
 @contextmanager
-def shared_out(
+def run_in_processes(
     work: Callable[..., Any], calls: Sequence[tuple], *, workers: int, flag: str
 ) -> Iterator[Iterator[tuple[int, Any]]]:
     """Gives (index, `work(*calls[index])`) as they are done, by up to `workers` processes; by one worker: in this one.
@@ -35,17 +35,17 @@ def shared_out(
     if pool is None:
         yield ((index, work(*call)) for index, call in enumerate(calls))
         return
-    with _ending(pool, flag):
-        with signals_blocked():
+    with _end_processes(pool, flag):
+        with block_stop_signals():
             futures = {pool.submit(work, *call): index for index, call in enumerate(calls)}
         yield ((futures[future], future.result()) for future in as_completed(futures))
 
 
-def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
+def run_in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
     """`work(*arguments)` in a new process, so that its peak memory is its own."""
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
-    with _ending(pool):
-        with signals_blocked():
+    with _end_processes(pool):
+        with block_stop_signals():
             future = pool.submit(work, *arguments)
         return future.result()
 
@@ -63,13 +63,13 @@ def _open_pool(workers: int, flag: str) -> ProcessPoolExecutor | None:
 
 
 @contextmanager
-def _ending(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
+def _end_processes(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
     """On leaving it the pool's processes have ended; if that is by an error, what they are at is not waited for."""
-    others = child_processes()
+    others = list_children()
     try:
         yield
     except BaseException as error:
-        kill(process for process in child_processes() if process not in others)
+        kill_processes(process for process in list_children() if process not in others)
         if isinstance(error, BrokenProcessPool):
             mend = f"lower {flag}" if flag else "use a smaller setting"
             raise UserError(f"{flag or 'a measurement'}: a process that works for this one was ended from outside, "

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils import distributed
+
 Item = TypeVar("Item")
 # What share of the time of a video each stage takes, roughly: it makes the time left a better guess, nothing more.
 STAGES = {"features": 0.5, "clustering": 0.25, "labels": 0.05, "objects": 0.1, "writing": 0.1}
@@ -66,9 +68,15 @@ class FrameBar:
         self.bar.close()
 
 
-def told(items: Iterable[Item], stage: str, progress: Callable[[str, int], None]) -> Iterator[Item]:
+def report_progress(items: Iterable[Item], stage: str, progress: Callable[[str, int], None]) -> Iterator[Item]:
     """Yield one item for each frame, and tell how many have come through."""
     progress(stage, 0)
     for done, item in enumerate(items, 1):
         yield item
         progress(stage, done)
+
+
+def log_line(message: str) -> None:
+    """Print a line to stderr, from the main process only, above any progress bar."""
+    if distributed.is_main():
+        tqdm.write(message, file=sys.stderr)

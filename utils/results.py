@@ -20,7 +20,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import LOCK, check_writable, read_object, write_atomically
 from utils.names import plain_name
-from utils.png import pngs_by_stem, write_label_png
+from utils.png import find_pngs, write_label_png
 
 RESERVED = {"stats", "overlays", "scores"}
 
@@ -157,7 +157,7 @@ def write_archive(path: Path, folder: Path, videos: list[str]) -> None:
     """Zip the label PNGs of `videos`, `<video>/<frame>.png` below `folder`, as evaluation servers take them."""
     with write_atomically(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for video in videos:
-            for png in pngs_by_stem(folder / video).values():
+            for png in find_pngs(folder / video).values():
                 archive.write(png, f"{video}/{png.name}")
 
 

@@ -27,7 +27,7 @@ from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")
 MEND = "run eval.py again"
-UNSEEN = ("predictions", "origin")  # settings that are not told apart: which PNGs were written, and versions
+NOT_COMPARED = ("predictions", "origin")  # settings that are not told apart: which PNGs were written, and versions
 STAGES = {
     "backbone": ("backbone",),
     "clustering": ("attention", "stage 1", "stage 2", "assign"),
@@ -42,7 +42,7 @@ class Row:
     """One folder of results.
 
     Attributes:
-        settings: of the predictions, without `UNSEEN`.
+        settings: of the predictions, without `NOT_COMPARED`.
         scored: protocol -> what was scored, and how: equal where figures can be compared.
         scores: protocol -> J, F, J&F and its interval's ends, in percent; the last two NaN of a single sequence.
         labels: clusters, or objects where these were made, a video.
@@ -86,10 +86,12 @@ def read_row(folder: Path, *, split: str = "*") -> Row:
         scores[protocol] = tuple(100 * x for x in (*(summary[f"{m}-Mean"] for m in ("J", "F", "J&F")), *ends))
     if not scored:
         raise UserError(f"--results {folder}: holds no scores by {', '.join(PROTOCOLS)}; run eval.py first")
-    return Row(folder.name, {k: v for k, v in settings.items() if k not in UNSEEN}, scored, scores, labels, seconds)
+    return Row(
+        folder.name, {k: v for k, v in settings.items() if k not in NOT_COMPARED}, scored, scores, labels, seconds
+    )
 
 
-def differing(rows: list[Row]) -> list[str]:
+def find_differing_settings(rows: list[Row]) -> list[str]:
     """The settings in which not all rows agree, in the order of the first."""
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     return [name for name in names if any(row.settings.get(name) != rows[0].settings.get(name) for row in rows)]
@@ -107,25 +109,28 @@ def check_comparable(rows: list[Row]) -> None:
                 )
 
 
-def markdown(rows: list[Row]) -> str:
+def format_markdown(rows: list[Row]) -> str:
     """A table: what differs, J / F / J&F with its interval by protocol, labels, seconds of a frame."""
-    names, protocols = differing(rows), [name for name in PROTOCOLS if any(name in row.scores for row in rows)]
+    names, protocols = (
+        find_differing_settings(rows),
+        [name for name in PROTOCOLS if any(name in row.scores for row in rows)],
+    )
     head = [*(names or ["results"]), *(f"`{name}`, J / F / J&F" for name in protocols), "labels"]
     head += [f"{name}, s/frame" for name in STAGES]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * (len(head) - len(STAGES) - 1) + " ---: |" * (len(STAGES) + 1)]
     for row in rows:
-        cells = [_written(row.settings.get(name)) for name in names] or [row.name]
-        cells += [_score(row.scores.get(name)) for name in protocols]
+        cells = [_format_setting(row.settings.get(name)) for name in names] or [row.name]
+        cells += [_format_scores(row.scores.get(name)) for name in protocols]
         cells += [f"{row.labels:.1f}", *("" if s is None else f"{s:.3f}" for s in row.seconds.values())]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _written(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
-def _score(values: tuple[float, ...] | None) -> str:
+def _format_scores(values: tuple[float, ...] | None) -> str:
     if values is None:
         return ""
     j, f, both, low, high = values
@@ -134,14 +139,14 @@ def _score(values: tuple[float, ...] | None) -> str:
 
 def check_drawable(rows: list[Row]) -> None:
     """Raises `UserError` where rows do not differ in resolution alone, or lack seconds of the backbone."""
-    if differing(rows) != ["resolution"]:
-        told = ", ".join(differing(rows)) or "nothing"
+    if find_differing_settings(rows) != ["resolution"]:
+        told = ", ".join(find_differing_settings(rows)) or "nothing"
         raise UserError(f"--picture: draws results that differ in resolution alone; these do in {told}")
     if cached := [row.name for row in rows if row.seconds["backbone"] is None]:
         raise UserError(f"--picture: {cached[0]} has features from a cache, so no seconds; run it without")
 
 
-def draw(rows: list[Row], picture: Path) -> Any:
+def draw_resolutions(rows: list[Row], picture: Path) -> Any:
     """J&F by protocol, and seconds of a frame by stage, one upon the other, against the pixels of a frame.
 
     rows: as `check_drawable` wants them. Returns the figure.
@@ -187,9 +192,9 @@ def main() -> None:
     check_comparable(rows)
     if args.picture:
         check_drawable(rows)
-    print(markdown(rows))
+    print(format_markdown(rows))
     if args.picture:
-        draw(rows, args.picture)
+        draw_resolutions(rows, args.picture)
 
 
 if __name__ == "__main__":

@@ -31,12 +31,12 @@ OPENCV_THREADS = "OPENCV_FOR_THREADS_NUM"
 CPU_FOLDER = Path("sys/devices/system/cpu")
 
 
-def settle() -> None:
-    """Put into the environment what `settings` gives; a user's own settings stay."""
-    os.environ.update(settings(os.environ))
+def configure_threads() -> None:
+    """Put into the environment what `choose_settings` gives; a user's own settings stay."""
+    os.environ.update(choose_settings(os.environ))
 
 
-def settings(environment: Mapping[str, str], *, processes: int | None = None) -> dict[str, str]:
+def choose_settings(environment: Mapping[str, str], *, processes: int | None = None) -> dict[str, str]:
     """The variables that `environment` lacks, for one of `processes` that share the machine.
 
     processes: if not given, as many as torchrun says in `environment`, otherwise one.
@@ -46,13 +46,13 @@ def settings(environment: Mapping[str, str], *, processes: int | None = None) ->
         wanted = {name: value for name, value in wanted.items() if name not in OPENMP_RUNTIMES}
     if torchrun_chose(environment):
         environment = {name: value for name, value in environment.items() if name != "OMP_NUM_THREADS"}
-    processes = processes or processes_here(environment)
+    processes = processes or count_processes(environment)
     if hasattr(os, "sched_getaffinity") or processes > 1:  # elsewhere torch knows better which cores to use
-        wanted["OMP_NUM_THREADS"] = str(max(cores() // processes, 1))
+        wanted["OMP_NUM_THREADS"] = str(max(count_cores() // processes, 1))
     return {name: value for name, value in wanted.items() if name not in environment}
 
 
-def processes_here(environment: Mapping[str, str] = os.environ) -> int:
+def count_processes(environment: Mapping[str, str] = os.environ) -> int:
     """How many processes torchrun has started on this machine, which share its cores; one without it."""
     said = environment.get("LOCAL_WORLD_SIZE", "")
     return max(int(said), 1) if said.isdigit() else 1
@@ -72,13 +72,13 @@ def torchrun_chose(environment: Mapping[str, str]) -> bool:
     return not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in given)
 
 
-def cores(root: Path = Path("/")) -> int:
+def count_cores(root: Path = Path("/")) -> int:
     """Cores that this process may use, those that show as several CPUs counted once: for threads that compute."""
     seen = {_siblings(root / CPU_FOLDER / f"cpu{number}/topology") or str(number) for number in _allowed()}
     return _within_quota(len(seen), root)
 
 
-def cpus(root: Path = Path("/")) -> int:
+def count_cpus(root: Path = Path("/")) -> int:
     """CPUs that this process may use: for processes with a thread each."""
     return _within_quota(len(_allowed()), root)
 
@@ -126,5 +126,5 @@ def _read(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    for name, value in settings(os.environ, processes=int(sys.argv[1])).items():
+    for name, value in choose_settings(os.environ, processes=int(sys.argv[1])).items():
         print(f"export {name}={value}")

@@ -22,12 +22,12 @@ from PIL.PngImagePlugin import PngInfo
 from utils.errors import UserError, run_main
 from utils.names import natural_key
 from utils.own_output import MARK
-from utils.png import palette, pngs_by_stem, read_label_png
+from utils.png import find_pngs, make_palette, read_label_png
 
 
-def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
+def draw_overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
     """Label map (H, W) over a frame (H, W, 3) uint8 RGB, outlines drawn full; background (0) as it is."""
-    colours = palette()[labels % 256]
+    colours = make_palette()[labels % 256]
     mixed = np.where(labels[..., None] > 0, (1 - alpha) * frame + alpha * colours, frame).astype(np.uint8)
     edge = np.zeros(labels.shape, dtype=bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
@@ -36,7 +36,7 @@ def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.
     return mixed
 
 
-def contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:
+def draw_contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:
     """One row of pictures per name. rows: (name, pictures (H, W, 3) uint8). Returns one picture, RGB uint8."""
     drawn = []
     for name, pictures in rows:
@@ -70,14 +70,14 @@ def save_figure(figure: Any, path: Path, *, dpi: int) -> None:
     figure.savefig(path, dpi=dpi, metadata=MARK if path.suffix.lower() == ".png" else None)
 
 
-def label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndarray]]]:
+def read_label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndarray]]]:
     """Of every folder of label PNGs below `results`, `count` coloured label maps spread over the video."""
     rows = []
     folders = [path for path in results.iterdir() if path.is_dir()]
     for folder in sorted(folders, key=lambda path: natural_key(path.name)):
-        if files := list(pngs_by_stem(folder).values()):
+        if files := list(find_pngs(folder).values()):
             wanted = np.linspace(0, len(files) - 1, count).round().astype(int)
-            rows.append((folder.name, [palette()[read_label_png(files[index]) % 256] for index in wanted]))
+            rows.append((folder.name, [make_palette()[read_label_png(files[index]) % 256] for index in wanted]))
     return rows
 
 
@@ -90,13 +90,13 @@ def main() -> None:
     args = parser.parse_args()
     beside: dict[str, list[np.ndarray]] = {}
     for place, results in enumerate(args.results):
-        if not results.is_dir() or not (rows := label_map_rows(results, count=args.count)):
+        if not results.is_dir() or not (rows := read_label_map_rows(results, count=args.count)):
             raise UserError(f"--results {results}: holds no folders of label PNGs")
         if place and [name for name, _ in rows] != list(beside):
             raise UserError(f"--results {results}: holds other videos than {args.results[0]}")
         for name, pictures in rows:
             beside.setdefault(name, []).extend(pictures)
-    write_picture(args.picture, contact_sheet(beside.items(), cell_width=240))
+    write_picture(args.picture, draw_contact_sheet(beside.items(), cell_width=240))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.names import natural_key
 from utils.own_output import find_frames, folders_of_frames, note_left_out, refuse_own_output
 from utils.pictures import list_images
-from utils.run.resume import say
+from utils.progress import log_line
 from utils.scoring.annotations import Annotations
 
 COMPLETE = "the split names this sequence, so complete the download"
@@ -193,7 +193,7 @@ class OwnVideos:
             names = sorted([*folders, *(path.stem for path in files)], key=natural_key)
             left_out += others
         if left_out:
-            say(note_left_out(root, left_out))
+            log_line(note_left_out(root, left_out))
         if not names:
             raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames; "
                             "name a video file or folder")  # fmt: skip

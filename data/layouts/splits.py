@@ -13,7 +13,7 @@ from utils.errors import UserError
 from utils.files import file_version, read_object
 from utils.names import checked_names, lines_in, names_in, natural_key
 from utils.own_output import find_frames, note_left_out, refuse_own_output
-from utils.run.resume import say
+from utils.progress import log_line
 
 
 class SplitSource(Protocol):
@@ -102,7 +102,7 @@ class Subfolders:
             else:  # frames may lie deeper
                 names.append(path.name)
         if left_out:
-            say(note_left_out(folder, left_out))
+            log_line(note_left_out(folder, left_out))
         return checked_names(names, folder)
 
 

@@ -27,8 +27,8 @@ from utils import threads
 from utils.errors import UserError
 from utils.files import check_writable, find_leftovers, read_object, write_atomically
 from utils.names import plain_name
-from utils.png import MAX_INDEXED, palette, read_label_png, write_label_png
-from utils.processes import shared_out
+from utils.png import MAX_INDEXED, make_palette, read_label_png, write_label_png
+from utils.processes import run_in_processes
 
 VERSION = 3  # raise it with every change of the pixels
 MANIFEST = "sprites.json"
@@ -210,10 +210,10 @@ def _rendering(
 ) -> Iterator[Iterator[tuple[str, int]]]:
     """Write videos in any order; gives (name, checksum) as they are done."""
     if workers is None:
-        workers = threads.cpus()
+        workers = threads.count_cpus()
     workers = min(workers, len(names))
     calls = [(root, name, parameters) for name in names]
-    with shared_out(_write_video, calls, workers=workers, flag="--workers") as written:
+    with run_in_processes(_write_video, calls, workers=workers, flag="--workers") as written:
         yield ((names[index], checksum) for index, checksum in written)
 
 
@@ -260,7 +260,7 @@ def outline(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
     frame = np.ascontiguousarray(frame)
     for k in np.unique(labels[labels > 0]):
         lines, _ = cv2.findContours((labels == k).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(frame, lines, -1, [int(c) for c in palette()[k]], 1)
+        cv2.drawContours(frame, lines, -1, [int(c) for c in make_palette()[k]], 1)
     return frame
 
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from model.engine.exact import ROUNDING, inner, k_means, places, safe_log
 from model.engine.scratch import Scratch
-from utils.parallel import each
+from utils.parallel import map_parallel
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 DENSE_SHARE = 0.06  # of open pairs in a part, from which on a matrix product is quicker than one pair after the other
@@ -98,13 +98,13 @@ def fit_sketch(rows: Tensor, *, rank: int, blocks: list[int] | None = None) -> S
     mean, logs = rows.mean(0).clamp_min_(SMALLEST_SHARE / rows.shape[1]), safe_log(rows)
     mean_log = logs.mean(0)
     parts = logs.sub_(mean_log).mul_(mean.sqrt()).split(blocks or [rows.shape[1]], dim=1)
-    energies, vectors = zip(*each(_directions, parts, device=rows.device), strict=True)
+    energies, vectors = zip(*map_parallel(_directions, parts, device=rows.device), strict=True)
     block = torch.repeat_interleave(torch.tensor([len(energy) for energy in energies], device=rows.device))
     chosen = torch.cat(energies).argsort(descending=True, stable=True)[:rank]
     counts = block[chosen].bincount(minlength=len(parts)).tolist()
     # Those of a block come in the order of their energies, as `chosen` has them.
     wanted = [(y, found[:, :count]) for y, found, count in zip(parts, vectors, counts, strict=True)]
-    bases = each(lambda part: _basis(*part), wanted, device=rows.device)
+    bases = map_parallel(lambda part: _basis(*part), wanted, device=rows.device)
     return Sketch(mean, mean_log, bases, block[chosen].argsort(stable=True).argsort(), block[chosen])
 
 
@@ -151,7 +151,7 @@ def view_rows(rows: Tensor, sketch: Sketch, *, chunk: int = 256, scratch: Scratc
         seen = (torch.cat(parts, 1).index_select(1, sketch.order) for parts in (seen_x, seen_y))
         return own_log, own, *seen, torch.stack(rest_x, 1), torch.stack(rest_y, 1)
 
-    parts = each(look, zip(rows.split(chunk), centred_log.split(chunk), strict=True), device=rows.device)
+    parts = map_parallel(look, zip(rows.split(chunk), centred_log.split(chunk), strict=True), device=rows.device)
     return View(centred_log, *map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -229,8 +229,8 @@ def near_pairs(
         block.copy_(block.triu().logical_or_(block.triu().T))
 
     starts = range(0, count, chunk)
-    computed = sum(each(decide, starts, device=rows.device))
-    each(mirror, starts, device=rows.device)
+    computed = sum(map_parallel(decide, starts, device=rows.device))
+    map_parallel(mirror, starts, device=rows.device)
     return near.fill_diagonal_(True), 2 * computed / count**2
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.engine.scratch import Scratch
-from utils.parallel import each, one_core
+from utils.parallel import map_parallel, use_one_core
 
 LEAF, GROUP = 12, 256  # rows, on average, whose neighbourhoods are made from one, and from one for these together
 SEEN, DIRECTIONS = 8, 32  # neighbourhoods are compared at random, in one of so many places and in so many directions
@@ -80,7 +80,7 @@ def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Ten
         sums = _sums(sums[leaf], strip, of_rows, whole=bits)
         torch.div(sums, counts, out=smoothed[:, part])
 
-    each(fill, [slice(at, at + STRIP) for at in range(0, rows.shape[1], STRIP)], device=rows.device)
+    map_parallel(fill, [slice(at, at + STRIP) for at in range(0, rows.shape[1], STRIP)], device=rows.device)
     return smoothed
 
 
@@ -101,7 +101,7 @@ def _differences(sets: Tensor, others: Tensor, which: Tensor) -> _Differences:
         return row + part.start, place, sets[part][row, place].float().mul_(2).sub_(1)
 
     pieces = [slice(start, start + PIECE) for start in range(0, len(sets), PIECE)]
-    row, place, signs = map(torch.cat, zip(*each(look, pieces, device=sets.device), strict=True))
+    row, place, signs = map(torch.cat, zip(*map_parallel(look, pieces, device=sets.device), strict=True))
     return _Differences(place, signs, torch.searchsorted(row, torch.arange(len(sets))))
 
 
@@ -175,7 +175,7 @@ def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) 
     kinds: how many columns there are of each, one kind after the other; None for a single one, which bounds nothing.
     """
     kinds = kinds or [rows.shape[1]]
-    sums = torch.stack(each(lambda part: part.sum(-1), rows.split(kinds, 1), device=rows.device), 1)
+    sums = torch.stack(map_parallel(lambda part: part.sum(-1), rows.split(kinds, 1), device=rows.device), 1)
     # As `safe_log` cuts every column below, so the sum of a kind that a row does not attend to.
     log_sums = sums.add(
         torch.tensor(kinds, device=rows.device).clamp_(min=1), alpha=torch.finfo(rows.dtype).tiny
@@ -183,7 +183,7 @@ def greedy_leaders(rows: Tensor, *, tau: float, kinds: list[int] | None = None) 
     own = inner(sums, log_sums)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     clusters, scratch = [], Scratch()
-    with one_core(rows.device):
+    with use_one_core(rows.device):
         while len(left := free.nonzero()[:, 0]):
             first = left[0]
             least = own + own[first] - sums @ log_sums[first] - log_sums @ sums[first]

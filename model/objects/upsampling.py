@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.parallel import each, prefetch
+from utils.parallel import map_parallel, prefetch
 
 CELL = 6  # pixels a token takes along each side where coefficients are fitted
 RADIUS = 8  # of the window, in these pixels: a token and a third to each side
@@ -96,7 +96,7 @@ def at_pixels(
 
     pieces = zip(labels, unsure, prefetch(frames, ahead=FRAMES_AT_ONCE), strict=True)
     while some := list(islice(pieces, FRAMES_AT_ONCE)):
-        yield from each(upsample, some, device=device)
+        yield from map_parallel(upsample, some, device=device)
 
 
 def fit_linear(targets: Tensor, guide: Tensor, *, radius: int, ridge: float) -> tuple[Tensor, Tensor]:

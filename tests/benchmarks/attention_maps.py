@@ -33,7 +33,7 @@ from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_float, 
 from utils.errors import UserError, run_main
 from utils.resolution import fit_resolution
 from utils.run.checkpoints import load_checkpoint
-from utils.visual import contact_sheet, write_picture
+from utils.visual import draw_contact_sheet, write_picture
 
 IDENTITY = "identity"
 PLACES = ((0.35, 0.25), (0.5, 0.5), (0.75, 0.7))  # of the tokens: down, right
@@ -58,7 +58,7 @@ def main() -> None:
             network.load_blocks(content, source=checkpoint)
             check_origin(content, network, num_heads=args.num_heads, source=checkpoint)
         rows.append((Path(checkpoint).stem, maps(network, frames, features)))
-    write_picture(args.picture, contact_sheet(rows, cell_width=210))
+    write_picture(args.picture, draw_contact_sheet(rows, cell_width=210))
     print(args.picture)
 
 

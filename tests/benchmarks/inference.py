@@ -54,16 +54,16 @@ from model.weights import EMBEDDED
 from utils.clock import Clock
 from utils.config import (
     check_resolution,
+    choose_temperature,
     positive_float,
     positive_int,
-    usual_temperature,
 )
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import check_writable
-from utils.parallel import one_core
+from utils.parallel import use_one_core
 from utils.png import write_label_png
-from utils.processes import in_own_process
+from utils.processes import run_in_own_process
 from utils.report import STAGES
 from utils.visual import save_figure
 
@@ -91,7 +91,7 @@ def main() -> None:
     rows, labels = [], {}
     for swept, point in points:
         for engine in args.engines:
-            measured, labels[engine] = in_own_process(measure, point, engine)
+            measured, labels[engine] = run_in_own_process(measure, point, engine)
             for row in measured:
                 rows.append({"sweep": swept, **row})
                 print_row(rows[-1], first=len(rows) == 1)
@@ -162,7 +162,7 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]]
     """One engine on one setting: its rows of the table, and the labels (T, h, w)."""
     device = choose_device(args.device)
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
-    network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone, "sprites"))
+    network.init_blocks("identity", temperature=args.temperature or choose_temperature(args.backbone, "sprites"))
     check_resolution(args.resolution, network.backbone.patch_size)
     segmenter = Segmenter(
         network, key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
@@ -225,7 +225,7 @@ def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segm
     frames = (resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
     found = segmenter.cluster(features, grid, clock=clock)
-    with clock("objects"), one_core(features.device):
+    with clock("objects"), use_one_core(features.device):
         objects, unsure = find_objects(found.labels, CentredUnits(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:

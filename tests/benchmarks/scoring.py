@@ -25,8 +25,8 @@ import numpy as np
 from tests.utils import reference_scoring as reference
 from utils.errors import UserError, run_main
 from utils.png import read_label_png, write_label_png
-from utils.run.provenance import SCORING, versions
-from utils.scoring.annotations import label_folder
+from utils.run.provenance import SCORING, list_versions
+from utils.scoring.annotations import find_label_files
 from utils.scoring.metrics import frame_scores
 from utils.scoring.score import score
 
@@ -120,7 +120,7 @@ def measure(annotations: dict[str, Path], results: Path, frames: list[Frame], wo
             slow = seconds(lambda n=count: in_processes(score_per_pair, frames, n))
         fast = seconds(
             lambda n=count: score(
-                results, {k: label_folder(v) for k, v in annotations.items()}, workers=n, progress=False
+                results, {k: find_label_files(v) for k, v in annotations.items()}, workers=n, progress=False
             )
         )
         for clock, a, b in zip(("wall", "processor"), slow / len(frames), fast / len(frames), strict=True):
@@ -139,7 +139,9 @@ def main() -> None:
     if (args.davis_path is None) != (args.results is None):
         raise UserError("--davis_path and --results go together; give both or neither")
     cv2.setNumThreads(1)
-    print(platform.processor() or platform.machine(), f"{os.cpu_count()} cores", platform.system(), versions(SCORING))
+    print(
+        platform.processor() or platform.machine(), f"{os.cpu_count()} cores", platform.system(), list_versions(SCORING)
+    )
     with tempfile.TemporaryDirectory() as folder:
         if args.results is None:
             annotations, results = generate(Path(folder), args.frames)

@@ -41,7 +41,7 @@ from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_int
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.files import check_writable
-from utils.processes import in_own_process
+from utils.processes import run_in_own_process
 
 WARM_UP = 2  # steps
 PROGRAM = "train.py"
@@ -57,7 +57,7 @@ def main() -> None:
         args.basepath = str(write_sprites(Path(DEFAULT_ROOT)))
     rows = {}
     for engine in dict.fromkeys(args.engines):
-        rows[engine] = in_own_process(measure, args, engine)
+        rows[engine] = run_in_own_process(measure, args, engine)
         print_row(rows[engine], first=len(rows) == 1)
         if args.csv:
             write_csv(args.csv, [rows[engine]])

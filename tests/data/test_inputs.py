@@ -30,7 +30,7 @@ from utils.names import names_in, plain_name
 from utils.png import write_label_png
 from utils.scoring import label_checks
 from utils.scoring import score as scoring
-from utils.scoring.annotations import label_folder
+from utils.scoring.annotations import find_label_files
 from utils.scoring.label_checks import check_labels, is_smoothed
 
 LABELS = "Annotations_unsupervised/480p"
@@ -318,7 +318,7 @@ def truth_of(root, **videos):
     for name, write in videos.items():
         (root / name).mkdir(parents=True)
         write(root / name)
-    return {name: label_folder(root / name) for name in videos}
+    return {name: find_label_files(root / name) for name in videos}
 
 
 def binary(folder):

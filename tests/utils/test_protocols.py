@@ -18,8 +18,8 @@ from utils.errors import UserError
 from utils.png import write_label_png
 from utils.results import write_archive
 from utils.scoring import score as scoring
-from utils.scoring.annotations import label_folder
-from utils.scoring.evaluators import Options, judges
+from utils.scoring.annotations import find_label_files
+from utils.scoring.evaluators import Options, make_evaluators
 from utils.scoring.metrics import VOID, statistics
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.sequence import SequenceScores
@@ -28,7 +28,7 @@ from utils.scoring.tables import Scores, print_side_by_side, print_table, read_s
 
 def judge(protocol: str, gt: np.ndarray, labels: np.ndarray, **options) -> SequenceScores:
     """Scores of a sequence given as arrays (frames, H, W)."""
-    (one,) = judges([protocol], Options(**options))
+    (one,) = make_evaluators([protocol], Options(**options))
     for number in range(one.passes):
         for a, b in zip(gt, labels, strict=True):
             one.add(a.astype(np.int32), b.astype(np.int32), source="x.png", number=number)
@@ -195,8 +195,8 @@ def test_identity_is_counted_under_davis():
 
 
 def test_names_of_groups_of_protocols():
-    assert scoring.expand(["both"], ()) == ["davis", "paper"]
-    assert scoring.expand(["paper", "all"], ("davis", "paper", "oracle")) == ["paper", "davis", "oracle"]
+    assert scoring.expand_protocol_names(["both"], ()) == ["davis", "paper"]
+    assert scoring.expand_protocol_names(["paper", "all"], ("davis", "paper", "oracle")) == ["paper", "davis", "oracle"]
 
 
 def test_archive_has_the_layout_of_the_server(tmp_path):
@@ -250,7 +250,7 @@ def test_frames_are_in_the_order_of_their_numbers(davis):  # noqa: F811
     folder = root / "unpadded"
     for index in range(12):
         write_label_png(folder / f"{index}.png", moving_squares(1)[0])
-    assert label_folder(folder).frame_names == [str(index) for index in range(12)]
+    assert find_label_files(folder).frame_names == [str(index) for index in range(12)]
 
 
 def test_options_that_a_protocol_does_not_have_change_nothing_kept(davis, monkeypatch):  # noqa: F811

@@ -17,16 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from utils.errors import UserError, is_out_of_memory
-from utils.file_kinds import SAFETENSORS, TORCH, explain_bad_safetensors, kind_of_weights
+from utils.file_kinds import SAFETENSORS, TORCH, explain_bad_safetensors, identify_weights
 from utils.files import write_atomically
 
 # Faults of a disk or its server, not of a file: EINVAL, which torch raises on short files, is not among them.
-PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
+DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
 # Under which name a .safetensors file says in its header how its ViT is built, or how its block was trained.
 STUDENT_KEY, BLOCK_KEY = "vision_transformer", "checkpoint"
 
 
-class CannotRead(UserError):
+class UnreadableFile(UserError):
     """The system did not let a file be read, which may be whole."""
 
 
@@ -41,7 +41,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
         UserError: the file is missing, cut short, of another kind, or holds anything else than data.
     """
     path = Path(path)
-    kind = _kind_of(path)
+    kind = _identify_file(path)
     if kind not in (TORCH, SAFETENSORS):
         raise UserError(f"{path}: is {kind}")
     try:
@@ -53,8 +53,8 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # what the readers raise on damaged bytes is of a dozen kinds
         if is_out_of_memory(error):
             raise
-        if isinstance(error, OSError) and error.errno in PASSING:
-            raise CannotRead(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise UnreadableFile(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
         raise UserError(f"{path}: damaged, probably cut short on its way here; fetch it again") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path}: holds a {type(content).__name__} that is no dictionary of named values; "
@@ -110,7 +110,7 @@ def load_metadata(path: str | Path, key: str) -> dict[str, Any] | None:
         UserError: no such file, or the file or its header is damaged.
     """
     path = Path(path)
-    if _kind_of(path) != SAFETENSORS:
+    if _identify_file(path) != SAFETENSORS:
         return None
     try:
         with safe_open(path, framework="pt") as file:
@@ -133,16 +133,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return content if metadata is None else {"blocks": content, **metadata}
 
 
-def _kind_of(path: Path) -> str:
-    """What `kind_of_weights` says of a file. Raises `UserError`: there is none, or it cannot be opened."""
+def _identify_file(path: Path) -> str:
+    """What `identify_weights` says of a file. Raises `UserError`: there is none, or it cannot be opened."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the file of weights in it")
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path given for the weights or checkpoint")
     try:
-        return kind_of_weights(path)
+        return identify_weights(path)
     except OSError as error:
-        raise CannotRead(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
+        raise UnreadableFile(f"{path}: cannot be read ({error.strerror}); mend that and start again") from error
 
 
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], *, key: str, metadata: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def _explain_failed_write(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written ({detail}); free space or choose another folder") from error
 
 
-def file_hash(path: str | Path) -> str:
+def hash_file(path: str | Path) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -190,7 +190,7 @@ def file_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def tensors_hash(state: dict[str, torch.Tensor]) -> str:
+def hash_tensors(state: dict[str, torch.Tensor]) -> str:
     """SHA-256 over names, shapes and float32 values of a state dict: the same for equal weights in any file."""
     digest = hashlib.sha256()
     for name in sorted(state):

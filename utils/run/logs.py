@@ -21,7 +21,7 @@ class RunLog:
     def __init__(self, folder: Path, *, step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
-        cut_log(self.path, step)
+        truncate_log(self.path, step)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -48,7 +48,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return records
 
 
-def cut_log(path: Path, step: int) -> None:
+def truncate_log(path: Path, step: int) -> None:
     """Keep what was logged up to `step`, the one a run is resumed from; of a run that starts, nothing."""
     if not path.exists():
         return
@@ -58,7 +58,7 @@ def cut_log(path: Path, step: int) -> None:
             temporary.write_text(text)
 
 
-class Means:
+class RunningMeans:
     """Means over the steps since they were last read; of a value that only some steps have, over those.
 
     Args:
@@ -84,7 +84,7 @@ def _is_sum(entry: Any) -> bool:
     return isinstance(entry, tuple) and list(map(type, entry)) == [float, int] and entry[1] > 0
 
 
-class Meter:
+class ThroughputMeter:
     """Clips per second and the share of time waited, since it was last read; of all processes.
 
     As a context manager it counts the time inside as waiting for data.
@@ -112,7 +112,7 @@ class Meter:
     def read(self) -> dict[str, float]:
         elapsed = time.perf_counter() - self.start
         waited = torch.tensor(self.waited / elapsed, device=self.device)
-        distributed.average([waited])
+        distributed.average_in_place([waited])
         clips = self.clips * distributed.world_size()
         self._reset()
         return {"data_wait_share": waited.item(), "clips_per_second": clips / elapsed}

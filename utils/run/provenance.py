@@ -17,19 +17,19 @@ SCORING = {"numpy": "numpy", "opencv": "cv2", "scipy": "scipy"}
 LIBRARIES = {**SCORING, "pillow": "PIL", "torch": "torch", "torchvision": "torchvision", "timm": "timm"}
 
 
-def origin() -> dict[str, Any]:
+def describe_origin() -> dict[str, Any]:
     """Plain values for a checkpoint: `command`, `git` (revision, "+" where files differ from it; None outside one) and
-    `versions`."""
-    return {"command": list(sys.argv), "git": git_revision(), "versions": versions()}
+    `list_versions`."""
+    return {"command": list(sys.argv), "git": read_git_revision(), "versions": list_versions()}
 
 
-def versions(libraries: dict[str, str] = LIBRARIES) -> dict[str, str]:
+def list_versions(libraries: dict[str, str] = LIBRARIES) -> dict[str, str]:
     """Of Python and of libraries; none is imported but those that are asked for, since scoring does without torch."""
     found = {name: str(importlib.import_module(module).__version__) for name, module in libraries.items()}
     return {"python": platform.python_version(), **found}
 
 
-def git_revision() -> str | None:
+def read_git_revision() -> str | None:
     """The revision checked out here, with "+" where tracked files differ from it; None without git."""
     try:
         ask = ["git", "-C", str(REPOSITORY)]
@@ -43,7 +43,7 @@ def git_revision() -> str | None:
     return revision + ("+" if changed else "")
 
 
-def fingerprint(videos: dict[str, list[Path]]) -> str:
+def hash_videos(videos: dict[str, list[Path]]) -> str:
     """SHA-256 over the names of videos and their frames, and sizes and times: 64 hexadecimal digits.
 
     Contents are not read: there may be millions.

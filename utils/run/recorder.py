@@ -8,12 +8,13 @@ from typing import Any, Protocol
 from torch import nn
 
 from utils import distributed
-from utils.run.logs import Means, Meter, RunLog, make_profiler
-from utils.run.provenance import origin as origin_of_process
-from utils.run.resume import LAST, say, say_other_data
+from utils.progress import log_line
+from utils.run.logs import RunLog, RunningMeans, ThroughputMeter, make_profiler
+from utils.run.provenance import describe_origin as origin_of_process
+from utils.run.resume import LAST, log_data_changes
 
 
-class Watching(Protocol):
+class Monitor(Protocol):
     """`model.training.monitor.Watch`, or what does the same."""
 
     def measure(self, network: nn.Module) -> dict[str, float]: ...
@@ -21,14 +22,14 @@ class Watching(Protocol):
     def tau_auto(self, network: nn.Module) -> float: ...
 
 
-class Records:
+class RunRecorder:
     """The records of a run from `step` on. Every process has them and calls each method at the same steps, since times
     are of all; the main process alone writes.
 
     Args:
         args: of train.py.
         resumed: the checkpoint of the run that goes on.
-        origin: plain values that tell where the run came from, as `say_other_data` takes them.
+        origin: plain values that tell where the run came from, as `log_data_changes` takes them.
         watch: of the main process; None in the others.
         save: writes a checkpoint, given its step, `origin` and whether to `keep` it.
 
@@ -38,14 +39,14 @@ class Records:
 
     def __init__(
         self, args: argparse.Namespace, network: nn.Module, *, step: int, resumed: dict | None, origin: dict[str, Any],
-        watch: Watching | None, save: Callable[..., None],
+        watch: Monitor | None, save: Callable[..., None],
     ):  # fmt: skip
         self.args, self.network, self.watch = args, network, watch
         self._save, self.output = save, Path(args.output_path)
-        self.means = Means((resumed or {}).get("sums"))
-        self.meter = Meter(next(network.parameters()).device)
+        self.means = RunningMeans((resumed or {}).get("sums"))
+        self.meter = ThroughputMeter(next(network.parameters()).device)
         if resumed:
-            say_other_data(resumed, origin)
+            log_data_changes(resumed, origin)
         self.log = self.profiler = None
         if not distributed.is_main():
             return
@@ -95,5 +96,5 @@ class Records:
             self.profiler.stop()
         if self.log:
             self.log.close()
-        say(f"{how}: {self.output / LAST}")
+        log_line(f"{how}: {self.output / LAST}")
         return code

@@ -2,17 +2,15 @@
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from utils import distributed
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.run.checkpoints import CannotRead, load_checkpoint, save_checkpoint
+from utils.progress import log_line
+from utils.run.checkpoints import UnreadableFile, load_checkpoint, save_checkpoint
 
 FORMAT = 1  # of the checkpoints
 LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint, and the one it replaced
@@ -23,7 +21,7 @@ SAME_WHEN_RESUMED = (
     "seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
 )  # fmt: skip
 # What may change without a word; a change of anything else is said.
-CHANGE_IS_NOTHING = (
+FREE_TO_CHANGE = (
     "config", "resume_path", "output_path", "overwrite", "dino_path", "checkpoint_key", "init", "init_path",
     "temperature", "device", "num_workers", "log_freq", "save_freq", "last_freq", "eval_freq", "watch_clips", "tau",
     "profile", "detect_anomaly",
@@ -52,7 +50,7 @@ def save_run(
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
-        "config": plain(vars(args)),
+        "config": make_plain(vars(args)),
         **origin,
     }
     if keep:
@@ -60,7 +58,7 @@ def save_run(
     save_checkpoint(output / LAST, content, keep_as=PREVIOUS)
 
 
-def goes_on_in(output: Path, resume_path: str | None) -> bool:
+def continues_in(output: Path, resume_path: str | None) -> bool:
     """Whether there is a run in `output` and it is the one to go on with."""
     asked = resume_path is not None and (resume_path == AUTO or Path(resume_path).resolve().parent == output.resolve())
     return asked and _holds_another_run(output, None)
@@ -81,41 +79,41 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
     if resume_path != AUTO and Path(resume_path).name != LAST:
         return load_checkpoint(resume_path), resume_path
     folder = output if resume_path == AUTO else Path(resume_path).parent
-    others = [path for path in _checkpoints(folder) if path.name != LAST]
+    others = [path for path in _list_checkpoints(folder) if path.name != LAST]
     if resume_path == AUTO and not others and not (folder / LAST).is_file():
         return None, None
     try:
         return load_checkpoint(folder / LAST), str(folder / LAST)
-    except CannotRead:
+    except UnreadableFile:
         raise
     except UserError as error:
         fault = error
-    loaded = ((*_load_whole(path), path) for path in others)  # one at a time, there may be many
+    loaded = ((*_load_with_step(path), path) for path in others)  # one at a time, there may be many
     step, content, path = max(loaded, key=lambda found: found[0], default=(-1, {}, folder))
     if step < 0:
         raise fault
-    say(f"warning: {fault}; going on from {path}, step {step}")
+    log_line(f"warning: {fault}; going on from {path}, step {step}")
     return content, str(path)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def _list_checkpoints(folder: Path) -> list[Path]:
     """All that are there, of whatever step."""
     named = [folder / name for name in (LAST, PREVIOUS)]
     return [path for path in (*named, *sorted(folder.glob("step_*.pt"))) if path.is_file()]
 
 
-def _load_whole(path: Path) -> tuple[int, dict]:
-    """The step of a checkpoint, -1 where it is damaged, and what it holds; `CannotRead` where it may be whole."""
+def _load_with_step(path: Path) -> tuple[int, dict]:
+    """The step of a checkpoint, -1 where it is damaged, and what it holds; `UnreadableFile` where it may be whole."""
     try:
         content = load_checkpoint(path)
-    except CannotRead:
+    except UnreadableFile:
         raise
     except UserError:
         return -1, {}
     return content["step"] if isinstance(content.get("step"), int) else -1, content
 
 
-def set_aside(output: Path, *, asked: str | None, found: str | None, step: int) -> None:
+def rename_unused_checkpoints(output: Path, *, asked: str | None, found: str | None, step: int) -> None:
     """Rename checkpoints in `output` that the run resumed there does not go on from, so that none is taken for its own.
 
     These are a damaged `last.pt`, in place of which `find_run` found another; and where one before the last was asked
@@ -127,21 +125,21 @@ def set_aside(output: Path, *, asked: str | None, found: str | None, step: int) 
         if Path(found).name != LAST and (output / LAST).exists():
             (output / LAST).replace(output / f"{LAST}{DAMAGED}")
         return
-    for path in _checkpoints(output):
-        its_step, _ = _load_whole(path)
+    for path in _list_checkpoints(output):
+        its_step, _ = _load_with_step(path)
         if its_step < 0:
             path.replace(f"{path}{DAMAGED}")
         elif its_step > step:
             path.replace(f"{path}{LATER}")
-            say(f"{path}, of step {its_step}, is now {path.name}{LATER}: the run goes on from step {step}")
+            log_line(f"{path}, of step {its_step}, is now {path.name}{LATER}: the run goes on from step {step}")
 
 
-def is_done(content: dict, args: argparse.Namespace) -> bool:
+def is_finished(content: dict, args: argparse.Namespace) -> bool:
     """Whether the run of a checkpoint has nothing left to do, which is then said."""
     step = content.get("step")
     done = isinstance(step, int) and step >= args.num_train_steps
     if done:
-        say(f"already done: {args.resume_path} is at step {step} of {args.num_train_steps}")
+        log_line(f"already done: {args.resume_path} is at step {step} of {args.num_train_steps}")
     return done
 
 
@@ -154,23 +152,23 @@ def check_run(content: dict, args: argparse.Namespace) -> None:
     if content.get("format") != FORMAT:
         raise UserError(f"--resume_path {args.resume_path}: format {content.get('format')}, this program continues "
                         f"{FORMAT}; give it as --init_path to start from its weights")  # fmt: skip
-    held, wanted = content["config"], plain(vars(args))
+    held, wanted = content["config"], make_plain(vars(args))
     for key in SAME_WHEN_RESUMED:
         if held.get(key) != wanted[key]:
             raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "
                             "from its weights with --init_path")  # fmt: skip
-    changed = [key for key in wanted if key in held and key not in CHANGE_IS_NOTHING and held[key] != wanted[key]]
+    changed = [key for key in wanted if key in held and key not in FREE_TO_CHANGE and held[key] != wanted[key]]
     if changed:
-        say("resumed with changes: " + ", ".join(f"{key} {held.get(key)} -> {wanted[key]}" for key in changed))
+        log_line("resumed with changes: " + ", ".join(f"{key} {held.get(key)} -> {wanted[key]}" for key in changed))
 
 
-def say_other_data(content: dict, origin: dict[str, Any]) -> None:
+def log_data_changes(content: dict, origin: dict[str, Any]) -> None:
     """Say where a run goes on with other data, or another number of clips a step, than it had."""
     words = {"data": "the training data are others or were written anew", "clips_per_step": "clips a step"}
     for key, what in words.items():
         if content.get(key) not in (None, origin[key]):
             detail = "" if key == "data" else f" {content[key]} -> {origin[key]}"
-            say(f"resumed with changes: {what}{detail}")
+            log_line(f"resumed with changes: {what}{detail}")
 
 
 def restore_run(
@@ -217,7 +215,7 @@ def prepare_output(
     if not _holds_another_run(output, resume_path):
         return
     aside = [path for ending in (DAMAGED, LATER) for path in output.glob(f"*.pt{ending}")]
-    for path in [*_checkpoints(output), *aside, *(output / name for name in ("log.jsonl", *also))]:
+    for path in [*_list_checkpoints(output), *aside, *(output / name for name in ("log.jsonl", *also))]:
         path.unlink(missing_ok=True)
     for folder in ("tensorboard", "profile"):
         shutil.rmtree(output / folder, ignore_errors=True)
@@ -225,16 +223,10 @@ def prepare_output(
 
 def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
     in_place = resume_path is not None and Path(resume_path).resolve().parent == output.resolve()
-    return not in_place and bool(_checkpoints(output))
+    return not in_place and bool(_list_checkpoints(output))
 
 
-def plain(values: dict[str, Any]) -> dict[str, Any]:
+def make_plain(values: dict[str, Any]) -> dict[str, Any]:
     """Values as JSON and a checkpoint keep them: tuples become lists, paths text."""
     as_kept = {tuple: list, type(Path()): str}
     return {key: as_kept.get(type(value), lambda same: same)(value) for key, value in values.items()}
-
-
-def say(message: str) -> None:
-    """Print a line to stderr, from the main process only, above any progress bar."""
-    if distributed.is_main():
-        tqdm.write(message, file=sys.stderr)

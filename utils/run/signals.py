@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # every program imports this module first, and what takes tim
 
 REQUEUE = 75  # exit code of a run that was asked to stop and can be continued: EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130
-ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
 SECONDS_TO_DIE = 5.0  # that a killed process may take, such as one that waits for a file server
 
 
@@ -30,10 +30,10 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def catch_stop_signals() -> Iterator[StopRequest]:
     """Within it SIGTERM, SIGUSR1 and a first SIGINT ask to stop, at a place that suits the program."""
     request = StopRequest()
-    before = {number: signal.signal(number, request.note) for number in ASKING}
+    before = {number: signal.signal(number, request.note) for number in STOP_SIGNALS}
     try:
         yield request
     finally:
@@ -52,7 +52,7 @@ def exit_on_interrupt() -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def raise_on_interrupt() -> Iterator[None]:
     """Within it Ctrl-C raises KeyboardInterrupt, where before and after it ends the program (`exit_on_interrupt`)."""
     at_once = signal.getsignal(signal.SIGINT) is _exit_at_once
     if at_once:
@@ -73,33 +73,33 @@ def _exit_at_once(_number: int, _frame: object) -> None:
 # ------------------------------------------------------------------ processes that work for this one
 
 
-def leave_to_parent(_worker: int = 0) -> None:
+def ignore_stop_signals(_worker: int = 0) -> None:
     """In a process that works for another: a signal sent to all of a job is for the parent alone, who ends us."""
-    for number in ASKING:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def signals_blocked() -> Iterator[None]:
+def block_stop_signals() -> Iterator[None]:
     """Processes started within it never get a signal that asks to stop, not even while they import."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def child_processes() -> "list[BaseProcess]":
+def list_children() -> "list[BaseProcess]":
     """Those of multiprocessing that are alive."""
     import multiprocessing
 
     return multiprocessing.active_children()
 
 
-def kill(processes: "Iterable[BaseProcess]") -> None:
+def kill_processes(processes: "Iterable[BaseProcess]") -> None:
     """End processes that are not needed any more at once; asking them to (`terminate`) is of no use where they ignore
     signals, and Python waits for such a one for ever when it exits."""
     processes = list(processes)

@@ -36,20 +36,20 @@ from pathlib import Path
 from utils import distributed
 from utils.errors import UserError, run_main
 from utils.names import names_in, natural_key
-from utils.png import pngs_by_stem
-from utils.scoring.annotations import Annotations, label_folder
+from utils.png import find_pngs
+from utils.scoring.annotations import Annotations, find_label_files
 from utils.scoring.label_checks import check_labels
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.score import (
     _mend_annotations,
     _mend_root,
     add_score_options,
-    expand,
+    expand_protocol_names,
     read_provenance,
+    read_score_options,
     score,
-    score_options,
 )
-from utils.scoring.tables import note_gaps, print_side_by_side, print_table, scores_folder, write_scores
+from utils.scoring.tables import choose_scores_folder, note_id_gaps, print_side_by_side, print_table, write_scores
 
 
 def _parse_args() -> argparse.Namespace:
@@ -81,17 +81,17 @@ def main() -> None:
     truth = args.davis_path / args.annotations
     sequences = names_in(split_file, is_name=lambda line: os.path.isdir(truth / line))
     provenance = read_provenance(args.results)
-    scores_path = scores_folder(args.results, told=args.scores_path, flag="--scores_path")
+    scores_path = choose_scores_folder(args.results, told=args.scores_path, flag="--scores_path")
     if not truth.is_dir():
         raise UserError(f"{truth}: no such folder; {_mend_annotations(args)}")
-    annotations = {name: label_folder(truth / name) for name in sequences}
+    annotations = {name: find_label_files(truth / name) for name in sequences}
     _note_unscored(args.results, annotations)
-    protocols = expand(args.protocol, tuple(PROTOCOLS))
+    protocols = expand_protocol_names(args.protocol, tuple(PROTOCOLS))
     annotations = check_labels(annotations, protocols)
     distributed.start()
     try:
         scored = score(
-            args.results, annotations, protocols=protocols, options=score_options(args), keep=True,
+            args.results, annotations, protocols=protocols, options=read_score_options(args), keep=True,
             scores_path=scores_path, workers=args.workers,
         )  # fmt: skip
         if distributed.is_main():
@@ -100,7 +100,7 @@ def main() -> None:
                 folder = write_scores(scores, scores_path, split=split_file.stem, provenance=provenance)
                 print(f"written to {folder}\n")
             print_side_by_side(list(scored.values()))
-            note_gaps(scored.values())
+            note_id_gaps(scored.values())
     finally:
         distributed.stop()
 
@@ -108,7 +108,7 @@ def main() -> None:
 def _note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
     """Say where results have frames without annotation: these are sparse, or some are missing."""
     for name, annotated in annotations.items():
-        stems = pngs_by_stem(results / name).keys()
+        stems = find_pngs(results / name).keys()
         if extra := sorted(stems - set(annotated.frame_names), key=natural_key):
             print(f"note: {name}: {len(extra)} of {len(stems)} results have no annotation and are not scored, "
                   f"first {extra[0]}", file=sys.stderr)  # fmt: skip

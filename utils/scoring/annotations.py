@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import digest_files
-from utils.png import pngs_by_stem, read_label_png
+from utils.png import find_pngs, read_label_png
 
 VOID = 255
 MAX_OBJECTS = VOID - 1
@@ -62,7 +62,7 @@ class LabelFiles:
         return digest_files(list(self.files.values()), "labels")
 
 
-def label_folder(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
+def find_label_files(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
     """The label PNGs of a folder, each of a frame of the same name; 2.png comes before 10.png.
 
     Raises:
@@ -70,6 +70,6 @@ def label_folder(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such annotation folder; check {flag}")
-    if not (files := pngs_by_stem(folder)):
+    if not (files := find_pngs(folder)):
         raise UserError(f"{folder}: no PNG annotations in this folder; check {flag}")
     return LabelFiles(files)

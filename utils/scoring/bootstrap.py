@@ -9,7 +9,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A measure of all sequences, and the ends of the interval that holds the middle `LEVEL` of the bootstrap samples."""
+    """A measure of all sequences, and the ends of its interval: the middle `LEVEL` of the bootstrap samples."""
 
     value: float
     low: float

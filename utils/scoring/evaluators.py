@@ -15,11 +15,11 @@ from utils.errors import UserError
 from utils.scoring.metrics import VOID, frame_scores, statistics
 from utils.scoring.protocols import MAX_PROPOSALS
 from utils.scoring.sequence import ForegroundScores, Identity, SequenceScores, SlotSequence, TrackSequence
-from utils.scoring.slots import CLIP_FRAMES, SlotTable, contingency
+from utils.scoring.slots import CLIP_FRAMES, SlotTable, count_shared_pixels
 from utils.scoring.tracks import TubeTable, identity_switches
 
 
-class Judge(Protocol):
+class Evaluator(Protocol):
     """Scores a sequence under one or several protocols; sees all its frames `passes` times."""
 
     passes: int
@@ -53,19 +53,19 @@ class Options(NamedTuple):
 DEFAULT_OPTIONS = Options()
 
 
-def judges(protocols: Sequence[str], options: Options = DEFAULT_OPTIONS) -> list[Judge]:
+def make_evaluators(protocols: Sequence[str], options: Options = DEFAULT_OPTIONS) -> list[Evaluator]:
     """The judges for some of `PROTOCOLS`; those that share tables are one."""
-    made: list[Judge] = []
+    made: list[Evaluator] = []
     if matched := [name for name in protocols if name in ("davis", "paper")]:
-        made.append(MatchingJudge(matched, toolkit_exact=options.toolkit_exact))
+        made.append(MatchingEvaluator(matched, toolkit_exact=options.toolkit_exact))
     if "foreground" in protocols:
-        made.append(ForegroundJudge(toolkit_exact=options.toolkit_exact))
+        made.append(ForegroundEvaluator(toolkit_exact=options.toolkit_exact))
     if "oracle" in protocols:
-        made.append(OracleJudge(toolkit_exact=options.toolkit_exact))
+        made.append(OracleEvaluator(toolkit_exact=options.toolkit_exact))
     if "slots" in protocols:
-        made.append(SlotsJudge(options))
+        made.append(SlotsEvaluator(options))
     if "tracks" in protocols:
-        made.append(TracksJudge())
+        made.append(TracksEvaluator())
     return made
 
 
@@ -86,12 +86,12 @@ class _Frame:
 
     def table(self, num_objects: int, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """J and F of objects 1..`num_objects` with `proposals` (n,), each (objects, n), all given by id."""
-        rows = _positions(self.objects, np.arange(1, num_objects + 1))
-        columns = _positions(self.proposals, proposals)
+        rows = _find_positions(self.objects, np.arange(1, num_objects + 1))
+        columns = _find_positions(self.proposals, proposals)
         return self.j[rows[:, None], columns], self.f[rows[:, None], columns]
 
 
-def _positions(present: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def _find_positions(present: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Where each of `ids` stands among the sorted `present`; `len(present)` for those that do not."""
     at = np.searchsorted(present, ids)
     return np.where(np.append(present, -1)[at] == ids, at, len(present))
@@ -105,7 +105,7 @@ class _Matched(NamedTuple):
     assignment: tuple
 
 
-class MatchingJudge:
+class MatchingEvaluator:
     """`davis` and `paper`: every proposal against every object, then Hungarian assignments.
 
     The objects are ids 1 to the highest in the ground truth, void aside, and the proposals ids 1 to the highest in the
@@ -124,7 +124,7 @@ class MatchingJudge:
         self.used: set[int] = set()
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
-        ids = ids_of(labels)
+        ids = list_ids(labels)
         if self.limit is not None and ids.tolist() == [VOID]:
             raise UserError(f"{source}: holds only 0 and {VOID}: binary masks? use --protocol foreground, or number "
                             "proposals from 1")  # fmt: skip
@@ -181,7 +181,7 @@ class MatchingJudge:
         ids = np.arange(1, self._num_candidates + 1)
         tables = [frame.table(self.num_objects, ids) for frame in self.frames]
         j, f = (np.stack(parts) for parts in zip(*tables, strict=True))
-        chosen = _assign((j.mean(axis=0) + f.mean(axis=0)) / 2)
+        chosen = _assign_proposals((j.mean(axis=0) + f.mean(axis=0)) / 2)
         rows = np.arange(self.num_objects)
         return _Matched(j[:, rows, chosen], f[:, rows, chosen], tuple(self._name(p) for p in chosen))
 
@@ -195,7 +195,7 @@ class MatchingJudge:
         for frame in self.frames:
             ids = self._candidates(frame)
             j, f = frame.table(self.num_objects, ids)
-            chosen = _assign((j + f) / 2)
+            chosen = _assign_proposals((j + f) / 2)
             matched_j.append(j[rows, chosen])
             matched_f.append(f[rows, chosen])
             assignment.append(tuple(self._name(p) for p in ids[chosen] - 1))
@@ -208,7 +208,7 @@ class MatchingJudge:
         return np.union1d(frame.proposals, absent)
 
 
-def ids_of(labels: np.ndarray) -> np.ndarray:
+def list_ids(labels: np.ndarray) -> np.ndarray:
     """Ids above 0 that occur in a label map, sorted."""
     return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
 
@@ -217,14 +217,14 @@ def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
     """Score what occurs in the frame; `ids` are those of `labels`. High ids cost no more than low ones."""
     compact = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.uint16)
     compact[ids] = np.arange(1, len(ids) + 1)
-    objects = ids_of(gt)
+    objects = list_ids(gt)
     absent = int(objects.max(initial=0)) + 1
     objects = objects[objects != VOID]
     j, f = frame_scores(gt, compact.take(labels), [*objects, absent], len(ids) + 1)
     return _Frame(objects, ids, j, f)
 
 
-def _assign(quality: np.ndarray) -> np.ndarray:
+def _assign_proposals(quality: np.ndarray) -> np.ndarray:
     """Proposal of each object, (objects,), maximising the summed `quality` (objects, proposals)."""
     proposals, objects = linear_sum_assignment(-quality.T)
     return proposals[np.argsort(objects)]
@@ -258,7 +258,7 @@ def merge_objects(gt: np.ndarray) -> np.ndarray:
     return np.where(gt == VOID, VOID, gt > 0).astype(np.int32)
 
 
-class ForegroundJudge:
+class ForegroundEvaluator:
     """`foreground`: all ids of the results as one mask, against all objects as one."""
 
     passes = 1
@@ -271,7 +271,7 @@ class ForegroundJudge:
         self.any_object = False
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
-        self.used.update(ids_of(labels).tolist())
+        self.used.update(list_ids(labels).tolist())
         self._add_mask(merge_objects(gt), labels > 0)
 
     def _add_mask(self, merged: np.ndarray, mask: np.ndarray) -> None:
@@ -293,7 +293,7 @@ class ForegroundJudge:
         return _summarise(sequence, self.used, j, f, assignment, toolkit_exact=exact, kind=ForegroundScores)
 
 
-class OracleJudge(ForegroundJudge):
+class OracleEvaluator(ForegroundEvaluator):
     """`oracle`: the best union of whole-sequence proposals, chosen with the ground truth.
 
     Best by intersection over union with all pixels of the sequence pooled, so that long and large appearances weigh
@@ -314,7 +314,7 @@ class OracleJudge(ForegroundJudge):
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         merged = merge_objects(gt)
         if number == 0:
-            self.used.update(ids_of(labels).tolist())
+            self.used.update(list_ids(labels).tolist())
             self.truth += int((merged == 1).sum())
             for counts, mask in ((self.inside, merged == 1), (self.outside, merged == 0)):
                 for id_, count in zip(*np.unique(labels[mask], return_counts=True), strict=True):
@@ -338,7 +338,7 @@ class OracleJudge(ForegroundJudge):
 # ------------------------------------------------------------------ slots and tracks
 
 
-class SlotsJudge:
+class SlotsEvaluator:
     """`slots`: scores of `utils.scoring.slots`; prediction 0 is a segment like any other."""
 
     passes = 1
@@ -350,15 +350,15 @@ class SlotsJudge:
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         self.frames += 1
-        self.used.update(ids_of(labels).tolist())
-        self.table.add(contingency(gt, labels))
+        self.used.update(list_ids(labels).tolist())
+        self.table.add(count_shared_pixels(gt, labels))
 
     def results(self, sequence: str) -> dict[str, SlotSequence]:
         scores = self.table.scores()
         return {"slots": SlotSequence(sequence, self.frames, len(self.used), scores)}
 
 
-class TracksJudge:
+class TracksEvaluator:
     """`tracks`: tubes of objects and proposals (`utils.scoring.tracks`); prediction 0 is no proposal."""
 
     passes = 1
@@ -369,7 +369,7 @@ class TracksJudge:
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         self.frames += 1
-        self.table.add(contingency(gt, labels))
+        self.table.add(count_shared_pixels(gt, labels))
 
     def results(self, sequence: str) -> dict[str, TrackSequence]:
         return {"tracks": TrackSequence(sequence, self.frames, self.table.tracks())}

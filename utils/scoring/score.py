@@ -20,10 +20,10 @@ from tqdm import tqdm
 from utils import distributed, threads
 from utils.errors import UserError
 from utils.files import digest_files, read_object, write_atomically
-from utils.png import pngs_by_stem, read_label_png
-from utils.processes import shared_out
+from utils.png import find_pngs, read_label_png
+from utils.processes import run_in_processes
 from utils.scoring.annotations import Annotations
-from utils.scoring.evaluators import DEFAULT_OPTIONS, Options, judges
+from utils.scoring.evaluators import DEFAULT_OPTIONS, Options, make_evaluators
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.sequence import SequenceScores
 from utils.scoring.slots import CLIP_FRAMES
@@ -105,7 +105,7 @@ def score_sequence(job: Job) -> dict[str, SequenceScores]:
     size in `<results>/<sequence>`. Raises `UserError` when one is missing or unfit, and,
     under `davis`, when there are more than 20 proposals.
     """
-    at_work, results = judges(job.protocols, job.options), _result_files(job)
+    at_work, results = make_evaluators(job.protocols, job.options), _result_files(job)
     for number in range(max(judge.passes for judge in at_work)):
         looking = [judge for judge in at_work if number < judge.passes]
         for frame in job.annotations.frame_names:
@@ -160,10 +160,10 @@ def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, 
     todo = [replace(job, protocols=tuple(p for p in job.protocols if p not in done[job.sequence])) for job in jobs]
     todo = [job for job in todo if job.protocols]
     useful = -(-sum(len(job.annotations.frame_names) for job in todo) // FRAMES_PER_PROCESS)
-    workers = min(workers or max(threads.cpus() // threads.processes_here(), 1), len(todo), useful)
+    workers = min(workers or max(threads.count_cpus() // threads.count_processes(), 1), len(todo), useful)
     disable = None if progress else True
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable)
-    with bar, shared_out(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:
+    with bar, run_in_processes(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:
         for index, scored in answers:
             done[todo[index].sequence] |= scored
             bar.update()
@@ -211,7 +211,7 @@ def _write_kept(path: Path, digest: str, scores: SequenceScores) -> None:
 def _result_files(job: Job) -> dict[str, Path]:
     """The PNG of each annotated frame, be it there or not."""
     folder = job.results / job.sequence
-    there = pngs_by_stem(folder)
+    there = find_pngs(folder)
     return {name: there.get(name, folder / f"{name}.png") for name in job.annotations.frame_names}
 
 
@@ -257,13 +257,13 @@ def add_score_options(add: Callable[..., Any]) -> None:
     add("--first_frame_objects", action="store_true", help="slots: only the first frame's objects count (SOLV)")
 
 
-def score_options(args: argparse.Namespace) -> Options:
+def read_score_options(args: argparse.Namespace) -> Options:
     if args.clip_frames < 0:
         raise UserError(f"--clip_frames is {args.clip_frames}; give at least 1, or 0 for whole videos")
     return Options(args.toolkit_exact, args.clip_frames or None, args.first_frame_objects)
 
 
-def expand(names: Sequence[str], everything: Sequence[str]) -> list[str]:
+def expand_protocol_names(names: Sequence[str], everything: Sequence[str]) -> list[str]:
     """Protocols by the names that --protocol takes: `both` is davis and paper, `all` is `everything`."""
     groups = {"both": ("davis", "paper"), "all": tuple(everything)}
     return list(dict.fromkeys(protocol for name in names for protocol in groups.get(name, (name,))))

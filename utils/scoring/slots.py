@@ -2,7 +2,7 @@
 
     table = SlotTable()
     for gt, prediction in frames:                       # two (H, W) label maps, one frame in memory at a time
-        table.add(contingency(gt, prediction))
+        table.add(count_shared_pixels(gt, prediction))
     table.scores()
 
 Everything is computed from one joint histogram per frame, so a video of any length costs little memory. These
@@ -64,10 +64,10 @@ class Contingency(NamedTuple):
         return shared / (shared.sum(axis=1)[:, None] + self.counts.sum(axis=0) - shared)
 
 
-NOTHING = Contingency(np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, 0), np.int64))
+EMPTY = Contingency(np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, 0), np.int64))
 
 
-def contingency(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
+def count_shared_pixels(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
     """Count the pixels of each pair of labels of two (H, W) integer label maps, any ids from 0, void left out.
 
     Raises `ValueError` on shapes that differ and on negative labels.
@@ -90,7 +90,7 @@ def contingency(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
     return Contingency(objects[present], segments[used], counts[present][:, used])
 
 
-def merged(first: Contingency, second: Contingency) -> Contingency:
+def add_tables(first: Contingency, second: Contingency) -> Contingency:
     """Both tables in one: counts of the same pair of ids are added."""
     objects = np.union1d(first.objects, second.objects)
     segments = np.union1d(first.segments, second.segments)
@@ -130,17 +130,17 @@ class Agreement(NamedTuple):
     miou: float
 
 
-def agreement(table: Contingency) -> Agreement:
+def measure_agreement(table: Contingency) -> Agreement:
     """ARI and FG-ARI, and mean over the objects of the best IoU (mBO) and of the matched IoU (mIoU)."""
     ari = adjusted_rand_index(table.counts) if table.counts.size else np.nan
     iou = table.iou()
     if not len(iou):
         return Agreement(ari, np.nan, np.nan, np.nan)
     fg_ari = adjusted_rand_index(table.foreground().counts)
-    return Agreement(ari, fg_ari, float(iou.max(axis=1).mean()), matched_mean(iou))
+    return Agreement(ari, fg_ari, float(iou.max(axis=1).mean()), match_and_average(iou))
 
 
-def matched_mean(iou: np.ndarray) -> float:
+def match_and_average(iou: np.ndarray) -> float:
     """Mean over objects of `iou` (objects, segments) where each segment serves one object at most, at its largest.
 
     An object that is left without a segment counts 0.
@@ -205,30 +205,30 @@ class SlotTable:
         self.first_frame_objects = first_frame_objects
         self._known_objects: np.ndarray | None = None
         self._num_frames = 0
-        self._video = self._clip = NOTHING
+        self._video = self._clip = EMPTY
         self._by_frame: list[Agreement] = []
         self._by_clip: list[Agreement] = []
         self._overlap = _FrameMeans()
 
     def add(self, frame: Contingency) -> None:
-        """Take in the next frame, the `contingency` of its two label maps."""
+        """Take in the next frame, the `count_shared_pixels` of its two label maps."""
         if self.first_frame_objects:
             if self._known_objects is None:
                 self._known_objects = frame.objects
             frame = _with_objects(frame, self._known_objects)
         self._num_frames += 1
-        self._by_frame.append(agreement(frame))
+        self._by_frame.append(measure_agreement(frame))
         self._overlap.add(frame)
-        self._video = merged(self._video, frame)
+        self._video = add_tables(self._video, frame)
         if self.clip_frames is not None:
-            self._clip = merged(self._clip, frame)
+            self._clip = add_tables(self._clip, frame)
             if self._num_frames % self.clip_frames == 0:
-                self._by_clip.append(agreement(self._clip))
-                self._clip = NOTHING
+                self._by_clip.append(measure_agreement(self._clip))
+                self._clip = EMPTY
 
     def scores(self) -> SlotScores:
         """Scores of the frames so far; all NaN before the first."""
-        video = agreement(self._video)
+        video = measure_agreement(self._video)
         frames = self._by_frame
         clips = [video] if self.clip_frames is None else self._by_clip
         miou_video, fg_ari_matched = self._overlap.scores()
@@ -256,15 +256,15 @@ class _FrameMeans:
     """SOLV's scores: IoU averaged over frames, one assignment, and FG-ARI per frame once that is known."""
 
     def __init__(self):
-        self._iou = self._together = NOTHING
+        self._iou = self._together = EMPTY
         self._object_frames: Counter[int] = Counter()
         self._segment_frames: Counter[int] = Counter()
         self._foregrounds: list[Contingency] = []
 
     def add(self, frame: Contingency) -> None:
         objects, iou = frame.objects[frame.objects > 0], frame.iou()
-        self._iou = merged(self._iou, Contingency(objects, frame.segments, iou))
-        self._together = merged(self._together, Contingency(objects, frame.segments, np.ones(iou.shape, np.int64)))
+        self._iou = add_tables(self._iou, Contingency(objects, frame.segments, iou))
+        self._together = add_tables(self._together, Contingency(objects, frame.segments, np.ones(iou.shape, np.int64)))
         self._object_frames.update(objects.tolist())
         self._segment_frames.update(frame.segments.tolist())
         if len(objects):
@@ -277,7 +277,7 @@ class _FrameMeans:
             return float("nan"), float("nan")
         iou, segments = self._mean_iou(), self._iou.segments
         matched = np.sort(segments[linear_sum_assignment(iou, maximize=True)[1]])
-        return matched_mean(iou), _mean([_ari_of(matched, frame) for frame in self._foregrounds])
+        return match_and_average(iou), _mean([_ari_of(matched, frame) for frame in self._foregrounds])
 
     def _mean_iou(self) -> np.ndarray:
         """IoU (objects, segments) averaged over the frames in which object, segment or both occur."""
@@ -298,7 +298,7 @@ def _with_objects(table: Contingency, ids: np.ndarray) -> Contingency:
     other = ~np.isin(table.objects, np.append(ids, 0))
     background = Contingency(np.zeros(1, np.intp), table.segments, table.counts[other].sum(axis=0)[None])
     rest = Contingency(table.objects[~other], table.segments, table.counts[~other])
-    return merged(background, rest) if other.any() else table
+    return add_tables(background, rest) if other.any() else table
 
 
 def _numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import check_writable, write_atomically
 from utils.names import number_ranges
-from utils.run.provenance import SCORING, versions
+from utils.run.provenance import SCORING, list_versions
 from utils.scoring.bootstrap import LEVEL, Interval, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
 
@@ -75,7 +75,7 @@ class Scores:
         return bootstrap_interval(sums[known], weights[known]) if known.sum() > 1 else None
 
 
-def scores_folder(results: Path, *, told: str | os.PathLike | None, flag: str) -> Path:
+def choose_scores_folder(results: Path, *, told: str | os.PathLike | None, flag: str) -> Path:
     """The folder below which scores of `results` go: that which `flag` told, the results where eval.py wrote them, or
     else one in outputs/scores: others' folders are left as they are.
 
@@ -142,7 +142,7 @@ def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
         f"{low:.1f} to {high:.1f}")  # fmt: skip
 
 
-def note_gaps(scored: Iterable[Scores]) -> None:
+def note_id_gaps(scored: Iterable[Scores]) -> None:
     """Say in one line on stderr where objects were counted that no frame has, for gaps in the ids."""
     counting = [scores for scores in scored if any(getattr(one, "absent", ()) for one in scores.sequences)]
     if not counting:
@@ -221,7 +221,7 @@ def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> d
         "sequences": {sequence.sequence: sequence.to_json() for sequence in scores.sequences},
         "ground_truth": scores.ground_truth,
         "provenance": provenance or {},
-        "versions": versions(SCORING),
+        "versions": list_versions(SCORING),
     }
 
 

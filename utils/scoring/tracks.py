@@ -4,7 +4,7 @@
     for video in videos:
         table = TubeTable()
         for gt, labels in video:                      # two (H, W) label maps, one frame in memory at a time
-            table.add(contingency(gt, labels))
+            table.add(count_shared_pixels(gt, labels))
         sequences.append(table.tracks())
     evaluate_tracks(sequences)
 
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.scoring.slots import NOTHING, Contingency, merged
+from utils.scoring.slots import EMPTY, Contingency, add_tables
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 MAX_DETS = (1, 10, 100)
@@ -52,13 +52,13 @@ class TubeTable:
     """
 
     def __init__(self):
-        self._total = NOTHING
+        self._total = EMPTY
         self._object_frames: Counter[int] = Counter()
         self._proposal_frames: Counter[int] = Counter()
 
     def add(self, frame: Contingency) -> None:
         """Take in the next frame, the `contingency` of its two label maps."""
-        self._total = merged(self._total, frame)
+        self._total = add_tables(self._total, frame)
         self._object_frames.update(frame.objects.tolist())
         self._proposal_frames.update(frame.segments.tolist())
 
