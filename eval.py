@@ -410,7 +410,7 @@ def score_predictions(args: argparse.Namespace, protocols: list[str], *, told: b
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder")
     videos = find_videos(args)
-    scores_path = choose_scores_folder(folder, told=args.save_path if told else None, flag="--save_path")
+    scores_path = choose_scores_folder(folder, chosen=args.save_path if told else None, flag="--save_path")
     if not any(video.annotations is not None for video in videos):
         raise UserError(f"--predictions {folder}: --split {args.split} of {args.dataset} has no annotation to score by")
     take_labels(videos, protocols)

@@ -180,7 +180,7 @@ def run(
     origin = {"backbone": backbone, "data": hash_videos(videos), "clips_per_step": clips_per_step(args)}
     records = RunRecorder(
         args, network, step=first_step, resumed=resumed,
-        watch=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
+        monitor=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
         origin=origin | {"bad_frames": bad_frames.files},  # as they are when a checkpoint is written
         save=functools.partial(resume.save_run, Path(args.output_path), args, network, optimizer, scaler),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Work shared out over processes. They end when it is done, when it fails, and when this process is killed."""
+"""Run functions in other processes, which end when the work is done, when it fails, and when this process is killed."""
 
 import multiprocessing
 import os
@@ -20,16 +20,17 @@ from utils.run.signals import block_stop_signals, kill_processes, list_children
 def run_in_processes(
     work: Callable[..., Any], calls: Sequence[tuple], *, workers: int, flag: str
 ) -> Iterator[Iterator[tuple[int, Any]]]:
-    """Gives (index, `work(*calls[index])`) as they are done, by up to `workers` processes; by one worker: in this one.
+    """Yield an iterator of (index, `work(*calls[index])`) in the order of completion, computed by several processes.
 
-    Others are spawned, not forked, since the caller may hold threads or a GPU, and have one OpenCV thread each, since
-    the cores are taken. Where the system has no way to share work, a note says so and this process does it.
+    Processes are spawned and not forked, since the caller may use threads or a GPU. Each has one OpenCV thread, since
+    the cores are busy. If the system cannot share work between processes, a note says so and this process does it.
 
     Args:
-        flag: what set `workers`, for messages.
+        workers: processes at most; with one, the work is done in this process.
+        flag: the flag that set `workers`, for messages.
 
     Raises:
-        UserError: a process was ended from outside, mostly for want of memory.
+        UserError: a process was killed from outside, usually because memory ran out.
     """
     pool = _open_pool(min(workers, len(calls)), flag)
     if pool is None:
@@ -42,7 +43,7 @@ def run_in_processes(
 
 
 def run_in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """`work(*arguments)` in a new process, so that its peak memory is its own."""
+    """Return `work(*arguments)`, computed in a new process, so that its peak memory can be measured."""
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
     with _end_processes(pool):
         with block_stop_signals():
@@ -64,7 +65,7 @@ def _open_pool(workers: int, flag: str) -> ProcessPoolExecutor | None:
 
 @contextmanager
 def _end_processes(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
-    """On leaving it the pool's processes have ended; if that is by an error, what they are at is not waited for."""
+    """End the processes of a pool when the context is left; after an error they are killed at once."""
     others = list_children()
     try:
         yield
@@ -85,7 +86,7 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    """A process that waits for work would wait for ever once the one that gives it was killed."""
+    """End this process when its parent is killed; otherwise it would wait for work for ever."""
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -16,6 +16,7 @@ from utils.errors import UserError
 from utils.png import write_label_png
 from utils.scoring import score as scoring
 from utils.scoring import tables as score_files
+from utils.scoring.__main__ import note_unscored
 from utils.scoring.annotations import LabelFiles, find_label_files
 from utils.scoring.metrics import VOID, statistics
 from utils.scoring.sequence import SequenceScores
@@ -79,7 +80,7 @@ def test_png_in_capitals_is_scored_alike(davis, capsys):
     before = scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary()
     for path in [*(results / "cat").iterdir(), *(root / "Annotations_unsupervised/480p/dogs").iterdir()]:
         path.rename(path.with_suffix(".PNG"))
-    scoring._note_unscored(results, folders(root))
+    note_unscored(results, folders(root))
     assert not capsys.readouterr().err
     assert scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary() == before
     shutil.copy(results / "cat/00001.PNG", results / "cat/00001.png")

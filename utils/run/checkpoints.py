@@ -1,4 +1,4 @@
-"""Checkpoint files: read as data only, written so that a crash at any moment leaves a whole file behind."""
+"""Read checkpoint and weight files as pure data; write them so that a crash at any moment leaves a whole file."""
 
 import argparse
 import errno
@@ -20,25 +20,25 @@ from utils.errors import UserError, is_out_of_memory
 from utils.file_kinds import SAFETENSORS, TORCH, explain_bad_safetensors, identify_weights
 from utils.files import write_atomically
 
-# Faults of a disk or its server, not of a file: EINVAL, which torch raises on short files, is not among them.
+# Errors of a disk or file server and not of the file. EINVAL is left out: torch raises it for short files.
 DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
-# Under which name a .safetensors file says in its header how its ViT is built, or how its block was trained.
+# Keys in the header of a .safetensors file: architecture of its ViT, origin of its block.
 STUDENT_KEY, BLOCK_KEY = "vision_transformer", "checkpoint"
 
 
 class UnreadableFile(UserError):
-    """The system did not let a file be read, which may be whole."""
+    """The system could not read a file, which may be undamaged."""
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:
-    """Read a file of torch or safetensors onto the CPU without running any code that it may hold.
+    """Read a file of torch or safetensors onto the CPU without running any code that it may contain.
 
-    Which of the two it is, its content says, whatever it is called. `torch.load(weights_only=True)` refuses everything
-    but tensors and plain containers; besides these only `argparse.Namespace` is allowed, since DINO's full checkpoint
-    carries its arguments in one, and single numbers of NumPy, which training scripts log, are read as numbers.
+    The kind of file is found from its content and not from its name. `torch.load(weights_only=True)` refuses everything
+    but tensors and plain containers. Two other types are allowed: `argparse.Namespace`, which DINO's full checkpoint
+    contains, and single numbers of NumPy, which some training scripts save; these become Python numbers.
 
     Raises:
-        UserError: the file is missing, cut short, of another kind, or holds anything else than data.
+        UserError: the file is missing, cut short, of another kind, or contains other objects than data.
     """
     path = Path(path)
     kind = _identify_file(path)
@@ -50,7 +50,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: {_explain_refusal(error)}") from error
     except SafetensorError as error:
         raise UserError(f"{path}: {explain_bad_safetensors(path)}") from error
-    except Exception as error:  # what the readers raise on damaged bytes is of a dozen kinds
+    except Exception as error:  # damaged bytes make the readers raise errors of a dozen types
         if is_out_of_memory(error):
             raise
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
@@ -63,21 +63,21 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
 
 
 def _load_torch(path: Path) -> Any:
-    # As an open file: by a name that ends with .safetensors torch would take it for one of those.
+    # Pass an open file: torch would take a name that ends with .safetensors for a file of that format.
     with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_NUMBERS]), open(path, "rb") as file:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _explain_refusal(error: Exception) -> str:
-    """Why torch will not read a pickle, in our own words: its message tells how to lower the guard."""
+    """Explain why torch refuses a pickle. Its own message is not shown, since it tells how to turn the check off."""
     if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        held = f"refused, it holds a Python object ({found[1]}), which could run code"
-        return f"{held}; if you trust it, save its weights alone: torch.save(model.state_dict(), FILE)"
+        fault = f"refused, it holds a Python object ({found[1]}), which could run code"
+        return f"{fault}; if you trust it, save its weights alone: torch.save(model.state_dict(), FILE)"
     return "refused, it is no file of torch or is damaged; fetch it again, or save a state dict with torch.save"
 
 
 class _NumpyType:
-    """Stands for `numpy.dtype` in a file: only the name of the type is kept, nothing of NumPy is called."""
+    """Replaces `numpy.dtype` in a pickle: stores the name of the type and calls nothing of NumPy."""
 
     def __init__(self, name: str, *_):
         self.name, self.order = name, "<"
@@ -87,7 +87,7 @@ class _NumpyType:
 
 
 def _numpy_number(kind: Any, content: Any) -> float | int | bool | None:
-    """Stands for `numpy.core.multiarray.scalar` in a file; None for what is no single number."""
+    """Replace `numpy.core.multiarray.scalar` in a pickle; return the number, or None if it is not a single number."""
     if not isinstance(kind, _NumpyType) or not isinstance(content, bytes):
         return None
     if not re.fullmatch(r"[fiub][1248]", str(kind.name)) or len(content) != int(kind.name[1]):
@@ -95,7 +95,7 @@ def _numpy_number(kind: Any, content: Any) -> float | int | bool | None:
     return np.frombuffer(content, f"{kind.order}{kind.name}")[0].item()
 
 
-# Under the names of NumPy 1 and 2.
+# The names that NumPy 1 and 2 write.
 _NUMPY_NUMBERS = [
     (_numpy_number, "numpy.core.multiarray.scalar"),
     (_numpy_number, "numpy._core.multiarray.scalar"),
@@ -104,10 +104,10 @@ _NUMPY_NUMBERS = [
 
 
 def load_metadata(path: str | Path, key: str) -> dict[str, Any] | None:
-    """The JSON mapping that a safetensors file carries in its header under `key`; None where it has none of that name.
+    """Read the JSON mapping under `key` in the header of a safetensors file; None if the file has no such key.
 
     Raises:
-        UserError: no such file, or the file or its header is damaged.
+        UserError: the file does not exist, or it or its header is damaged.
     """
     path = Path(path)
     if _identify_file(path) != SAFETENSORS:
@@ -127,14 +127,16 @@ def load_metadata(path: str | Path, key: str) -> dict[str, Any] | None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of train.py, of utils.export (safetensors: `blocks` without a run to continue) or the
-    reference's, see `load_tensors`."""
+    """Read a checkpoint of train.py, of utils.export (`blocks` without optimizer state) or of the reference.
+
+    See `load_tensors` for errors.
+    """
     content, metadata = load_tensors(path), load_metadata(path, BLOCK_KEY)
     return content if metadata is None else {"blocks": content, **metadata}
 
 
 def _identify_file(path: Path) -> str:
-    """What `identify_weights` says of a file. Raises `UserError`: there is none, or it cannot be opened."""
+    """Return `identify_weights` of a file; raise `UserError` if it does not exist or cannot be opened."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the file of weights in it")
     if not path.is_file():
@@ -182,7 +184,7 @@ def _explain_failed_write(path: str | Path) -> Iterator[None]:
 
 
 def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Compute the SHA-256 of a file, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -191,7 +193,7 @@ def hash_file(path: str | Path) -> str:
 
 
 def hash_tensors(state: dict[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 values of a state dict: the same for equal weights in any file."""
+    """Compute the SHA-256 of names, shapes and float32 values of a state dict: equal for equal weights in any file."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().float().contiguous()

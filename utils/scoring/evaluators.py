@@ -1,7 +1,7 @@
-"""Judges: what each protocol makes of a sequence, frame by frame.
+"""Evaluators: score a sequence under each protocol, frame by frame.
 
-A judge is given the ground truth and the prediction of one frame after the other and keeps tables only, so that memory
-does not grow with the frames' size times their number.
+An evaluator gets the ground truth and the prediction of one frame after the other. It stores tables and no label maps,
+so its memory does not depend on the size of the frames.
 """
 
 from collections.abc import Sequence
@@ -20,29 +20,34 @@ from utils.scoring.tracks import TubeTable, identity_switches
 
 
 class Evaluator(Protocol):
-    """Scores a sequence under one or several protocols; sees all its frames `passes` times."""
+    """Scores a sequence under one or several protocols. It must be given all frames `passes` times."""
 
     passes: int
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
-        """The next frame's (H, W) int32 label maps: ground truth with 255 as void, and prediction.
+        """Add the next frame.
 
-        `source` names the prediction's file for messages; `number` counts the passes from 0.
+        Args:
+            gt: (H, W) int32 label map of the ground truth, 255 is void.
+            labels: (H, W) int32 label map of the prediction.
+            source: file of the prediction, for messages.
+            number: which pass over the frames this is, from 0.
         """
         ...
 
     def results(self, sequence: str) -> dict[str, SequenceScores]:
-        """Protocol -> scores, once all frames were seen. Raises `UserError` where nothing can be scored."""
+        """Return protocol -> scores, after all frames were added."""
         ...
 
 
 class Options(NamedTuple):
-    """How protocols vary in the literature.
+    """Variants of the protocols that are in use in the literature.
 
-    toolkit_exact: decay with the DAVIS toolkit's 8-bit frame indices, wrong past 256 frames; under `foreground` and
-        `oracle` without the first and last frame, as the toolkit of DAVIS-2016.
-    clip_frames: length of the clips of `slots`; VideoSAUR's is 6 on YouTube-VIS, None makes the sequence one clip.
-    first_frame_objects: under `slots`, objects that are not in the first frame are background, as in SOLV.
+    Attributes:
+        toolkit_exact: compute decay with the DAVIS toolkit's 8-bit frame indices, which is wrong past 256 frames;
+            under `foreground` and `oracle` leave out the first and last frame, as the toolkit of DAVIS-2016.
+        clip_frames: length of the clips of `slots`; 6 as VideoSAUR on YouTube-VIS, None: the sequence is one clip.
+        first_frame_objects: under `slots`, count objects that are not in the first frame as background, as SOLV.
     """
 
     toolkit_exact: bool = False
@@ -54,7 +59,7 @@ DEFAULT_OPTIONS = Options()
 
 
 def make_evaluators(protocols: Sequence[str], options: Options = DEFAULT_OPTIONS) -> list[Evaluator]:
-    """The judges for some of `PROTOCOLS`; those that share tables are one."""
+    """Make the evaluators of some of `PROTOCOLS`; protocols that need the same tables share one evaluator."""
     made: list[Evaluator] = []
     if matched := [name for name in protocols if name in ("davis", "paper")]:
         made.append(MatchingEvaluator(matched, toolkit_exact=options.toolkit_exact))
@@ -74,9 +79,10 @@ def make_evaluators(protocols: Sequence[str], options: Options = DEFAULT_OPTIONS
 
 @dataclass(frozen=True)
 class _Frame:
-    """J and F of one frame, (objects + 1, proposals + 1): those that occur in it, and last an empty mask.
+    """J and F of the objects and proposals that occur in one frame, each (objects + 1, proposals + 1).
 
-    So a frame need not know which other objects and proposals its sequence has: there, they are empty masks.
+    The last row and column are those of an empty mask. They stand for all objects and proposals of the sequence that
+    do not occur in the frame.
     """
 
     objects: np.ndarray
@@ -85,20 +91,20 @@ class _Frame:
     f: np.ndarray
 
     def table(self, num_objects: int, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """J and F of objects 1..`num_objects` with `proposals` (n,), each (objects, n), all given by id."""
+        """Look up J and F of objects 1..`num_objects` with the proposals of these ids (n,), each (objects, n)."""
         rows = _find_positions(self.objects, np.arange(1, num_objects + 1))
         columns = _find_positions(self.proposals, proposals)
         return self.j[rows[:, None], columns], self.f[rows[:, None], columns]
 
 
 def _find_positions(present: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Where each of `ids` stands among the sorted `present`; `len(present)` for those that do not."""
+    """Return the index of each of `ids` in the sorted `present`, or `len(present)` for an id that is not in it."""
     at = np.searchsorted(present, ids)
     return np.where(np.append(present, -1)[at] == ids, at, len(present))
 
 
 class _Matched(NamedTuple):
-    """J and F (frames, objects) of the matched proposals, and which these are."""
+    """J and F (frames, objects) of the matched proposals, and the assignment of proposals to objects."""
 
     j: np.ndarray
     f: np.ndarray
@@ -106,11 +112,11 @@ class _Matched(NamedTuple):
 
 
 class MatchingEvaluator:
-    """`davis` and `paper`: every proposal against every object, then Hungarian assignments.
+    """Evaluator of `davis` and `paper`: scores every proposal with every object, then makes Hungarian assignments.
 
-    The objects are ids 1 to the highest in the ground truth, void aside, and the proposals ids 1 to the highest in the
-    results; an id that never occurs is an empty mask. (The DAVIS toolkit looks for the highest id in the first frame
-    only; in DAVIS that is the same.)
+    Objects are the ids from 1 to the highest in the ground truth (without void), proposals those from 1 to the highest
+    in the results. An id that never occurs is an empty mask. The DAVIS toolkit takes the highest id of the first frame
+    only, which is the same in DAVIS.
     """
 
     passes = 1
@@ -169,15 +175,15 @@ class MatchingEvaluator:
 
     @property
     def _num_candidates(self) -> int:
-        """Number of proposals to match: padded with empty ones where there are fewer than objects."""
+        """Number of proposals to match, including empty ones that make it at least the number of objects."""
         return max(self._highest_id, self.num_objects)
 
     def _name(self, proposal: int) -> int | None:
-        """0-based index of a proposal, None for one that was only added to have enough."""
+        """Return the 0-based index of a proposal, or None for an empty one that was added."""
         return int(proposal) if proposal < self._highest_id else None
 
     def _match_sequence(self) -> _Matched:
-        """`davis`: matched once, on (J + F) / 2 averaged over frames."""
+        """Match once for the sequence (`davis`), on (J + F) / 2 averaged over frames."""
         ids = np.arange(1, self._num_candidates + 1)
         tables = [frame.table(self.num_objects, ids) for frame in self.frames]
         j, f = (np.stack(parts) for parts in zip(*tables, strict=True))
@@ -186,10 +192,10 @@ class MatchingEvaluator:
         return _Matched(j[:, rows, chosen], f[:, rows, chosen], tuple(self._name(p) for p in chosen))
 
     def _match_frames(self) -> _Matched:
-        """`paper`: matched anew in every frame.
+        """Match anew in every frame (`paper`).
 
-        Proposals that do not occur in a frame are all the same empty mask there, so no more of them are looked at
-        than there are objects.
+        Proposals that do not occur in a frame are all the same empty mask, so it is enough to try as many of them as
+        there are objects.
         """
         rows, matched_j, matched_f, assignment = np.arange(self.num_objects), [], [], []
         for frame in self.frames:
@@ -202,19 +208,22 @@ class MatchingEvaluator:
         return _Matched(np.stack(matched_j), np.stack(matched_f), tuple(assignment))
 
     def _candidates(self, frame: _Frame) -> np.ndarray:
-        """Ids present in `frame` and the first few absent ones, sorted."""
+        """List the ids that occur in `frame` and the first few that do not, sorted."""
         first = np.arange(1, min(self._num_candidates, len(frame.proposals) + self.num_objects) + 1)
         absent = np.setdiff1d(first, frame.proposals, assume_unique=True)[: self.num_objects]
         return np.union1d(frame.proposals, absent)
 
 
 def list_ids(labels: np.ndarray) -> np.ndarray:
-    """Ids above 0 that occur in a label map, sorted."""
+    """List the ids above 0 that occur in a label map, sorted."""
     return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
 
 
 def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
-    """Score what occurs in the frame; `ids` are those of `labels`. High ids cost no more than low ones."""
+    """Score the objects and proposals that occur in a frame; `ids` are those of `labels`.
+
+    Ids are renumbered first, so that high ids take no more time than low ones.
+    """
     compact = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.uint16)
     compact[ids] = np.arange(1, len(ids) + 1)
     objects = list_ids(gt)
@@ -225,7 +234,7 @@ def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
 
 
 def _assign_proposals(quality: np.ndarray) -> np.ndarray:
-    """Proposal of each object, (objects,), maximising the summed `quality` (objects, proposals)."""
+    """Assign a proposal to each object, (objects,), maximising the sum of `quality` (objects, proposals)."""
     proposals, objects = linear_sum_assignment(-quality.T)
     return proposals[np.argsort(objects)]
 
@@ -254,12 +263,12 @@ def _summarise(
 
 
 def merge_objects(gt: np.ndarray) -> np.ndarray:
-    """(H, W) label map with every object as 1; 255 stays void."""
+    """Merge all objects of a label map (H, W) into label 1; 255 stays void."""
     return np.where(gt == VOID, VOID, gt > 0).astype(np.int32)
 
 
 class ForegroundEvaluator:
-    """`foreground`: all ids of the results as one mask, against all objects as one."""
+    """Evaluator of `foreground`: scores the union of all proposals with the union of all objects."""
 
     passes = 1
 
@@ -294,12 +303,12 @@ class ForegroundEvaluator:
 
 
 class OracleEvaluator(ForegroundEvaluator):
-    """`oracle`: the best union of whole-sequence proposals, chosen with the ground truth.
+    """Evaluator of `oracle`: scores the best union of proposals of the whole sequence, chosen with the ground truth.
 
-    Best by intersection over union with all pixels of the sequence pooled, so that long and large appearances weigh
-    more than in the mean over frames that is shown; no bound of that. A union's IoU is (sum of intersections) /
-    (ground truth + sum of pixels outside it), so the best one is made of the proposals with the largest ratio of
-    inside to outside: of a sorted list, a head.
+    The union is chosen by the IoU over all pixels of the sequence. Frames with large objects weigh more in it than in
+    the mean over frames that is reported, so the result is not an upper bound of that mean. The IoU of a union is (sum
+    of intersections) / (ground truth + sum of pixels outside it). So the best union consists of the proposals with the
+    largest ratio of inside to outside pixels: the first few of the list sorted by that ratio.
     """
 
     passes = 2
@@ -339,7 +348,7 @@ class OracleEvaluator(ForegroundEvaluator):
 
 
 class SlotsEvaluator:
-    """`slots`: scores of `utils.scoring.slots`; prediction 0 is a segment like any other."""
+    """Evaluator of `slots` (`utils.scoring.slots`); label 0 of the prediction is a segment like any other."""
 
     passes = 1
 
@@ -359,7 +368,7 @@ class SlotsEvaluator:
 
 
 class TracksEvaluator:
-    """`tracks`: tubes of objects and proposals (`utils.scoring.tracks`); prediction 0 is no proposal."""
+    """Evaluator of `tracks` (`utils.scoring.tracks`); label 0 of the prediction is not a proposal."""
 
     passes = 1
 
