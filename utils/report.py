@@ -1,4 +1,4 @@
-"""What a run took and what it reached, as tables; a training log as a picture.
+"""Print scores and times of results as tables; draw a training log.
 
 python -m utils.report --log outputs/train/log.jsonl --picture curve.png
 python -m utils.report --results outputs/training_free outputs/trained            # Markdown, side by side
@@ -27,7 +27,7 @@ PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_no
 
 
 def draw_log(log: Path, picture: Path) -> None:
-    """Losses, clusters per clip, agreement with mirrored clips and attention entropy over the steps of a log."""
+    """Draw losses, clusters per clip, agreement with mirrored clips and attention entropy over the steps of a log."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -57,9 +57,9 @@ def draw_log(log: Path, picture: Path) -> None:
 
 
 def format_scores(results: list[Path]) -> str:
-    """J, F and J&F of every sequence for each folder of results and each protocol it was scored by, in percent.
+    """Format J, F and J&F in percent: a row for each sequence, a column for each folder of results and protocol.
 
-    The mean of objects is the benchmark's figure; that of sequences stands beside it because both are in use.
+    The mean over objects is the benchmark's figure; the mean over sequences is shown too, since some papers report it.
     """
     scored = {
         f"{folder}, {path.parent.name}, {path.stem.removeprefix('scores-')}": read_object(path, mend=MEND)
@@ -86,12 +86,12 @@ def format_scores(results: list[Path]) -> str:
 
 
 def _keep_object_scores(paths: Iterable[Path]) -> list[Path]:
-    """Scores that have J and F of objects."""
+    """Return the files of scores that have J and F of objects."""
     return [path for path in sorted(paths) if PROTOCOLS[path.parent.name].scores.HEADLINE == "J&F-Mean"]
 
 
 def format_costs(folder: Path) -> str:
-    """Clusters, objects made of them, and seconds per frame and stage of every video of one folder of results."""
+    """Format clusters, objects, and seconds per frame and stage of every video of one folder of results."""
     paths = sorted((folder / "stats").glob("*.json"), key=lambda path: natural_key(path.name))
     stats = {path.stem: read_object(path, mend=MEND) for path in paths}
     if not stats:
