@@ -47,27 +47,34 @@ from utils.config import (
     Parser,
     add_network_arguments,
     check_resolution,
+    choose_temperature,
     offer_embedded,
     positive_float,
     positive_int,
     threshold,
-    usual_temperature,
 )
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
-from utils.files import held
+from utils.files import lock_folder
 from utils.png import read_label_png
-from utils.progress import FrameBar, told
-from utils.report import markdown_costs
+from utils.progress import FrameBar, report_progress
+from utils.report import format_costs
 from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder, write_archive
-from utils.run.checkpoints import file_hash, load_checkpoint
-from utils.run.provenance import versions
+from utils.run.checkpoints import hash_file, load_checkpoint
+from utils.run.provenance import list_versions
 from utils.scoring.label_checks import check_labels
 from utils.scoring.protocols import PROTOCOLS
-from utils.scoring.score import add_score_options, expand, read_provenance, score, score_options
-from utils.scoring.tables import Scores, note_gaps, print_side_by_side, print_table, scores_folder, write_scores
+from utils.scoring.score import add_score_options, expand_protocol_names, read_provenance, read_score_options, score
+from utils.scoring.tables import (
+    Scores,
+    choose_scores_folder,
+    note_id_gaps,
+    print_side_by_side,
+    print_table,
+    write_scores,
+)
 from utils.video import write_video
-from utils.visual import contact_sheet, overlay, write_picture
+from utils.visual import draw_contact_sheet, draw_overlay, write_picture
 
 # What `find_objects` does to clusters, by the words of --proposals; objects: all of it, clusters: nothing.
 PIECES = {"outlines": "outlines", "merged": "merge", "split": "split"}
@@ -167,7 +174,7 @@ def main() -> None:
     args.fit_resolution = "resolution" not in parser.given
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = one_word(args.proposals)
-    args.temperature = args.temperature or usual_temperature(args.backbone, args.dataset)
+    args.temperature = args.temperature or choose_temperature(args.backbone, args.dataset)
     args.clusters = cluster_range(args)
     protocols = args.protocol = choose_protocols(args)
     root, flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
@@ -182,7 +189,7 @@ def main() -> None:
     check_resolution(args.resolution, network.backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in protocols))
     settings = settings_of(args, network, kinds)
-    origin = {"config": args.config, "checkpoint": args.resume_path, "versions": versions()}
+    origin = {"config": args.config, "checkpoint": args.resume_path, "versions": list_versions()}
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
     results.check(overwrite=args.overwrite)
     videos = find_videos(args)  # only now: it may generate them, or decode a long one
@@ -192,7 +199,7 @@ def main() -> None:
         distributed.start()
         stack.callback(distributed.stop)
         if distributed.is_main():
-            stack.enter_context(held(results.path, flag="--save_path"))
+            stack.enter_context(lock_folder(results.path, flag="--save_path"))
             results.prepare(overwrite=args.overwrite)
             say_limited(args, videos)
         distributed.barrier()
@@ -217,7 +224,8 @@ def choose_protocols(args: argparse.Namespace) -> list[str]:
             cluster with the ground truth.
     """
     known = DATASETS[args.dataset].protocols
-    chosen = expand(args.protocol or known[:1], known) or ["davis"]  # one's own video has none: the usual proposals
+    # A video of one's own has no protocol: the usual proposals.
+    chosen = expand_protocol_names(args.protocol or known[:1], known) or ["davis"]
     if unfit := [name for name in chosen if known and name not in known]:
         raise UserError(f"--protocol {unfit[0]}: --dataset {args.dataset} is scored by {', '.join(known)}")
     return chosen
@@ -298,7 +306,7 @@ def predict(
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: v.fingerprint)]
     distributed.barrier()  # all share out the same, before any of it is done
     lengths = [len(video.frame_names) for video in left]
-    mine = [left[index] for index in distributed.shares(lengths, distributed.world_size())[distributed.rank()]]
+    mine = [left[index] for index in distributed.divide_by_cost(lengths, distributed.world_size())[distributed.rank()]]
     resolutions = choose_resolutions(args, left, network.backbone.patch_size)
     moved = []
     with FrameBar([len(video.frame_names) for video in mine], shown=distributed.is_main()) as bar:
@@ -342,7 +350,9 @@ def segment_video(
     with clock("write"):
         pixels = at_pixels(labels, video.read(), found.boundary_tokens, how=args.upsampling, device=device)
         maps = label_maps(clock.iterate("upsample", pixels), proposals)
-        results.write_video(video.name, frame_names=video.frame_names, label_maps=told(maps, "writing", progress))
+        results.write_video(
+            video.name, frame_names=video.frame_names, label_maps=report_progress(maps, "writing", progress)
+        )
     found.seconds |= clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
     stats = {
         "video": fingerprint,
@@ -381,7 +391,7 @@ def report(args: argparse.Namespace, videos: list[Video], results: ResultsFolder
         path = results.path / f"{args.dataset}-{split_name(args)}.zip"
         write_archive(path, results.predictions("davis"), [video.name for video in videos])
         print(f"no annotation to score against; for the evaluation server: {path}")
-    print(markdown_costs(results.path))
+    print(format_costs(results.path))
     draw(args, videos, results)
 
 
@@ -391,7 +401,7 @@ def score_predictions(args: argparse.Namespace, protocols: list[str], *, told: b
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder")
     videos = find_videos(args)
-    scores_path = scores_folder(folder, told=args.save_path if told else None, flag="--save_path")
+    scores_path = choose_scores_folder(folder, chosen=args.save_path if told else None, flag="--save_path")
     if not any(video.annotations is not None for video in videos):
         raise UserError(f"--predictions {folder}: --split {args.split} of {args.dataset} has no annotation to score by")
     take_labels(videos, protocols)
@@ -421,7 +431,7 @@ def score_folders(
         if distributed.is_main():
             print(f"scoring {len(annotations)} videos under {', '.join(names)}", file=sys.stderr, flush=True)
         scored |= score(
-            folder, annotations, protocols=names, options=score_options(args), keep=True, workers=args.workers,
+            folder, annotations, protocols=names, options=read_score_options(args), keep=True, workers=args.workers,
             scores_path=scores_path,
         )  # fmt: skip
     if not distributed.is_main():
@@ -431,7 +441,7 @@ def score_folders(
         print_table(scored[name])
         written = write_scores(scored[name], scores_path or folder, split=split, provenance=provenance)
         print(f"written to {written}\n")
-    note_gaps(scored.values())
+    note_id_gaps(scored.values())
     print_side_by_side([scored[name] for name in folders])
 
 
@@ -446,7 +456,7 @@ def draw(args: argparse.Namespace, videos: list[Video], results: ResultsFolder) 
         path = results.path / OVERLAYS / f"{video.name}.mp4"
         print(f"overlay: {write_video(path, frames, rate=video.frame_rate, pixel_aspect=video.pixel_aspect)}")
     rows = ((video.name, list(overlays(video, predictions, count=4))) for video in videos)
-    write_picture(path := results.path / CONTACT_SHEET, contact_sheet(rows))
+    write_picture(path := results.path / CONTACT_SHEET, draw_contact_sheet(rows))
     print(f"contact sheet: {path}")
 
 
@@ -456,7 +466,7 @@ def overlays(video: Video, predictions: Path, *, count: int | None = None) -> It
     wanted = set(np.linspace(0, len(names) - 1, count or len(names)).round().astype(int).tolist())
     for index, frame in enumerate(video.read()):
         if index in wanted:
-            yield overlay(
+            yield draw_overlay(
                 frame.permute(1, 2, 0).numpy(), read_label_png(predictions / video.name / f"{names[index]}.png")
             )
 
@@ -521,7 +531,7 @@ def settings_of(args: argparse.Namespace, network: SpatioTemporalNetwork, kinds:
         "block": (
             {"training_free": True, "temperature": args.temperature}
             if args.training_free
-            else {"training_free": False, "sha256": file_hash(args.resume_path)}
+            else {"training_free": False, "sha256": hash_file(args.resume_path)}
         ),
     }
 

@@ -39,14 +39,14 @@ from utils import config, distributed
 from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
 from utils.device import choose_device
 from utils.errors import UserError, run_main
-from utils.files import held
-from utils.run import resume as runs
+from utils.files import lock_folder
+from utils.progress import log_line
+from utils.run import resume
 from utils.run.checkpoints import load_checkpoint
 from utils.run.logs import check_profile
-from utils.run.provenance import fingerprint
-from utils.run.recorder import Records
-from utils.run.resume import say
-from utils.run.signals import StopRequest, stop_requests
+from utils.run.provenance import hash_videos
+from utils.run.recorder import RunRecorder
+from utils.run.signals import StopRequest, catch_stop_signals
 
 MOST_SIZES = 500  # videos whose shape is looked at, since that opens a file of each
 
@@ -89,8 +89,8 @@ def make_parser() -> config.Parser:
     train("--warmup_steps", type=not_negative_int, default=0)
     train("--weight_decay", type=not_negative_float, default=0.1, help="on matrices; none on biases and norms")
     train("--clip_grad", type=positive_float, default=1.0, help="largest gradient norm")
-    train("--drop", type=config.share, default=0.1, help="dropout on projections and MLP of the block")
-    train("--attn_drop", type=config.share, default=0.4, help="dropout on the block's attention")
+    train("--drop", type=config.fraction, default=0.1, help="dropout on projections and MLP of the block")
+    train("--attn_drop", type=config.fraction, default=0.4, help="dropout on the block's attention")
     train("--semantic_weight", type=not_negative_float, default=1.0, help="of the semantic loss")
     train("--motion_weight", type=not_negative_float, default=1.0, help="of the motion loss")
     train("--num_queries", type=positive_int, default=8, help="token positions per step that both losses look at")
@@ -114,41 +114,41 @@ def make_parser() -> config.Parser:
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
-    args.temperature = args.temperature or config.usual_temperature(args.backbone, args.dataset)
+    args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
     device = choose_device(args.device)
     args.init_path = checkpoint_path(args.init_path)
     check_root(args.dataset, find_root(args), split=None, flag="--basepath")
     output, asked = Path(args.output_path), args.resume_path
     with contextlib.ExitStack() as stack:
-        early = distributed.is_main() and runs.goes_on_in(output, asked)
+        early = distributed.is_main() and resume.continues_in(output, asked)
         if early:  # before the checkpoint is read: a run that is asked to stop may be about to save a newer one
-            stack.enter_context(held(output, flag="--output_path"))
-        resumed, args.resume_path = runs.find_run(asked, output)
+            stack.enter_context(lock_folder(output, flag="--output_path"))
+        resumed, args.resume_path = resume.find_run(asked, output)
         if resumed:
-            runs.check_run(resumed, args)
-        if asked == runs.AUTO and resumed and runs.is_done(resumed, args):
+            resume.check_run(resumed, args)
+        if asked == resume.AUTO and resumed and resume.is_finished(resumed, args):
             return
         with config.offer_embedded("start_rgb.sh", args, ("dataset", "basepath", "train_list", "output_path")):
             network = make_network(args, resumed).to(device)
         config.check_resolution(args.resolution, network.backbone.patch_size)
         optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
         scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
-        step = runs.restore_run(resumed, args, optimizer, scaler) if resumed else 0
+        step = resume.restore_run(resumed, args, optimizer, scaler) if resumed else 0
         if args.profile:
             check_profile(step, args.num_train_steps)
-        runs.check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+        resume.check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
         videos = find_videos(args)  # only now: it may generate them
         distributed.start(device)
         stack.callback(distributed.stop)
         if distributed.is_main():
             if not early:
-                stack.enter_context(held(output, flag="--output_path"))
-            runs.prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
-            runs.set_aside(output, asked=asked, found=args.resume_path, step=step)
+                stack.enter_context(lock_folder(output, flag="--output_path"))
+            resume.prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+            resume.rename_unused_checkpoints(output, asked=asked, found=args.resume_path, step=step)
             say_squashed(args.resolution, videos)
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
-        stop = stack.enter_context(stop_requests())
+        stop = stack.enter_context(catch_stop_signals())
         batches = stack.enter_context(read_batches(args, make_clips(args, videos), step, stop))
         code = run(args, network, optimizer, scaler, videos, batches, resumed=resumed, first_step=step, stop=stop)
     if code:
@@ -166,15 +166,15 @@ def run(
     """
     device, num_images = next(network.parameters()).device, sum(map(len, videos.values()))
     num_parameters = sum(p.numel() for p in network.blocks.parameters())
-    say(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
+    log_line(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
     bad_frames = BadFrames.resume(videos, (resumed or {}).get("bad_frames"))
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
-    origin = {"backbone": backbone, "data": fingerprint(videos), "clips_per_step": clips_per_step(args)}
-    records = Records(
+    origin = {"backbone": backbone, "data": hash_videos(videos), "clips_per_step": clips_per_step(args)}
+    records = RunRecorder(
         args, network, step=first_step, resumed=resumed,
-        watch=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
+        monitor=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
         origin=origin | {"bad_frames": bad_frames.files},  # as they are when a checkpoint is written
-        save=functools.partial(runs.save_run, Path(args.output_path), args, network, optimizer, scaler),
+        save=functools.partial(resume.save_run, Path(args.output_path), args, network, optimizer, scaler),
     )  # fmt: skip
     done, asked = first_step, 0
     with tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main()) as bar:
@@ -195,7 +195,7 @@ def run(
             records.means.add(losses)
             records.meter.add(sum(map(len, frames)))
             done += 1
-            asked = int(distributed.largest(stop.exit_code, device))  # once a step: a signal may come at any line
+            asked = int(distributed.find_largest(stop.exit_code, device))  # once a step: a signal may come at any line
             epoch = done * clips_per_step(args) / CLIPS_PER_EPOCH
             values = {"lr": rate, "epoch": epoch, "bad_frames": len(bad_frames.files)}
             logged = records.after_step(done, values, asked=asked)
@@ -236,7 +236,7 @@ def say_squashed(resolution: tuple[int, int], videos: dict[str, list[Path]]) -> 
     if odd := [name for name, change in changes.items() if change > MAX_SHAPE_CHANGE]:
         worst = max(odd, key=changes.get)
         counted = f"{len(odd)} of {len(sizes)} videos{' looked at' if len(sizes) < len(videos) else ''}"
-        say(
+        log_line(
             "note: --resolution {} {}: changes the shape of {} by more than a factor of {}, such as {} of {}x{} by "
             "{:.2f}; clips of a batch have one shape".format(
                 *resolution, counted, MAX_SHAPE_CHANGE, worst, *sizes[worst], changes[worst]
@@ -293,7 +293,7 @@ def make_watch(
     for clip in clips:
         bad_frames.add(clip)
     for conversion in sorted(dataset.conversions):
-        say(f"note: training frames: {conversion}")
+        log_line(f"note: training frames: {conversion}")
     return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau)
 
 

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from data.frames import FrameReader, UnreadableImage, is_readable, resize
 from data.transforms import ClipAugmentation
 from utils.errors import UserError
-from utils.run.resume import say
-from utils.run.signals import StopRequest, child_processes, kill, leave_to_parent
+from utils.progress import log_line
+from utils.run.signals import StopRequest, ignore_stop_signals, kill_processes, list_children
 
 CLIPS_PER_EPOCH = 10_000
 MAX_BAD_SHARE = 0.01  # of the image files; more unreadable ones end the run
@@ -135,9 +135,9 @@ def load_batches(
         UserError: a reading process cannot be started, or has ended, mostly because memory ran out. torch may raise
             the latter at any line within the context, so the whole context is guarded.
     """
-    earlier_processes = child_processes()
+    earlier_processes = list_children()
     if num_workers:
-        options |= {"timeout": BATCH_TIMEOUT, "worker_init_fn": leave_to_parent}
+        options |= {"timeout": BATCH_TIMEOUT, "worker_init_fn": ignore_stop_signals}
         collate_fn = BatchSender(collate_fn)
     loader = DataLoader(dataset, num_workers=num_workers, collate_fn=collate_fn, **options)
     try:
@@ -145,7 +145,7 @@ def load_batches(
             batches = _start_workers(loader)  # here, so that its errors come before the first batch
             yield _receive_batches(batches, stop) if num_workers else batches
         finally:  # killed: the processes ignore signals, and one that hangs would never end by itself
-            kill(process for process in child_processes() if process not in earlier_processes)
+            kill_processes(process for process in list_children() if process not in earlier_processes)
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
@@ -211,7 +211,7 @@ def _receive_batches(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -
                 return
             continue
         if not (shared or warned):
-            say("note: /dev/shm is full: frames come through pipes, which takes longer; give the container more "
+            log_line("note: /dev/shm is full: frames come through pipes, which takes longer; give the container more "
                 "(docker run --shm-size 1g) or use --num_workers 0")  # fmt: skip
             warned = True
         yield batch

@@ -19,7 +19,7 @@ from utils import distributed
 from utils.errors import UserError
 from utils.names import check_name, may_hold_frames, read_train_list
 from utils.pictures import IMAGE_SUFFIXES
-from utils.run.resume import say
+from utils.progress import log_line
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 MAX_PLACES = 500  # folders below the root that are searched for a data set; a root such as / has far too many
@@ -41,7 +41,7 @@ def resolve_root(
     """
     path, flag = basepath, "--basepath"
     if dataset.startswith("davis"):
-        path, flag = davis_path or basepath, davis_flag
+        path, flag = (basepath, flag) if basepath and not davis_path else (davis_path, davis_flag)
     elif davis_path is not None:
         raise UserError(f"--davis_path {davis_path}: --dataset {dataset} is not DAVIS; give --dataset davis17u or "
                         "another of DAVIS, or name the root as --basepath")  # fmt: skip
@@ -261,7 +261,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
         if frames:
             videos[name] = frames
     if left_out:
-        say(describe_left_out(root, left_out))
+        log_line(describe_left_out(root, left_out))
     if not videos:
         clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
         reason = "no frames (jpg, png, ...) in any folder below it"

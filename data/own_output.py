@@ -13,7 +13,7 @@ from PIL import Image
 from utils.errors import UserError
 from utils.names import sort_naturally
 from utils.pictures import FAULTS, list_images
-from utils.png import palette
+from utils.png import make_palette
 from utils.results import CONTACT_SHEET, OVERLAYS
 from utils.visual import MARK
 
@@ -120,4 +120,4 @@ def _is_own_picture(path: Path) -> bool:
             drawn = MARK.items() <= image.info.items()
     except FAULTS:  # the reader of the frame will report the fault
         return False
-    return drawn or (len(colours) >= 3 * MIN_PALETTE_COLOURS and palette().tobytes().startswith(bytes(colours)))
+    return drawn or (len(colours) >= 3 * MIN_PALETTE_COLOURS and make_palette().tobytes().startswith(bytes(colours)))

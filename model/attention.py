@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from utils.parallel import each
+from utils.parallel import map_parallel
 
 LOG2_E = math.log2(math.e)
 CACHED_ROWS, DEVICE_ROWS = 128, 1 << 20  # rows of one head's attention at once, on a CPU and elsewhere
@@ -86,7 +86,9 @@ class _Attend(torch.autograd.Function):
                 mixed[b, m, rows] = (weights.to(v.dtype) @ v[b, m]) * (inverse * dropout.scale)
 
         rows = CACHED_ROWS if q.device.type == "cpu" else DEVICE_ROWS
-        each(fill, [(b, slice(at, at + rows)) for b in range(batch) for at in range(0, length, rows)], device=q.device)
+        map_parallel(
+            fill, [(b, slice(at, at + rows)) for b in range(batch) for at in range(0, length, rows)], device=q.device
+        )
         ctx.save_for_backward(q, k, v, log2_sums)
         ctx.dropout = dropout
         return mixed, mean
@@ -124,5 +126,5 @@ class _Attend(torch.autograd.Function):
                 sum_k += slope.mT @ q[b, m, rows]
             to_k[b, m], to_v[b, m] = sum_k * scale, sum_v
 
-        each(fill, [(b, m) for b in range(batch) for m in range(heads)], device=q.device)
+        map_parallel(fill, [(b, m) for b in range(batch) for m in range(heads)], device=q.device)
         return to_q, to_k, to_v, None, None

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from model.weights import BACKBONE_FILE, EMBEDDED, check_holds_vit, load_vit_weights
 from utils.errors import NoWeights, UserError, is_out_of_memory
-from utils.run.checkpoints import STUDENT_KEY, load_metadata, load_tensors, tensors_hash
+from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
 
@@ -59,7 +59,7 @@ class Backbone(nn.Module):
 
     def weights_hash(self) -> str:
         """Compute the SHA-256 of the weights, the same for the same weights from any file."""
-        return tensors_hash(self.vit.state_dict())
+        return hash_tensors(self.vit.state_dict())
 
     def settings(self) -> dict[str, Any]:
         """List all settings that features depend on, except the frame, precision, device and libraries."""

@@ -11,7 +11,7 @@ from model.block import SpatioTemporalBlock
 from model.engine.scratch import Scratch
 from model.weights import check_exact, describe_vit
 from utils.errors import UserError
-from utils.parallel import each
+from utils.parallel import map_parallel
 
 REFERENCE_BLOCKS = "temporal_transformer."
 CACHED_ROWS, DEVICE_ROWS = 128, 1024  # rows of one head's attention at once, on a CPU and elsewhere
@@ -119,7 +119,9 @@ class SpatioTemporalNetwork(nn.Module):
             for q, k in zip(part, keys, strict=True):
                 self.blocks[-1].attn.add_weights(total, q, k, scores=scores)
 
-        each(fill, zip(queries.split(rows_at_once, dim=1), out.split(rows_at_once), strict=True), device=out.device)
+        map_parallel(
+            fill, zip(queries.split(rows_at_once, dim=1), out.split(rows_at_once), strict=True), device=out.device
+        )
         return out
 
     def init_blocks(self, init: str, *, temperature: float) -> None:

@@ -31,7 +31,7 @@ from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
 from utils.feature_cache import FeatureCache
-from utils.parallel import one_core, prefetch
+from utils.parallel import prefetch, use_one_core
 
 PLAIN = "plain"
 CLUSTERINGS = (*ENGINES, PLAIN)
@@ -161,7 +161,7 @@ class Segmenter:
         progress("objects", 0)
         objects = boundary_tokens = None
         if self.settings.objects is not None:
-            with clock("objects"), one_core(features.device):
+            with clock("objects"), use_one_core(features.device):
                 objects, boundary_tokens = find_objects(
                     found.labels, CentredFeatures(features, grid), **self.settings.objects
                 )

@@ -1,3 +1,3 @@
 from utils import threads
 
-threads.settle()
+threads.configure_threads()

@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Measure the time of each stage."""
 
 import time
 from collections import defaultdict
@@ -11,7 +11,7 @@ from utils.device import synchronize
 
 
 class Clock:
-    """Adds up seconds per stage."""
+    """Sum the seconds of each stage: `with clock("backbone"): ...`."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -26,7 +26,7 @@ class Clock:
         self.seconds[stage] += time.perf_counter() - start
 
     def iterate(self, stage: str, items: Iterable) -> Iterator:
-        """Yield `items`, counting the time it takes to get each."""
+        """Yield `items`, measuring the time it takes to make each."""
         iterator = iter(items)
         while True:
             with self(stage):

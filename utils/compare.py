@@ -3,9 +3,9 @@
     python -m utils.compare outputs/a outputs/b --protocol davis --picture outputs/a_or_b.png
 
 A and B are folders that eval.py or utils.scoring has scored, or the --scores_path of the latter. Sequences that only
-one of them has are left out, with a note. Differences are B minus A. The interval is a paired
-bootstrap over sequences: one that leaves out zero says that the difference is unlikely to come from the choice of
-sequences; it says nothing of other seeds or data sets.
+one of them has are left out, with a note. Differences are B minus A. The interval comes from a paired bootstrap over
+sequences. If it does not contain zero, the difference is unlikely to come from the choice of sequences; other seeds or
+datasets may still give another result.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -22,14 +22,14 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import UserError, run_main
-from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, interval, paired_interval
+from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, bootstrap_difference, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.tables import Scores, read_scores
 from utils.visual import save_figure
 
 
 class Comparison(NamedTuple):
-    """first, second: (sequences,) float, a measure of each sequence in [0, 1]; the intervals are of the data set."""
+    """A measure of each sequence in A and B, each (sequences,) float in [0, 1], and the intervals of their means."""
 
     sequences: list[str]
     first: np.ndarray
@@ -40,10 +40,10 @@ class Comparison(NamedTuple):
 
 
 def find_scores(results: Path, protocol: str, split: str = "*") -> Scores:
-    """The scores of a results folder, or of its folder for the protocol's kind of predictions.
+    """Find and read the scores in a folder of results, or in its subfolder for the protocol's kind of predictions.
 
     Raises:
-        UserError: none, or of several splits.
+        UserError: there are no scores, or those of several splits.
     """
     places = [results, results / PROTOCOLS[protocol].predictions]
     found = [path for place in places for path in sorted((place / "scores" / protocol).glob(f"scores-{split}.json"))]
@@ -55,11 +55,11 @@ def find_scores(results: Path, protocol: str, split: str = "*") -> Scores:
     return read_scores(found[0])
 
 
-def common(first: Scores, second: Scores) -> tuple[Scores, Scores]:
-    """Both without the sequences that only one of them has.
+def keep_common_sequences(first: Scores, second: Scores) -> tuple[Scores, Scores]:
+    """Remove the sequences that only one of two sets of scores has.
 
     Raises:
-        UserError: they have none in common.
+        UserError: they have no sequence in common.
     """
     names = {sequence.sequence for sequence in first.sequences} & {one.sequence for one in second.sequences}
     if not names:
@@ -69,13 +69,13 @@ def common(first: Scores, second: Scores) -> tuple[Scores, Scores]:
     return tuple(replace(scores, sequences=tuple(k)) for scores, k in zip((first, second), kept, strict=True))
 
 
-def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
+def compare_scores(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
     """Compare one measure of two sets of scores on the sequences that they have in common.
 
     Raises:
-        UserError: no common sequence, other objects, or a measure that they do not have.
+        UserError: they have no common sequence, other options or ground truth, or not this measure.
     """
-    first, second = common(first, second)
+    first, second = keep_common_sequences(first, second)
     names = [sequence.sequence for sequence in first.sequences]
     order = {sequence.sequence: k for k, sequence in enumerate(second.sequences)}
     if first.options != second.options:
@@ -96,13 +96,13 @@ def compare(first: Scores, second: Scores, *, measure: str, samples: int = SAMPL
     a, b, weights = a[known], b[known], weights[known]
     options = {"samples": samples, "seed": seed}
     return Comparison(
-        names, a / weights, b / weights,
-        interval(a, weights, **options), interval(b, weights, **options), paired_interval(a, b, weights, **options),
+        names, a / weights, b / weights, bootstrap_interval(a, weights, **options),
+        bootstrap_interval(b, weights, **options), bootstrap_difference(a, b, weights, **options),
     )  # fmt: skip
 
 
 def note_left_out(first: Scores, second: Scores) -> None:
-    """Say in one line on stderr which sequences only one of two sets of scores has."""
+    """Note on stderr which sequences only one of two sets of scores has."""
     a, b = ([sequence.sequence for sequence in scores.sequences] for scores in (first, second))
     alone = {"A": [name for name in a if name not in b], "B": [name for name in b if name not in a]}
     parts = [f"{len(names)} of {side} alone ({', '.join(names[:5])}{', ...' * (len(names) > 5)})"
@@ -128,8 +128,8 @@ def print_comparison(compared: Comparison, labels: tuple[str, str]) -> None:
               f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}")  # fmt: skip
 
 
-def draw(compared: Comparison, labels: tuple[str, str], measure: str, picture: Path) -> None:
-    """A picture: each sequence's two values joined by a line, sorted by their difference."""
+def draw_comparison(compared: Comparison, labels: tuple[str, str], measure: str, picture: Path) -> None:
+    """Draw the two values of each sequence joined by a line, sorted by their difference."""
     from matplotlib.figure import Figure  # slow to import
 
     order = np.argsort(compared.second - compared.first)
@@ -160,16 +160,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="where a picture of the sequences goes (.png)")
     args = parser.parse_args()
-    if args.samples < 1:
-        raise UserError(f"--samples is {args.samples}; give at least 1")
+    if args.samples < 2:
+        raise UserError(f"--samples is {args.samples}; give at least 2")
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
     note_left_out(first, second)
     measure = args.measure or first.headline
-    compared = compare(first, second, measure=measure, samples=args.samples, seed=args.seed)
+    compared = compare_scores(first, second, measure=measure, samples=args.samples, seed=args.seed)
     print(f"{measure} under protocol {args.protocol}: {PROTOCOLS[args.protocol].meaning}")
     print_comparison(compared, (str(args.a), str(args.b)))
     if args.picture:
-        draw(compared, (str(args.a), str(args.b)), measure, args.picture)
+        draw_comparison(compared, (str(args.a), str(args.b)), measure, args.picture)
         print(f"picture: {args.picture}")
 
 

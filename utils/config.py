@@ -1,4 +1,4 @@
-"""Command lines with a recipe below them: a YAML file sets defaults, the command line wins, unknown keys are errors."""
+"""Parse the command line over a recipe: a YAML file sets defaults, the command line overrides them."""
 
 import argparse
 import difflib
@@ -15,13 +15,13 @@ from utils import distributed
 from utils.errors import NoWeights, UserError
 
 PROGRAMS = ("train", "eval")
-# The recipe of the embedded default, and the options of which any one means that something else is wanted.
+# The recipe used if the command line gives none of NOT_EMBEDDED.
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
-# s of the training-free point. Of the embedded backbone it was chosen by the number of clusters, not by masks: on the
-# training videos of Sprites, which are more alike (11 clusters a clip; s = 5.75 gives 8, 6.25 gives 17), and on others.
+# Sharpness s of the training-free block, in general, with the embedded backbone, and with it on Sprites. The last two
+# were chosen by the number of clusters and not by masks; Sprites: 11 clusters a clip (s = 5.75 gives 8, 6.25 gives 17).
 DEFAULT_TEMPERATURE, EMBEDDED_TEMPERATURE, SPRITES_TEMPERATURE = 3.0, 4.75, 6.0
 AUTO = "auto"  # in place of a number for --tau
-# What PyYAML lets through besides its own errors where a value does not suit its tag, such as `!!int x` or 2026-99-99.
+# Errors that PyYAML raises beside its own for a value that does not fit its tag, such as `!!int x` or 2026-99-99.
 _TAG_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
@@ -35,27 +35,27 @@ SPRITES_NOTICE = (
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are a `UserError`: one line, without the usage."""
+    """An argument parser that raises `UserError`, a single line, in place of printing the usage and exiting."""
 
     def error(self, message: str):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
 class Parser(OneLineParser):
-    """The parser of train.py and eval.py: it takes `--config FILE`.
+    """The parser of train.py and eval.py, which adds `--config FILE`.
 
-    The file is a mapping of option names to values, without dashes. Keys at the top are for both programs; those
-    under `train:` or `eval:` for that program alone. Where the command line names neither data nor weights nor a
-    file, it is `EMBEDDED_RECIPE`, and a line on stderr says so.
+    The file maps option names, without dashes, to values. Keys at the top are for both programs, those under `train:`
+    or `eval:` for one of them. If the command line gives no data, no weights and no recipe, `EMBEDDED_RECIPE` is used
+    and a line on stderr says so.
 
     Args:
-        alternatives: groups of options of which one rules out the others; given on the command line, it also rules
-            out those of the file.
-        idle: pairs of options of which the first has no effect beside the second; given on the command line, it is
+        alternatives: groups of options that exclude each other; one on the command line also replaces the others'
+            values in the recipe.
+        idle: pairs of options of which the first has no effect beside the second; giving it on the command line is
             an error.
 
     Attributes:
-        given: after `parse`, the options that the command line itself names, by `dest`.
+        given: after `parse`, the options on the command line itself, by `dest`.
     """
 
     def __init__(
@@ -73,21 +73,21 @@ class Parser(OneLineParser):
         self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
-        """Parse `argv` over the recipe it names, if any.
+        """Parse `argv` over the recipe that it names.
 
         Raises:
             UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
         """
-        given = self.given = self._given(argv)
+        given = self.given = self._find_given(argv)
         path = self._recipe_path(given, argv)
         replaced = {name for group in self.alternatives if given & set(group) for name in group}
-        # The recipe becomes the start of the command line: same types, same checks, and what comes later wins.
+        # The recipe is put before the command line: it gets the same checks, and later options override earlier ones.
         recipe = self._recipe_arguments(path, without=replaced) if path else []
         args = self.parse_args([*recipe, *argv])
         args.config = path
         self._check_idle(given, args)
         if path and "config" not in given:
-            self._say_embedded(args)
+            self._print_embedded_notice(args)
         return args
 
     def _check_idle(self, given: set[str], args: argparse.Namespace) -> None:
@@ -105,14 +105,14 @@ class Parser(OneLineParser):
             return None
         return str(EMBEDDED_RECIPE)
 
-    def _say_embedded(self, args: argparse.Namespace) -> None:
+    def _print_embedded_notice(self, args: argparse.Namespace) -> None:
         if distributed.is_main():
             notice = SPRITES_NOTICE if getattr(args, "predictions", None) else EMBEDDED_NOTICE
             data = {"train": "--basepath VIDEOS", "eval": "--davis_path DAVIS"}[self.program]
             print(notice.format(data=data), file=sys.stderr, flush=True)
 
-    def _given(self, argv: list[str]) -> set[str]:
-        """The options that a command line names, by `dest`."""
+    def _find_given(self, argv: list[str]) -> set[str]:
+        """Return the options on a command line, by `dest`."""
         flags = {flag: action.dest for action in self._actions for flag in action.option_strings}
         return {flags[word.split("=")[0]] for word in argv if word.split("=")[0] in flags}
 
@@ -134,7 +134,7 @@ class Parser(OneLineParser):
 
 
 def load_recipe(path: str, program: str) -> dict[str, object]:
-    """The keys of a recipe that are for one program of `PROGRAMS`."""
+    """Read the keys of a recipe that are for one program of `PROGRAMS`."""
     try:
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -170,12 +170,12 @@ def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str
         raise UserError(f"{path}: '{option.dest}' holds a null character; mend the file")
     if option.nargs is None and len(values) != 1:
         raise UserError(f"{path}: '{option.dest}' must be one value, not {len(values)}")
-    # One word for a single value, so that a negative number or a leading dash is not taken for an option.
+    # --flag=value, so that a value that begins with a dash is not taken for an option.
     return [f"{flag}={values[0]}"] if option.nargs is None else [flag, *map(str, values)]
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """What backbone and block are made of: the same options for training and evaluation."""
+    """Add the options of backbone and block, which are the same for training and evaluation."""
     add = parser.add_argument_group("network").add_argument
     add(
         "--backbone",
@@ -199,8 +199,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=not_negative_int, default=0)
 
 
-def usual_temperature(backbone: str, dataset: str) -> float:
-    """The s of --temperature where it is not given."""
+def choose_temperature(backbone: str, dataset: str) -> float:
+    """Choose the value of --temperature if it is not given."""
     if backbone != "embedded":
         return DEFAULT_TEMPERATURE
     return SPRITES_TEMPERATURE if dataset == "sprites" else EMBEDDED_TEMPERATURE
@@ -208,11 +208,11 @@ def usual_temperature(backbone: str, dataset: str) -> float:
 
 @contextmanager
 def offer_embedded(script: str, args: argparse.Namespace, options: Sequence[str]) -> Iterator[None]:
-    """Complete the error of weights that cannot be had by a command that needs none, to be typed in the same folder.
+    """Add to the error of missing weights a command that uses the embedded backbone instead.
 
     Args:
-        script: the launcher.
-        options: of `args`, those that the command repeats where they have a value; the rest is as in the recipe.
+        script: the launcher that the command calls.
+        options: names of the options in `args` that the command repeats.
     """
     try:
         yield
@@ -226,45 +226,50 @@ def offer_embedded(script: str, args: argparse.Namespace, options: Sequence[str]
 
 
 def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return int(text)
 
 
 def not_negative_int(text: str) -> int:
+    """Parse a whole number of at least 0."""
     if int(text) < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return int(text)
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
+    """Parse a number of at least 0 and below 1."""
     if not 0 <= float(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
     return float(text)
 
 
 def not_negative_float(text: str) -> float:
+    """Parse a finite number of at least 0."""
     if not 0 <= float(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
     return float(text)
 
 
 def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
     if not 0 < float(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return float(text)
 
 
 def threshold(text: str) -> float | str:
-    """A positive number, or `AUTO`."""
+    """Parse a finite number above 0, or `AUTO`."""
     return text if text == AUTO else positive_float(text)
 
 
 def check_resolution(resolution: tuple[int, int], patch_size: tuple[int, int]) -> None:
-    """Both sides (height, width) of a resolution must be multiples of the patch size.
+    """Refuse a resolution (height, width) that is not a multiple of the patch size.
 
     Raises:
-        UserError: naming the nearest two resolutions that are.
+        UserError: names the two nearest resolutions that are.
     """
     below = [max(side // patch, 1) * patch for side, patch in zip(resolution, patch_size, strict=True)]
     above = [-(-side // patch) * patch for side, patch in zip(resolution, patch_size, strict=True)]

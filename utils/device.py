@@ -1,4 +1,4 @@
-"""The one place that knows kinds of devices: choice, precision, waiting, memory."""
+"""Everything that depends on the kind of device: choice, precision, synchronisation, memory."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 def choose_device(name: str = "auto") -> torch.device:
     """Choose the CPU or a GPU by the value of --device.
 
-    `auto` is this process's GPU (LOCAL_RANK under torchrun) where there is one, else the CPU.
+    `auto` is this process's GPU (LOCAL_RANK under torchrun) if there is one, otherwise the CPU.
 
     Raises:
-        UserError: another kind of device, one that is not there, or several processes were given the same one.
+        UserError: the device is of another kind or does not exist, or several processes would share it.
     """
     if name not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d{1,4}", name):
         raise UserError(f"--device {name}: only the CPU and CUDA GPUs are supported; give auto, cpu, cuda or cuda:0")
@@ -46,19 +46,19 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager:
-    """Mixed precision by its flag: a key of `AMP_DTYPES`."""
+    """Return the context of mixed precision for a value of --amp, a key of `AMP_DTYPES`."""
     dtype = AMP_DTYPES[amp]
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it, so that a clock read afterwards is honest."""
+    """Wait until the device has finished all its work, so that time measurements are right."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Highest memory of this process so far in GB (1e9 bytes): of the GPU's allocator, or resident on the CPU."""
+    """Return the peak memory of this process in GB (1e9 bytes): of the GPU's allocator, or resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux

@@ -1,4 +1,4 @@
-"""Several processes with the same command line: everything is a no-op without torchrun."""
+"""Communication between the processes that torchrun starts; without torchrun every function does nothing."""
 
 import os
 import sys
@@ -15,24 +15,24 @@ if TYPE_CHECKING:  # slow to import, and scoring does without
 
 
 def _group() -> ModuleType | None:
-    """torch.distributed where this process has joined others."""
+    """Return torch.distributed if this process has joined a group, otherwise None."""
     dist = sys.modules.get("torch.distributed")
     return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
-def _announced() -> bool:
-    """Whether torchrun tells of other processes; a RANK alone, as schedulers leave in the environment, does not."""
+def _started_by_torchrun() -> bool:
+    """Tell whether torchrun started several processes. A RANK alone is not enough: some schedulers set it too."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def start(device: "torch.device | None" = None) -> None:
-    """Join the process group that torchrun announces in the environment.
+    """Join the group of processes that torchrun describes in the environment.
 
-    Between GPUs by nccl, which gives up on a process after two hours: one may be that much later when it has made its
-    share of features to keep. Where processes only wait for each other (`device` None) or compute on the CPU, by gloo,
-    and for as long as it takes: one may have a long video when the others are done.
+    GPUs use nccl with a timeout of two hours, since one process may take that much longer to compute its features.
+    Processes on the CPU, or that only wait for each other (`device` None), use gloo with a timeout of a week, since one
+    may have a long video when the others are done.
     """
-    if _announced():
+    if _started_by_torchrun():
         import torch.distributed as dist
 
         if device is not None and device.type == "cuda":
@@ -42,32 +42,36 @@ def start(device: "torch.device | None" = None) -> None:
 
 
 def stop() -> None:
+    """Leave the group of processes."""
     if dist := _group():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """This process's number; before it has joined the others, the one that torchrun gave it."""
+    """Return this process's number; before `start` the one that torchrun set."""
     if dist := _group():
         return dist.get_rank()
-    return int(os.environ.get("RANK", 0)) if _announced() else 0
+    return int(os.environ.get("RANK", 0)) if _started_by_torchrun() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if (dist := _group()) else 1
 
 
 def is_main() -> bool:
+    """Tell whether this is the process that prints and writes shared files."""
     return rank() == 0
 
 
 def barrier() -> None:
+    """Wait until all processes have called this."""
     if dist := _group():
         dist.barrier()
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of every process, in the order of their ranks; a plain picklable value."""
+    """Collect a picklable value of every process, in the order of ranks."""
     if not (dist := _group()):
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -76,25 +80,28 @@ def gather(value: Any) -> list[Any]:
 
 
 def check_same(value: Any, what: str) -> None:
-    """Raises `UserError` where the processes have different values of `what`."""
+    """Raise `UserError` if the processes have different values of `what`."""
     values = gather(value)
     if len(set(values)) > 1:
         raise UserError(f"{what} differ: {values}; --output_path must be on a disk that all of them share")
 
 
-def shares(costs: Sequence[float], parts: int) -> list[list[int]]:
-    """Indices of items shared out in `parts` of about the same cost: the dearest first, each to who has least to do."""
-    dearest = sorted(range(len(costs)), key=lambda index: -costs[index])
+def divide_by_cost(costs: Sequence[float], parts: int) -> list[list[int]]:
+    """Divide items into `parts` of about the same total cost; return the indices of each part.
+
+    The most expensive items are placed first, each in the part with the lowest cost so far.
+    """
+    by_cost = sorted(range(len(costs)), key=lambda index: -costs[index])
     loads, found = [0.0] * parts, [[] for _ in range(parts)]
-    for index in dearest:
+    for index in by_cost:
         least = loads.index(min(loads))
         loads[least] += costs[index]
         found[least].append(index)
     return found
 
 
-def average(values: "Iterable[Tensor]") -> None:
-    """Replace tensors in place by their mean over processes, in one message: gradients, or values to log."""
+def average_in_place(values: "Iterable[Tensor]") -> None:
+    """Replace tensors (gradients, values to log) by their mean over processes, in place and in one message."""
     values = list(values)
     if not (dist := _group()) or not values:
         return
@@ -107,8 +114,8 @@ def average(values: "Iterable[Tensor]") -> None:
         value.copy_(mean.view_as(value))
 
 
-def largest(value: float, device: "torch.device") -> float:
-    """The largest of all processes' values."""
+def find_largest(value: float, device: "torch.device") -> float:
+    """Return the largest of all processes' values."""
     if not (dist := _group()):
         return value
     import torch
@@ -119,7 +126,7 @@ def largest(value: float, device: "torch.device") -> float:
 
 
 def copy_from_main(values: "Iterable[Tensor]") -> None:
-    """Give every process the main one's values, in place."""
+    """Copy the main process's tensors to all processes, in place."""
     if dist := _group():
         for value in values:
             dist.broadcast(value.detach(), src=0)

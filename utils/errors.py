@@ -1,4 +1,4 @@
-"""One kind of error for whatever a user can mend, and the wrapper that turns it into one line and exit code 2."""
+"""The error for faults that the user can mend, and the wrapper that prints it as one line with exit code 2."""
 
 import errno
 import os
@@ -6,9 +6,9 @@ import re
 import sys
 from collections.abc import Callable
 
-from utils.run.signals import INTERRUPTED, child_processes, interruptible, kill
+from utils.run.signals import INTERRUPTED, kill_processes, list_children, raise_on_interrupt
 
-# How torch, what it is built on, and OpenCV say in an error of a general type that memory ran out.
+# Messages of torch, its libraries and OpenCV that memory ran out, in errors of a general type.
 NO_MEMORY = re.compile(
     r"(?i)out of memory|can(no|')t allocate memory|not enough memory|std::bad_alloc|bad allocation|insufficient memory"
     r"|_ALLOC_FAILED|could not create a memory|unable to mmap|unable to allocate|MemoryError"
@@ -22,44 +22,44 @@ class UserError(Exception):
 
 
 class NoWeights(UserError):
-    """The backbone's weights are neither given nor can they be downloaded."""
+    """No weights of the backbone were given, and they cannot be downloaded."""
 
 
 def run_main(main: Callable[[], None], *, lower: str = "") -> None:
-    """Run a program's `main`; a `UserError` becomes one line on stderr and exit code 2.
+    """Run a program's `main`; print a `UserError` as one line on stderr and exit with code 2.
 
-    A full or read-only disk (any `OSError` of the system) is reported the same way, and so is want of memory: they too
-    are for the user to mend. Everything else is a bug and keeps its traceback. However `main` ends, so do the processes
-    that it has started.
+    A full or read-only disk (any `OSError` of the system) and a lack of memory are reported the same way, since the
+    user can mend them too. Everything else is a bug and keeps its traceback. Processes that `main` started are killed
+    when it ends, however it ends.
 
     Args:
-        lower: the flags of the program by which it takes less memory, for its user.
+        lower: the flags of the program that reduce its memory, for the message.
     """
     try:
-        with interruptible():
+        with raise_on_interrupt():
             main()
     except UserError as error:
         _exit_with(str(error))
-    except BrokenPipeError:  # whoever reads our output, such as `head`, has enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = _message(error, lower)
+        message = _explain(error, lower)
         if message is None:
             raise
         _exit_with(message)
     finally:
-        kill(child_processes())
+        kill_processes(list_children())
 
 
-def _message(error: Exception, lower: str) -> str | None:
-    """What to tell the user about an error that is no bug; None for a bug."""
+def _explain(error: Exception, lower: str) -> str | None:
+    """Explain an error that is not a bug to the user; return None for a bug."""
     less = f"lower {lower}" if lower else "end other programs, or use a machine with more"
     if is_out_of_memory(error):
-        return f"out of {_memory(str(error))}; {less}"
+        return f"out of {_describe_memory(str(error))}; {less}"
     if (isinstance(error, OSError) and error.errno == errno.EAGAIN) or NO_THREAD in str(error):
         return f"no more processes or threads can be started here; {less}, or raise the limit (ulimit -u)"
     if isinstance(error, OSError) and error.errno is not None:
@@ -71,15 +71,15 @@ def _message(error: Exception, lower: str) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory of the machine or of a GPU ran out; libraries raise several types for it."""
+    """Tell whether an error means that memory of the machine or a GPU ran out; libraries raise several types."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     general = isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] in ("cv2", "safetensors_rust")
     return isinstance(error, MemoryError) or (general and bool(NO_MEMORY.search(str(error))))
 
 
-def _memory(said: str) -> str:
-    """Whose memory, and how much was asked for where a library says so."""
+def _describe_memory(said: str) -> str:
+    """Name the kind of memory in a library's message, and the amount that was requested if it is given."""
     kind = "memory of the GPU" if re.search("CUDA|HIP|CUBLAS|CUDNN", said) else "memory"
     asked = re.search(r"(?i)allocate ([\d.]+) ?([a-z]*b)", said)  # 2.50 GiB; 1073741824 bytes
     if not asked:

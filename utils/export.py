@@ -1,8 +1,8 @@
-"""Reduce a checkpoint of train.py to its block: half precision, `.safetensors`, with its origin in the header.
+"""Export the block of a checkpoint of train.py: half precision, `.safetensors`, its origin in the header.
 
     python -m utils.export --checkpoint outputs/train/last.pt --output_path block.safetensors
 
-eval.py takes the result as --resume_path, train.py as --init_path.
+Give the result to eval.py as --resume_path, or to train.py as --init_path.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -16,17 +16,18 @@ from pathlib import Path
 from utils.errors import UserError, run_main
 from utils.run.checkpoints import BLOCK_KEY, load_tensors, save_tensors
 
-PLACES = {"config", "basepath", "train_list", "dino_path", "init_path"}
-DROPPED = {"output_path", "overwrite", "resume_path"}
+# Options whose value is a path: only its last part is written. Options that say where the run was written are left out.
+PATH_OPTIONS = {"config", "basepath", "train_list", "dino_path", "init_path"}
+OUTPUT_OPTIONS = {"output_path", "overwrite", "resume_path"}
 
 
 def export_block(checkpoint: str | Path, output: str | Path) -> None:
-    """Write the blocks of a checkpoint of train.py; the header keeps its step, configuration, backbone and tau_auto.
+    """Write the block of a checkpoint of train.py; the header has its step, configuration, backbone and tau_auto.
 
-    Of what names places on one machine, only the last part of a path is kept, and where the run went not at all.
+    Paths of the machine it was trained on are shortened to their last part.
 
     Raises:
-        UserError: not such a checkpoint, or the file cannot be written.
+        UserError: the file is not a checkpoint of train.py, or the output cannot be written.
     """
     content = load_tensors(checkpoint)
     origin = {key: content.get(key) for key in ("step", "config", "backbone", "tau_auto")}
@@ -34,8 +35,8 @@ def export_block(checkpoint: str | Path, output: str | Path) -> None:
         raise UserError(f"--checkpoint {checkpoint}: not made by train.py; give its last.pt")
     if Path(output).suffix != ".safetensors":
         raise UserError(f"--output_path {output}: must end in .safetensors")
-    origin["config"] = {key: value for key, value in content["config"].items() if key not in DROPPED}
-    for key in PLACES & content["config"].keys():
+    origin["config"] = {key: value for key, value in content["config"].items() if key not in OUTPUT_OPTIONS}
+    for key in PATH_OPTIONS & content["config"].keys():
         origin["config"][key] = content["config"][key] and Path(content["config"][key]).name
     save_tensors(output, content["blocks"], key=BLOCK_KEY, metadata=origin)
 

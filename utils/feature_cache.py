@@ -1,20 +1,18 @@
-"""Keep features of frames on disk between runs, so that what follows the frozen backbone can be run again without it.
+"""Cache features of frames on disk, so that later runs with the same backbone need not compute them.
 
     cache = FeatureCache(folder, settings=network.backbone.settings() | {"amp": amp, ...})
-    key = cache.key(frame)                          # of the frame as the backbone gets it: resized, augmented
+    key = cache.key(frame)                          # of the frame as the backbone receives it: resized, augmented
     if (features := cache.load(key)) is None:       # (L, C) float32
         cache.save(key, features := encode(frame))
 
-An entry is one frame: `<folder>/<first two digits of the key>/<key>.npy`, an array (L, C) float32. Its key is a digest
-of the frame's pixels and of the settings, which must name all else that its features depend on. So nothing stale can be
-read, frames shared by two videos are kept once, several processes may fill one folder, and an interrupted run continues
-where it was. Delete the folder, or any part of it, at any time.
+Each frame has a file `<folder>/<first two digits of the key>/<key>.npy`, an array (L, C) float32. The key is a hash of
+the frame's pixels and of the settings, which must contain everything else that features depend on. So entries are never
+out of date, equal frames are stored once, several processes may fill one folder, and an interrupted run continues. The
+folder, or any part of it, can be deleted at any time.
 """
 
-import contextlib
 import hashlib
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,18 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import write_atomically
 
 
 class FeatureCache:
-    """Features (L, C) float32 of single frames in `folder`.
+    """A folder of features (L, C) float32, one file per frame.
 
     Args:
-        settings: plain values that say what features depend on beside the frame: architecture, weights, normalisation,
-            precision, device, versions of libraries; with CLS tokens or without.
+        settings: plain values of everything that features depend on beside the frame: architecture, weights,
+            normalisation, precision, device, versions of libraries, with CLS tokens or without.
 
     Attributes:
-        hits: frames that were there when they were asked for.
+        hits: number of frames that `load` found.
     """
 
     def __init__(self, folder: Path, *, settings: dict[str, Any]):
@@ -42,18 +41,18 @@ class FeatureCache:
         self.hits = 0
 
     def key(self, frame: Tensor) -> str:
-        """Name the entry of a frame (3, H, W): 40 hexadecimal digits."""
+        """Compute the key of a frame (3, H, W): 40 hexadecimal digits."""
         digest = hashlib.blake2b(self.settings, digest_size=20)
         digest.update(repr((tuple(frame.shape), frame.dtype)).encode())
         digest.update(frame.contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def path(self, key: str) -> Path:
-        """Where the features of a key are or would be."""
+        """Return the file of a key, whether it exists or not."""
         return self.folder / key[:2] / f"{key}.npy"
 
     def load(self, key: str) -> Tensor | None:
-        """Read the features (L, C) of a key; None where there are none.
+        """Read the features (L, C) of a key; None if the file does not exist.
 
         Raises:
             UserError: the file is damaged.
@@ -73,23 +72,16 @@ class FeatureCache:
         return torch.from_numpy(kept)
 
     def save(self, key: str, features: Tensor) -> None:
-        """Keep the features (L, C) of a key; whole or not at all.
+        """Write the features (L, C) of a key.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
-        path = self.path(key)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # folders may be shared by machines
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with write_atomically(self.path(key)) as temporary, temporary.open("wb") as file:
                 np.save(file, features.cpu().numpy(), allow_pickle=False)
-            temporary.replace(path)
-        except OSError as error:  # numpy's own, of a full disk, carries no number and no name
+        except OSError as error:  # numpy's own error for a full disk has no strerror
             raise UserError(
                 f"--feature_cache {self.folder}: cannot be written ({error.strerror or error}); free space, name "
                 "another folder or leave it out"
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Tell what kind of file somebody gives as weights, from its first bytes and not from the end of its name."""
+"""Identify the kind of a file of weights from its first bytes, whatever its name."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ from pathlib import Path
 TORCH, SAFETENSORS = "torch", "safetensors"
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
-# First bytes -> what the file is, and what to do about it.
+# First bytes -> kind of file, and what the user should do.
 _STARTS = [
     (b"version https://git-lfs", "a Git-LFS pointer to the weights; fetch them with `git lfs pull` or a download link"),
     (b"\x89HDF\r\n", "an HDF5 file (Keras, TensorFlow); fetch the weights for PyTorch (.pth or .safetensors)"),
@@ -29,10 +29,10 @@ _FOR_PYTORCH = "fetch the weights for PyTorch (.pth or .safetensors)"
 _AGAIN = "it was cut short on its way here; fetch it again"
 
 
-def kind_of_weights(path: Path) -> str:
-    """`TORCH` or `SAFETENSORS` for what looks like a file of theirs, else what it is and the mend, in words.
+def identify_weights(path: Path) -> str:
+    """Return `TORCH` or `SAFETENSORS` for a file of these kinds, otherwise a description of the file with the mend.
 
-    The words complete a sentence: `a web page; fetch ...`.
+    The description completes the sentence "FILE is": `a web page; fetch ...`.
     """
     with open(path, "rb") as file:
         start = file.read(512)
@@ -52,7 +52,7 @@ def kind_of_weights(path: Path) -> str:
 
 
 def explain_bad_safetensors(path: Path) -> str:
-    """Say what is wrong with a safetensors file that its library cannot read."""
+    """Describe what is wrong with a safetensors file that its library cannot read."""
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
@@ -67,7 +67,7 @@ def explain_bad_safetensors(path: Path) -> str:
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Whether a file begins with the length of a header, eight bytes, and the brace that opens it."""
+    """Tell whether a file begins with the length of a header (eight bytes) and the brace that opens the header."""
     return len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= _LARGEST_HEADER
 
 
@@ -99,7 +99,7 @@ def _kind_of_text(start: bytes) -> str | None:
     try:
         start.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(start) - 3:  # not merely a character cut in two
+        if error.start < len(start) - 3:  # more than a character cut in two at the end
             return None
     if text.startswith((b"{", b"[")):
         return "JSON (a configuration, or the index of several files); give the file of weights"
@@ -107,7 +107,10 @@ def _kind_of_text(start: bytes) -> str | None:
 
 
 def _kind_of_message(start: bytes) -> str | None:
-    """ONNX and Flax have no magic bytes: a protocol buffer whose field 1 is a small version, a map of MessagePack."""
+    """Recognise ONNX and Flax, which have no magic bytes.
+
+    ONNX is a protocol buffer whose field 1 is a small version number; Flax is a map of MessagePack.
+    """
     if start[:1] == b"\x08" and start[1] < 32 and start[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
         return f"an ONNX model; {_FOR_PYTORCH}"
     if (0x81 <= start[0] <= 0x8F and 0xA1 <= start[1] <= 0xBF) or start[:1] in (b"\xde", b"\xdf"):

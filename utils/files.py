@@ -1,26 +1,35 @@
-"""What says that a file is still the one it was."""
+"""Files and folders on disk: hashes, locks, JSON, and writing that never leaves half a file."""
 
+import errno
 import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from utils.errors import UserError
 
 CHUNK = 2**20  # bytes read at once
+LOCK = ".lock"  # name of the lock file in a folder
+LOCK_SECONDS = 0.5  # wait that long for a lock: whoever held it may be removing its file at this moment
+# What a file system without locks answers.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def digest_files(paths: Iterable[Path], *settings: object) -> str:
-    """Hash of the names and bytes of files, and of the settings they are read with. A missing file counts as such.
+    """Hash the names and bytes of files, and the settings that they are read with. A missing file changes the hash.
 
-    About 1 GB/s on one core: all of DAVIS-2017's validation frames take a fifth of a second, and a copy of a data set
-    is known as the same. Time of change and size would not tell a frame that was put in another's place.
+    Reading costs about a second per GB on one core; all of DAVIS-2017's validation frames take a fifth of a second.
+    Bytes are hashed, not times and sizes: a copied dataset keeps its hash, and a frame replaced by another changes it.
     """
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
     for path in paths:
@@ -35,10 +44,10 @@ def digest_files(paths: Iterable[Path], *settings: object) -> str:
 
 
 def file_version(path: Path) -> str:
-    """What changes with a file without its being read: size, times of change in nanoseconds, place on the disk.
+    """Describe the version of a file without reading it: size, both times of change in nanoseconds, inode.
 
-    For files whose bytes are too many to read at each start. The second time is the system's own, which no program
-    sets back. Of a file that is not there, such as a link to nothing, reading it will tell.
+    For files that are too many to read at every start. The second time (ctime) is set by the system and no program can
+    set it back. Returns "gone" for a missing file, such as a broken link; reading it later raises the error.
     """
     try:
         about = path.stat()
@@ -47,85 +56,77 @@ def file_version(path: Path) -> str:
     return f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
 
 
-LOCK = ".lock"
-
-
 def check_writable(folder: Path, *, flag: str) -> None:
-    """Refuse a folder in which nothing can be written. It need not be there yet; nothing is left behind.
+    """Refuse a folder in which no file can be created. The folder need not exist yet; nothing is left behind.
 
-    Trying says more than asking for permissions, which root always has, on a file system that is read-only too.
+    A temporary file is created, since permissions say too little: root has all of them on a read-only disk too.
 
     Raises:
         UserError: naming `flag`, the option that gave the folder.
     """
     try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise UserError(f"{flag} {folder}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 @contextmanager
-def held(folder: Path, *, flag: str) -> Iterator[None]:
-    """Make a folder and keep it to this process; the system lets go of it however the process ends.
+def lock_folder(folder: Path, *, flag: str) -> Iterator[None]:
+    """Create a folder and lock it for this process; the system releases the lock however the process ends.
 
-    The lock's file goes in the end, and so does the folder where it was made here and nothing was written to it.
-
-    A lock of the process (POSIX), which children do not inherit; where the system has none, nobody is refused.
+    The lock file is removed afterwards, and so is the folder if it was created here and is still empty. On a file
+    system without locks nobody is refused.
 
     Raises:
-        UserError: another process holds it; names `flag`, the option that gave the folder.
+        UserError: another process holds the lock; names it and `flag`, the option that gave the folder.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, flag=flag) as handle:
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        handle.flush()
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # gone already, or of other files
-                (folder / LOCK).unlink()
-                if made:
-                    folder.rmdir()
+    lock_file = folder / LOCK
+    # No soft lock in place of a missing one: it would outlive a process that is killed.
+    lock = FileLock(lock_file, timeout=LOCK_SECONDS, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = _read_holder(lock_file)
+        raise UserError(
+            f"{flag} {folder}: another run writes there ({holder}); wait for it, end it, or choose another folder"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
+        lock_file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        with suppress(OSError):  # somebody removed the file, or the folder holds other files
+            lock_file.unlink()
+            if created:
+                folder.rmdir()
+        lock.release()
 
 
-def _locked(folder: Path, *, flag: str) -> IO[str]:
-    """The lock's file of a folder, open and locked."""
-    while True:
-        handle = open(folder / LOCK, "a+")  # noqa: SIM115, the caller closes it
-        try:
-            import fcntl
-
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            with handle:
-                handle.seek(0)
-                holder = handle.read().strip() or "a process"
-            raise UserError(
-                f"{flag} {folder}: another run writes there ({holder}); wait for it, end it, or choose another folder"
-            ) from None
-        except (ImportError, OSError):
-            return handle
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle.fileno()), os.stat(folder / LOCK)):
-                return handle
-        handle.close()  # its holder took the file away between our opening and our locking it
+def _read_holder(lock_file: Path) -> str:
+    """Read which process holds a lock; it may not have written its name yet."""
+    with suppress(OSError):
+        if holder := lock_file.read_text().strip():
+            return holder
+    return "a process"
 
 
 def read_object(path: Path, *, mend: str) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Args:
-        mend: what the user can do where the file is damaged, such as "download it again"; ends the message.
+        mend: what the user can do about a damaged file, such as "download it again"; ends the message.
 
     Raises:
-        UserError: not JSON, nested too deeply to read, or a list or a single value.
+        UserError: the file is not JSON, is nested too deeply to read, or holds a list or a single value.
     """
     try:
-        content = json.loads(path.read_bytes())  # of bytes: a byte order mark is understood
+        content = json.loads(path.read_bytes())  # from bytes, json understands a byte order mark
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); {mend}") from error
     if not isinstance(content, dict):
@@ -134,23 +135,63 @@ def read_object(path: Path, *, mend: str) -> dict[str, Any]:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it becomes `path` in one step, on failure it goes.
+def write_atomically(path: str | os.PathLike, *, durable: bool = False, keep_as: str | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; rename it to `path` on success, remove it on an error.
 
-    A reader therefore sees the old file or the whole new one, never a part. The folder is made if need be.
+    A reader sees the old file or the whole new one, never a part. Missing folders are created.
+
+    Args:
+        durable: flush the file and its rename to the disk, so that a power failure does not lose it. Takes
+            milliseconds, so it is for checkpoints and logs and not for every mask.
+        keep_as: new name, in the same folder, of the file that is replaced. There is a whole file at every moment.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary_name(path)
     try:
         yield temporary
+        if durable:
+            _flush_file(temporary)
+        if keep_as is not None and path.is_file():
+            _give_second_name(path, path.with_name(keep_as))
         os.replace(temporary, path)
+        if durable:
+            _flush_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # an error of this line would hide the one that matters
+            temporary.unlink(missing_ok=True)
 
 
-def leftovers(path: str | os.PathLike) -> list[Path]:
-    """The temporary files of `replacing(path)`: of processes killed in the midst of it, or at it now."""
+def find_leftovers(path: str | os.PathLike) -> list[Path]:
+    """List the temporary files of `write_atomically(path)`, left by killed processes or in use by running ones."""
     path = Path(path)
-    names = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    names = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.partial")
     return [p for p in path.parent.iterdir() if names.fullmatch(p.name)] if path.parent.is_dir() else []
+
+
+def _temporary_name(path: Path) -> Path:
+    """Name a temporary file beside `path`; random, since several machines may write to one folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _give_second_name(path: Path, other: Path) -> None:
+    """Make `other` a second name of the file `path`, in place of the file that has it."""
+    temporary = _temporary_name(other)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, other)
+
+
+def _flush_file(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,7 +1,7 @@
-"""Pieces of one computation side by side: on a CPU a thread for each core, each computing on its own.
+"""Compute independent pieces in parallel on a CPU, one thread per core; make items ahead of their use in a thread.
 
-torch shares every single operation out over the cores and waits for the last of them; where operations are short, much
-of the time goes there. Pieces that do not depend on each other need no waiting.
+torch splits every single operation over the cores and waits for the slowest of them, which takes most of the time of
+short operations. Independent pieces, each computed by one core, need no waiting.
 """
 
 import os
@@ -21,11 +21,11 @@ if hasattr(os, "register_at_fork"):  # where processes can fork; threads do not 
     os.register_at_fork(after_in_child=_pools.clear)
 
 
-def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device) -> list[Result]:
-    """`[work(piece) for piece in pieces]`, without gradients; several at a time where `device` is the CPU.
+def map_parallel(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: torch.device) -> list[Result]:
+    """Return `[work(piece) for piece in pieces]`, computed without gradients; in parallel if `device` is the CPU.
 
-    Where one piece fails no other is begun, and its error comes up once none is worked on any more. Within a piece,
-    pieces of it are worked on one after the other.
+    If a piece fails, no further piece is started, and its error is raised after the running pieces have ended. A call
+    inside `work` computes its pieces one after the other.
     """
     count, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
 
@@ -39,17 +39,17 @@ def each(work: Callable[[Piece], Result], pieces: Iterable[Piece], *, device: to
     try:
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
-        for future in futures:  # left after a fault; Python would work on all of them before it exits
+        for future in futures:  # after an error; Python would compute all of them before it exits
             future.cancel()
         wait(futures)
     return [future.result() for future in futures]
 
 
 @contextmanager
-def one_core(device: torch.device) -> Iterator[None]:
-    """Within it this thread computes with a single core, where `device` is the CPU.
+def use_one_core(device: torch.device) -> Iterator[None]:
+    """Let this thread compute with a single core inside the context, if `device` is the CPU.
 
-    For many short operations one after the other, where waiting for other cores takes what these save.
+    For sequences of many short operations, where waiting for other cores takes more time than they save.
     """
     count = torch.get_num_threads()
     if device.type != "cpu" or count == 1:
@@ -63,22 +63,22 @@ def one_core(device: torch.device) -> Iterator[None]:
 
 
 def _pool(count: int) -> ThreadPoolExecutor:
-    """`count` threads that compute with one core each."""
+    """Return the pool of `count` threads that compute with one core each."""
     with _making:
         if count not in _pools:
             pool = ThreadPoolExecutor(count, thread_name_prefix="piece")
             together = threading.Barrier(count)
-            for future in [pool.submit(_use_one_core, together) for _ in range(count)]:
+            for future in [pool.submit(_limit_pool_thread, together) for _ in range(count)]:
                 future.result()
             torch.set_num_threads(count)
             _pools[count] = pool
     return _pools[count]
 
 
-def _use_one_core(together: threading.Barrier) -> None:
-    together.wait(timeout=60)  # so that every thread of the pool gets here
-    torch.get_num_threads()  # torch sets a thread up when it is first asked, and would undo the next line later
-    torch.set_num_threads(1)  # of this thread, but also the default of threads yet to come: the caller sets it back
+def _limit_pool_thread(together: threading.Barrier) -> None:
+    together.wait(timeout=60)  # so that every thread of the pool runs this function once
+    torch.get_num_threads()  # torch initialises a thread at its first call, which would undo the next line later
+    torch.set_num_threads(1)  # also changes the default of new threads, which the caller restores
     together.wait(timeout=60)
 
 
@@ -88,9 +88,9 @@ END = object()
 
 
 def prefetch(items: Iterable[Item], *, ahead: int = 2) -> Iterator[Item]:
-    """Yield `items` in order, up to `ahead` of them made early by a thread; an exception in it comes up here.
+    """Yield `items` in order while a thread makes up to `ahead` of them in advance; its exceptions are raised here.
 
-    When this generator is closed early, the thread stops after the item it is at.
+    If this generator is closed early, the thread stops after its current item.
     """
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
@@ -110,11 +110,11 @@ def prefetch(items: Iterable[Item], *, ahead: int = 2) -> Iterator[Item]:
                 if not put((item, None)):
                     return
             put((END, None))
-        except BaseException as error:  # handed on, whatever it is
+        except BaseException as error:  # raised again in the thread that uses the items
             put((END, error))
         finally:
             if hasattr(items, "close"):
-                items.close()  # a generator lets go of its file here, not some day
+                items.close()  # so that a generator closes its file now and not when it is collected
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Label maps as PNG files: the one place that knows how masks are stored on disk."""
+"""Read and write label maps as PNG files."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
-from utils.files import replacing
+from utils.files import write_atomically
 from utils.pictures import FAULTS, PictureError, list_images, refuse_multiple_pictures
 
 MAX_INDEXED = 255
@@ -15,8 +15,8 @@ MAX_LABEL = 65535
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 
 
-def palette() -> np.ndarray:
-    """The DAVIS / PASCAL VOC colour map, (256, 3) uint8: the bits of an id, dealt in turn to R, G and B."""
+def make_palette() -> np.ndarray:
+    """Make the DAVIS / PASCAL VOC colour map, (256, 3) uint8: the bits of an id go to R, G and B in turn."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     ids = np.arange(256)
     for bit in range(8):
@@ -30,9 +30,11 @@ def palette() -> np.ndarray:
 def write_label_png(path: str | os.PathLike, labels: np.ndarray) -> None:
     """Write a label map, (H, W) of any integer type, ids 0 (background) to 65535.
 
-    Ids up to 255 give an indexed PNG (mode P) with `palette()`, which the DAVIS toolkit reads. Larger ids, as
-    the `paper` protocol's every-cluster-a-proposal has them, give a 16-bit greyscale PNG whose grey value is
-    the id. Raises `UserError` when an id fits neither.
+    Ids up to 255 are written as an indexed PNG (mode P) with `make_palette()`, which the DAVIS toolkit reads; larger
+    ids, as under the `paper` protocol, as a 16-bit greyscale PNG whose grey value is the id.
+
+    Raises:
+        UserError: an id is too large for a PNG.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
@@ -40,7 +42,7 @@ def write_label_png(path: str | os.PathLike, labels: np.ndarray) -> None:
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high > MAX_LABEL:
         raise UserError(f"{path}: ids {low}..{high} do not fit a PNG (0..{MAX_LABEL}); write fewer proposals")
-    with replacing(path) as temporary:
+    with write_atomically(path) as temporary:
         _to_image(labels, high).save(temporary, format="PNG")
 
 
@@ -48,14 +50,17 @@ def _to_image(labels: np.ndarray, high: int) -> Image.Image:
     if high > MAX_INDEXED:
         return Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8)).convert("L")
-    image.putpalette(palette().tobytes())
+    image.putpalette(make_palette().tobytes())
     return image
 
 
-def pngs_by_stem(folder: Path) -> dict[str, Path]:
-    """The PNGs of a folder by name without ending, `.PNG` too, in the order of their numbers; hidden ones left out.
+def find_pngs(folder: Path) -> dict[str, Path]:
+    """Find the PNGs of a folder: name without ending -> path, in natural order, without hidden files.
 
-    A folder that is not there has none. Raises `UserError` where two have the same name.
+    Returns nothing for a missing folder.
+
+    Raises:
+        UserError: two files have the same name but for the ending (`.png`, `.PNG`).
     """
     found: dict[str, Path] = {}
     for path in list_images(folder) if folder.is_dir() else []:
@@ -67,8 +72,8 @@ def pngs_by_stem(folder: Path) -> dict[str, Path]:
 def read_label_png(path: str | os.PathLike) -> np.ndarray:
     """Read a label map, (H, W) int32, from a PNG of one channel: indexed, 1-bit, 8-bit or 16-bit grey.
 
-    Raises `UserError` naming the file when it is missing, damaged, cut short, animated, a JPEG whatever its name, or
-    has colours instead of ids.
+    Raises:
+        UserError: the file is missing, damaged, animated, a JPEG by its content, or has colours instead of ids.
     """
     try:
         with Image.open(path) as image:
@@ -85,12 +90,12 @@ def read_label_png(path: str | os.PathLike) -> np.ndarray:
 
 
 def _why_no_ids(image: Image.Image) -> str | None:
-    """Why an open image holds no object ids, and the mend; None where it may hold some."""
+    """Explain why an open image cannot hold object ids, with the mend; None if it can."""
     if image.format in ("JPEG", "MPO"):
         return "a JPEG, which changes ids; save them as indexed PNG"
     if image.mode in _LABEL_MODES:
         return None
-    known = {tuple(colour) for colour in palette().tolist()}
+    known = {tuple(colour) for colour in make_palette().tolist()}
     colours = image.convert("RGB").getcolors(len(known)) if image.mode in ("RGB", "RGBA") else None
     if colours and {colour for _, colour in colours} <= known:
         return f"an image of mode {image.mode} in the DAVIS palette's colours; save it as indexed PNG with that palette"

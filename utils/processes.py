@@ -1,4 +1,4 @@
-"""Work shared out over processes. They end when it is done, when it fails, and when this process is killed."""
+"""Run functions in other processes, which end when the work is done, when it fails, and when this process is killed."""
 
 import multiprocessing
 import os
@@ -13,39 +13,40 @@ from typing import Any
 import cv2
 
 from utils.errors import UserError
-from utils.run.signals import child_processes, kill, signals_blocked
+from utils.run.signals import block_stop_signals, kill_processes, list_children
 
 
 @contextmanager
-def shared_out(
+def run_in_processes(
     work: Callable[..., Any], calls: Sequence[tuple], *, workers: int, flag: str
 ) -> Iterator[Iterator[tuple[int, Any]]]:
-    """Gives (index, `work(*calls[index])`) as they are done, by up to `workers` processes; by one worker: in this one.
+    """Yield an iterator of (index, `work(*calls[index])`) in the order of completion, computed by several processes.
 
-    Others are spawned, not forked, since the caller may hold threads or a GPU, and have one OpenCV thread each, since
-    the cores are taken. Where the system has no way to share work, a note says so and this process does it.
+    Processes are spawned and not forked, since the caller may use threads or a GPU. Each has one OpenCV thread, since
+    the cores are busy. If the system cannot share work between processes, a note says so and this process does it.
 
     Args:
-        flag: what set `workers`, for messages.
+        workers: processes at most; with one, the work is done in this process.
+        flag: the flag that set `workers`, for messages.
 
     Raises:
-        UserError: a process was ended from outside, mostly for want of memory.
+        UserError: a process was killed from outside, usually because memory ran out.
     """
     pool = _open_pool(min(workers, len(calls)), flag)
     if pool is None:
         yield ((index, work(*call)) for index, call in enumerate(calls))
         return
-    with _ending(pool, flag):
-        with signals_blocked():
+    with _end_processes(pool, flag):
+        with block_stop_signals():
             futures = {pool.submit(work, *call): index for index, call in enumerate(calls)}
         yield ((futures[future], future.result()) for future in as_completed(futures))
 
 
-def in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """`work(*arguments)` in a new process, so that its peak memory is its own."""
+def run_in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Return `work(*arguments)`, computed in a new process, so that its peak memory can be measured."""
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
-    with _ending(pool):
-        with signals_blocked():
+    with _end_processes(pool):
+        with block_stop_signals():
             future = pool.submit(work, *arguments)
         return future.result()
 
@@ -63,13 +64,13 @@ def _open_pool(workers: int, flag: str) -> ProcessPoolExecutor | None:
 
 
 @contextmanager
-def _ending(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
-    """On leaving it the pool's processes have ended; if that is by an error, what they are at is not waited for."""
-    others = child_processes()
+def _end_processes(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
+    """End the processes of a pool when the context is left; after an error they are killed at once."""
+    others = list_children()
     try:
         yield
     except BaseException as error:
-        kill(process for process in child_processes() if process not in others)
+        kill_processes(process for process in list_children() if process not in others)
         if isinstance(error, BrokenProcessPool):
             mend = f"lower {flag}" if flag else "use a smaller setting"
             raise UserError(f"{flag or 'a measurement'}: a process that works for this one was ended from outside, "
@@ -85,7 +86,7 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    """A process that waits for work would wait for ever once the one that gives it was killed."""
+    """End this process when its parent is killed; otherwise it would wait for work for ever."""
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -1,4 +1,4 @@
-"""A bar over the frames of all videos, which names the video and its stage."""
+"""Show progress: a bar over the frames of all videos, and lines printed above it."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,21 +6,23 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils import distributed
+
 Item = TypeVar("Item")
-# What share of the time of a video each stage takes, roughly: it makes the time left a better guess, nothing more.
+# Rough share of a video's time that each stage takes; only used to estimate the time left.
 STAGES = {"features": 0.5, "clustering": 0.25, "labels": 0.05, "objects": 0.1, "writing": 0.1}
-LOG_INTERVAL = 10  # seconds between lines in a file, where a bar cannot be drawn over
+LOG_INTERVAL = 10  # seconds between updates where stderr is a file, in which each update is a line
 
 
 class FrameBar:
-    """A bar of frames done, over all videos; a frame counts by the share of `STAGES` that it has behind it.
+    """A progress bar over the frames of all videos. A frame counts by the `STAGES` that it has passed.
 
     bar.start("bear", 82)
-    bar("features", 40)     # 40 frames of the video have their features
+    bar("features", 40)     # the features of 40 frames of the video are computed
 
     Args:
-        lengths: numbers of frames of the videos to come.
-        shown: off for all processes but the main one.
+        lengths: number of frames of each video.
+        shown: False for all processes but the main one.
     """
 
     def __init__(self, lengths: Sequence[int], *, shown: bool = True):
@@ -41,7 +43,7 @@ class FrameBar:
         self.done += 1
 
     def __call__(self, stage: str, frames: int) -> None:
-        """So many frames of the video have come through a stage; a stage may begin again."""
+        """Report that `frames` frames of the video have passed a stage. A stage may start again from 0."""
         stages = list(STAGES)
         earlier = sum(STAGES[name] for name in stages[: stages.index(stage)])
         now = self.before + self.length * earlier + frames * STAGES[stage]
@@ -53,7 +55,7 @@ class FrameBar:
         self.stage = stage
 
     def finish(self) -> None:
-        """The video is done."""
+        """Report that the video is finished."""
         self.before += self.length
         self.bar.update(max(self.before - self.bar.n, 0))
         self.length = 0
@@ -66,9 +68,15 @@ class FrameBar:
         self.bar.close()
 
 
-def told(items: Iterable[Item], stage: str, progress: Callable[[str, int], None]) -> Iterator[Item]:
-    """Yield one item for each frame, and tell how many have come through."""
+def report_progress(items: Iterable[Item], stage: str, progress: Callable[[str, int], None]) -> Iterator[Item]:
+    """Yield `items`, one per frame, and report their number as the progress of a stage."""
     progress(stage, 0)
     for done, item in enumerate(items, 1):
         yield item
         progress(stage, done)
+
+
+def log_line(message: str) -> None:
+    """Print a line to stderr, from the main process only, above any progress bar."""
+    if distributed.is_main():
+        tqdm.write(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a run took and what it reached, as tables; a training log as a picture.
+"""Print scores and times of results as tables; draw a training log.
 
 python -m utils.report --log outputs/train/log.jsonl --picture curve.png
 python -m utils.report --results outputs/training_free outputs/trained            # Markdown, side by side
@@ -27,7 +27,7 @@ PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_no
 
 
 def draw_log(log: Path, picture: Path) -> None:
-    """Losses, clusters per clip, agreement with mirrored clips and attention entropy over the steps of a log."""
+    """Draw losses, clusters per clip, agreement with mirrored clips and attention entropy over the steps of a log."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -56,22 +56,22 @@ def draw_log(log: Path, picture: Path) -> None:
     save_figure(figure, picture, dpi=110)
 
 
-def markdown_scores(results: list[Path]) -> str:
-    """J, F and J&F of every sequence for each folder of results and each protocol it was scored by, in percent.
+def format_scores(results: list[Path]) -> str:
+    """Format J, F and J&F in percent: a row for each sequence, a column for each folder of results and protocol.
 
-    The mean of objects is the benchmark's figure; that of sequences stands beside it because both are in use.
+    The mean over objects is the benchmark's figure; the mean over sequences is shown too, since some papers report it.
     """
     scored = {
         f"{folder}, {path.parent.name}, {path.stem.removeprefix('scores-')}": read_object(path, mend=MEND)
         for folder in results
-        for path in _with_objects(folder.glob("**/scores/*/scores-*.json"))
+        for path in _keep_object_scores(folder.glob("**/scores/*/scores-*.json"))
     }
     if not scored:
         raise UserError(f"--results {results[0]}: holds no scores; run eval.py or python -m utils.scoring first")
     lines = ["| J / F / J&F | " + " | ".join(scored) + " |", "| --- |" + " --- |" * len(scored)]
     sequences = dict.fromkeys(name for content in scored.values() for name in content["sequences"])
     for name in sequences:
-        cells = [_cell(_mean(content, name, "J"), _mean(content, name, "F")) for content in scored.values()]
+        cells = [_format_cell(_mean(content, name, "J"), _mean(content, name, "F")) for content in scored.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     means = [
         [
@@ -80,18 +80,18 @@ def markdown_scores(results: list[Path]) -> str:
         ]
         for content in scored.values()
     ]
-    lines.append("| mean of sequences | " + " | ".join(_cell(*mean) for mean in means) + " |")
-    totals = [_cell(content["global"]["J-Mean"], content["global"]["F-Mean"]) for content in scored.values()]
+    lines.append("| mean of sequences | " + " | ".join(_format_cell(*mean) for mean in means) + " |")
+    totals = [_format_cell(content["global"]["J-Mean"], content["global"]["F-Mean"]) for content in scored.values()]
     return "\n".join([*lines, "| **mean of objects** | " + " | ".join(f"**{cell}**" for cell in totals) + " |"])
 
 
-def _with_objects(paths: Iterable[Path]) -> list[Path]:
-    """Scores that have J and F of objects."""
+def _keep_object_scores(paths: Iterable[Path]) -> list[Path]:
+    """Return the files of scores that have J and F of objects."""
     return [path for path in sorted(paths) if PROTOCOLS[path.parent.name].scores.HEADLINE == "J&F-Mean"]
 
 
-def markdown_costs(folder: Path) -> str:
-    """Clusters, objects made of them, and seconds per frame and stage of every video of one folder of results."""
+def format_costs(folder: Path) -> str:
+    """Format clusters, objects, and seconds per frame and stage of every video of one folder of results."""
     paths = sorted((folder / "stats").glob("*.json"), key=lambda path: natural_key(path.name))
     stats = {path.stem: read_object(path, mend=MEND) for path in paths}
     if not stats:
@@ -100,13 +100,13 @@ def markdown_costs(folder: Path) -> str:
     lines.append("| --- |" + " ---: |" * (3 + len(STAGES)))
     total = {"frames": 0, "clusters": 0, "objects": 0, "seconds": dict.fromkeys(STAGES, 0.0)}
     for name, entry in stats.items():
-        lines.append(_cost_row(name, entry))
+        lines.append(_format_cost_row(name, entry))
         total["frames"] += entry["frames"]
         for counted in ("clusters", "objects"):
             total[counted] += (entry.get(counted) or 0) / len(stats)
         for stage in STAGES:
             total["seconds"][stage] += entry["seconds"].get(stage, 0.0)
-    lines.append(_cost_row("**all**", total))
+    lines.append(_format_cost_row("**all**", total))
     peak = max(entry["peak_memory_gb"] for entry in stats.values())
     return "\n".join([*lines, "", f"Peak memory of the process: {peak:.2f} GB."])
 
@@ -116,11 +116,11 @@ def _mean(content: dict[str, Any], sequence: str, measure: str) -> float:
     return sum(statistics[0] for statistics in objects) / len(objects) if objects else float("nan")
 
 
-def _cell(j: float, f: float) -> str:
+def _format_cell(j: float, f: float) -> str:
     return f"{100 * j:.1f} / {100 * f:.1f} / {50 * (j + f):.1f}"
 
 
-def _cost_row(name: str, entry: dict[str, Any]) -> str:
+def _format_cost_row(name: str, entry: dict[str, Any]) -> str:
     clusters, objects = (f"{entry.get(counted) or 0:.1f}".removesuffix(".0") for counted in ("clusters", "objects"))
     times = " | ".join(f"{entry['seconds'].get(stage, 0.0) / entry['frames']:.3f}" for stage in STAGES)
     return f"| {name} | {entry['frames']} | {clusters} | {objects} | {times} |"
@@ -137,8 +137,8 @@ def main() -> None:
     if args.log:
         draw_log(args.log, args.picture)
     try:
-        tables = [markdown_scores(args.results)] if args.results else []
-        tables += [f"{folder.name}:\n\n{markdown_costs(folder)}" for folder in args.results or ()]
+        tables = [format_scores(args.results)] if args.results else []
+        tables += [f"{folder.name}:\n\n{format_costs(folder)}" for folder in args.results or ()]
     except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"--results: a file of scores or stats is damaged ({error!r}); {MEND}") from error
     if tables:

@@ -1,12 +1,12 @@
-"""Exit 0 if this interpreter's packages satisfy a requirements file and can be imported, else say why not and exit 1.
+"""Check that the installed packages satisfy a requirements file and can be imported; otherwise say why and exit 1.
 
     python utils/requirements.py requirements.txt
 
-Runs before anything is installed, so it needs nothing but Python itself. Understands what the files here hold: lines
-of `name>=version`, comments, and `-r other.txt`.
+It runs before anything is installed, so it uses only Python itself. It understands lines of `name>=version`, comments,
+and `-r other.txt`.
 
-A version that is high enough may still not import, as scikit-learn 1.3 beside NumPy 2. Trying takes seconds, so what
-could be imported is remembered, in the user's cache and never in the environment, until any package there changes.
+A package of a sufficient version may still fail to import, as scikit-learn 1.3 beside NumPy 2. Trying takes seconds, so
+a success is recorded in the user's cache until any installed package changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# What this project imports of a package, where that is not the package's own name.
+# Modules that are imported for the check, where their name differs from the package's.
 MODULES = {
     "matplotlib": "matplotlib.pyplot",
     "opencv-python": "cv2",
@@ -36,14 +36,14 @@ MODULES = {
 }
 
 
-def unsatisfied(path: Path) -> list[str]:
-    """What of a requirements file the installed packages do not satisfy, with the reason."""
+def list_unsatisfied(path: Path) -> list[str]:
+    """List the requirements of a file that the installed packages do not satisfy, with the reason."""
     lines = _lines(path)
-    return [problem for line in lines if (problem := _too_old(line))] or unimportable(lines)
+    return [problem for line in lines if (problem := _too_old(line))] or list_unimportable(lines)
 
 
-def unimportable(lines: list[str]) -> list[str]:
-    """Packages of lines `name>=version` that are installed and cannot be imported, with the mend."""
+def list_unimportable(lines: list[str]) -> list[str]:
+    """List the packages of lines `name>=version` that are installed but cannot be imported, with the mend."""
     marker = _marker(lines)
     if marker.exists():
         return []
@@ -64,7 +64,7 @@ def unimportable(lines: list[str]) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The requirements of a file and of those that it includes, without comments."""
+    """Read the requirements of a file and of the files that it includes, without comments."""
     found = []
     for line in path.read_text().splitlines():
         line = line.split("#")[0].strip()
@@ -76,7 +76,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _too_old(line: str) -> str | None:
-    """`line` and what is installed instead, where that is older or nothing."""
+    """Return `line` with the installed version if that is too old or missing, otherwise None."""
     name, _, wanted = line.partition(">=")
     try:
         installed = version(name)
@@ -86,7 +86,7 @@ def _too_old(line: str) -> str | None:
 
 
 def _marker(lines: list[str]) -> Path:
-    """The file that exists where these packages could be imported by this interpreter among all that is installed."""
+    """Return the file that records that these packages could be imported by this interpreter and environment."""
     installed = sorted(info.name for folder in sys.path for info in Path(folder).glob("*.*-info"))
     key = repr((sys.version, sys.prefix, installed, lines)).encode()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -94,13 +94,13 @@ def _marker(lines: list[str]) -> Path:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """2.6.0+cpu -> (2, 6, 0)."""
+    """Parse a version: 2.6.0+cpu -> (2, 6, 0)."""
     return tuple(int(number) for number in re.findall(r"\d+", text.split("+")[0])[:4])
 
 
 if __name__ == "__main__":
-    del sys.path[0]  # this folder, whose modules could be taken for others of their name
-    missing = unsatisfied(Path(sys.argv[1]))
+    del sys.path[0]  # this folder, whose modules could hide others of the same name
+    missing = list_unsatisfied(Path(sys.argv[1]))
     if missing:
         print("not satisfied: " + ", ".join(missing), file=sys.stderr)
         sys.exit(1)

@@ -1,9 +1,9 @@
-"""A folder of results: label PNGs of every video, what they were made with, and nothing stale or half-written.
+"""Write a folder of results: label PNGs of every video and the settings they were made with.
 
-<save_path>/settings.json              what the predictions depend on
+<save_path>/settings.json              everything that the predictions depend on
 <save_path>/<video>/<frame>.png        label maps; with several kinds of them <save_path>/<kind>/<video>/...
 <save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
-<save_path>/overlays/<video>.mp4       the masks over the frames, where asked for
+<save_path>/overlays/<video>.mp4       the masks drawn over the frames, with --overlay
 <save_path>/scores/<protocol>/         written by utils.scoring.score
 """
 
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import LOCK, check_writable, read_object, replacing
+from utils.files import LOCK, check_writable, read_object, write_atomically
 from utils.names import check_name
-from utils.png import pngs_by_stem, write_label_png
+from utils.png import find_pngs, write_label_png
 
 CONTACT_SHEET = "contact_sheet.png"
 OVERLAYS = "overlays"
@@ -28,13 +28,13 @@ RESERVED = {"stats", OVERLAYS, "scores"}
 
 
 class ResultsFolder:
-    """Predictions of one set of settings.
+    """A folder of predictions made with one set of settings.
 
     Args:
-        path: the folder; made where it is missing.
-        kinds: of predictions, such as `davis` (at most 20 proposals); with more than one each gets a folder of its own.
+        path: the folder; created if it is missing.
+        kinds: kinds of predictions, such as `davis` (at most 20 proposals); several get a subfolder each.
         settings: everything that the predictions depend on, as plain values.
-        origin: where the settings came from, such as names of files; recorded, but free to differ between reruns.
+        origin: where the settings came from, such as file names; recorded, but may differ between reruns.
     """
 
     def __init__(self, path: Path, *, kinds: list[str], settings: dict[str, Any], origin: dict[str, Any]):
@@ -44,30 +44,32 @@ class ResultsFolder:
         self.provenance = {**self.settings, "origin": origin}
 
     def check(self, *, overwrite: bool) -> None:
-        """Refuse a folder that results of these settings cannot go to, with `overwrite` or without; nothing changes.
+        """Refuse a folder to which these results cannot be written. Changes nothing.
 
         Raises:
-            UserError: it holds results of other settings, or files that are not results; or it cannot be written.
+            UserError: it holds results of other settings and `overwrite` is False, or files that are not results, or
+                it cannot be written.
         """
-        held = self._held()
-        if held is not None and held != self.settings and not overwrite:
+        existing = self._read_settings()
+        if existing is not None and existing != self.settings and not overwrite:
             raise UserError(
-                f"--save_path {self.path}: holds results of other settings ({_difference(held, self.settings)}); "
+                f"--save_path {self.path}: holds results of other settings ({_difference(existing, self.settings)}); "
                 "choose another folder or give --overwrite"
             )
         check_writable(self.path, flag="--save_path")
 
     def prepare(self, *, overwrite: bool) -> None:
-        """Go on in the folder; with `overwrite` remove the results it holds, and never anything else.
+        """Prepare the folder for writing; with `overwrite` remove the results in it, and nothing else.
 
-        Raises `UserError` as `check`.
+        Raises:
+            UserError: see `check`.
         """
         self.check(overwrite=overwrite)
-        if overwrite and (held := self._held()) is not None:
-            self._remove(held)
+        if overwrite and (existing := self._read_settings()) is not None:
+            self._remove(existing)
 
-    def _held(self) -> dict[str, Any] | None:
-        """The settings of the results in the folder, None where it has none; raises `UserError` for anything else."""
+    def _read_settings(self) -> dict[str, Any] | None:
+        """Read the settings of the results in the folder; None if it is empty. Raises `UserError` for other files."""
         marker = self.path / "settings.json"
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--save_path {self.path}: is a file; choose a folder")
@@ -78,29 +80,29 @@ class ResultsFolder:
         return None
 
     def predictions(self, kind: str) -> Path:
-        """The folder with one folder of PNGs per video for a kind of predictions."""
+        """Return the folder that has one folder of PNGs per video for a kind of predictions."""
         return self.path if len(self.kinds) == 1 else self.path / kind
 
     def has(self, video: str, frame_names: list[str], *, fingerprint: Callable[[], str]) -> bool:
-        """Whether a video is done. A folder appears whole or not at all.
+        """Tell whether the results of a video are complete.
 
         Args:
-            fingerprint: gives that of the video, as `finish` was given it; asked for only where there are results,
-                since the whole video is read for it.
+            fingerprint: computes the fingerprint of the video that `finish` recorded. Called only if there are
+                results, since it reads the whole video.
 
         Raises:
-            UserError: it is done but lacks a frame, so somebody removed it; the video has changed since; or its name
-                is taken by something else.
+            UserError: a frame was removed from complete results, the video has changed since, or its name is that of
+                another file in the folder.
         """
         if video in RESERVED or video in self.kinds:
             raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
         folders = [self.predictions(kind) / video for kind in self.kinds]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False
-        held, now = _read_json(self._stats_file(video)).get("video"), fingerprint()
-        if held != now:
+        recorded, now = _read_json(self._stats_file(video)).get("video"), fingerprint()
+        if recorded != now:
             raise UserError(
-                f"--save_path {self.path}: holds results of another version of {video} ({held}, now {now}); "
+                f"--save_path {self.path}: holds results of another version of {video} ({recorded}, now {now}); "
                 "choose another folder or give --overwrite"
             )
         for folder in folders:
@@ -112,7 +114,7 @@ class ResultsFolder:
     def write_video(self, video: str, *, frame_names: list[str], label_maps: Iterable[dict[str, np.ndarray]]) -> None:
         """Write the label maps (H, W) of every kind, frame by frame.
 
-        The settings are recorded with the first video, so that a run that failed before blocks no other.
+        The settings are written with the first video, so that a run that failed earlier leaves an empty folder.
         """
         for folder in {self.path, *map(self.predictions, self.kinds)}:
             _write_json(folder / "settings.json", self.provenance)
@@ -133,15 +135,15 @@ class ResultsFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def finish(self, video: str, stats: dict[str, Any]) -> None:
-        """Record a video's statistics, which marks it as done."""
+        """Write a video's statistics, which marks its results as complete."""
         _write_json(self._stats_file(video), stats)
 
     def _stats_file(self, video: str) -> Path:
         return self.path / "stats" / f"{video}.json"
 
-    def _remove(self, held: dict[str, Any]) -> None:
-        """Remove what eval.py wrote here before: the videos with statistics, their scores and overlays."""
-        kinds, marker = held.get("predictions", []), self.path / "settings.json"
+    def _remove(self, existing: dict[str, Any]) -> None:
+        """Remove earlier results of eval.py: videos with statistics, their scores and overlays."""
+        kinds, marker = existing.get("predictions", []), self.path / "settings.json"
         if not isinstance(kinds, list):
             raise UserError(f"{marker}: 'predictions' is no list of names; choose another folder")
         kinds = [check_name(kind, marker) for kind in kinds]  # nothing outside the folder is ever removed
@@ -156,17 +158,17 @@ class ResultsFolder:
 
 
 def write_archive(path: Path, folder: Path, videos: list[str]) -> None:
-    """Zip the label PNGs of `videos`, `<video>/<frame>.png` below `folder`, as evaluation servers take them."""
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    """Zip the label PNGs `<video>/<frame>.png` of `videos` below `folder`, as evaluation servers expect them."""
+    with write_atomically(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for video in videos:
-            for png in pngs_by_stem(folder / video).values():
+            for png in find_pngs(folder / video).values():
                 archive.write(png, f"{video}/{png.name}")
 
 
-def _difference(held: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first settings that differ, as text."""
-    keys = [key for key in {**held, **wanted} if held.get(key) != wanted.get(key)]
-    values = ((key, held.get(key), wanted.get(key)) for key in keys[:2])
+def _difference(existing: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Describe the first two settings that differ."""
+    keys = [key for key in {**existing, **wanted} if existing.get(key) != wanted.get(key)]
+    values = ((key, existing.get(key), wanted.get(key)) for key in keys[:2])
     return ", ".join(f"another {k}" if isinstance(v, dict) else f"{k} {h} there, {v} now" for k, h, v in values)
 
 
@@ -175,7 +177,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # processes of one run write the same settings
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    with write_atomically(path) as temporary:  # several processes of one run write the same settings
+        temporary.write_text(json.dumps(content, indent=1) + "\n")

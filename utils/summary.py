@@ -1,11 +1,11 @@
-"""Folders of results side by side, a row each: in what they differ, quality by each protocol, labels, seconds.
+"""Compare folders of results in a table: a row for each, with settings that differ, scores, labels and seconds.
 
     python -m utils.summary --results outputs/ablation/*
     python -m utils.summary --results outputs/resolution/* --picture resolution.png
 
-What differs is read from their settings; nothing is typed in. Intervals are of a bootstrap over sequences. Seconds are
-those of the run, whatever else the machine did; of the backbone there are none where features came from a cache. The
-picture is of results that differ in resolution: J&F and seconds against pixels.
+The differing settings are read from the folders. Intervals come from a bootstrap over sequences. Seconds are those of
+the run, and missing for the backbone if features came from a cache. The picture shows J&F and seconds against pixels,
+for results that differ in resolution.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -27,7 +27,7 @@ from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")
 MEND = "run eval.py again"
-UNSEEN = ("predictions", "origin")  # settings that are not told apart: which PNGs were written, and versions
+NOT_COMPARED = ("predictions", "origin")  # settings that are not compared: kinds of PNGs, versions
 STAGES = {
     "backbone": ("backbone",),
     "clustering": ("attention", "stage 1", "stage 2", "assign"),
@@ -42,11 +42,11 @@ class Row:
     """One folder of results.
 
     Attributes:
-        settings: of the predictions, without `UNSEEN`.
-        scored: protocol -> what was scored, and how: equal where figures can be compared.
-        scores: protocol -> J, F, J&F and its interval's ends, in percent; the last two NaN of a single sequence.
-        labels: clusters, or objects where these were made, a video.
-        seconds: of `STAGES`, a frame; of the backbone None where features came from a cache.
+        settings: settings of the predictions, without `NOT_COMPARED`.
+        scored: protocol -> options and ground truth of the scores; figures can be compared if these are equal.
+        scores: protocol -> J, F, J&F and the ends of its interval, in percent; the ends are NaN for one sequence.
+        labels: mean number of objects a video, or of clusters if no objects were made.
+        seconds: stage of `STAGES` -> seconds a frame; None for the backbone if features came from a cache.
     """
 
     name: str
@@ -58,7 +58,11 @@ class Row:
 
 
 def read_row(folder: Path, *, split: str = "*") -> Row:
-    """Raises `UserError`: no results of eval.py, none of `PROTOCOLS` scored, or other videos scored than segmented."""
+    """Read one folder of results.
+
+    Raises:
+        UserError: it has no results of eval.py or no scores by `PROTOCOLS`, or other videos were scored than segmented.
+    """
     try:
         settings = read_object(folder / "settings.json", mend=MEND)
         stats = [read_object(path, mend=MEND) for path in sorted((folder / "stats").glob("*.json"))]
@@ -86,17 +90,19 @@ def read_row(folder: Path, *, split: str = "*") -> Row:
         scores[protocol] = tuple(100 * x for x in (*(summary[f"{m}-Mean"] for m in ("J", "F", "J&F")), *ends))
     if not scored:
         raise UserError(f"--results {folder}: holds no scores by {', '.join(PROTOCOLS)}; run eval.py first")
-    return Row(folder.name, {k: v for k, v in settings.items() if k not in UNSEEN}, scored, scores, labels, seconds)
+    return Row(
+        folder.name, {k: v for k, v in settings.items() if k not in NOT_COMPARED}, scored, scores, labels, seconds
+    )
 
 
-def differing(rows: list[Row]) -> list[str]:
-    """The settings in which not all rows agree, in the order of the first."""
+def find_differing_settings(rows: list[Row]) -> list[str]:
+    """List the settings that are not equal in all rows, in the order of the first row."""
     names = list(dict.fromkeys(name for row in rows for name in row.settings))
     return [name for name in names if any(row.settings.get(name) != rows[0].settings.get(name) for row in rows)]
 
 
 def check_comparable(rows: list[Row]) -> None:
-    """Raises `UserError` where two rows were scored on other sequences, or otherwise, by the same protocol."""
+    """Raise `UserError` if two rows were scored by one protocol on other sequences or with other options."""
     first: dict[str, Row] = {}
     for row in rows:
         for protocol, scored in row.scored.items():
@@ -107,25 +113,28 @@ def check_comparable(rows: list[Row]) -> None:
                 )
 
 
-def markdown(rows: list[Row]) -> str:
-    """A table: what differs, J / F / J&F with its interval by protocol, labels, seconds of a frame."""
-    names, protocols = differing(rows), [name for name in PROTOCOLS if any(name in row.scores for row in rows)]
+def format_markdown(rows: list[Row]) -> str:
+    """Format a table: differing settings, J / F / J&F with its interval by protocol, labels, seconds a frame."""
+    names, protocols = (
+        find_differing_settings(rows),
+        [name for name in PROTOCOLS if any(name in row.scores for row in rows)],
+    )
     head = [*(names or ["results"]), *(f"`{name}`, J / F / J&F" for name in protocols), "labels"]
     head += [f"{name}, s/frame" for name in STAGES]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * (len(head) - len(STAGES) - 1) + " ---: |" * (len(STAGES) + 1)]
     for row in rows:
-        cells = [_written(row.settings.get(name)) for name in names] or [row.name]
-        cells += [_score(row.scores.get(name)) for name in protocols]
+        cells = [_format_setting(row.settings.get(name)) for name in names] or [row.name]
+        cells += [_format_scores(row.scores.get(name)) for name in protocols]
         cells += [f"{row.labels:.1f}", *("" if s is None else f"{s:.3f}" for s in row.seconds.values())]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _written(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
-def _score(values: tuple[float, ...] | None) -> str:
+def _format_scores(values: tuple[float, ...] | None) -> str:
     if values is None:
         return ""
     j, f, both, low, high = values
@@ -133,18 +142,19 @@ def _score(values: tuple[float, ...] | None) -> str:
 
 
 def check_drawable(rows: list[Row]) -> None:
-    """Raises `UserError` where rows do not differ in resolution alone, or lack seconds of the backbone."""
-    if differing(rows) != ["resolution"]:
-        told = ", ".join(differing(rows)) or "nothing"
-        raise UserError(f"--picture: draws results that differ in resolution alone; these do in {told}")
+    """Raise `UserError` if rows differ in more than the resolution, or lack the seconds of the backbone."""
+    if find_differing_settings(rows) != ["resolution"]:
+        names = ", ".join(find_differing_settings(rows)) or "nothing"
+        raise UserError(f"--picture: draws results that differ in resolution alone; these do in {names}")
     if cached := [row.name for row in rows if row.seconds["backbone"] is None]:
         raise UserError(f"--picture: {cached[0]} has features from a cache, so no seconds; run it without")
 
 
-def draw(rows: list[Row], picture: Path) -> Any:
-    """J&F by protocol, and seconds of a frame by stage, one upon the other, against the pixels of a frame.
+def draw_resolutions(rows: list[Row], picture: Path) -> Any:
+    """Draw J&F by protocol, and seconds a frame by stage (stacked), against the pixels of a frame; return the figure.
 
-    rows: as `check_drawable` wants them. Returns the figure.
+    Args:
+        rows: rows that pass `check_drawable`.
     """
     import matplotlib
 
@@ -187,9 +197,9 @@ def main() -> None:
     check_comparable(rows)
     if args.picture:
         check_drawable(rows)
-    print(markdown(rows))
+    print(format_markdown(rows))
     if args.picture:
-        draw(rows, args.picture)
+        draw_resolutions(rows, args.picture)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Masks to look at: overlays, an overlay video, a contact sheet.
+"""Draw masks: overlays over frames, and contact sheets.
 
-python -m utils.visual --results outputs/eval --picture label_maps.png      # of anyone's label PNGs, without the frames
+python -m utils.visual --results outputs/eval --picture label_maps.png      # label PNGs of any method, without frames
 python -m utils.visual --results outputs/a outputs/b --count 2 --picture a_and_b.png
 """
 
@@ -21,15 +21,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from utils.errors import UserError, run_main
 from utils.names import natural_key
-from utils.png import palette, pngs_by_stem, read_label_png
+from utils.png import find_pngs, make_palette, read_label_png
 
 # Text in the PNGs that we draw, by which no program takes them for frames of a video.
 MARK = {"Software": "self-supervised video object segmentation"}
 
 
-def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
-    """Label map (H, W) over a frame (H, W, 3) uint8 RGB, outlines drawn full; background (0) as it is."""
-    colours = palette()[labels % 256]
+def draw_overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
+    """Draw a label map (H, W) over a frame (H, W, 3) uint8 RGB, with white outlines; background (0) is not changed."""
+    colours = make_palette()[labels % 256]
     mixed = np.where(labels[..., None] > 0, (1 - alpha) * frame + alpha * colours, frame).astype(np.uint8)
     edge = np.zeros(labels.shape, dtype=bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
@@ -38,8 +38,8 @@ def overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.
     return mixed
 
 
-def contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:
-    """One row of pictures per name. rows: (name, pictures (H, W, 3) uint8). Returns one picture, RGB uint8."""
+def draw_contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:
+    """Arrange pictures in one row per name; return one picture, RGB uint8. rows: (name, pictures (H, W, 3) uint8)."""
     drawn = []
     for name, pictures in rows:
         cells = []
@@ -55,7 +55,7 @@ def contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: i
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """(H, W, 3) uint8 RGB to an image file; a PNG is marked as ours, so that it is never taken for a frame."""
+    """Write a picture (H, W, 3) uint8 RGB. A PNG is marked as output, so that it is never read as a frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = PngInfo()
     for key, value in MARK.items():
@@ -67,19 +67,19 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def save_figure(figure: Any, path: Path, *, dpi: int) -> None:
-    """A figure of matplotlib to an image file; a PNG is marked as by `write_picture`."""
+    """Write a figure of matplotlib to an image file; a PNG is marked as by `write_picture`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, metadata=MARK if path.suffix.lower() == ".png" else None)
 
 
-def label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndarray]]]:
-    """Of every folder of label PNGs below `results`, `count` coloured label maps spread over the video."""
+def read_label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndarray]]]:
+    """Read `count` coloured label maps, spread over the video, from every folder of label PNGs in `results`."""
     rows = []
     folders = [path for path in results.iterdir() if path.is_dir()]
     for folder in sorted(folders, key=lambda path: natural_key(path.name)):
-        if files := list(pngs_by_stem(folder).values()):
+        if files := list(find_pngs(folder).values()):
             wanted = np.linspace(0, len(files) - 1, count).round().astype(int)
-            rows.append((folder.name, [palette()[read_label_png(files[index]) % 256] for index in wanted]))
+            rows.append((folder.name, [make_palette()[read_label_png(files[index]) % 256] for index in wanted]))
     return rows
 
 
@@ -90,15 +90,15 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, required=True, help="where the picture goes (.png)")
     parser.add_argument("--count", type=int, default=4, help="frames per video")
     args = parser.parse_args()
-    beside: dict[str, list[np.ndarray]] = {}
+    rows_by_name: dict[str, list[np.ndarray]] = {}
     for place, results in enumerate(args.results):
-        if not results.is_dir() or not (rows := label_map_rows(results, count=args.count)):
+        if not results.is_dir() or not (rows := read_label_map_rows(results, count=args.count)):
             raise UserError(f"--results {results}: holds no folders of label PNGs")
-        if place and [name for name, _ in rows] != list(beside):
+        if place and [name for name, _ in rows] != list(rows_by_name):
             raise UserError(f"--results {results}: holds other videos than {args.results[0]}")
         for name, pictures in rows:
-            beside.setdefault(name, []).extend(pictures)
-    write_picture(args.picture, contact_sheet(beside.items(), cell_width=240))
+            rows_by_name.setdefault(name, []).extend(pictures)
+    write_picture(args.picture, draw_contact_sheet(rows_by_name.items(), cell_width=240))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from data.videos import FrameFolder, Video, VideoFile
 from utils.errors import UserError
 from utils.names import natural_key, sort_naturally
 from utils.pictures import list_images
-from utils.run.resume import say
+from utils.progress import log_line
 from utils.scoring.annotations import Annotations
 
 COMPLETE = "the split names this sequence, so complete the download"
@@ -207,7 +207,7 @@ class OwnVideos:
             names = sorted([*folders, *(path.stem for path in files)], key=natural_key)
             left_out += folders_left_out
         if left_out:
-            say(describe_left_out(root, left_out))
+            log_line(describe_left_out(root, left_out))
         if not names:
             raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames; "
                             "name a video file or folder")  # fmt: skip

@@ -13,7 +13,7 @@ from data.own_output import describe_left_out, find_frames, refuse_own_output
 from utils.errors import UserError
 from utils.files import file_version, read_object
 from utils.names import check_names, read_lines, read_names, sort_naturally
-from utils.run.resume import say
+from utils.progress import log_line
 
 
 class SplitSource(Protocol):
@@ -121,7 +121,7 @@ class Subfolders:
             else:  # a folder without any images counts: the frames may lie in a folder below it
                 names.append(path.name)
         if left_out:
-            say(describe_left_out(folder, left_out))
+            log_line(describe_left_out(folder, left_out))
         return check_names(names, folder)
 
 

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from data.sprites.render import render_sequence
 from utils import threads
 from utils.errors import UserError
-from utils.files import leftovers, read_object, replacing
+from utils.files import find_leftovers, read_object, write_atomically
 from utils.names import check_name
-from utils.png import palette, read_label_png, write_label_png
-from utils.processes import shared_out
+from utils.png import make_palette, read_label_png, write_label_png
+from utils.processes import run_in_processes
 
 VERSION = 3  # increase it with every change that changes pixels
 MANIFEST = "sprites.json"
@@ -97,7 +97,7 @@ def _write_missing(root: Path, parameters: dict, workers: int | None, progress: 
     with _lock(root):
         done = _find_finished(root, parameters) or {}  # again: another process may have written while we waited
         for path in (root / MANIFEST, *_list_split_files(root)):
-            for leftover in leftovers(
+            for leftover in find_leftovers(
                 path
             ):  # of killed processes, since no other process writes while we hold the lock
                 leftover.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ def _write_missing(root: Path, parameters: dict, workers: int | None, progress: 
                 _write_manifest(root, parameters, done)
         for split, path in zip(SPLIT_SEEDS, _list_split_files(root), strict=True):
             lines = [name for name in _list_names(parameters) if name.startswith(split)]
-            with replacing(path) as temporary:
+            with write_atomically(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in lines))
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
 
@@ -159,7 +159,7 @@ def _holds_others(root: Path) -> bool:
 
     The files of a process that starts at the same time can be counted, so callers read the manifest after this call.
     """
-    return bool(set(root.iterdir()) - {root / LOCK, *leftovers(root / MANIFEST)})
+    return bool(set(root.iterdir()) - {root / LOCK, *find_leftovers(root / MANIFEST)})
 
 
 def _list_split_files(root: Path) -> list[Path]:
@@ -197,7 +197,7 @@ def _compute_checksum(root: Path, name: str) -> int:
 
 
 def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> None:
-    with replacing(root / MANIFEST) as temporary:
+    with write_atomically(root / MANIFEST) as temporary:
         content = {"parameters": parameters, "videos": dict(sorted(videos.items()))}
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -221,10 +221,10 @@ def _render_videos(
 ) -> Iterator[Iterator[tuple[str, int]]]:
     """Write videos with several processes; the context gives an iterator of (name, checksum) in order of completion."""
     if workers is None:
-        workers = threads.cpus()
+        workers = threads.count_cpus()
     workers = min(workers, len(names))
     calls = [(root, name, parameters) for name in names]
-    with shared_out(_write_video, calls, workers=workers, flag="--workers") as written:
+    with run_in_processes(_write_video, calls, workers=workers, flag="--workers") as written:
         yield ((names[index], checksum) for index, checksum in written)
 
 
@@ -271,7 +271,7 @@ def draw_outlines(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
     frame = np.ascontiguousarray(frame)
     for k in np.unique(labels[labels > 0]):
         lines, _ = cv2.findContours((labels == k).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(frame, lines, -1, [int(c) for c in palette()[k]], 1)
+        cv2.drawContours(frame, lines, -1, [int(c) for c in make_palette()[k]], 1)
     return frame
 
 

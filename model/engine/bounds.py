@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from model.engine.exact import ROUNDING, find_true, inner, k_means, safe_log
 from model.engine.scratch import Scratch
-from utils.parallel import each
+from utils.parallel import map_parallel
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 DENSE_SHARE = 0.06  # share of undecided pairs from which one matrix product is faster than pair by pair
@@ -99,13 +99,13 @@ def fit_projection(rows: Tensor, *, rank: int, blocks: list[int] | None = None) 
     mean, logs = rows.mean(0).clamp_min_(SMALLEST_SHARE / rows.shape[1]), safe_log(rows)
     mean_log = logs.mean(0)
     parts = logs.sub_(mean_log).mul_(mean.sqrt()).split(blocks or [rows.shape[1]], dim=1)
-    energies, vectors = zip(*each(_decompose, parts, device=rows.device), strict=True)
+    energies, vectors = zip(*map_parallel(_decompose, parts, device=rows.device), strict=True)
     block = torch.repeat_interleave(torch.tensor([len(energy) for energy in energies], device=rows.device))
     chosen = torch.cat(energies).argsort(descending=True, stable=True)[:rank]
     counts = block[chosen].bincount(minlength=len(parts)).tolist()
     # The directions of one block are in order of energy, as `chosen` lists them.
     wanted = [(y, found[:, :count]) for y, found, count in zip(parts, vectors, counts, strict=True)]
-    bases = each(lambda part: _make_basis(*part), wanted, device=rows.device)
+    bases = map_parallel(lambda part: _make_basis(*part), wanted, device=rows.device)
     return Projection(mean, mean_log, bases, block[chosen].argsort(stable=True).argsort(), block[chosen])
 
 
@@ -161,7 +161,7 @@ def project_rows(
         inside = (torch.cat(parts, 1).index_select(1, projection.order) for parts in (x_inside, y_inside))
         return log_product, self_product, *inside, torch.stack(x_outside, 1), torch.stack(y_outside, 1)
 
-    parts = each(project, zip(rows.split(chunk), centred_log.split(chunk), strict=True), device=rows.device)
+    parts = map_parallel(project, zip(rows.split(chunk), centred_log.split(chunk), strict=True), device=rows.device)
     return ProjectedRows(centred_log, *map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -252,8 +252,8 @@ def find_near_pairs(
         block.copy_(block.triu().logical_or_(block.triu().T))
 
     starts = range(0, count, chunk)
-    computed = sum(each(decide, starts, device=rows.device))
-    each(mirror, starts, device=rows.device)
+    computed = sum(map_parallel(decide, starts, device=rows.device))
+    map_parallel(mirror, starts, device=rows.device)
     return near.fill_diagonal_(True), 2 * computed / count**2
 
 

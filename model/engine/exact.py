@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.engine.scratch import Scratch
-from utils.parallel import each, one_core
+from utils.parallel import map_parallel, use_one_core
 
 SMALL_GROUP, LARGE_GROUP = 12, 256  # rows in a small and in a large group of similar neighbourhoods, on average
 # Neighbourhoods are compared at one in SAMPLE_STRIDE random columns, projected onto RANDOM_DIRECTIONS directions.
@@ -82,7 +82,7 @@ def smooth(rows: Tensor, near: Tensor, *, scratch: Scratch | None = None) -> Ten
         torch.div(sums, counts, out=smoothed[:, columns])
 
     strips = [slice(at, at + COLUMNS_AT_ONCE) for at in range(0, rows.shape[1], COLUMNS_AT_ONCE)]
-    each(smooth_columns, strips, device=rows.device)
+    map_parallel(smooth_columns, strips, device=rows.device)
     return smoothed
 
 
@@ -106,7 +106,7 @@ def _find_differences(sets: Tensor, others: Tensor, which: Tensor) -> _Differenc
         return row + part.start, place, sets[part][row, place].float().mul_(2).sub_(1)
 
     parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(sets), ROWS_AT_ONCE)]
-    row, place, signs = map(torch.cat, zip(*each(compare, parts, device=sets.device), strict=True))
+    row, place, signs = map(torch.cat, zip(*map_parallel(compare, parts, device=sets.device), strict=True))
     return _Differences(place, signs, torch.searchsorted(row, torch.arange(len(sets))))
 
 
@@ -195,7 +195,7 @@ def greedy_leaders(rows: Tensor, *, tau: float, column_groups: list[int] | None 
     column_groups: sizes of groups of similar columns, in turn; None for a single group, which skips nothing.
     """
     sizes = column_groups or [rows.shape[1]]
-    sums = torch.stack(each(lambda part: part.sum(-1), rows.split(sizes, 1), device=rows.device), 1)
+    sums = torch.stack(map_parallel(lambda part: part.sum(-1), rows.split(sizes, 1), device=rows.device), 1)
     # `safe_log` clips every column, so a sum over a group that a row does not attend to is clipped as often.
     log_sums = sums.add(
         torch.tensor(sizes, device=rows.device).clamp_(min=1), alpha=torch.finfo(rows.dtype).tiny
@@ -203,7 +203,7 @@ def greedy_leaders(rows: Tensor, *, tau: float, column_groups: list[int] | None 
     own = inner(sums, log_sums)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     clusters, scratch = [], Scratch()
-    with one_core(rows.device):
+    with use_one_core(rows.device):
         while len(left := free.nonzero()[:, 0]):
             leader = left[0]
             lower_bound = own + own[leader] - sums @ log_sums[leader] - log_sums @ sums[leader]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.parallel import each, prefetch
+from utils.parallel import map_parallel, prefetch
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def at_pixels(
 
     parts = zip(labels, boundary_tokens, prefetch(frames, ahead=LIMITS.frames_at_once), strict=True)
     while some := list(islice(parts, LIMITS.frames_at_once)):
-        yield from each(upsample, some, device=device)
+        yield from map_parallel(upsample, some, device=device)
 
 
 def fit_linear(targets: Tensor, guide: Tensor, *, radius: int, ridge: float) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
     if distributed.world_size() == 1:
         return
     logged = torch.tensor(list(totals.values()), device=parameters[0].device)
-    distributed.average([*(p.grad for p in parameters), logged])
+    distributed.average_in_place([*(p.grad for p in parameters), logged])
     totals.update(zip(totals, logged.tolist(), strict=True))
 
 

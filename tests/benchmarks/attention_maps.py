@@ -1,4 +1,4 @@
-"""What tokens attend to, from checkpoint to checkpoint of a training run, as one picture.
+"""Draw what tokens attend to in each checkpoint of a training run, as one picture.
 
     python -m tests.benchmarks.attention_maps --basepath CLIP --checkpoints identity outputs/run/step_*.pt \\
         --picture maps.png
@@ -34,7 +34,7 @@ from model.weights import EMBEDDED
 from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_float, positive_int
 from utils.errors import UserError, run_main
 from utils.run.checkpoints import load_checkpoint
-from utils.visual import contact_sheet, write_picture
+from utils.visual import draw_contact_sheet, write_picture
 
 IDENTITY = "identity"
 PLACES = ((0.35, 0.25), (0.5, 0.5), (0.75, 0.7))  # of the tokens: down, right
@@ -59,7 +59,7 @@ def main() -> None:
             network.load_blocks(content, source=checkpoint)
             check_origin(content, network, num_heads=args.num_heads, source=checkpoint)
         rows.append((Path(checkpoint).stem, maps(network, frames, features)))
-    write_picture(args.picture, contact_sheet(rows, cell_width=210))
+    write_picture(args.picture, draw_contact_sheet(rows, cell_width=210))
     print(args.picture)
 
 
@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def read_frames(args: argparse.Namespace, patch_size: tuple[int, int]) -> Tensor:
-    """Three frames (3, 3, H, W) uint8 of the video."""
+    """Read three frames (3, 3, H, W) uint8 of a video."""
     (video, *others) = load_videos(OWN_VIDEO, Path(args.basepath), flag="--basepath")
     frames = list(itertools.islice(video.read(), 0, args.gap * (NUM_FRAMES - 1) + 1, args.gap))
     if others or len(frames) < NUM_FRAMES:
@@ -94,7 +94,7 @@ def read_frames(args: argparse.Namespace, patch_size: tuple[int, int]) -> Tensor
 
 
 def maps(network: SpatioTemporalNetwork, frames: Tensor, features: Tensor) -> list[np.ndarray]:
-    """Pictures (H, W, 3) uint8: for each token its attention to the first and to the last frame.
+    """Draw the attention of each token to the first and the last frame, as pictures (H, W, 3) uint8.
 
     frames: (3, 3, H, W) uint8. features: (3, N, C), what the backbone makes of them.
     """
@@ -117,7 +117,7 @@ def maps(network: SpatioTemporalNetwork, frames: Tensor, features: Tensor) -> li
 
 
 def heat(frame: Tensor, values: Tensor) -> np.ndarray:
-    """A grey frame (3, H, W) uint8 with values (h, w) in [0, 1] over it: (H, W, 3) uint8 RGB."""
+    """Draw values (h, w) in [0, 1] over a grey frame (3, H, W) uint8; return (H, W, 3) uint8 RGB."""
     grey = frame.float().mean(0).numpy()
     strength = cv2.resize(values.numpy(), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)[..., None] ** 0.5
     return (0.55 * grey[..., None] * (1 - strength) + np.float32([255, 140, 0]) * strength).astype(np.uint8)

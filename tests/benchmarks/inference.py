@@ -1,4 +1,4 @@
-"""Where inference spends its time and memory, against a plain transcription of the formulas in the same run.
+"""Measure the time of each stage of inference and its memory, beside a direct implementation of the formulas.
 
     python -m tests.benchmarks.inference        # the embedded backbone on a generated video
     python -m tests.benchmarks.inference --basepath FRAMES --dino_path W.pth --backbone vit_small_patch14_dinov2 \
@@ -6,13 +6,13 @@
     python -m tests.benchmarks.inference --sweep tokens frames key_frames --engines exact fast --picture growth.png
     python -m tests.benchmarks.inference --neighbour --engines exact fast    # also beside a busy process
 
-Each measurement has a process of its own, so that peak memory is its own; it warms up on six frames and reports
-medians. Frames are decoded on the same cores while the backbone works, as in use; `decode` is what it waits for them.
-A video shorter than --num_frames is played forth and back. `plain` is `model.clustering`, the formulas as they
-stand. With `--neighbour` each run of another engine is followed by one beside a busy process, in a session of its own
-as that of another user; the row of ratios says how many times longer a stage took.
+Each measurement runs in its own process, so that its peak memory can be measured; it warms up on six frames and
+reports medians. As in eval.py, frames are decoded on the same cores while the backbone computes; `decode` is the time
+spent waiting for them. A video shorter than --num_frames is played forwards and backwards. `plain` is
+`model.clustering`. With `--neighbour` each run of another engine is repeated beside a busy process in another session,
+as that of another user; the row of ratios tells how many times longer each stage took.
 
-An entry point like eval.py: nothing imports it, which is why it may import `model` and `data`.
+It is an entry point like eval.py, so it may import `model` and `data`.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -55,16 +55,16 @@ from model.weights import EMBEDDED
 from utils.clock import Clock
 from utils.config import (
     check_resolution,
+    choose_temperature,
     positive_float,
     positive_int,
-    usual_temperature,
 )
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import check_writable
-from utils.parallel import one_core
+from utils.parallel import use_one_core
 from utils.png import write_label_png
-from utils.processes import in_own_process
+from utils.processes import run_in_own_process
 from utils.report import STAGES
 from utils.visual import save_figure
 
@@ -92,7 +92,7 @@ def main() -> None:
     rows, labels = [], {}
     for swept, point in points:
         for engine in args.engines:
-            measured, labels[engine] = in_own_process(measure, point, engine)
+            measured, labels[engine] = run_in_own_process(measure, point, engine)
             for row in measured:
                 rows.append({"sweep": swept, **row})
                 print_row(rows[-1], first=len(rows) == 1)
@@ -126,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_subject(parser: argparse.ArgumentParser, *, basepath: str) -> None:
-    """What is measured, on what, and where the rows go: options that both benchmarks have."""
+    """Add the options of both benchmarks: backbone, data, sizes, and the output table."""
     add = parser.add_argument
     add("--basepath", help=basepath)
     add("--backbone", default=EMBEDDED)
@@ -138,7 +138,7 @@ def add_subject(parser: argparse.ArgumentParser, *, basepath: str) -> None:
 
 
 def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
-    """Settings that differ from those given in one quantity."""
+    """List settings that differ in one quantity."""
     key_frames = len(key_frame_indices(args.num_frames, args.ratio, args.max_key_frames))
     for name in args.sweep:
         seen = set()
@@ -160,10 +160,10 @@ def sweep_points(args: argparse.Namespace) -> Iterator[tuple[str, argparse.Names
 
 
 def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """One engine on one setting: its rows of the table, and the labels (T, h, w)."""
+    """Measure one engine on one setting; return its rows of the table and the labels (T, h, w)."""
     device = choose_device(args.device)
     network = build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8, with_cls=False).to(device)
-    network.init_blocks("identity", temperature=args.temperature or usual_temperature(args.backbone, "sprites"))
+    network.init_blocks("identity", temperature=args.temperature or choose_temperature(args.backbone, "sprites"))
     check_resolution(args.resolution, network.backbone.patch_size)
     settings = SegmenterSettings(
         key_stride=args.ratio, tau=args.tau, memory_gb=args.memory_gb, amp=args.amp,
@@ -185,7 +185,7 @@ def measure(args: argparse.Namespace, engine: str) -> tuple[list[dict[str, Any]]
 
 
 def row_of(args: argparse.Namespace, engine: str, runs: list[Segmentation], device: torch.device) -> dict[str, Any]:
-    """A row of the table: medians of runs of one engine."""
+    """Make a row of the table from the medians of several runs of one engine."""
     seconds = {stage: statistics.median(its.seconds.get(stage, 0.0) for its in runs) for stage in STAGES}
     num_frames, height, width = runs[-1].labels.shape
     key_frames = key_frame_indices(num_frames, args.ratio, args.max_key_frames)
@@ -201,14 +201,14 @@ def row_of(args: argparse.Namespace, engine: str, runs: list[Segmentation], devi
 
 
 def ratios(engine: str, quiet: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:
-    """A row like these two, with the times a stage took longer; empty where it took no time."""
+    """Make a row of the ratios of two rows; empty for a stage that took no time."""
     times = {stage: round(beside[stage] / quiet[stage], 2) if quiet[stage] else "" for stage in STAGES}
     return quiet | {"engine": engine} | times | {"clustering / backbone": "", "peak_gb": ""}
 
 
 @contextmanager
 def busy_neighbour() -> Iterator[subprocess.Popen]:
-    """Keep one core busy with another process meanwhile.
+    """Keep one core busy with another process inside the context.
 
     It has a session of its own, by which the scheduler shares cores out, so that it gets as much as another user's.
     """
@@ -222,12 +222,12 @@ def busy_neighbour() -> Iterator[subprocess.Popen]:
 
 
 def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segmentation:
-    """The whole way from files to label PNGs."""
+    """Segment a video, from its files to label PNGs."""
     clock = Clock(segmenter.device)
     frames = (resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
     found = segmenter.cluster(features, grid, clock=clock)
-    with clock("objects"), one_core(features.device):
+    with clock("objects"), use_one_core(features.device):
         objects, boundary_tokens = find_objects(found.labels, CentredFeatures(features, grid))
     proposals = rank(objects, by_objectness(objects), max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
@@ -242,7 +242,7 @@ def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segm
 
 
 def read_frames(args: argparse.Namespace, num_frames: int) -> Iterator[Tensor]:
-    """Frames as in the file, read as they are asked for; a video that is too short is played forth and back."""
+    """Yield frames as they are needed; a video that is too short is played forwards and backwards."""
     (video, *others) = load_videos(OWN_VIDEO, Path(args.basepath), flag="--basepath")
     if others:
         raise UserError(f"--basepath {args.basepath}: holds several videos; give one of them")
@@ -254,7 +254,7 @@ def read_frames(args: argparse.Namespace, num_frames: int) -> Iterator[Tensor]:
 
 
 def agreement(labels: np.ndarray, others: np.ndarray) -> float:
-    """Share of tokens with the same label, up to the best renaming."""
+    """Compute the share of tokens with the same label, after the best one-to-one matching of labels."""
     table = np.zeros((labels.max() + 1, others.max() + 1))
     np.add.at(table, (labels.ravel(), others.ravel()), 1)
     return table[linear_sum_assignment(-table)].sum() / labels.size
@@ -281,7 +281,7 @@ def print_row(row: dict[str, Any], *, first: bool) -> None:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a table, each as soon as it is measured, so that other columns are found out by the first.
+    """Append rows to a table. Called after each measurement, so that wrong columns are found at the first.
 
     Raises:
         UserError: the table has other columns.
@@ -298,7 +298,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Seconds over tokens, frames and key frames, with the slope of a line fitted to each."""
+    """Draw seconds over tokens, frames and key frames, with the slope of a fitted line."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -308,8 +308,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
     figure, axes = pyplot.subplots(1, len(sweeps), figsize=(4.5 * len(sweeps), 3.6), squeeze=False, layout="tight")
     for axis, name in zip(axes[0], sweeps, strict=True):
-        its = [row for row in rows if row["sweep"] == name]
-        lines = {engine: [row for row in its if row["engine"] == engine] for engine in {row["engine"] for row in its}}
+        swept = [row for row in rows if row["sweep"] == name]
+        lines = {
+            engine: [row for row in swept if row["engine"] == engine] for engine in {row["engine"] for row in swept}
+        }
         series = {engine: [sum(row[stage] for stage in OURS) for row in line] for engine, line in lines.items()}
         series["backbone"] = [row["backbone"] for row in next(iter(lines.values()))]
         places = [_quantity(row, name) for row in next(iter(lines.values()))]

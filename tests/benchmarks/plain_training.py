@@ -1,4 +1,4 @@
-"""docs/method.md, sections 1 to 3 word by word, with no thought of speed: the yardstick of `tests.benchmarks.training`.
+"""Sections 1 to 3 of docs/method.md implemented directly, without optimisation, for `tests.benchmarks.training`.
 
 One frame at a time through the backbone, whose attention is written out; every row of attention sorted in full; pools
 of tokens gathered anew for every pair of frames.
@@ -12,15 +12,14 @@ from model.network import SpatioTemporalNetwork
 
 
 def write_out(network: SpatioTemporalNetwork) -> None:
-    """Make the backbone compute softmax(q k) v in three steps, as code without fused attention does, and all tokens of
-    the last layer's output."""
+    """Turn off fused attention, and compute all tokens of the last layer's output."""
     network.backbone.cls_alone = False
     for block in network.backbone.vit.blocks:
         block.attn.fused_attn = False
 
 
 def forward(network: SpatioTemporalNetwork, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """As `SpatioTemporalNetwork.forward` of one block without dropout."""
+    """Compute `SpatioTemporalNetwork.forward` of one block without dropout."""
     batch, num_frames = frames.shape[:2]
     embedded = torch.cat([network.embed(frames[:, t : t + 1]) for t in range(num_frames)], dim=1)
     count = embedded.shape[2]
@@ -35,7 +34,7 @@ def forward(network: SpatioTemporalNetwork, frames: Tensor) -> tuple[Tensor, Ten
 
 
 def semantic_loss(attn: Tensor, tokens: Tensor, sample: Tensor) -> Tensor:
-    """As `model.losses.semantic_loss` with its usual numbers."""
+    """Compute `model.losses.semantic_loss` with its default settings."""
     batch, frames, count, dim = tokens.shape
     attn = attn.view(batch, frames, count, frames, count)
     positive, negative = [], []
@@ -51,7 +50,7 @@ def semantic_loss(attn: Tensor, tokens: Tensor, sample: Tensor) -> Tensor:
 
 
 def motion_loss(attn: Tensor, sample: Tensor, *, num_frames: int) -> Tensor:
-    """As `model.losses.motion_loss` with its usual numbers."""
+    """Compute `model.losses.motion_loss` with its default settings."""
     batch, total, _ = attn.shape
     count = total // num_frames
     patterns = (attn / attn.sum(-1, keepdim=True)).view(batch, num_frames, count, total)

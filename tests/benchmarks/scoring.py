@@ -1,11 +1,11 @@
-"""How long scoring takes, against the DAVIS toolkit's algorithm on the same frames in the same run.
+"""Measure the time of scoring beside the DAVIS toolkit's algorithm on the same frames.
 
-    python -m tests.benchmarks.scoring --davis_path ../shared/data/davis17_dev --results ../shared/goldens/rvos
-    python -m tests.benchmarks.scoring          # no data at hand: generated blobs, 480 x 854
+    python -m tests.benchmarks.scoring --davis_path DAVIS --results results/ours
+    python -m tests.benchmarks.scoring          # without data: generated blobs, 480 x 854
 
-Both sides read the same PNGs and score every proposal against every object. `per pair` is
-`tests.utils.reference_scoring`: it cuts out, outlines and dilates two masks for each pair, as the toolkit does.
-`utils.scoring.score` is the whole program, matching and statistics included. OpenCV has one thread per process.
+Both read the same PNGs and score every proposal with every object. `per pair` is `tests.utils.reference_scoring`, which
+extracts, outlines and dilates two masks for each pair, as the toolkit does. `utils.scoring.score` is measured with
+matching and statistics. OpenCV has one thread per process.
 """
 
 import argparse
@@ -25,8 +25,8 @@ import numpy as np
 from tests.utils import reference_scoring as reference
 from utils.errors import UserError, run_main
 from utils.png import read_label_png, write_label_png
-from utils.run.provenance import SCORING, versions
-from utils.scoring.annotations import label_folder
+from utils.run.provenance import SCORING, list_versions
+from utils.scoring.annotations import find_label_files
 from utils.scoring.metrics import frame_scores
 from utils.scoring.score import score
 
@@ -34,7 +34,7 @@ Frame = tuple[Path, Path, int, int]  # annotation, result, objects and proposals
 
 
 def blobs(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Label map (480, 854) of `count` ellipses, the later ones in front."""
+    """Draw a label map (480, 854) of `count` ellipses, later ones in front."""
     labels = np.zeros((480, 854), dtype=np.int32)
     for label in range(1, count + 1):
         centre, axes = rng.integers((0, 0), (854, 480)), rng.integers(20, 120, 2)
@@ -67,7 +67,7 @@ def sample(davis_path: Path, results: Path, folder: Path, frames: int) -> dict[s
 
 
 def list_frames(annotations: dict[str, Path], results: Path) -> list[Frame]:
-    """Every frame with its sequence's number of objects and of proposals."""
+    """List every frame with the numbers of objects and proposals of its sequence."""
     frames = []
     for name, folder in annotations.items():
         pairs = [(path, results / name / path.name) for path in sorted(folder.glob("*.png"))]
@@ -78,14 +78,14 @@ def list_frames(annotations: dict[str, Path], results: Path) -> list[Frame]:
 
 
 def score_per_pair(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """J and F of one frame by the slow reference, PNGs read here."""
+    """Read the PNGs of one frame and compute J and F with the reference."""
     annotation, result, objects, proposals = frame
     labels = read_label_png(annotation), read_label_png(result)
     return reference.frame_scores(*labels, list(range(1, objects + 1)), proposals)
 
 
 def largest_difference(frame: Frame) -> float:
-    """Largest difference in J or F of any pair between the two ways."""
+    """Compute the largest difference in J or F of any pair between both implementations."""
     annotation, result, objects, proposals = frame
     labels = read_label_png(annotation), read_label_png(result)
     ours = frame_scores(*labels, range(1, objects + 1), proposals)
@@ -93,21 +93,21 @@ def largest_difference(frame: Frame) -> float:
 
 
 def seconds(work: Callable[[], object]) -> np.ndarray:
-    """Wall and processor seconds of `work`, (2,); the latter over all its processes, fair on a busy machine."""
+    """Measure wall and processor seconds of `work`, (2,); processor seconds include its child processes."""
     before = time.perf_counter(), sum(os.times()[:4])
     work()
     return np.subtract((time.perf_counter(), sum(os.times()[:4])), before)
 
 
 def in_processes(function: Callable, items: list, workers: int) -> None:
-    """Map over spawned processes; the wall time includes starting them, as that of `score` does."""
+    """Map over spawned processes; starting them is included in the wall time, as in `score`."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
         list(pool.map(function, items))
 
 
 def measure(annotations: dict[str, Path], results: Path, frames: list[Frame], workers: int) -> None:
-    """Print the table: seconds per frame of either way and their ratio, by number of processes and clock."""
+    """Print seconds per frame of both implementations and their ratio, by number of processes and clock."""
     pairs = sum(objects * proposals for _, _, objects, proposals in frames) / len(frames)
     height, width = read_label_png(frames[0][0]).shape
     print(f"{len(frames)} frames of {height}x{width}, {pairs:.1f} (object, proposal) pairs a frame")
@@ -120,7 +120,7 @@ def measure(annotations: dict[str, Path], results: Path, frames: list[Frame], wo
             slow = seconds(lambda n=count: in_processes(score_per_pair, frames, n))
         fast = seconds(
             lambda n=count: score(
-                results, {k: label_folder(v) for k, v in annotations.items()}, workers=n, progress=False
+                results, {k: find_label_files(v) for k, v in annotations.items()}, workers=n, progress=False
             )
         )
         for clock, a, b in zip(("wall", "processor"), slow / len(frames), fast / len(frames), strict=True):
@@ -139,7 +139,9 @@ def main() -> None:
     if (args.davis_path is None) != (args.results is None):
         raise UserError("--davis_path and --results go together; give both or neither")
     cv2.setNumThreads(1)
-    print(platform.processor() or platform.machine(), f"{os.cpu_count()} cores", platform.system(), versions(SCORING))
+    print(
+        platform.processor() or platform.machine(), f"{os.cpu_count()} cores", platform.system(), list_versions(SCORING)
+    )
     with tempfile.TemporaryDirectory() as folder:
         if args.results is None:
             annotations, results = generate(Path(folder), args.frames)

@@ -1,18 +1,18 @@
-"""What a training step costs, against a plain transcription of the formulas in the same run.
+"""Measure the time and memory of a training step, beside a direct implementation of the formulas.
 
     python -m tests.benchmarks.training                             # the embedded backbone on generated videos
     python -m tests.benchmarks.training --basepath VIDEOS \\
         --backbone vit_small_patch14_dinov2.lvd142m --dino_path W.pth \\
         --resolution 196 392 --csv assets/benchmark_training.csv
 
-Each measurement has a process of its own, so that peak memory is its own; it warms up for two steps and reports
-medians. `cpu` is seconds computed by all cores together, which other work on the machine changes less than those that
-a `step` took. Clips are read beforehand; `base_gb` is memory just before the first step: libraries and weights.
-`backbone` is its forward pass alone, of the same frames. `plain` is `plain_training.py`: the formulas as they stand.
- Steps are without dropout, so that losses can be compared. `--engines` also measures what was tried: the optimizer
-in a loop over parameters, and `torch.compile` of the backbone's layers and the block's MLP, whose first step compiles.
+Each measurement runs in its own process, so that its peak memory can be measured; it warms up for two steps and
+reports medians. `cpu` is the processor time of all cores together, which depends less on other work on the machine than
+the time of a `step`. Clips are read beforehand. `base_gb` is the memory before the first step: libraries and weights.
+`backbone` is the backbone's forward pass alone on the same frames. `plain` is `plain_training.py`. Steps have no
+dropout, so that losses can be compared. `--engines` can also measure variants: the optimizer in a loop over parameters,
+and `torch.compile` of the backbone's layers and the block's MLP, which compiles in its first step.
 
-An entry point like train.py: nothing imports it, which is why it may import `train`.
+It is an entry point like train.py, so it may import `train`.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -42,7 +42,7 @@ from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_int
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.files import check_writable
-from utils.processes import in_own_process
+from utils.processes import run_in_own_process
 
 WARM_UP = 2  # steps
 PROGRAM = "train.py"
@@ -58,7 +58,7 @@ def main() -> None:
         args.basepath = str(write_sprites(Path(DEFAULT_ROOT)))
     rows = {}
     for engine in dict.fromkeys(args.engines):
-        rows[engine] = in_own_process(measure, args, engine)
+        rows[engine] = run_in_own_process(measure, args, engine)
         print_row(rows[engine], first=len(rows) == 1)
         if args.csv:
             write_csv(args.csv, [rows[engine]])
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def comparisons(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """What one engine gains over another, in words, where both were measured."""
+    """Describe the speed of one engine relative to another, if both were measured."""
     lines, ours = [], rows.get(PROGRAM)
     if not ours:
         return lines
@@ -142,7 +142,7 @@ def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
 
 
 def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork, *, fused: bool | None = True) -> Step:
-    """A step of train.py, its optimizer `fused` or in torch's usual way, which on a CPU is a loop."""
+    """Time a step of train.py, with a `fused` optimizer or with torch's default, which is a loop on a CPU."""
     settings = train.make_parser().parse_args([])
     settings.resolution, settings.num_frames, settings.amp = tuple(args.resolution), args.num_frames, args.amp
     optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
@@ -153,19 +153,19 @@ def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork, *, fu
 
 
 def looped_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
-    """A step of train.py whose optimizer takes one operation after the other of one parameter after the other."""
+    """Time a step of train.py whose optimizer loops over parameters and operations."""
     return program_step(args, network, fused=None)
 
 
 def compiled_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
-    """A step of train.py, compiled but for what `model.attention` computes."""
+    """Time a step of train.py in which all but `model.attention` is compiled."""
     for layer in (*network.backbone.vit.blocks, *(block.mlp for block in network.blocks)):
         layer.compile()
     return program_step(args, network)
 
 
 def plain_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:
-    """A step by `tests.benchmarks.plain_training`, with the queries that train.py draws."""
+    """Time a step of `tests.benchmarks.plain_training` with the queries that train.py draws."""
     settings = train.make_parser().parse_args([])
     optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
     plain_training.write_out(network)

@@ -31,7 +31,7 @@ from utils.names import check_name, read_names
 from utils.png import write_label_png
 from utils.scoring import __main__ as scoring
 from utils.scoring import label_checks
-from utils.scoring.annotations import label_folder
+from utils.scoring.annotations import find_label_files
 from utils.scoring.label_checks import check_labels, is_smoothed
 
 LABELS = "Annotations_unsupervised/480p"
@@ -319,7 +319,7 @@ def truth_of(root, **videos):
     for name, write in videos.items():
         (root / name).mkdir(parents=True)
         write(root / name)
-    return {name: label_folder(root / name) for name in videos}
+    return {name: find_label_files(root / name) for name in videos}
 
 
 def binary(folder):

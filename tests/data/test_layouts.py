@@ -255,7 +255,7 @@ def test_a_root_of_davis_is_for_davis(tmp_path):
     with pytest.raises(UserError, match="--davis_path x: --dataset sprites is not DAVIS"):
         resolve_root("sprites", davis_path="x", basepath=None)
     assert resolve_root("davis16", davis_path=str(tmp_path), basepath="y") == (tmp_path, "--davis_path")
-    assert root_of("davis16", davis_path=None, basepath=str(tmp_path)) == (tmp_path, "--basepath")
+    assert resolve_root("davis16", davis_path=None, basepath=str(tmp_path)) == (tmp_path, "--basepath")
     with pytest.raises(UserError, match="--davis_path .*none: no such file or folder"):
         check_root("davis16", tmp_path / "none", split=None, flag="--davis_path")
     check_root("sprites", tmp_path / "none", split="train", flag="--basepath")

@@ -13,7 +13,7 @@ from data.own_output import find_frames
 from tests.conftest import moving_disk
 from utils.errors import UserError
 from utils.png import write_label_png
-from utils.visual import MARK, label_map_rows, save_figure, write_picture
+from utils.visual import MARK, read_label_map_rows, save_figure, write_picture
 
 OURS = "not taken for frames"
 
@@ -177,7 +177,7 @@ def test_masks_in_capitals_are_drawn_in_the_order_of_their_numbers(tmp_path):
     for name in ("v10", "v9"):
         for index in (10, 9, 8):
             write_label_png(tmp_path / name / f"{index}.PNG", np.full((4, 4), index))
-    rows = label_map_rows(tmp_path, count=3)
+    rows = read_label_map_rows(tmp_path, count=3)
     assert [name for name, _ in rows] == ["v9", "v10"]
     assert len({picture[0, 0].tobytes() for picture in rows[0][1]}) == 3
     write_label_png(tmp_path / "w/8.png", np.full((4, 4), 1))

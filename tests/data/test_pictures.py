@@ -21,7 +21,7 @@ from data.videos import FrameFolder, RecordVideo
 from tests.data.layout_trees import example, record
 from utils.errors import UserError
 from utils.pictures import find_value_range, read_picture
-from utils.png import palette, pngs_by_stem, read_label_png, write_label_png
+from utils.png import find_pngs, make_palette, read_label_png, write_label_png
 
 SIZE = (12, 16)
 GREY = np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
@@ -355,7 +355,7 @@ def test_frames_in_tiff_are_a_video(tmp_path):
 
 
 def write_ids(path, ids, **options):
-    Image.fromarray(palette()[ids]).save(path, **options)
+    Image.fromarray(make_palette()[ids]).save(path, **options)
 
 
 IDS = np.arange(12 * 16).reshape(SIZE) % 5
@@ -393,10 +393,10 @@ def test_masks_are_never_composited_nor_scaled(tmp_path):
 def test_png_in_capitals_and_two_of_one_name(tmp_path):
     for name in ("10.PNG", "9.png", "2.Png", ".hidden.png", "notes.txt"):
         (tmp_path / name).touch()
-    assert list(pngs_by_stem(tmp_path)) == ["2", "9", "10"]
+    assert list(find_pngs(tmp_path)) == ["2", "9", "10"]
     (tmp_path / "9.PNG").touch()
     with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) has the same name"):
-        pngs_by_stem(tmp_path)
+        find_pngs(tmp_path)
 
 
 # ------------------------------------------------------------------ fingerprints

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import eval as eval_program
 from data.resolution import ResolutionRule, fit_resolution, measure_shape_change
 from tests.conftest import make_davis, moving_disk
-from utils.progress import STAGES, FrameBar, told
+from utils.progress import STAGES, FrameBar, report_progress
 from utils.video import write_video
 
 
@@ -117,7 +117,7 @@ def test_bar_names_video_stage_and_time_left(capsys):
     with FrameBar([10, 5]) as bar:
         bar.start("ant", 10)
         for stage in STAGES:
-            assert list(told("abc", stage, bar)) == ["a", "b", "c"]
+            assert list(report_progress("abc", stage, bar)) == ["a", "b", "c"]
         bar("clustering", 0)  # again, at another threshold: the bar does not go back
         assert bar.bar.n == pytest.approx(10 * (1 - STAGES["writing"]) + 3 * STAGES["writing"])
         bar.start("bee", 5)

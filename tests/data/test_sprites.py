@@ -178,16 +178,16 @@ def test_what_a_killed_process_left_is_no_hindrance(tmp_path, dataset):
     root = tmp_path / "set"
     root.mkdir()
     (root / ".lock").touch()
-    (root / f".{MANIFEST}.77.tmp").write_text("{")
+    (root / f".{MANIFEST}.77.partial").write_text("{")
     write_sprites(root, **SMALL)
     assert digest(root) == digest(dataset)
-    (root / SPLITS / "val.txt").rename(root / SPLITS / ".val.txt.78.tmp")
+    (root / SPLITS / "val.txt").rename(root / SPLITS / ".val.txt.78.partial")
     write_sprites(root, **SMALL)
     assert digest(root) == digest(dataset)
 
 
 def test_a_temporary_file_of_anything_else_is_not_ours(tmp_path):
-    (tmp_path / ".thesis.tex.77.tmp").write_text("years of work")
+    (tmp_path / ".thesis.tex.77.partial").write_text("years of work")
     with pytest.raises(UserError, match="not Sprites"):
         write_sprites(tmp_path, **SMALL)
 
@@ -199,7 +199,7 @@ def test_sprites_are_generated_for_programs_only_where_they_may_be(tmp_path, dat
     monkeypatch.chdir(tmp_path)
     for name in ("empty", "left", "full"):
         Path(name).mkdir()
-    Path("left", f".{MANIFEST}.77.tmp").touch()
+    Path("left", f".{MANIFEST}.77.partial").touch()
     Path("full/notes.txt").touch()
     for place in (DEFAULT_ROOT, Path(DEFAULT_ROOT).resolve(), dataset, "empty", "left"):
         ensure_sprites(place)

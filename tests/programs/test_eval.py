@@ -24,8 +24,8 @@ from utils import distributed
 from utils.errors import UserError, run_main
 from utils.export import export_block
 from utils.png import read_label_png
-from utils.report import markdown_costs, markdown_scores
-from utils.run.checkpoints import file_hash, load_checkpoint, load_tensors
+from utils.report import format_costs, format_scores
+from utils.run.checkpoints import hash_file, load_checkpoint, load_tensors
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     assert [entry["id"] for entry in told] == list(range(1, stats["objects"] + 1))
     assert [entry["score"] for entry in told] == sorted((entry["score"] for entry in told), reverse=True)
     assert sum(entry["share"] for entry in told) == pytest.approx(1, abs=0.01)
-    assert f"| ant | 7 | {stats['clusters']} | {stats['objects']} |" in markdown_costs(out)
+    assert f"| ant | 7 | {stats['clusters']} | {stats['objects']} |" in format_costs(out)
     settings = json.loads((out / "settings.json").read_text())
     assert settings["proposals"] == "objects"
 
@@ -89,7 +89,8 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
     """They would take each other's unfinished videos away."""
     out = tmp_path / "results"
     some = ("--davis_path", davis, "--training_free", "--save_path", out)
-    hold = "import sys, utils.folders as f, pathlib as p\nwith f.held(p.Path(sys.argv[1]), flag=''): print(); input()"
+    hold = "import sys, pathlib\nfrom utils.files import lock_folder\n"
+    hold += "with lock_folder(pathlib.Path(sys.argv[1]), flag=''): print(); input()"
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(out)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -194,7 +195,7 @@ def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
     for protocol in ("davis", "paper"):
         scores = json.loads((out / protocol / "scores" / protocol / "scores-val.json").read_text())
         assert scores["protocol"] == protocol
-    table = markdown_scores([out]).splitlines()
+    table = format_scores([out]).splitlines()
     assert table[0] == f"| J / F / J&F | {out}, davis, val | {out}, paper, val |"
     assert [line.split("|")[1].strip() for line in table[2:]] == [
         "ant",
@@ -203,7 +204,7 @@ def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
         "**mean of objects**",
     ]
     assert table[-1].count(f"{100 * scores['global']['J-Mean']:.1f} / {100 * scores['global']['F-Mean']:.1f}") >= 1
-    assert f"| ant | 7 | {stats['clusters']} | 0 |" in markdown_costs(out)
+    assert f"| ant | 7 | {stats['clusters']} | 0 |" in format_costs(out)
 
 
 def test_more_than_255_clusters(davis, tmp_path, run_eval):
@@ -254,7 +255,7 @@ def test_trained_block_and_its_backbone(davis, tmp_path, run_train, run_eval, ti
     checkpoint = tmp_path / "run/last.pt"
     run_eval("--davis_path", davis, "--resume_path", checkpoint, "--save_path", tmp_path / "results")
     block = json.loads((tmp_path / "results/settings.json").read_text())["block"]
-    assert block == {"training_free": False, "sha256": file_hash(checkpoint)}
+    assert block == {"training_free": False, "sha256": hash_file(checkpoint)}
     arguments = ["--davis_path", davis, "--resume_path", checkpoint, "--save_path", tmp_path / "other"]
     torch.manual_seed(99)
     torch.save(timm.create_model(TINY_BACKBONE, num_classes=0).state_dict(), tmp_path / "other.pth")
@@ -328,7 +329,7 @@ def test_a_process_that_dies_loses_its_current_video_only(davis, tmp_path, tiny_
 
 @given(st.lists(st.integers(1, 100), max_size=30), st.integers(1, 8))
 def test_videos_are_shared_out_evenly(lengths, processes):
-    shares = distributed.shares(lengths, processes)
+    shares = distributed.divide_by_cost(lengths, processes)
     assert sorted(itertools.chain(*shares)) == list(range(len(lengths)))
     for share in shares:
         assert [lengths[index] for index in share] == sorted((lengths[index] for index in share), reverse=True)

@@ -19,7 +19,7 @@ import torch
 from data import clips
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
 from utils.errors import UserError, is_out_of_memory, run_main
-from utils.processes import in_own_process, shared_out
+from utils.processes import run_in_own_process, run_in_processes
 from utils.run.checkpoints import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -263,15 +263,18 @@ def signal_group(leader: int) -> bool:
 
 def test_processes_that_share_work_give_what_this_one_would():
     for workers in (1, 2):
-        with shared_out(pow, [(2, 3), (3, 2), (5, 1)], workers=workers, flag="--workers") as answers:
+        with run_in_processes(pow, [(2, 3), (3, 2), (5, 1)], workers=workers, flag="--workers") as answers:
             assert dict(answers) == {0: 8, 1: 9, 2: 5}
-    assert in_own_process(os.getpid) != os.getpid()
+    assert run_in_own_process(os.getpid) != os.getpid()
     assert not active_children()
 
 
 def test_a_fault_in_one_process_does_not_wait_for_the_others():
     began = time.monotonic()
-    with pytest.raises(TypeError), shared_out(time.sleep, [(900,), ("x",)], workers=2, flag="--workers") as answers:
+    with (
+        pytest.raises(TypeError),
+        run_in_processes(time.sleep, [(900,), ("x",)], workers=2, flag="--workers") as answers,
+    ):
         list(answers)
     assert time.monotonic() - began < SECONDS
     assert not active_children()
@@ -279,18 +282,21 @@ def test_a_fault_in_one_process_does_not_wait_for_the_others():
 
 def test_a_process_that_is_killed_is_one_line():
     with pytest.raises(UserError, match="--workers: .*memory; lower --workers"):  # noqa: SIM117
-        with shared_out(os._exit, [(9,), (9,)], workers=2, flag="--workers") as answers:
+        with run_in_processes(os._exit, [(9,), (9,)], workers=2, flag="--workers") as answers:
             list(answers)
-    with pytest.raises(MemoryError), shared_out(bytes, [(1 << 60,), (2,)], workers=2, flag="--workers") as answers:
+    with (
+        pytest.raises(MemoryError),
+        run_in_processes(bytes, [(1 << 60,), (2,)], workers=2, flag="--workers") as answers,
+    ):
         list(answers)
 
 
 PARENT = """
 import sys, time
 from multiprocessing import active_children
-from utils.processes import shared_out
+from utils.processes import run_in_processes
 if __name__ == "__main__":
-    with shared_out(time.sleep, [(900,), (900,)], workers=2, flag="") as answers:
+    with run_in_processes(time.sleep, [(900,), (900,)], workers=2, flag="") as answers:
         print(*(process.pid for process in active_children()), flush=True)
         list(answers)
 """
@@ -350,8 +356,8 @@ def test_too_little_shared_memory_does_not_stop_a_run(folder, tiny_weights, tmp_
 
 
 def test_without_any_shared_memory_there_is_one_line_or_less_haste(folder, tiny_weights, tmp_path):
-    processes = "from utils.processes import shared_out\nprint(0) if __name__ == '__main__' else None\n"
-    processes += "with shared_out(pow, [(2, 3), (3, 2)], workers=2, flag='--workers') as answers: print(*answers)"
+    processes = "from utils.processes import run_in_processes\nprint(0) if __name__ == '__main__' else None\n"
+    processes += "with run_in_processes(pow, [(2, 3), (3, 2)], workers=2, flag='--workers') as answers: print(*answers)"
     before = small_shared_memory("4k")
     code, said, left = run_cases(
         {"train": ["train.py", "", training(tiny_weights, folder / "DAVIS", tmp_path / "run")]}, before=before

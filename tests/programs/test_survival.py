@@ -16,7 +16,7 @@ import torch
 
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
 from utils.errors import UserError
-from utils.files import held
+from utils.files import lock_folder
 from utils.run.checkpoints import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -218,7 +218,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, tiny_weights):
     finally:
         first.kill()
         first.communicate()
-    with held(out, flag="--output_path"):  # let go of with the process
+    with lock_folder(out, flag="--output_path"):  # let go of with the process
         pass
 
 
@@ -423,18 +423,18 @@ def test_usr1_to_torchrun_saves_and_ends(tmp_path, tiny_weights):
 
 
 def test_names_that_are_not_utf8_are_no_fault(tmp_path):
-    from utils.run.provenance import fingerprint
+    from utils.run.provenance import hash_videos
 
     videos = {os.fsdecode(b"caf\xe9"): [Path("a.jpg")], "b": [Path("c.jpg")]}
-    assert len(fingerprint(videos)) == 64
-    assert fingerprint({"a": [Path("b"), Path("c")]}) != fingerprint({"a": [Path("b")], "c": []})
+    assert len(hash_videos(videos)) == 64
+    assert hash_videos({"a": [Path("b"), Path("c")]}) != hash_videos({"a": [Path("b")], "c": []})
 
 
 def test_versions_are_those_of_what_is_asked_for():
-    from utils.run.provenance import SCORING, versions
+    from utils.run.provenance import SCORING, list_versions
 
-    assert versions().items() >= versions(SCORING).items()
-    assert versions(SCORING).keys() == {"python", "numpy", "opencv", "scipy"}
+    assert list_versions().items() >= list_versions(SCORING).items()
+    assert list_versions(SCORING).keys() == {"python", "numpy", "opencv", "scipy"}
     command = "import sys, utils.scoring.score; from utils.run.provenance import *; versions(SCORING)"
     command += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -447,7 +447,7 @@ def test_the_revision_of_another_repository_is_not_taken_for_ours(tmp_path, monk
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.setattr(origin, "REPOSITORY", tmp_path / "inside")
     (tmp_path / "inside").mkdir()
-    assert origin.git_revision() is None
+    assert origin.read_git_revision() is None
 
 
 def test_a_rank_without_others_is_that_of_the_main_process(monkeypatch):

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 
 from utils.errors import UserError
 from utils.run.checkpoints import (
-    file_hash,
+    hash_file,
+    hash_tensors,
     load_checkpoint,
     load_metadata,
     load_tensors,
     save_checkpoint,
-    tensors_hash,
 )
 
 
@@ -201,7 +201,7 @@ def test_odd_checkpoints_are_refused_in_one_line(content, flag, davis, tmp_path,
 
 def test_hashes(tmp_path):
     state = {"a": torch.ones(2), "b": torch.zeros(3).half()}
-    assert tensors_hash(state) == tensors_hash({"b": torch.zeros(3), "a": torch.ones(2)})
-    assert tensors_hash(state) != tensors_hash({"a": torch.ones(2), "b": torch.full((3,), 1e-3)})
+    assert hash_tensors(state) == hash_tensors({"b": torch.zeros(3), "a": torch.ones(2)})
+    assert hash_tensors(state) != hash_tensors({"a": torch.ones(2), "b": torch.full((3,), 1e-3)})
     (tmp_path / "file").write_bytes(b"")
-    assert file_hash(tmp_path / "file").startswith("e3b0c442")
+    assert hash_file(tmp_path / "file").startswith("e3b0c442")

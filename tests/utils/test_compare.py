@@ -10,34 +10,34 @@ from tests.utils.test_scoring import davis, folders, moving_squares, write_video
 from utils import compare
 from utils.errors import UserError
 from utils.scoring import score as scoring
-from utils.scoring.bootstrap import interval, paired_interval
+from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
 from utils.scoring.tables import write_scores
 
 
 def test_interval_of_a_constant_has_no_width():
-    assert interval(np.full(5, 0.6), np.full(5, 2.0)) == pytest.approx((0.3, 0.3, 0.3))
+    assert bootstrap_interval(np.full(5, 0.6), np.full(5, 2.0)) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def test_interval_is_near_the_normal_one():
     rng = np.random.default_rng(1)
     values = rng.normal(0.5, 0.1, 400)
-    value, low, high = interval(values, np.ones(400))
+    value, low, high = bootstrap_interval(values, np.ones(400))
     half = 1.96 * values.std() / 20
     assert (value, low, high) == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=1e-3)
 
 
 def test_interval_draws_sequences_not_objects():
     """Two sequences, of 9 objects at 1 and of 1 at 0: half of the samples draw one sequence twice."""
-    value, low, high = interval(np.array([9.0, 0.0]), np.array([9.0, 1.0]))
+    value, low, high = bootstrap_interval(np.array([9.0, 0.0]), np.array([9.0, 1.0]))
     assert (value, low, high) == pytest.approx((0.9, 0.0, 1.0))
 
 
 def test_pairing_removes_what_both_share():
     rng = np.random.default_rng(0)
     base = rng.random(30)
-    value, low, high = paired_interval(base, base + 0.05, np.ones(30))
+    value, low, high = bootstrap_difference(base, base + 0.05, np.ones(30))
     assert (value, low, high) == pytest.approx((0.05, 0.05, 0.05))
-    assert paired_interval(base, base, np.ones(30)) == pytest.approx((0, 0, 0))
+    assert bootstrap_difference(base, base, np.ones(30)) == pytest.approx((0, 0, 0))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_two_folders_side_by_side(scored, tmp_path, capsys, monkeypatch):
     assert "B is better on 1, worse on 0 of 2 sequences" in out
     assert (tmp_path / "p" / "a.png").stat().st_size > 5000
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
-    compared = compare.compare(first, second, measure="J-Mean")
+    compared = compare.compare_scores(first, second, measure="J-Mean")
     assert compared.sequences == ["dogs", "cat"]
     assert compared.difference.value == pytest.approx(second.summary()["J-Mean"] - first.summary()["J-Mean"])
     assert compared.difference.low == 0 < compared.difference.high
@@ -74,7 +74,7 @@ def test_two_folders_side_by_side(scored, tmp_path, capsys, monkeypatch):
 def test_order_of_sequences_does_not_matter(scored):
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
     turned = replace(second, sequences=second.sequences[::-1])
-    a, b = (compare.compare(first, scores, measure="F-Mean") for scores in (second, turned))
+    a, b = (compare.compare_scores(first, scores, measure="F-Mean") for scores in (second, turned))
     assert (a.second == b.second).all()
     assert a.difference == b.difference
 
@@ -99,19 +99,19 @@ def test_what_cannot_be_compared_is_said(scored, monkeypatch):
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
     fewer = replace(second, sequences=second.sequences[:1])
     with pytest.raises(UserError, match="known of 1 sequences; at least 2"):
-        compare.compare(first, fewer, measure="J-Mean")
+        compare.compare_scores(first, fewer, measure="J-Mean")
     with pytest.raises(UserError, match="dogs: scored in the first only, and no sequence in both"):
-        compare.compare(first, replace(second, sequences=()), measure="J-Mean")
+        compare.compare_scores(first, replace(second, sequences=()), measure="J-Mean")
     with pytest.raises(UserError, match="--measure K: choose from J&F-Mean"):
-        compare.compare(first, second, measure="K")
+        compare.compare_scores(first, second, measure="K")
     with pytest.raises(UserError, match="no scores under paper; score it first"):
         run(monkeypatch, *scored, "--protocol", "paper")
     other = replace(second, options={"toolkit_exact": True})
     with pytest.raises(UserError, match="scored with other options"):
-        compare.compare(first, other, measure="J-Mean")
+        compare.compare_scores(first, other, measure="J-Mean")
     other = replace(second, ground_truth={"cat": "another"})
     with pytest.raises(UserError, match="cat: scored against another ground truth"):
-        compare.compare(first, other, measure="J-Mean")
+        compare.compare_scores(first, other, measure="J-Mean")
     path = scored[0] / "scores" / "davis" / "scores-val.json"
     for damaged in ("[]", '{"protocol": "davis", "options": {}, "ground_truth": {}, "sequences": {"cat": []}}'):
         path.write_text(damaged)

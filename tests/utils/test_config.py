@@ -5,7 +5,7 @@ import timm
 
 import eval as eval_program
 import train as train_program
-from utils.config import check_resolution, usual_temperature
+from utils.config import check_resolution, choose_temperature
 from utils.errors import UserError
 
 # All but the embedded default, which test_embedded runs as it is.
@@ -87,6 +87,6 @@ def test_every_shipped_recipe_runs(path, davis, tmp_path, run_train, run_eval):
 
 
 def test_each_backbone_has_its_temperature():
-    assert usual_temperature("vit_small_patch8_224.dino", "sprites") == 3.0
-    assert usual_temperature("embedded", "sprites") == 6.0
-    assert usual_temperature("embedded", "video") == usual_temperature("embedded", "davis17u") == 4.75
+    assert choose_temperature("vit_small_patch8_224.dino", "sprites") == 3.0
+    assert choose_temperature("embedded", "sprites") == 6.0
+    assert choose_temperature("embedded", "video") == choose_temperature("embedded", "davis17u") == 4.75

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.utils import reference_scoring as reference
 from utils.errors import UserError
-from utils.png import palette, read_label_png, write_label_png
+from utils.png import make_palette, read_label_png, write_label_png
 from utils.scoring import metrics
 
 
@@ -222,17 +222,17 @@ def test_label_png_round_trip(tmp_path, highest, mode):
 def test_palette_deals_bits_to_channels(index):
     bits = [(index >> k) & 1 for k in range(8)]
     red, green, blue = (sum(bit << (7 - j) for j, bit in enumerate(bits[channel::3])) for channel in range(3))
-    assert palette()[index].tolist() == [red, green, blue]
+    assert make_palette()[index].tolist() == [red, green, blue]
 
 
 def test_palette_begins_as_davis_does():
-    assert palette().dtype == np.uint8
-    assert palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert make_palette().dtype == np.uint8
+    assert make_palette()[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
 
 
 def test_written_png_carries_the_palette(tmp_path):
     write_label_png(tmp_path / "a.png", np.arange(256).reshape(16, 16))
-    assert np.array_equal(np.array(Image.open(tmp_path / "a.png").convert("RGB")).reshape(-1, 3), palette())
+    assert np.array_equal(np.array(Image.open(tmp_path / "a.png").convert("RGB")).reshape(-1, 3), make_palette())
 
 
 def test_reads_one_bit_and_grey(tmp_path):

@@ -18,17 +18,17 @@ from utils.errors import UserError
 from utils.png import write_label_png
 from utils.results import write_archive
 from utils.scoring import score as scoring
-from utils.scoring.annotations import label_folder
-from utils.scoring.evaluators import Options, judges
+from utils.scoring.annotations import find_label_files
+from utils.scoring.evaluators import Options, make_evaluators
 from utils.scoring.metrics import VOID, statistics
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.sequence import SequenceScores
 from utils.scoring.tables import Scores, print_side_by_side, print_table, read_scores, write_scores
 
 
-def judge(protocol: str, gt: np.ndarray, labels: np.ndarray, **options) -> SequenceScores:
+def evaluate(protocol: str, gt: np.ndarray, labels: np.ndarray, **options) -> SequenceScores:
     """Scores of a sequence given as arrays (frames, H, W)."""
-    (one,) = judges([protocol], Options(**options))
+    (one,) = make_evaluators([protocol], Options(**options))
     for number in range(one.passes):
         for a, b in zip(gt, labels, strict=True):
             one.add(a.astype(np.int32), b.astype(np.int32), source="x.png", number=number)
@@ -47,7 +47,7 @@ def test_foreground_merges_ids_and_objects_and_leaves_void_out():
     gt[:, 2:4, 2:4], gt[:, 4:6, 2:4], gt[:, 0] = 1, 2, VOID  # 8 pixels of objects
     labels[0, 2:4, 2:4], labels[0, 4:6, 2:4], labels[0, 0] = 7, 3, 1  # exactly these, and void
     labels[1, 2:4, 2:6] = 5  # 4 of the 8, and 4 beside them
-    scores = judge("foreground", gt, labels)
+    scores = evaluate("foreground", gt, labels)
     assert len(scores.j) == 1
     assert scores.j[0].mean == pytest.approx((1 + 4 / 12) / 2)
     assert scores.f[0].mean <= 1
@@ -57,7 +57,7 @@ def test_foreground_merges_ids_and_objects_and_leaves_void_out():
 def test_single_object_data_sets_have_both_means():
     gt = np.zeros((3, 8, 8), dtype=int)
     gt[:, 2:4, 2:4] = 1
-    good, bad = judge("foreground", gt, gt), judge("foreground", gt[:1], 0 * gt[:1])
+    good, bad = evaluate("foreground", gt, gt), evaluate("foreground", gt[:1], 0 * gt[:1])
     summary = Scores("foreground", (good, bad)).summary()
     assert summary["J-Mean"] == pytest.approx(0.5)  # of two sequences
     assert summary["J-Mean of frames"] == pytest.approx(0.75)  # of four frames
@@ -69,7 +69,7 @@ def test_oracle_finds_the_best_union(seed):
     rng = np.random.default_rng(seed)
     gt = np.where(rng.random((3, 6, 7)) < 0.1, VOID, rng.integers(0, 3, (3, 6, 7)))
     labels = rng.integers(0, 5, (3, 6, 7))
-    chosen = judge("oracle", gt, labels).assignment
+    chosen = evaluate("oracle", gt, labels).assignment
     subsets = itertools.chain.from_iterable(itertools.combinations(range(1, 5), n) for n in range(5))
     best = max(union_iou(gt, labels, ids) for ids in subsets)
     assert union_iou(gt, labels, chosen) == pytest.approx(best)
@@ -79,7 +79,7 @@ def test_oracle_scores_what_it_chose():
     gt, labels = np.zeros((2, 6, 6), dtype=int), np.zeros((2, 6, 6), dtype=int)
     gt[:, 1:5, 1:5] = 1
     labels[:, 1:3, 1:5], labels[:, 3:5, 1:5], labels[:, 5] = 4, 2, 3
-    scores = judge("oracle", gt, labels)
+    scores = evaluate("oracle", gt, labels)
     assert scores.assignment == (2, 4)
     assert scores.j[0].mean == scores.f[0].mean == 1
 
@@ -188,15 +188,15 @@ def test_identity_is_counted_under_davis():
     gt, labels = np.zeros((4, 12, 12), dtype=int), np.zeros((4, 12, 12), dtype=int)
     gt[:, 3:7, 3:7] = 1
     labels[:2, 3:7, 3:7], labels[2:, 3:7, 3:7] = 1, 2
-    identity = judge("davis", gt, labels).identity
+    identity = evaluate("davis", gt, labels).identity
     assert identity.gap == pytest.approx(0.5)
     assert (identity.switches, identity.visible) == (1, 4)
-    assert judge("paper", gt, labels).identity is None
+    assert evaluate("paper", gt, labels).identity is None
 
 
 def test_names_of_groups_of_protocols():
-    assert scoring.expand(["both"], ()) == ["davis", "paper"]
-    assert scoring.expand(["paper", "all"], ("davis", "paper", "oracle")) == ["paper", "davis", "oracle"]
+    assert scoring.expand_protocol_names(["both"], ()) == ["davis", "paper"]
+    assert scoring.expand_protocol_names(["paper", "all"], ("davis", "paper", "oracle")) == ["paper", "davis", "oracle"]
 
 
 def test_archive_has_the_layout_of_the_server(tmp_path):
@@ -241,8 +241,8 @@ def test_davis_2016s_toolkit_leaves_out_first_and_last_frame():
     gt, labels = np.zeros((4, 8, 8), dtype=int), np.zeros((4, 8, 8), dtype=int)
     gt[:, 2:4, 2:4] = 1
     labels[1:3] = gt[1:3]
-    assert judge("foreground", gt, labels).j[0].mean == pytest.approx(0.5)
-    assert judge("foreground", gt, labels, toolkit_exact=True).j[0].mean == 1
+    assert evaluate("foreground", gt, labels).j[0].mean == pytest.approx(0.5)
+    assert evaluate("foreground", gt, labels, toolkit_exact=True).j[0].mean == 1
 
 
 def test_frames_are_in_the_order_of_their_numbers(davis):  # noqa: F811
@@ -250,7 +250,7 @@ def test_frames_are_in_the_order_of_their_numbers(davis):  # noqa: F811
     folder = root / "unpadded"
     for index in range(12):
         write_label_png(folder / f"{index}.png", moving_squares(1)[0])
-    assert label_folder(folder).frame_names == [str(index) for index in range(12)]
+    assert find_label_files(folder).frame_names == [str(index) for index in range(12)]
 
 
 def test_options_that_a_protocol_does_not_have_change_nothing_kept(davis, monkeypatch):  # noqa: F811

@@ -3,11 +3,11 @@
 import pytest
 
 from tests.programs.test_train import log_of
-from utils.run.logs import Means
+from utils.run.logs import RunningMeans
 
 
 def test_a_mean_is_of_the_steps_that_have_the_value():
-    means = Means()
+    means = RunningMeans()
     for step, norm in enumerate((2.0, None, 4.0)):
         means.add({"loss": float(step)} | ({} if norm is None else {"grad_norm": norm}))
     assert means.read() == {"loss": 1.0, "grad_norm": 3.0}  # a step that fp16 left out has no norm
@@ -15,14 +15,14 @@ def test_a_mean_is_of_the_steps_that_have_the_value():
 
 
 def test_means_go_on_from_sums_that_are_some():
-    means = Means()
+    means = RunningMeans()
     means.add({"loss": 0.1})
-    again = Means(means.sums)
+    again = RunningMeans(means.sums)
     for its in (means, again):
         its.add({"loss": 0.2})
     assert again.read() == means.read()
     for odd in (None, [], {"loss": 1.0}, {"loss": ("a", 1)}, {"loss": (1.0, 0)}, {"loss": (1.0, 2, 3)}):
-        assert Means(odd).sums == {}
+        assert RunningMeans(odd).sums == {}
 
 
 @pytest.mark.parametrize("step", [2, 4])

@@ -16,7 +16,8 @@ from utils.errors import UserError
 from utils.png import write_label_png
 from utils.scoring import score as scoring
 from utils.scoring import tables as score_files
-from utils.scoring.annotations import LabelFiles, label_folder
+from utils.scoring.__main__ import note_unscored
+from utils.scoring.annotations import LabelFiles, find_label_files
 from utils.scoring.metrics import VOID, statistics
 from utils.scoring.sequence import SequenceScores
 
@@ -60,12 +61,12 @@ def davis(tmp_path):
 
 
 def folders(root: Path) -> dict[str, LabelFiles]:
-    return {name: label_folder(root / "Annotations_unsupervised" / "480p" / name) for name in ("dogs", "cat")}
+    return {name: find_label_files(root / "Annotations_unsupervised" / "480p" / name) for name in ("dogs", "cat")}
 
 
 def score_sequence(annotations: Path, results: Path, protocols=("davis",)) -> dict[str, SequenceScores]:
     return scoring.score_sequence(
-        scoring.Job(results.name, label_folder(annotations), results.parent, tuple(protocols))
+        scoring.Job(results.name, find_label_files(annotations), results.parent, tuple(protocols))
     )
 
 
@@ -79,7 +80,7 @@ def test_png_in_capitals_is_scored_alike(davis, capsys):
     before = scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary()
     for path in [*(results / "cat").iterdir(), *(root / "Annotations_unsupervised/480p/dogs").iterdir()]:
         path.rename(path.with_suffix(".PNG"))
-    scoring._note_unscored(results, folders(root))
+    note_unscored(results, folders(root))
     assert not capsys.readouterr().err
     assert scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary() == before
     shutil.copy(results / "cat/00001.PNG", results / "cat/00001.png")
@@ -360,7 +361,7 @@ def test_a_fault_in_a_worker_reaches_the_caller(davis):
 
 def test_a_missing_annotation_folder_is_named():
     with pytest.raises(UserError, match="nowhere: no such annotation folder; check --annotations"):
-        label_folder(Path("nowhere"))
+        find_label_files(Path("nowhere"))
 
 
 def test_too_many_proposals_for_davis_are_fine_for_paper(davis):

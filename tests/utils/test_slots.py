@@ -15,14 +15,14 @@ from sklearn.metrics import adjusted_rand_score
 from utils.scoring.metrics import VOID
 from utils.scoring.sequence import SlotSequence
 from utils.scoring.slots import (
-    NOTHING,
+    EMPTY,
     SlotScores,
     SlotTable,
+    add_tables,
     adjusted_rand_index,
-    agreement,
-    contingency,
-    matched_mean,
-    merged,
+    count_shared_pixels,
+    match_and_average,
+    measure_agreement,
 )
 from utils.scoring.tables import Scores
 
@@ -37,7 +37,7 @@ def row(*labels: int) -> np.ndarray:
 def score(gts, predictions, **options) -> SlotScores:
     table = SlotTable(**options)
     for gt, prediction in zip(gts, predictions, strict=True):
-        table.add(contingency(gt, prediction))
+        table.add(count_shared_pixels(gt, prediction))
     return table.scores()
 
 
@@ -53,7 +53,7 @@ def videos(highest: int, *, void: bool = False, frames: int = 4) -> st.SearchStr
 def test_contingency_by_hand():
     gt = np.array([[0, 1, 1], [VOID, 2, 1]])
     prediction = np.array([[3, 3, 0], [0, 0, 3]])
-    objects, segments, counts = table = contingency(gt, prediction)
+    objects, segments, counts = table = count_shared_pixels(gt, prediction)
     assert objects.tolist() == [0, 1, 2]
     assert segments.tolist() == [0, 3]
     assert counts.tolist() == [[0, 1], [1, 2], [1, 0]]
@@ -64,8 +64,8 @@ def test_contingency_by_hand():
 def test_contingency_of_high_ids_is_that_of_low_ones():
     rng = np.random.default_rng(0)
     gt, prediction = rng.integers(0, 4, (9, 9)), rng.integers(0, 5, (9, 9))
-    low = contingency(gt, prediction)
-    high = contingency(gt * 20_000, prediction * 16_000)
+    low = count_shared_pixels(gt, prediction)
+    high = count_shared_pixels(gt * 20_000, prediction * 16_000)
     assert high.objects.tolist() == [20_000 * i for i in low.objects]
     assert high.segments.tolist() == [16_000 * i for i in low.segments]
     assert np.array_equal(high.counts, low.counts)
@@ -74,29 +74,29 @@ def test_contingency_of_high_ids_is_that_of_low_ones():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
 def test_contingency_takes_any_integer_type(dtype):
     gt, prediction = row(0, 1, VOID, 2).astype(dtype), row(200, 200, 3, 3).astype(dtype)
-    assert contingency(gt, prediction).counts.tolist() == [[0, 1], [0, 1], [1, 0]]
+    assert count_shared_pixels(gt, prediction).counts.tolist() == [[0, 1], [0, 1], [1, 0]]
 
 
 def test_contingency_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="ground truth is"):
-        contingency(row(0, 1), row(0, 1, 2))
+        count_shared_pixels(row(0, 1), row(0, 1, 2))
     with pytest.raises(ValueError, match="negative"):
-        contingency(row(0, 1), row(0, -1))
+        count_shared_pixels(row(0, 1), row(0, -1))
 
 
 def test_a_frame_of_void_is_nothing():
-    table = contingency(row(VOID, VOID), row(1, 2))
+    table = count_shared_pixels(row(VOID, VOID), row(1, 2))
     assert table.counts.shape == (0, 0)
-    assert np.isnan(agreement(table)).all()
+    assert np.isnan(measure_agreement(table)).all()
 
 
 @settings(max_examples=30, deadline=None)
 @given(videos(3, void=True), videos(4))
 def test_merged_tables_are_the_table_of_all_frames(gts, predictions):
-    table = NOTHING
+    table = EMPTY
     for gt, prediction in zip(gts, predictions, strict=True):
-        table = merged(table, contingency(gt, prediction))
-    for streamed, whole in zip(table, contingency(gts, predictions), strict=True):
+        table = add_tables(table, count_shared_pixels(gt, prediction))
+    for streamed, whole in zip(table, count_shared_pixels(gts, predictions), strict=True):
         assert np.array_equal(streamed, whole)
 
 
@@ -107,7 +107,7 @@ def test_contingency_does_not_look_at_every_pair():
     times = []
     for _ in range(15):
         start = time.perf_counter()
-        contingency(gt, prediction)
+        count_shared_pixels(gt, prediction)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.02  # 0.0015 on a core of its own; 1,800 comparisons of masks take over 0.1
 
@@ -138,7 +138,7 @@ def test_ari_of_special_cases(counts, expected):
 @settings(max_examples=100, deadline=None)
 @given(arrays(np.int32, (5, 6), elements=st.integers(0, 3)), arrays(np.int32, (5, 6), elements=st.integers(0, 9)))
 def test_ari_is_that_of_scikit_learn(gt, prediction):
-    counts = contingency(gt, prediction).counts
+    counts = count_shared_pixels(gt, prediction).counts
     assert adjusted_rand_index(counts) == pytest.approx(adjusted_rand_score(gt.ravel(), prediction.ravel()), abs=1e-15)
 
 
@@ -155,8 +155,8 @@ def test_ari_of_a_video_whose_squares_exceed_64_bits():
 def test_fg_ari_leaves_background_out():
     # Background is torn into three segments, which costs ARI only.
     gt, prediction = row(0, 0, 0, 1, 1, 2, 2), row(4, 5, 6, 7, 7, 8, 8)
-    assert agreement(contingency(gt, prediction)).fg_ari == 1.0
-    assert agreement(contingency(gt, prediction)).ari < 1.0
+    assert measure_agreement(count_shared_pixels(gt, prediction)).fg_ari == 1.0
+    assert measure_agreement(count_shared_pixels(gt, prediction)).ari < 1.0
 
 
 def test_fg_ari_of_a_video_sees_identity_and_that_of_frames_does_not():
@@ -195,13 +195,13 @@ def test_ari_family_against_scikit_learn_on_pixels(gts, predictions):
 
 def test_mbo_lets_a_segment_serve_twice_and_miou_does_not():
     # Both objects have IoU 2 / 4 with the only segment.
-    result = agreement(contingency(row(1, 1, 2, 2), row(5, 5, 5, 5)))
+    result = measure_agreement(count_shared_pixels(row(1, 1, 2, 2), row(5, 5, 5, 5)))
     assert result.mbo == 1 / 2
     assert result.miou == 1 / 4
 
 
 def test_background_of_the_prediction_is_a_segment():
-    assert agreement(contingency(row(1, 1, 0, 0), row(0, 0, 3, 3))).miou == 1.0
+    assert measure_agreement(count_shared_pixels(row(1, 1, 0, 0), row(0, 0, 3, 3))).miou == 1.0
 
 
 def test_iou_of_video_clips_and_frames_by_hand():
@@ -236,7 +236,7 @@ def test_solv_matches_once_per_video_and_takes_fg_ari_after_that():
 
 def test_objects_left_without_a_segment_count_nothing():
     assert score([row(1, 2, 3)], [row(7, 7, 7)]).miou_video == pytest.approx(1 / 9)
-    assert agreement(contingency(row(1, 2, 3), row(7, 7, 7))).miou == pytest.approx(1 / 9)
+    assert measure_agreement(count_shared_pixels(row(1, 2, 3), row(7, 7, 7))).miou == pytest.approx(1 / 9)
 
 
 def test_clips_are_whole_and_in_order():
@@ -275,7 +275,7 @@ def test_matching_is_the_best_of_all(iou):
         sum(padded[k, p] for k, p in enumerate(choice))
         for choice in itertools.permutations(range(segments + objects), objects)
     )
-    assert matched_mean(iou) == pytest.approx(best / objects)
+    assert match_and_average(iou) == pytest.approx(best / objects)
 
 
 def slow_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -375,7 +375,7 @@ def test_mbo_bounds_miou_and_all_bound_one(gts, predictions):
 
 def test_memory_hardly_grows_with_the_video():
     rng = np.random.default_rng(0)
-    frame = contingency(rng.integers(0, 4, (60, 80)), rng.integers(0, 100, (60, 80)))
+    frame = count_shared_pixels(rng.integers(0, 4, (60, 80)), rng.integers(0, 100, (60, 80)))
     table, sizes = SlotTable(), []
     for _ in range(3):
         for _ in range(60):

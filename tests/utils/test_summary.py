@@ -68,7 +68,7 @@ def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
     assert (head[0], first[0]) == ("resolution", "32 64")
     assert cv2.imread(str(picture)).std() > 5
     rows = [summary.read_row(tmp_path / name) for name in ("48", "32")]
-    quality, cost = summary.draw(rows, picture).axes
+    quality, cost = summary.draw_resolutions(rows, picture).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in quality.get_lines()}
     assert lines["paper"] == [[h * w, row.scores["paper"][2]] for row, h, w in ((rows[1], 32, 64), (rows[0], 48, 96))]
     assert len(cost.collections) == len(summary.STAGES)

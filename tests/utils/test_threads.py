@@ -67,7 +67,7 @@ def test_every_program_settles_threads_before_a_library_is_loaded(program):
     for name, value in {**threads.WAITING, threads.OPENCV_THREADS: "1"}.items():
         assert environment[name] == value
     if hasattr(os, "sched_getaffinity"):
-        assert environment["OMP_NUM_THREADS"] == str(threads.cores())
+        assert environment["OMP_NUM_THREADS"] == str(threads.count_cores())
 
 
 @pytest.mark.parametrize("package", ["model.objects.upsampling", "data.frames", "utils.clock"])
@@ -109,7 +109,7 @@ print(torch.get_num_threads(), torch_threads, opencv_threads)
 @pytest.mark.parametrize("allowed", ["one", "all"])
 def test_torch_has_as_many_threads_as_cores_and_readers_have_one(allowed):
     done = run(sys.executable, "-c", TELL, allowed, OMP_DISPLAY_ENV="VERBOSE")
-    expected = 1 if allowed == "one" else threads.cores()
+    expected = 1 if allowed == "one" else threads.count_cores()
     assert done.stdout.split()[-3:] == [str(expected), "1", "1"]
     if "GOMP" in done.stderr:  # what the OpenMP runtime that torch has loaded says of itself
         assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
@@ -144,7 +144,7 @@ def test_a_quota_of_time_limits_the_number(files, expected, tmp_path, monkeypatc
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    assert threads.cores(tmp_path) == threads.cpus(tmp_path) == expected
+    assert threads.count_cores(tmp_path) == threads.count_cpus(tmp_path) == expected
 
 
 @pytest.mark.parametrize("name", ["core_cpus_list", "thread_siblings_list"])
@@ -154,8 +154,8 @@ def test_a_core_that_shows_as_two_cpus_has_one_thread_to_compute(name, tmp_path,
         folder = tmp_path / threads.CPU_FOLDER / f"cpu{number}/topology"
         folder.mkdir(parents=True)
         (folder / name).write_text(f"{number % 4},{number % 4 + 4}\n")
-    assert threads.cores(tmp_path) == 3
-    assert threads.cpus(tmp_path) == 5
+    assert threads.count_cores(tmp_path) == 3
+    assert threads.count_cpus(tmp_path) == 5
 
 
 # A process like torchrun, which sets the number where the user did not, and one of the two that it starts.
@@ -163,8 +163,8 @@ TORCHRUN = """
 import os, subprocess, sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 env = os.environ | {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2"}
-code = ("import os; given = dict(os.environ); from utils import threads; threads.cores = lambda: 8; "
-        "print({**given, **threads.settings(given)}['OMP_NUM_THREADS'])")
+code = ("import os; given = dict(os.environ); from utils import threads; threads.count_cores = lambda: 8; "
+        "print({**given, **threads.choose_settings(given)}['OMP_NUM_THREADS'])")
 sys.exit(subprocess.run([sys.executable, "-c", code], env=env).returncode)
 """
 
@@ -183,4 +183,4 @@ def test_launchers_settle_threads_for_torchrun(own, number):
     said = run("bash", "-c", script, PATH=path, CUDA_VISIBLE_DEVICES="0,1", **own).stdout.splitlines()
     assert "torch.distributed.run" in said[0]
     assert {f"{name}={value}" for name, value in threads.WAITING.items()} <= set(said)
-    assert f"OMP_NUM_THREADS={number or max(threads.cores() // 2, 1)}" in said
+    assert f"OMP_NUM_THREADS={number or max(threads.count_cores() // 2, 1)}" in said

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from utils.scoring import tracks
 from utils.scoring.metrics import VOID
-from utils.scoring.slots import contingency
+from utils.scoring.slots import count_shared_pixels
 from utils.scoring.tracks import THRESHOLDS, Tracks, TubeTable, evaluate_tracks, identity_switches
 
 NUMBERS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@1", "AR@10", "AR@100")
@@ -30,7 +30,7 @@ def sequence(iou, scores, *, objects: float = 100.0, proposals: float = 100.0) -
 def table_of(gts, predictions) -> TubeTable:
     table = TubeTable()
     for gt, prediction in zip(gts, predictions, strict=True):
-        table.add(contingency(np.asarray(gt), np.asarray(prediction)))
+        table.add(count_shared_pixels(np.asarray(gt), np.asarray(prediction)))
     return table
 
 
@@ -65,7 +65,7 @@ def test_tubes_of_a_sequence_without_objects_or_proposals():
 
 def test_memory_does_not_grow_with_the_video():
     rng = np.random.default_rng(0)
-    frame = contingency(rng.integers(0, 4, (30, 40)), rng.integers(0, 50, (30, 40)))
+    frame = count_shared_pixels(rng.integers(0, 4, (30, 40)), rng.integers(0, 50, (30, 40)))
     table = TubeTable()
     table.add(frame)
     size = len(pickle.dumps(table))

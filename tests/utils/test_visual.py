@@ -8,24 +8,24 @@ from tests.benchmarks import attention_maps
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils import visual
 from utils.errors import UserError
-from utils.png import palette, write_label_png
+from utils.png import make_palette, write_label_png
 from utils.report import draw_log
-from utils.visual import contact_sheet, overlay
+from utils.visual import draw_contact_sheet, draw_overlay
 
 
 def test_overlay_mixes_masks_and_leaves_background():
     frame = np.full((4, 8, 3), 100, np.uint8)
     labels = np.zeros((4, 8), int)
     labels[:, 4:] = 1
-    mixed = overlay(frame, labels)
+    mixed = draw_overlay(frame, labels)
     assert (mixed[:, :4] == 100).all()
     assert (mixed[:, 4] == 255).all()  # outline
-    np.testing.assert_array_equal(mixed[0, 6], (50 + palette()[1] / 2).astype(np.uint8))
+    np.testing.assert_array_equal(mixed[0, 6], (50 + make_palette()[1] / 2).astype(np.uint8))
 
 
 def test_contact_sheet_pads_short_rows():
     picture = np.full((10, 20, 3), 9, np.uint8)
-    sheet = contact_sheet([("a", [picture] * 3), ("b", [picture])], cell_width=40)
+    sheet = draw_contact_sheet([("a", [picture] * 3), ("b", [picture])], cell_width=40)
     assert sheet.shape == (40, 120, 3)
     assert (sheet[20:, 40:] == 0).all()
     assert (sheet[:20, 80:] == 9).all()
@@ -47,7 +47,7 @@ def test_label_maps_as_a_picture(tmp_path, monkeypatch):
     visual.main()
     sheet = cv2.imread(str(tmp_path / "sheet.png"))[..., ::-1]
     assert sheet.shape == (30, 720, 3)
-    np.testing.assert_array_equal(sheet[29, [100, 300, 700]], palette()[[0, 1, 2]])
+    np.testing.assert_array_equal(sheet[29, [100, 300, 700]], make_palette()[[0, 1, 2]])
     monkeypatch.setattr("sys.argv", [*arguments[:3], *arguments[2:]])
     visual.main()
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (30, 1440, 3)

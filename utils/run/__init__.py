@@ -1,1 +1,1 @@
-"""A training run on disk: checkpoints, log, signals, provenance."""
+"""A training run on disk: checkpoints, resuming, log, provenance; and signals that ask it to stop."""

@@ -1,4 +1,4 @@
-"""A run's log: one JSON line per log step beside TensorBoard scalars, means over steps, a trace of a few."""
+"""Log a training run: JSON lines and TensorBoard scalars, means over steps, throughput, and a profile of some steps."""
 
 import json
 import time
@@ -10,21 +10,22 @@ from torch.utils.tensorboard import SummaryWriter
 
 from utils import distributed
 from utils.errors import UserError
-from utils.run.checkpoints import write_whole
+from utils.files import write_atomically
 
-PROFILED_STEPS = 3  # after two others
+PROFILED_STEPS = 3  # after two steps of warm-up
 
 
 class RunLog:
-    """Appends to `<folder>/log.jsonl` and writes TensorBoard events into `<folder>/tensorboard`."""
+    """Writes a line per log step to `<folder>/log.jsonl`, and TensorBoard events to `<folder>/tensorboard`."""
 
     def __init__(self, folder: Path, *, step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
-        cut_log(self.path, step)
+        truncate_log(self.path, step)
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Write the scalars of a step to both logs."""
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
         for name, value in scalars.items():
@@ -35,7 +36,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the lines of a `log.jsonl` up to the first that is no record of a step, such as one cut short by a crash."""
+    """Read the records of a `log.jsonl` up to the first invalid line, such as one cut short by a crash."""
     records = []
     for line in path.read_text(errors="replace").splitlines():
         try:
@@ -48,32 +49,35 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return records
 
 
-def cut_log(path: Path, step: int) -> None:
-    """Keep what was logged up to `step`, the one a run is resumed from; of a run that starts, nothing."""
+def truncate_log(path: Path, step: int) -> None:
+    """Remove the records after `step`, from which a run is resumed; all of them if `step` is 0."""
     if not path.exists():
         return
     kept = [json.dumps(record) + "\n" for record in read_log(path) if step > 0 and record["step"] <= step]
     if (text := "".join(kept)) != path.read_text():
-        write_whole(path, lambda partial: partial.write_text(text))
+        with write_atomically(path, durable=True) as temporary:
+            temporary.write_text(text)
 
 
-class Means:
-    """Means over the steps since they were last read; of a value that only some steps have, over those.
+class RunningMeans:
+    """Means of values over the steps since the last `read`; values that some steps lack are averaged over the others.
 
     Args:
-        kept: `sums` of a run that goes on, so that means are of all steps though it was stopped.
+        saved: `sums` from the checkpoint of a resumed run, so that means include the steps before it was stopped.
     """
 
-    def __init__(self, kept: Any = None):
-        is_some = isinstance(kept, dict) and all(map(_is_sum, kept.values()))
-        self.sums: dict[str, tuple[float, int]] = dict(kept) if is_some else {}  # and of how many steps
+    def __init__(self, saved: Any = None):
+        is_valid = isinstance(saved, dict) and all(map(_is_sum, saved.values()))
+        self.sums: dict[str, tuple[float, int]] = dict(saved) if is_valid else {}  # name -> (sum, number of steps)
 
     def add(self, values: dict[str, float]) -> None:
+        """Add the values of one step."""
         for name, value in values.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + value, count + 1)
 
     def read(self) -> dict[str, float]:
+        """Return the means and start anew."""
         found = {name: total / count for name, (total, count) in self.sums.items()}
         self.sums = {}
         return found
@@ -83,10 +87,10 @@ def _is_sum(entry: Any) -> bool:
     return isinstance(entry, tuple) and list(map(type, entry)) == [float, int] and entry[1] > 0
 
 
-class Meter:
-    """Clips per second and the share of time waited, since it was last read; of all processes.
+class ThroughputMeter:
+    """Clips per second and share of time spent waiting for data, over all processes, since the last `read`.
 
-    As a context manager it counts the time inside as waiting for data.
+    Time inside the meter as a context manager counts as waiting.
     """
 
     def __init__(self, device: torch.device):
@@ -105,26 +109,27 @@ class Meter:
         self.waited += time.perf_counter() - self._wait_start
 
     def add(self, clips: int) -> None:
-        """Clips that this process is done with."""
+        """Count clips that this process has finished."""
         self.clips += clips
 
     def read(self) -> dict[str, float]:
+        """Return the measurements and start anew."""
         elapsed = time.perf_counter() - self.start
         waited = torch.tensor(self.waited / elapsed, device=self.device)
-        distributed.average([waited])
+        distributed.average_in_place([waited])
         clips = self.clips * distributed.world_size()
         self._reset()
         return {"data_wait_share": waited.item(), "clips_per_second": clips / elapsed}
 
 
 def check_profile(first_step: int, last_step: int) -> None:
-    """Raises `UserError` where a run is too short for `make_profiler`."""
+    """Raise `UserError` if a run is too short for `make_profiler`."""
     if last_step - first_step < (needed := 2 + PROFILED_STEPS):
         raise UserError(f"--profile: looks at steps 3 to {needed}; raise --num_train_steps to {first_step + needed}")
 
 
 def make_profiler(folder: Path) -> torch.profiler.profile:
-    """A trace of steps 3 to 5 into `folder`, for chrome://tracing or ui.perfetto.dev; its `step` ends a step."""
+    """Make a profiler that traces steps 3 to 5 into `folder`, for ui.perfetto.dev; call its `step` after each."""
     return torch.profiler.profile(
         activities=torch.profiler.supported_activities(),
         schedule=torch.profiler.schedule(wait=1, warmup=1, active=PROFILED_STEPS, repeat=1),

@@ -1,4 +1,4 @@
-"""Where a file came from: the command, the code, the libraries, the data."""
+"""Record where a file came from: command, code revision, versions of libraries, data."""
 
 import hashlib
 import importlib
@@ -11,26 +11,25 @@ from typing import Any
 
 from utils.files import file_version
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-# What numbers depend on: the library's name, and that of its module.
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Libraries that results depend on: name -> module.
 SCORING = {"numpy": "numpy", "opencv": "cv2", "scipy": "scipy"}
 LIBRARIES = {**SCORING, "pillow": "PIL", "torch": "torch", "torchvision": "torchvision", "timm": "timm"}
 
 
-def origin() -> dict[str, Any]:
-    """Plain values for a checkpoint: `command`, `git` (revision, "+" where files differ from it; None outside one) and
-    `versions`."""
-    return {"command": list(sys.argv), "git": git_revision(), "versions": versions()}
+def describe_origin() -> dict[str, Any]:
+    """Return `command`, `git` (see `read_git_revision`) and `versions` as plain values for a checkpoint."""
+    return {"command": list(sys.argv), "git": read_git_revision(), "versions": list_versions()}
 
 
-def versions(libraries: dict[str, str] = LIBRARIES) -> dict[str, str]:
-    """Of Python and of libraries; none is imported but those that are asked for, since scoring does without torch."""
+def list_versions(libraries: dict[str, str] = LIBRARIES) -> dict[str, str]:
+    """Return the versions of Python and of `libraries`. No others are imported, since scoring does not need torch."""
     found = {name: str(importlib.import_module(module).__version__) for name, module in libraries.items()}
     return {"python": platform.python_version(), **found}
 
 
-def git_revision() -> str | None:
-    """The revision checked out here, with "+" where tracked files differ from it; None without git."""
+def read_git_revision() -> str | None:
+    """Return the revision that is checked out, with "+" if tracked files were changed; None without git."""
     try:
         ask = ["git", "-C", str(REPOSITORY)]
         run = {"capture_output": True, "text": True, "timeout": 20, "check": True}
@@ -43,10 +42,10 @@ def git_revision() -> str | None:
     return revision + ("+" if changed else "")
 
 
-def fingerprint(videos: dict[str, list[Path]]) -> str:
-    """SHA-256 over the names of videos and their frames, and sizes and times: 64 hexadecimal digits.
+def hash_videos(videos: dict[str, list[Path]]) -> str:
+    """Compute the SHA-256 of the names of videos and frames, and of the frames' sizes and times of change.
 
-    Contents are not read: there may be millions.
+    Contents are not read, since there may be millions of frames. Returns 64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name in sorted(videos):

@@ -1,4 +1,4 @@
-"""Being asked to stop, by a scheduler that wants its machine back or from the keyboard; ending processes that help."""
+"""Handle signals that ask a program to stop, from a scheduler or the keyboard, and end its child processes."""
 
 import os
 import signal
@@ -7,33 +7,33 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # every program imports this module first, and what takes time after it
+if TYPE_CHECKING:  # every program imports this module first, so it must be quick to import
     from multiprocessing.process import BaseProcess
 
-REQUEUE = 75  # exit code of a run that was asked to stop and can be continued: EX_TEMPFAIL of sysexits.h
+REQUEUE = 75  # exit code of a run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130
-ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
-SECONDS_TO_DIE = 5.0  # that a killed process may take, such as one that waits for a file server
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+SECONDS_TO_DIE = 5.0  # how long to wait for a killed process; one that waits for a file server takes time to end
 
 
 class StopRequest:
-    """`exit_code`: 0 until a signal asks to stop, then the code to exit with."""
+    """Records whether a signal asked to stop. `exit_code` is 0 until then, afterwards the code to exit with."""
 
     def __init__(self) -> None:
         self.exit_code = 0
 
-    def note(self, number: int, _frame: object) -> None:
-        """Signal handler: take note once; a second Ctrl-C interrupts at once."""
+    def record(self, number: int, _frame: object) -> None:
+        """Signal handler: record the request; a second Ctrl-C interrupts at once."""
         if number == signal.SIGINT and self.exit_code:
             raise KeyboardInterrupt
         self.exit_code = INTERRUPTED if number == signal.SIGINT else REQUEUE
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Within it SIGTERM, SIGUSR1 and a first SIGINT ask to stop, at a place that suits the program."""
+def catch_stop_signals() -> Iterator[StopRequest]:
+    """Turn SIGTERM, SIGUSR1 and the first SIGINT into a request, which the program reads when it can stop."""
     request = StopRequest()
-    before = {number: signal.signal(number, request.note) for number in ASKING}
+    before = {number: signal.signal(number, request.record) for number in STOP_SIGNALS}
     try:
         yield request
     finally:
@@ -42,18 +42,18 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def exit_on_interrupt() -> None:
-    """From now on Ctrl-C ends the program with one word. For the imports of a program, which take seconds.
+    """Let Ctrl-C end the program at once with one line. For the imports of a program, which take seconds.
 
-    Python's own KeyboardInterrupt would print a traceback, or be turned into another error by the module that is being
-    imported. Where the signal is ignored, as of a job in the background, it stays so.
+    Python's own KeyboardInterrupt would print a traceback, or the module that is being imported would turn it into
+    another error. A signal that is ignored, as in a background job, stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit_at_once)
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Within it Ctrl-C raises KeyboardInterrupt, where before and after it ends the program (`exit_on_interrupt`)."""
+def raise_on_interrupt() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt inside the context, in place of `exit_on_interrupt`."""
     at_once = signal.getsignal(signal.SIGINT) is _exit_at_once
     if at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,46 +65,48 @@ def interruptible() -> Iterator[None]:
 
 
 def _exit_at_once(_number: int, _frame: object) -> None:
-    """Signal handler: nothing is written yet, or any more, that would have to be finished."""
+    """Signal handler for times at which no file is being written."""
     os.write(2, b"interrupted\n")
     os._exit(INTERRUPTED)
 
 
-# ------------------------------------------------------------------ processes that work for this one
+# ------------------------------------------------------------------ child processes
 
 
-def leave_to_parent(_worker: int = 0) -> None:
-    """In a process that works for another: a signal sent to all of a job is for the parent alone, who ends us."""
-    for number in ASKING:
+def ignore_stop_signals(_worker: int = 0) -> None:
+    """Ignore signals that ask to stop, in a child process: its parent handles them and ends it."""
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Processes started within it never get a signal that asks to stop, not even while they import."""
+def block_stop_signals() -> Iterator[None]:
+    """Block signals that ask to stop in the processes started inside the context, also while they import."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def child_processes() -> "list[BaseProcess]":
-    """Those of multiprocessing that are alive."""
+def list_children() -> "list[BaseProcess]":
+    """List the living child processes that multiprocessing started."""
     import multiprocessing
 
     return multiprocessing.active_children()
 
 
-def kill(processes: "Iterable[BaseProcess]") -> None:
-    """End processes that are not needed any more at once; asking them to (`terminate`) is of no use where they ignore
-    signals, and Python waits for such a one for ever when it exits."""
+def kill_processes(processes: "Iterable[BaseProcess]") -> None:
+    """Kill processes that are no longer needed.
+
+    `terminate` has no effect on processes that ignore signals, and Python would wait for them for ever at its exit.
+    """
     processes = list(processes)
     watched = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if watched else None  # torch's raises an error
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if watched else None  # torch's handler raises an error
     for process in processes:
         process.kill()
     for process in processes:

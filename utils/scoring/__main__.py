@@ -1,26 +1,25 @@
-"""Score label PNGs against ground truth, whoever wrote them.
+"""Score label PNGs of any method against ground truth.
 
     python -m utils.scoring --results results/ours --davis_path /data/DAVIS --protocol davis paper
 
-`<results>/<sequence>/<frame>.png` is scored against `<annotations>/<sequence>/<frame>.png` under one or more named
+`<results>/<sequence>/<frame>.png` is scored against `<annotations>/<sequence>/<frame>.png` under one or more
 protocols (docs/method.md, section 6; `utils.scoring.protocols`):
 
-- `davis`: one Hungarian assignment per sequence, at most 20 proposals: the official DAVIS-2017-Unsupervised
-  protocol. Its numbers can be compared with other methods'.
-- `paper`: a new Hungarian assignment in every frame, any number of proposals: how the paper's released
-  numbers were scored. Identity over time is not scored: on the same PNGs, J&F is never below `davis`.
-- `foreground`: every proposal together against all objects together. `oracle`: the same with the best union of
+- `davis`: one Hungarian assignment per sequence, at most 20 proposals. This is the official protocol of
+  DAVIS-2017-Unsupervised; its figures can be compared with other methods'.
+- `paper`: a new Hungarian assignment in every frame, any number of proposals. The paper's figures were scored so.
+  Identity over time is not scored, so J&F of the same PNGs is never below that of `davis`.
+- `foreground`: the union of all proposals against the union of all objects. `oracle`: the same with the best union of
   proposals, chosen with the ground truth.
 - `slots`: FG-ARI, ARI, mBO and mIoU (`slots.py`). `tracks`: class-agnostic AP and AR (`tracks.py`).
 
-Other data sets than those in the layout of DAVIS: `python eval.py --predictions results/ours --dataset NAME`.
+Datasets in another layout than that of DAVIS: `python eval.py --predictions results/ours --dataset NAME`.
 
-Tables go to `scores/<protocol>/` below `--scores_path`; if that is not given, below the results where eval.py wrote
-these, and else below `outputs/scores/<name of the results>`: folders of others are left as they are. A sequence's
-scores are kept there in `sequences/`, with a hash of every PNG and of the ground
-truth they came from: an interrupted scoring goes on where it was, and scores of other files are never taken. Of a
-sequence only one frame is in memory at a time, beside a table of its J and F. Under torchrun every process scores its
-share.
+Tables are written to `scores/<protocol>/` below `--scores_path`. Without that flag they are written below the results
+if eval.py wrote these, otherwise below `outputs/scores/<name of the results>`: folders of other programs are not
+changed. The scores of each sequence are saved in `sequences/` with a hash of all PNGs and of the ground truth, so an
+interrupted scoring continues and scores of other files are never reused. Only one frame of a sequence is in memory at
+a time, beside a table of its J and F. Under torchrun every process scores its part of the sequences.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -36,20 +35,18 @@ from pathlib import Path
 from utils import distributed
 from utils.errors import UserError, run_main
 from utils.names import natural_key, read_names
-from utils.png import pngs_by_stem
-from utils.scoring.annotations import Annotations, label_folder
+from utils.png import find_pngs
+from utils.scoring.annotations import Annotations, find_label_files
 from utils.scoring.label_checks import check_labels
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.score import (
-    _mend_annotations,
-    _mend_root,
     add_score_options,
-    expand,
+    expand_protocol_names,
     read_provenance,
+    read_score_options,
     score,
-    score_options,
 )
-from utils.scoring.tables import note_gaps, print_side_by_side, print_table, scores_folder, write_scores
+from utils.scoring.tables import choose_scores_folder, note_id_gaps, print_side_by_side, print_table, write_scores
 
 
 def _parse_args() -> argparse.Namespace:
@@ -66,32 +63,32 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--split_file", default="ImageSets/2017/val.txt", help="sequences to score, relative to --davis_path"
     )
-    parser.add_argument("--scores_path", type=Path, help="folder below which tables go, and what is kept of sequences")
+    parser.add_argument("--scores_path", type=Path, help="folder for tables and scores of sequences")
     add_score_options(parser.add_argument)
     parser.add_argument("--workers", type=int, help="processes at most; all cores if not given")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Score, print and write, as the module's docstring says."""
+    """Score the results, print the tables and write them."""
     args = _parse_args()
     split_file = args.davis_path / args.split_file
     if not split_file.is_file():
-        raise UserError(f"{split_file}: no such split file; {_mend_root(args)}")
+        raise UserError(f"{split_file}: no such split file; {_suggest_root(args)}")
     truth = args.davis_path / args.annotations
     sequences = read_names(split_file, is_name=lambda line: os.path.isdir(truth / line))
     provenance = read_provenance(args.results)
-    scores_path = scores_folder(args.results, told=args.scores_path, flag="--scores_path")
+    scores_path = choose_scores_folder(args.results, chosen=args.scores_path, flag="--scores_path")
     if not truth.is_dir():
-        raise UserError(f"{truth}: no such folder; {_mend_annotations(args)}")
-    annotations = {name: label_folder(truth / name) for name in sequences}
-    _note_unscored(args.results, annotations)
-    protocols = expand(args.protocol, tuple(PROTOCOLS))
+        raise UserError(f"{truth}: no such folder; {_suggest_annotations(args)}")
+    annotations = {name: find_label_files(truth / name) for name in sequences}
+    note_unscored(args.results, annotations)
+    protocols = expand_protocol_names(args.protocol, tuple(PROTOCOLS))
     annotations = check_labels(annotations, protocols)
     distributed.start()
     try:
         scored = score(
-            args.results, annotations, protocols=protocols, options=score_options(args), keep=True,
+            args.results, annotations, protocols=protocols, options=read_score_options(args), keep=True,
             scores_path=scores_path, workers=args.workers,
         )  # fmt: skip
         if distributed.is_main():
@@ -100,18 +97,32 @@ def main() -> None:
                 folder = write_scores(scores, scores_path, split=split_file.stem, provenance=provenance)
                 print(f"written to {folder}\n")
             print_side_by_side(list(scored.values()))
-            note_gaps(scored.values())
+            note_id_gaps(scored.values())
     finally:
         distributed.stop()
 
 
-def _note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
-    """Say where results have frames without annotation: these are sparse, or some are missing."""
+def note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
+    """Note on stderr which sequences have results for frames without annotation, which are not scored."""
     for name, annotated in annotations.items():
-        stems = pngs_by_stem(results / name).keys()
+        stems = find_pngs(results / name).keys()
         if extra := sorted(stems - set(annotated.frame_names), key=natural_key):
             print(f"note: {name}: {len(extra)} of {len(stems)} results have no annotation and are not scored, "
                   f"first {extra[0]}", file=sys.stderr)  # fmt: skip
+
+
+def _suggest_root(args: argparse.Namespace) -> str:
+    """Say what to give as --davis_path: unpacking an archive often adds a folder above the data."""
+    inside = [path for pattern in ("*", "*/*") for path in sorted(args.davis_path.glob(pattern))]
+    found = next((path for path in inside if (path / args.split_file).is_file()), None)
+    return f"give --davis_path {found}" if found else "check --davis_path and --split_file"
+
+
+def _suggest_annotations(args: argparse.Namespace) -> str:
+    """Say what to give as --annotations: DAVIS's downloads have them in different folders."""
+    known = ("Annotations_unsupervised/480p", "Annotations/480p", "Annotations")
+    found = next((path for path in known if (args.davis_path / path).is_dir()), None)
+    return f"give --annotations {found}, which is there" if found else "check --davis_path and --annotations"
 
 
 if __name__ == "__main__":

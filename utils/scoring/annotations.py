@@ -1,4 +1,4 @@
-"""Ground truth as scoring sees it: label maps of some frames of a sequence, whatever files they come from."""
+"""Ground truth for scoring: label maps of some frames of a sequence, read from files of any format."""
 
 from pathlib import Path
 from typing import Protocol
@@ -7,35 +7,39 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import digest_files
-from utils.png import pngs_by_stem, read_label_png
+from utils.png import find_pngs, read_label_png
 
 VOID = 255
 MAX_OBJECTS = VOID - 1
 
 
 class Annotations(Protocol):
-    """Ground truth of one sequence. Implementations are small and can be pickled: scoring sends them to processes."""
+    """Ground truth of one sequence. Implementations can be pickled, since scoring sends them to other processes."""
 
     @property
     def frame_names(self) -> list[str]:
-        """Names of the annotated frames in order, at least one; the results of a frame are `<name>.png`."""
+        """Names of the annotated frames in order, at least one; the result of a frame is `<name>.png`."""
         ...
 
     def read(self, frame: str) -> np.ndarray:
-        """(H, W) int32: 0 background, objects from 1, 255 void. Raises `UserError` that names the file at fault."""
+        """Read a label map (H, W) int32: 0 background, objects from 1, 255 void.
+
+        Raises:
+            UserError: the file is damaged or holds other values; names it.
+        """
         ...
 
     def source(self, frame: str) -> str:
-        """What `read` reads, for messages."""
+        """Name the file that `read` reads, for messages."""
         ...
 
     def digest(self) -> str:
-        """Changes with the content, so that scores of another ground truth are never taken for this one's."""
+        """Hash the content, so that saved scores of another ground truth are not reused."""
         ...
 
 
 class LabelFiles:
-    """An image of object ids for each annotated frame; 255 is void.
+    """Ground truth in an image of object ids for each annotated frame; 255 is void.
 
     Args:
         files: frame name -> PNG, in order.
@@ -62,14 +66,14 @@ class LabelFiles:
         return digest_files(list(self.files.values()), "labels")
 
 
-def label_folder(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
-    """The label PNGs of a folder, each of a frame of the same name; 2.png comes before 10.png.
+def find_label_files(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
+    """Find the label PNGs of a folder, one for each frame of the same name; 2.png comes before 10.png.
 
     Raises:
-        UserError: no such folder, no PNG in it, or two of one name; it names the `flag` to check.
+        UserError: there is no such folder, no PNG in it, or two of one name; names the `flag` to check.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such annotation folder; check {flag}")
-    if not (files := pngs_by_stem(folder)):
+    if not (files := find_pngs(folder)):
         raise UserError(f"{folder}: no PNG annotations in this folder; check {flag}")
     return LabelFiles(files)

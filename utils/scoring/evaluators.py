@@ -1,7 +1,7 @@
-"""Judges: what each protocol makes of a sequence, frame by frame.
+"""Evaluators: score a sequence under each protocol, frame by frame.
 
-A judge is given the ground truth and the prediction of one frame after the other and keeps tables only, so that memory
-does not grow with the frames' size times their number.
+An evaluator gets the ground truth and the prediction of one frame after the other. It stores tables and no label maps,
+so its memory does not depend on the size of the frames.
 """
 
 from collections.abc import Sequence
@@ -15,34 +15,39 @@ from utils.errors import UserError
 from utils.scoring.metrics import VOID, frame_scores, statistics
 from utils.scoring.protocols import MAX_PROPOSALS
 from utils.scoring.sequence import ForegroundScores, Identity, SequenceScores, SlotSequence, TrackSequence
-from utils.scoring.slots import CLIP_FRAMES, SlotTable, contingency
+from utils.scoring.slots import CLIP_FRAMES, SlotTable, count_shared_pixels
 from utils.scoring.tracks import TubeTable, identity_switches
 
 
-class Judge(Protocol):
-    """Scores a sequence under one or several protocols; sees all its frames `passes` times."""
+class Evaluator(Protocol):
+    """Scores a sequence under one or several protocols. It must be given all frames `passes` times."""
 
     passes: int
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
-        """The next frame's (H, W) int32 label maps: ground truth with 255 as void, and prediction.
+        """Add the next frame.
 
-        `source` names the prediction's file for messages; `number` counts the passes from 0.
+        Args:
+            gt: (H, W) int32 label map of the ground truth, 255 is void.
+            labels: (H, W) int32 label map of the prediction.
+            source: file of the prediction, for messages.
+            number: which pass over the frames this is, from 0.
         """
         ...
 
     def results(self, sequence: str) -> dict[str, SequenceScores]:
-        """Protocol -> scores, once all frames were seen. Raises `UserError` where nothing can be scored."""
+        """Return protocol -> scores, after all frames were added."""
         ...
 
 
 class Options(NamedTuple):
-    """How protocols vary in the literature.
+    """Variants of the protocols that are in use in the literature.
 
-    toolkit_exact: decay with the DAVIS toolkit's 8-bit frame indices, wrong past 256 frames; under `foreground` and
-        `oracle` without the first and last frame, as the toolkit of DAVIS-2016.
-    clip_frames: length of the clips of `slots`; VideoSAUR's is 6 on YouTube-VIS, None makes the sequence one clip.
-    first_frame_objects: under `slots`, objects that are not in the first frame are background, as in SOLV.
+    Attributes:
+        toolkit_exact: compute decay with the DAVIS toolkit's 8-bit frame indices, which is wrong past 256 frames;
+            under `foreground` and `oracle` leave out the first and last frame, as the toolkit of DAVIS-2016.
+        clip_frames: length of the clips of `slots`; 6 as VideoSAUR on YouTube-VIS, None: the sequence is one clip.
+        first_frame_objects: under `slots`, count objects that are not in the first frame as background, as SOLV.
     """
 
     toolkit_exact: bool = False
@@ -53,19 +58,19 @@ class Options(NamedTuple):
 DEFAULT_OPTIONS = Options()
 
 
-def judges(protocols: Sequence[str], options: Options = DEFAULT_OPTIONS) -> list[Judge]:
-    """The judges for some of `PROTOCOLS`; those that share tables are one."""
-    made: list[Judge] = []
+def make_evaluators(protocols: Sequence[str], options: Options = DEFAULT_OPTIONS) -> list[Evaluator]:
+    """Make the evaluators of some of `PROTOCOLS`; protocols that need the same tables share one evaluator."""
+    made: list[Evaluator] = []
     if matched := [name for name in protocols if name in ("davis", "paper")]:
-        made.append(MatchingJudge(matched, toolkit_exact=options.toolkit_exact))
+        made.append(MatchingEvaluator(matched, toolkit_exact=options.toolkit_exact))
     if "foreground" in protocols:
-        made.append(ForegroundJudge(toolkit_exact=options.toolkit_exact))
+        made.append(ForegroundEvaluator(toolkit_exact=options.toolkit_exact))
     if "oracle" in protocols:
-        made.append(OracleJudge(toolkit_exact=options.toolkit_exact))
+        made.append(OracleEvaluator(toolkit_exact=options.toolkit_exact))
     if "slots" in protocols:
-        made.append(SlotsJudge(options))
+        made.append(SlotsEvaluator(options))
     if "tracks" in protocols:
-        made.append(TracksJudge())
+        made.append(TracksEvaluator())
     return made
 
 
@@ -74,9 +79,10 @@ def judges(protocols: Sequence[str], options: Options = DEFAULT_OPTIONS) -> list
 
 @dataclass(frozen=True)
 class _Frame:
-    """J and F of one frame, (objects + 1, proposals + 1): those that occur in it, and last an empty mask.
+    """J and F of the objects and proposals that occur in one frame, each (objects + 1, proposals + 1).
 
-    So a frame need not know which other objects and proposals its sequence has: there, they are empty masks.
+    The last row and column are those of an empty mask. They stand for all objects and proposals of the sequence that
+    do not occur in the frame.
     """
 
     objects: np.ndarray
@@ -85,32 +91,32 @@ class _Frame:
     f: np.ndarray
 
     def table(self, num_objects: int, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """J and F of objects 1..`num_objects` with `proposals` (n,), each (objects, n), all given by id."""
-        rows = _positions(self.objects, np.arange(1, num_objects + 1))
-        columns = _positions(self.proposals, proposals)
+        """Look up J and F of objects 1..`num_objects` with the proposals of these ids (n,), each (objects, n)."""
+        rows = _find_positions(self.objects, np.arange(1, num_objects + 1))
+        columns = _find_positions(self.proposals, proposals)
         return self.j[rows[:, None], columns], self.f[rows[:, None], columns]
 
 
-def _positions(present: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Where each of `ids` stands among the sorted `present`; `len(present)` for those that do not."""
+def _find_positions(present: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the index of each of `ids` in the sorted `present`, or `len(present)` for an id that is not in it."""
     at = np.searchsorted(present, ids)
     return np.where(np.append(present, -1)[at] == ids, at, len(present))
 
 
 class _Matched(NamedTuple):
-    """J and F (frames, objects) of the matched proposals, and which these are."""
+    """J and F (frames, objects) of the matched proposals, and the assignment of proposals to objects."""
 
     j: np.ndarray
     f: np.ndarray
     assignment: tuple
 
 
-class MatchingJudge:
-    """`davis` and `paper`: every proposal against every object, then Hungarian assignments.
+class MatchingEvaluator:
+    """Evaluator of `davis` and `paper`: scores every proposal with every object, then makes Hungarian assignments.
 
-    The objects are ids 1 to the highest in the ground truth, void aside, and the proposals ids 1 to the highest in the
-    results; an id that never occurs is an empty mask. (The DAVIS toolkit looks for the highest id in the first frame
-    only; in DAVIS that is the same.)
+    Objects are the ids from 1 to the highest in the ground truth (without void), proposals those from 1 to the highest
+    in the results. An id that never occurs is an empty mask. The DAVIS toolkit takes the highest id of the first frame
+    only, which is the same in DAVIS.
     """
 
     passes = 1
@@ -124,7 +130,7 @@ class MatchingJudge:
         self.used: set[int] = set()
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
-        ids = ids_of(labels)
+        ids = list_ids(labels)
         if self.limit is not None and ids.tolist() == [VOID]:
             raise UserError(f"{source}: holds only 0 and {VOID}: binary masks? use --protocol foreground, or number "
                             "proposals from 1")  # fmt: skip
@@ -169,63 +175,66 @@ class MatchingJudge:
 
     @property
     def _num_candidates(self) -> int:
-        """Number of proposals to match: padded with empty ones where there are fewer than objects."""
+        """Number of proposals to match, including empty ones that make it at least the number of objects."""
         return max(self._highest_id, self.num_objects)
 
     def _name(self, proposal: int) -> int | None:
-        """0-based index of a proposal, None for one that was only added to have enough."""
+        """Return the 0-based index of a proposal, or None for an empty one that was added."""
         return int(proposal) if proposal < self._highest_id else None
 
     def _match_sequence(self) -> _Matched:
-        """`davis`: matched once, on (J + F) / 2 averaged over frames."""
+        """Match once for the sequence (`davis`), on (J + F) / 2 averaged over frames."""
         ids = np.arange(1, self._num_candidates + 1)
         tables = [frame.table(self.num_objects, ids) for frame in self.frames]
         j, f = (np.stack(parts) for parts in zip(*tables, strict=True))
-        chosen = _assign((j.mean(axis=0) + f.mean(axis=0)) / 2)
+        chosen = _assign_proposals((j.mean(axis=0) + f.mean(axis=0)) / 2)
         rows = np.arange(self.num_objects)
         return _Matched(j[:, rows, chosen], f[:, rows, chosen], tuple(self._name(p) for p in chosen))
 
     def _match_frames(self) -> _Matched:
-        """`paper`: matched anew in every frame.
+        """Match anew in every frame (`paper`).
 
-        Proposals that do not occur in a frame are all the same empty mask there, so no more of them are looked at
-        than there are objects.
+        Proposals that do not occur in a frame are all the same empty mask, so it is enough to try as many of them as
+        there are objects.
         """
         rows, matched_j, matched_f, assignment = np.arange(self.num_objects), [], [], []
         for frame in self.frames:
             ids = self._candidates(frame)
             j, f = frame.table(self.num_objects, ids)
-            chosen = _assign((j + f) / 2)
+            chosen = _assign_proposals((j + f) / 2)
             matched_j.append(j[rows, chosen])
             matched_f.append(f[rows, chosen])
             assignment.append(tuple(self._name(p) for p in ids[chosen] - 1))
         return _Matched(np.stack(matched_j), np.stack(matched_f), tuple(assignment))
 
     def _candidates(self, frame: _Frame) -> np.ndarray:
-        """Ids present in `frame` and the first few absent ones, sorted."""
+        """List the ids that occur in `frame` and the first few that do not, sorted."""
         first = np.arange(1, min(self._num_candidates, len(frame.proposals) + self.num_objects) + 1)
         absent = np.setdiff1d(first, frame.proposals, assume_unique=True)[: self.num_objects]
         return np.union1d(frame.proposals, absent)
 
 
-def ids_of(labels: np.ndarray) -> np.ndarray:
-    """Ids above 0 that occur in a label map, sorted."""
+def list_ids(labels: np.ndarray) -> np.ndarray:
+    """List the ids above 0 that occur in a label map, sorted."""
     return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
 
 
 def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
-    """Score what occurs in the frame; `ids` are those of `labels`. High ids cost no more than low ones."""
+    """Score the objects and proposals that occur in a frame; `ids` are those of `labels`.
+
+    Ids are renumbered first, so that high ids take no more time than low ones.
+    """
     compact = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.uint16)
     compact[ids] = np.arange(1, len(ids) + 1)
-    objects = ids_of(gt)
+    objects = list_ids(gt)
     absent = int(objects.max(initial=0)) + 1
     objects = objects[objects != VOID]
     j, f = frame_scores(gt, compact.take(labels), [*objects, absent], len(ids) + 1)
     return _Frame(objects, ids, j, f)
 
 
-def _assign(quality: np.ndarray) -> np.ndarray:
-    """Proposal of each object, (objects,), maximising the summed `quality` (objects, proposals)."""
+def _assign_proposals(quality: np.ndarray) -> np.ndarray:
+    """Assign a proposal to each object, (objects,), maximising the sum of `quality` (objects, proposals)."""
     proposals, objects = linear_sum_assignment(-quality.T)
     return proposals[np.argsort(objects)]
 
@@ -254,12 +263,12 @@ def _summarise(
 
 
 def merge_objects(gt: np.ndarray) -> np.ndarray:
-    """(H, W) label map with every object as 1; 255 stays void."""
+    """Merge all objects of a label map (H, W) into label 1; 255 stays void."""
     return np.where(gt == VOID, VOID, gt > 0).astype(np.int32)
 
 
-class ForegroundJudge:
-    """`foreground`: all ids of the results as one mask, against all objects as one."""
+class ForegroundEvaluator:
+    """Evaluator of `foreground`: scores the union of all proposals with the union of all objects."""
 
     passes = 1
 
@@ -271,7 +280,7 @@ class ForegroundJudge:
         self.any_object = False
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
-        self.used.update(ids_of(labels).tolist())
+        self.used.update(list_ids(labels).tolist())
         self._add_mask(merge_objects(gt), labels > 0)
 
     def _add_mask(self, merged: np.ndarray, mask: np.ndarray) -> None:
@@ -293,13 +302,13 @@ class ForegroundJudge:
         return _summarise(sequence, self.used, j, f, assignment, toolkit_exact=exact, kind=ForegroundScores)
 
 
-class OracleJudge(ForegroundJudge):
-    """`oracle`: the best union of whole-sequence proposals, chosen with the ground truth.
+class OracleEvaluator(ForegroundEvaluator):
+    """Evaluator of `oracle`: scores the best union of proposals of the whole sequence, chosen with the ground truth.
 
-    Best by intersection over union with all pixels of the sequence pooled, so that long and large appearances weigh
-    more than in the mean over frames that is shown; no bound of that. A union's IoU is (sum of intersections) /
-    (ground truth + sum of pixels outside it), so the best one is made of the proposals with the largest ratio of
-    inside to outside: of a sorted list, a head.
+    The union is chosen by the IoU over all pixels of the sequence. Frames with large objects weigh more in it than in
+    the mean over frames that is reported, so the result is not an upper bound of that mean. The IoU of a union is (sum
+    of intersections) / (ground truth + sum of pixels outside it). So the best union consists of the proposals with the
+    largest ratio of inside to outside pixels: the first few of the list sorted by that ratio.
     """
 
     passes = 2
@@ -314,7 +323,7 @@ class OracleJudge(ForegroundJudge):
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         merged = merge_objects(gt)
         if number == 0:
-            self.used.update(ids_of(labels).tolist())
+            self.used.update(list_ids(labels).tolist())
             self.truth += int((merged == 1).sum())
             for counts, mask in ((self.inside, merged == 1), (self.outside, merged == 0)):
                 for id_, count in zip(*np.unique(labels[mask], return_counts=True), strict=True):
@@ -338,8 +347,8 @@ class OracleJudge(ForegroundJudge):
 # ------------------------------------------------------------------ slots and tracks
 
 
-class SlotsJudge:
-    """`slots`: scores of `utils.scoring.slots`; prediction 0 is a segment like any other."""
+class SlotsEvaluator:
+    """Evaluator of `slots` (`utils.scoring.slots`); label 0 of the prediction is a segment like any other."""
 
     passes = 1
 
@@ -350,16 +359,16 @@ class SlotsJudge:
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         self.frames += 1
-        self.used.update(ids_of(labels).tolist())
-        self.table.add(contingency(gt, labels))
+        self.used.update(list_ids(labels).tolist())
+        self.table.add(count_shared_pixels(gt, labels))
 
     def results(self, sequence: str) -> dict[str, SlotSequence]:
         scores = self.table.scores()
         return {"slots": SlotSequence(sequence, self.frames, len(self.used), scores)}
 
 
-class TracksJudge:
-    """`tracks`: tubes of objects and proposals (`utils.scoring.tracks`); prediction 0 is no proposal."""
+class TracksEvaluator:
+    """Evaluator of `tracks` (`utils.scoring.tracks`); label 0 of the prediction is not a proposal."""
 
     passes = 1
 
@@ -369,7 +378,7 @@ class TracksJudge:
 
     def add(self, gt: np.ndarray, labels: np.ndarray, *, source: str, number: int) -> None:
         self.frames += 1
-        self.table.add(contingency(gt, labels))
+        self.table.add(count_shared_pixels(gt, labels))
 
     def results(self, sequence: str) -> dict[str, TrackSequence]:
         return {"tracks": TrackSequence(sequence, self.frames, self.table.tracks())}

@@ -1,22 +1,21 @@
-"""Look at ground truth before it is scored: binary masks where object ids belong, and masks saved with smoothing."""
+"""Check ground truth before scoring: find binary masks in place of object ids, and masks saved with smoothing."""
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from utils import distributed
 from utils.errors import UserError
+from utils.progress import log_line
 from utils.scoring.annotations import VOID, Annotations, LabelFiles
 
-MANY_IDS = 12  # of a frame that may have been smoothed; few videos have as many objects
-THIN = 0.1  # share of an id's pixels that lie inside of it, below which it is no object but an edge
+MANY_IDS = 12  # a frame with fewer ids is not tested for smoothing; few videos have as many objects
+THIN = 0.1  # an id with a smaller share of interior pixels is an edge and no object
 SHARP = "resize masks with nearest-neighbour interpolation and save them as PNG"
-MERGING = ("foreground", "oracle")  # protocols that know one object only
+MERGING = ("foreground", "oracle")  # protocols that score a single object
 
 
 class BinaryMasks:
-    """Masks of 0 and 255 in which 255 is the one object, not void: other annotations of label images, read so."""
+    """Annotations whose label images hold only 0 and 255, read with 255 as the one object and not as void."""
 
     def __init__(self, masks: Annotations):
         self.masks = masks
@@ -36,14 +35,14 @@ class BinaryMasks:
 
 
 def check_labels(annotations: dict[str, Annotations], protocols: Sequence[str]) -> dict[str, Annotations]:
-    """Refuse or warn about label images that cannot be meant as they are; of a sequence one frame is read, mostly.
+    """Refuse, or warn about, label images that were saved wrongly. Usually reads one frame of each sequence.
 
     Returns:
-        The annotations to score by `protocols`: where none of these tells objects apart, 255 is the object in
-        sequences of nothing but 0 and 255.
+        The annotations to score by `protocols`. If all protocols score a single object, sequences of only 0 and 255
+        are replaced by `BinaryMasks`.
 
     Raises:
-        UserError: every sequence has but 0 and 255, so that all objects would be void; or a file cannot be read.
+        UserError: all sequences have only 0 and 255, so every object would be void; or a file cannot be read.
     """
     smoothed, binary = [], {}
     for name, annotated in annotations.items():
@@ -59,30 +58,36 @@ def check_labels(annotations: dict[str, Annotations], protocols: Sequence[str]) 
     if smoothed:
         source, count = smoothed[0]
         others = f" and in {len(smoothed) - 1} other sequences" * (len(smoothed) > 1)
-        _say(f"warning: {source}: {count} object ids, most of them only along edges{others}: saved with smoothing or "
-             f"as JPEG; {SHARP}")  # fmt: skip
+        log_line(
+            f"warning: {source}: {count} object ids, most of them only along edges{others}: saved with smoothing or "
+            f"as JPEG; {SHARP}"
+        )
     return _take_binary(annotations, binary, protocols) if binary else annotations
 
 
 def _take_binary(
     annotations: dict[str, Annotations], binary: dict[str, str], protocols: Sequence[str]
 ) -> dict[str, Annotations]:
-    """`binary`: sequence -> a file of it that holds but 0 and 255."""
+    """Replace or refuse sequences of binary masks. `binary`: sequence -> a file of it that holds only 0 and 255."""
     name, source = next(iter(binary.items()))
     if set(protocols) <= set(MERGING):
-        _say(f"note: {source}: holds only 0 and 255, as do {len(binary)} of {len(annotations)} sequences; 255 is taken "
-             "for the object there")  # fmt: skip
+        log_line(
+            f"note: {source}: holds only 0 and 255, as do {len(binary)} of {len(annotations)} sequences; 255 is taken "
+            "for the object there"
+        )
         return {k: BinaryMasks(v) if k in binary else v for k, v in annotations.items()}
     if len(binary) == len(annotations):
         raise UserError(f"{source}: holds only 0 and 255, and 255 is void: binary masks? use --protocol foreground, or "
                         "number objects from 1")  # fmt: skip
-    _say(f"warning: {source}: {name} holds only 0 and 255, and 255 is void, so there is no object ({len(binary)} such "
-         "sequences): binary masks? use --protocol foreground, or number objects from 1")  # fmt: skip
+    log_line(
+        f"warning: {source}: {name} holds only 0 and 255, and 255 is void, so there is no object ({len(binary)} such "
+        "sequences): binary masks? use --protocol foreground, or number objects from 1"
+    )
     return annotations
 
 
 def first_labels(annotated: Annotations) -> tuple[str, np.ndarray | None]:
-    """The first frame with an object and its label map; else the first with void, else none."""
+    """Return the first frame with an object and its label map; otherwise the first with void, otherwise ("", None)."""
     void = "", None
     for frame in annotated.frame_names:
         labels = annotated.read(frame)
@@ -95,9 +100,9 @@ def first_labels(annotated: Annotations) -> tuple[str, np.ndarray | None]:
 
 
 def is_smoothed(labels: np.ndarray) -> bool:
-    """Whether most ids of a label map (H, W) have hardly a pixel whose four neighbours are of the same id.
+    """Tell whether most ids of a label map (H, W) have almost no pixel whose four neighbours have the same id.
 
-    So it is where masks were resized or compressed like pictures: each edge becomes a ramp of ids.
+    This happens when masks are resized or compressed like photographs: each edge becomes a ramp of ids.
     """
     ids, counts = np.unique(labels, return_counts=True)
     if len(ids) < MANY_IDS:
@@ -107,8 +112,3 @@ def is_smoothed(labels: np.ndarray) -> bool:
     inside = np.logical_and.reduce([labels == neighbour for neighbour in neighbours])
     thick = np.bincount(labels[inside], minlength=ids[-1] + 1)[ids] >= THIN * counts
     return bool(thick.sum() < len(ids) / 2)
-
-
-def _say(line: str) -> None:
-    if distributed.is_main():
-        print(line, file=sys.stderr, flush=True)

@@ -1,11 +1,11 @@
-"""J (region similarity) and F (boundary F-measure) of masks and label maps, in numpy and OpenCV.
+"""Compute J (region similarity) and F (boundary F-measure) of label maps with NumPy and OpenCV.
 
 Definitions: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation"
 (CVPR 2016), section 5, as used by DAVIS-2017-Unsupervised (docs/method.md, section 6).
 
-`frame_scores` scores every proposal of a frame against every object at once, and costs about as much as two or
-three single pairs: areas and overlaps come from one joint histogram, boundaries from one pass over each label map,
-and distances are looked at only near the objects' boundaries.
+`frame_scores` scores every proposal of a frame with every object at once, in about the time of two or three single
+pairs: areas and overlaps come from one joint histogram, boundaries from one pass over each label map, and distances
+are computed only near the boundaries of objects.
 """
 
 import math
@@ -21,7 +21,7 @@ _WORD = 64
 
 
 def tolerance_radius(shape: tuple[int, int], bound: float = BOUND) -> int:
-    """How far apart, in pixels, two boundaries of an image of `shape` (H, W) may be and still match.
+    """Compute the largest distance in pixels at which boundaries match in an image of `shape` (H, W).
 
     `bound` below 1 is a share of the image's diagonal, rounded up; from 1 on it is the number of pixels.
     """
@@ -36,12 +36,16 @@ def frame_scores(
     *,
     bound: float = BOUND,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """J and F of every object with every proposal of one frame, each (objects, proposals) float64 in [0, 1].
+    """Compute J and F of every object with every proposal of one frame, each (objects, proposals) float64 in [0, 1].
 
-    `gt_labels` and `proposal_labels` are (H, W) integer label maps. Column `p` of the answer is label
-    `p + 1`; a label that does not occur is an empty mask. Pixels that are void (255) in the ground truth are
-    background in both maps before anything is computed. Raises `ValueError` on shapes that differ and on
-    proposal labels outside 0..`num_proposals`.
+    Pixels that are void (255) in the ground truth are set to background in both maps first.
+
+    Args:
+        gt_labels, proposal_labels: (H, W) integer label maps. Column `p` of the result is proposal label `p + 1`; a
+            label that does not occur is an empty mask.
+
+    Raises:
+        ValueError: the shapes differ, or a proposal label lies outside 0..`num_proposals`.
     """
     if gt_labels.shape != proposal_labels.shape:
         raise ValueError(f"ground truth is {gt_labels.shape}, proposals are {proposal_labels.shape}")
@@ -58,7 +62,7 @@ def frame_scores(
 
 
 class Statistics(NamedTuple):
-    """What DAVIS reports of a measure over the frames of an object."""
+    """Statistics of a measure over the frames of an object, as DAVIS reports them."""
 
     mean: float
     recall: float
@@ -66,13 +70,17 @@ class Statistics(NamedTuple):
 
 
 def statistics(values: np.ndarray, *, eight_bit: bool = False) -> Statistics:
-    """Mean, recall (share of frames above 0.5) and decay of per-frame `values`, (frames,) float in [0, 1].
+    """Compute mean, recall (share of frames above 0.5) and decay of `values`, (frames,) float in [0, 1].
 
-    Decay is the mean of the first quarter of the frames minus that of the last; neighbouring quarters share
-    their border frame, as in the official toolkit. The toolkit keeps the borders as 8-bit integers, which is
-    wrong past 256 frames; `eight_bit` repeats that, to compare with its tables (a quarter may then be empty, and the
-    decay NaN). Frames that are NaN are left out. Raises `ValueError`
-    when there is no frame.
+    Decay is the mean of the first quarter of the frames minus that of the last. Neighbouring quarters share their
+    border frame, as in the official toolkit. Frames that are NaN are left out.
+
+    Args:
+        eight_bit: store the borders of quarters as 8-bit integers, as the toolkit does, to compare with its tables.
+            This is wrong past 256 frames; a quarter may then be empty and the decay NaN.
+
+    Raises:
+        ValueError: there is no frame.
     """
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
@@ -91,12 +99,12 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _small_type(largest: int) -> type[np.generic]:
-    """The narrowest type for labels up to `largest`: passes over bytes are several times faster."""
+    """Choose the narrowest type for labels up to `largest`; narrow types are several times faster."""
     return np.uint8 if largest <= 255 else np.uint16 if largest <= 65535 else np.int32
 
 
 def _object_index(gt_labels: np.ndarray, object_ids: np.ndarray) -> np.ndarray:
-    """Label map (H, W) that is `k + 1` where the k-th object is, and 0 on background and void."""
+    """Renumber a label map (H, W): `k + 1` where the k-th object is, 0 on background and void."""
     highest = max(int(gt_labels.max(initial=0)), int(object_ids.max(initial=0)), VOID)
     table = np.zeros(1 + highest, dtype=_small_type(len(object_ids)))
     table[object_ids] = np.arange(1, len(object_ids) + 1)
@@ -107,7 +115,7 @@ def _object_index(gt_labels: np.ndarray, object_ids: np.ndarray) -> np.ndarray:
 
 
 def _joint_iou(gt: np.ndarray, proposals: np.ndarray, num_objects: int, num_proposals: int) -> np.ndarray:
-    """J (objects, proposals) from the joint histogram of the two label maps (H, W)."""
+    """Compute J (objects, proposals) from the joint histogram of two label maps (H, W)."""
     columns = num_proposals + 1
     joint = gt.astype(np.intp)
     joint *= columns
@@ -130,12 +138,12 @@ class _Boundaries(NamedTuple):
 
 
 def _padded(labels: np.ndarray) -> np.ndarray:
-    """(H, W) -> (H + 1, W + 1): the last row and column once more."""
+    """Repeat the last row and column: (H, W) -> (H + 1, W + 1)."""
     return cv2.copyMakeBorder(np.ascontiguousarray(labels), 0, 1, 0, 1, cv2.BORDER_REPLICATE)
 
 
 def _mixed_quads(padded: np.ndarray) -> np.ndarray:
-    """Where a pixel, its right, lower and lower-right neighbour are not all of one label, (H, W) bool."""
+    """Find pixels whose label differs from that of the right, lower or lower-right neighbour, (H, W) bool."""
     own = padded[:-1, :-1]
     mixed = own != padded[:-1, 1:]
     mixed |= own != padded[1:, :-1]
@@ -144,11 +152,10 @@ def _mixed_quads(padded: np.ndarray) -> np.ndarray:
 
 
 def _boundaries(labels: np.ndarray) -> _Boundaries:
-    """Boundaries of every label above 0 of a label map (H, W), each pixel once per label.
+    """Find the boundaries of all labels above 0 of a label map (H, W); each pixel is listed once per label.
 
-    A pixel is on the boundary of its label when its right, lower or lower-right neighbour has another one; the image's
-    last row and column are replicated. A 2 x 2 quad of one label is nobody's boundary; any other is on the boundary of
-    each label in it.
+    A pixel is on the boundary of a label if its 2 x 2 quad (itself, right, lower and lower-right neighbour) holds that
+    label and another one. The image's last row and column are repeated.
     """
     padded = _padded(labels)
     y, x = np.divmod(np.flatnonzero(_mixed_quads(padded)), labels.shape[1])
@@ -164,7 +171,7 @@ def _boundaries(labels: np.ndarray) -> _Boundaries:
 
 
 def _joint_f(gt: np.ndarray, proposals: np.ndarray, num_objects: int, num_proposals: int, radius: int) -> np.ndarray:
-    """F (objects, proposals) of two label maps (H, W), with matches up to `radius` pixels apart."""
+    """Compute F (objects, proposals) of two label maps (H, W); boundaries match up to `radius` pixels apart."""
     gt_bounds, fg_bounds = _boundaries(gt), _boundaries(proposals)
     found = np.zeros((num_objects, num_proposals), dtype=np.int64)
     covered = np.zeros_like(found)
@@ -178,7 +185,7 @@ def _joint_f(gt: np.ndarray, proposals: np.ndarray, num_objects: int, num_propos
 
 
 def _f_measure(found: ArrayLike, covered: ArrayLike, *, n_gt: ArrayLike, n_fg: ArrayLike) -> np.ndarray:
-    """F from the boundary pixels matched: `found` of a proposal's `n_fg`, `covered` of an object's `n_gt`."""
+    """Compute F from matched boundary pixels: `found` of a proposal's `n_fg`, `covered` of an object's `n_gt`."""
     precision = np.where(np.equal(n_fg, 0), 1.0, found / np.maximum(n_fg, 1))
     recall = np.where(np.equal(n_gt, 0), 1.0, covered / np.maximum(n_gt, 1))
     total = precision + recall
@@ -186,10 +193,10 @@ def _f_measure(found: ArrayLike, covered: ArrayLike, *, n_gt: ArrayLike, n_fg: A
 
 
 def _matches(own: _Boundaries, others: _Boundaries, num_proposals: int, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Match one object's boundary with all proposals': pixels found, pixels covered, each (proposals,) int.
+    """Match the boundary of one object with those of all proposals; return pixels found and covered, (proposals,) int.
 
-    All work happens on a canvas that fits the object's boundary with `radius` to spare on every side. Only
-    proposals with a pixel in reach of the object can cover any of it, so only those are looked at again.
+    Works on a canvas around the object's boundary with a margin of `radius`. Only proposals with a boundary pixel
+    within `radius` of the object can cover any of it, so the second step tests only those.
     """
     top, left = own.y.min() - radius, own.x.min() - radius
     canvas = np.zeros((own.y.max() - top + radius + 1, own.x.max() - left + radius + 1), dtype=bool)
@@ -211,10 +218,10 @@ def _covered(
     shape: tuple[int, int],
     radius: int,
 ) -> np.ndarray:
-    """How many pixels of `own` have a boundary pixel of each proposal in reach, (proposals,) int.
+    """Count the pixels of `own` that have a boundary pixel of each proposal within `radius`, (proposals,) int.
 
-    64 proposals at a time, one bit each: the bits of the canvas pixels in the disk around a pixel of `own`,
-    or-ed together, say which proposals reach it.
+    Handles 64 proposals at a time, one bit each: the bitwise or over the disk around a pixel of `own` tells which
+    proposals have a boundary pixel there.
     """
     covered = np.zeros(num_proposals, dtype=np.int64)
     slot = np.full(num_proposals + 1, -1)
@@ -231,10 +238,10 @@ def _covered(
 
 
 def _or_over_disk(bits: np.ndarray, at: np.ndarray, radius: int, width: int) -> np.ndarray:
-    """Bitwise or of `bits`, a flat canvas `width` pixels wide, over the disk around each `at`, (n,) uint64.
+    """Compute the bitwise or of `bits`, a flat canvas `width` pixels wide, over the disk around each `at`, (n,) uint64.
 
-    The disk x² + y² <= radius² is one run of pixels per row, and two runs of the longest power of two that
-    fits in it cover a run of any length, so two look-ups a row are enough.
+    Each row of the disk x² + y² <= radius² is one run of pixels. Two overlapping runs whose length is a power of two
+    cover it, so two look-ups a row are enough.
     """
     runs = [bits]
     while 2 ** len(runs) <= 2 * radius + 1:
@@ -251,13 +258,13 @@ def _or_over_disk(bits: np.ndarray, at: np.ndarray, radius: int, width: int) -> 
 
 
 def _count_bits(words: np.ndarray) -> np.ndarray:
-    """For each of the 64 bits, in how many of the `words` (n,) uint64 it is set, (64,) int."""
+    """Count for each of the 64 bits in how many of the `words` (n,) uint64 it is set, (64,) int."""
     as_bytes = words.astype("<u8").view(np.uint8).reshape(-1, 8)
     return np.unpackbits(as_bytes, axis=1, bitorder="little").sum(axis=0, dtype=np.int64)
 
 
 def _within(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Dilation of an (H, W) bool mask with the disk x² + y² <= radius², (H, W) bool."""
+    """Dilate an (H, W) bool mask with the disk x² + y² <= radius²."""
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     disk = (x**2 + y**2 <= radius**2).astype(np.uint8)
     return cv2.dilate(mask.view(np.uint8), disk) > 0

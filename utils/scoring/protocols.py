@@ -8,8 +8,14 @@ MAX_PROPOSALS = 20
 
 
 class ProtocolInfo(NamedTuple):
-    """predictions: which of eval.py's label maps the protocol is meant for. meaning: one line for tables. scores: what
-    it makes of a sequence. options: fields of `utils.scoring.evaluators.Options` that it depends on."""
+    """Description of one protocol.
+
+    Attributes:
+        predictions: the kind of eval.py's label maps that it scores.
+        meaning: one line for tables.
+        scores: class of its scores of a sequence.
+        options: fields of `utils.scoring.evaluators.Options` that it depends on.
+    """
 
     predictions: str
     meaning: str

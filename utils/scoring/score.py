@@ -1,8 +1,8 @@
-"""Score label PNGs against ground truth under one or several protocols: the library behind `python -m utils.scoring`.
+"""Score label PNGs against ground truth; the functions behind `python -m utils.scoring` and eval.py.
 
-Scores of a sequence are kept with a hash of every file that they come from, so that an interrupted scoring continues
-where it was. Of a sequence only one frame is in memory at a time, beside a table of its J and F. Under torchrun every
-process scores its share.
+Scores of a sequence are saved with a hash of all files that they depend on, so that an interrupted scoring continues.
+Only one frame of a sequence is in memory at a time, beside a table of its J and F. Under torchrun every process scores
+its part of the sequences.
 """
 
 import argparse
@@ -19,25 +19,27 @@ from tqdm import tqdm
 
 from utils import distributed, threads
 from utils.errors import UserError
-from utils.files import digest_files, read_object, replacing
-from utils.png import pngs_by_stem, read_label_png
-from utils.processes import shared_out
+from utils.files import digest_files, read_object, write_atomically
+from utils.png import find_pngs, read_label_png
+from utils.processes import run_in_processes
 from utils.scoring.annotations import Annotations
-from utils.scoring.evaluators import DEFAULT_OPTIONS, Options, judges
+from utils.scoring.evaluators import DEFAULT_OPTIONS, Options, make_evaluators
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.sequence import SequenceScores
 from utils.scoring.slots import CLIP_FRAMES
 from utils.scoring.tables import Scores
 
-VERSION = 3  # raise it with every change of what is computed: kept scores of older versions are then done anew
+VERSION = 3  # raise it with every change of a measure: saved scores of older versions are then computed again
 FRAMES_PER_PROCESS = 200  # starting a process costs about as much as scoring half of these
 
 
 @dataclass(frozen=True)
 class Job:
-    """One sequence to score: picklable, it goes to other processes.
+    """One sequence to score; can be pickled, to be sent to another process.
 
-    keep: protocol -> digest of all that its scores depend on; they are then kept with it below `scores_path`.
+    Attributes:
+        keep: protocol -> hash of everything that its scores depend on; scores with a hash are saved below
+            `scores_path`.
     """
 
     sequence: str
@@ -62,25 +64,24 @@ def score(
 ) -> dict[str, Scores]:
     """Score `<results>/<sequence>/*.png` of every sequence of `annotations`.
 
-    The PNGs are read once for all `protocols` (keys of `PROTOCOLS`). Sequences are spread over at most
-    `workers` processes (default: one per core), as many as the frames are worth; when one is enough, that is
-    this process. Others are spawned, so a calling script needs its `if __name__ == "__main__"`.
-
-    Under torchrun each process scores its share.
+    The PNGs are read once for all protocols. Processes are spawned, so a calling script needs its
+    `if __name__ == "__main__"`. Under torchrun every process scores its part of the sequences.
 
     Args:
-        keep: keep each sequence's scores below `<scores_path>/scores` and take those that are there for the same files.
+        protocols: keys of `PROTOCOLS`.
+        keep: save the scores of each sequence below `<scores_path>/scores`, and reuse those of the same files.
         scores_path: the results if not given.
+        workers: processes at most, one per core if not given. Few frames get fewer, or none beside this one.
 
     Returns:
-        One `Scores` per protocol, in the order of `annotations`; the same in every process.
+        Protocol -> `Scores` with the sequences in the order of `annotations`; the same in every process.
 
     Raises:
-        UserError: the first missing or unfit file.
+        UserError: a file is missing or does not fit; the first such file is named.
     """
     _check_request(results, annotations, protocols, workers)
     truth = {name: annotated.digest() for name, annotated in annotations.items()}
-    # Long sequences first, so that none is left to run alone at the end.
+    # Long sequences first: one that starts last would run alone at the end.
     order = sorted(annotations, key=lambda name: -len(annotations[name].frame_names))
     mine = order[distributed.rank() :: distributed.world_size()]
     jobs = [Job(name, annotations[name], Path(results), tuple(protocols), options) for name in mine]
@@ -99,23 +100,24 @@ def score(
 
 
 def score_sequence(job: Job) -> dict[str, SequenceScores]:
-    """Score one sequence: its protocols -> scores, from one or two passes over its frames.
+    """Score one sequence in one or two passes over its frames; return protocol -> scores.
 
-    The frames are those of `job.annotations`, however sparse; each needs a PNG of the same name and
-    size in `<results>/<sequence>`. Raises `UserError` when one is missing or unfit, and,
-    under `davis`, when there are more than 20 proposals.
+    Only annotated frames are scored. Each needs a PNG of the same name and size in `<results>/<sequence>`.
+
+    Raises:
+        UserError: a PNG is missing or has another size, or, under `davis`, there are more than 20 proposals.
     """
-    at_work, results = judges(job.protocols, job.options), _result_files(job)
-    for number in range(max(judge.passes for judge in at_work)):
-        looking = [judge for judge in at_work if number < judge.passes]
+    evaluators, results = make_evaluators(job.protocols, job.options), _result_files(job)
+    for number in range(max(evaluator.passes for evaluator in evaluators)):
+        active = [evaluator for evaluator in evaluators if number < evaluator.passes]
         for frame in job.annotations.frame_names:
             gt, labels = _read_pair(job.annotations, frame, results[frame])
-            for judge in looking:
-                judge.add(gt, labels, source=str(results[frame]), number=number)
-    found = {name: scores for judge in at_work for name, scores in judge.results(job.sequence).items()}
+            for evaluator in active:
+                evaluator.add(gt, labels, source=str(results[frame]), number=number)
+    found = {name: scores for evaluator in evaluators for name, scores in evaluator.results(job.sequence).items()}
     for name, digest in job.keep.items():
         if name in found:
-            _write_kept(_kept_file(job, name), digest, found[name])
+            _write_saved(_saved_file(job, name), digest, found[name])
     return found
 
 
@@ -143,7 +145,7 @@ def _check_request(
 
 
 def _in_all_processes(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, dict[str, SequenceScores]]:
-    """Sequence -> protocol -> scores of the jobs of all processes; a fault in one is raised in all."""
+    """Score the jobs of all processes; return sequence -> protocol -> scores. An error in one is raised in all."""
     try:
         mine, fault = _run_all(jobs, workers, progress), None
     except UserError as error:
@@ -155,30 +157,30 @@ def _in_all_processes(jobs: list[Job], workers: int | None, progress: bool) -> d
 
 
 def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, dict[str, SequenceScores]]:
-    """Sequence -> protocol -> scores, those that were kept among them."""
-    done = {job.sequence: _read_kept(job) for job in jobs}
+    """Score this process's jobs, or read their saved scores; return sequence -> protocol -> scores."""
+    done = {job.sequence: _read_saved(job) for job in jobs}
     todo = [replace(job, protocols=tuple(p for p in job.protocols if p not in done[job.sequence])) for job in jobs]
     todo = [job for job in todo if job.protocols]
     useful = -(-sum(len(job.annotations.frame_names) for job in todo) // FRAMES_PER_PROCESS)
-    workers = min(workers or max(threads.cpus() // threads.processes_here(), 1), len(todo), useful)
+    workers = min(workers or max(threads.count_cpus() // threads.count_processes(), 1), len(todo), useful)
     disable = None if progress else True
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable)
-    with bar, shared_out(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:
+    with bar, run_in_processes(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:
         for index, scored in answers:
             done[todo[index].sequence] |= scored
             bar.update()
     return done
 
 
-# ------------------------------------------------------------------ kept scores
+# ------------------------------------------------------------------ saved scores
 
 
-def _kept_file(job: Job, protocol: str) -> Path:
+def _saved_file(job: Job, protocol: str) -> Path:
     return job.scores_path / "scores" / protocol / "sequences" / f"{job.sequence}.json"
 
 
 def _digests(job: Job, truth: str) -> dict[str, str]:
-    """Protocol -> hash of everything that its scores of a sequence depend on; `truth`: of the ground truth."""
+    """Return protocol -> hash of all that its scores depend on, given the hash `truth` of the ground truth."""
     predicted = digest_files(_result_files(job).values())
     digests = {}
     for name in job.protocols:
@@ -187,12 +189,12 @@ def _digests(job: Job, truth: str) -> dict[str, str]:
     return digests
 
 
-def _read_kept(job: Job) -> dict[str, SequenceScores]:
-    """Protocol -> scores that were kept for exactly these files; none of others, nor damaged ones."""
+def _read_saved(job: Job) -> dict[str, SequenceScores]:
+    """Read the scores that were saved for exactly these files; damaged ones are left out."""
     found = {}
     for name, digest in job.keep.items():
         try:
-            content = json.loads(_kept_file(job, name).read_text(encoding="utf-8"))
+            content = json.loads(_saved_file(job, name).read_text(encoding="utf-8"))
             if content["digest"] == digest:
                 found[name] = PROTOCOLS[name].scores.from_json(job.sequence, content["scores"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -200,8 +202,8 @@ def _read_kept(job: Job) -> dict[str, SequenceScores]:
     return found
 
 
-def _write_kept(path: Path, digest: str, scores: SequenceScores) -> None:
-    with replacing(path) as temporary:
+def _write_saved(path: Path, digest: str, scores: SequenceScores) -> None:
+    with write_atomically(path) as temporary:
         temporary.write_text(json.dumps({"digest": digest, "scores": scores.to_json()}), encoding="utf-8")
 
 
@@ -209,9 +211,9 @@ def _write_kept(path: Path, digest: str, scores: SequenceScores) -> None:
 
 
 def _result_files(job: Job) -> dict[str, Path]:
-    """The PNG of each annotated frame, be it there or not."""
+    """Return annotated frame -> its PNG, whether the file exists or not."""
     folder = job.results / job.sequence
-    there = pngs_by_stem(folder)
+    there = find_pngs(folder)
     return {name: there.get(name, folder / f"{name}.png") for name in job.annotations.frame_names}
 
 
@@ -226,27 +228,13 @@ def _read_pair(annotations: Annotations, frame: str, result: Path) -> tuple[np.n
 
 
 def read_provenance(results: Path) -> dict[str, Any]:
-    """What eval.py noted of how it made the `results`; empty for anybody else's."""
+    """Read the settings that eval.py wrote beside the `results`; empty for those of another program."""
     path = results / "settings.json"
     return read_object(path, mend="mend or remove it") if path.is_file() else {}
 
 
-def _mend_root(args: argparse.Namespace) -> str:
-    """What to give in place of --davis_path: archives are unpacked into a folder of their own as often as not."""
-    inside = [path for pattern in ("*", "*/*") for path in sorted(args.davis_path.glob(pattern))]
-    found = next((path for path in inside if (path / args.split_file).is_file()), None)
-    return f"give --davis_path {found}" if found else "check --davis_path and --split_file"
-
-
-def _mend_annotations(args: argparse.Namespace) -> str:
-    """What to give in place of --annotations, where DAVIS's other download was unpacked."""
-    known = ("Annotations_unsupervised/480p", "Annotations/480p", "Annotations")
-    found = next((path for path in known if (args.davis_path / path).is_dir()), None)
-    return f"give --annotations {found}, which is there" if found else "check --davis_path and --annotations"
-
-
 def add_score_options(add: Callable[..., Any]) -> None:
-    """The flags of `Options`."""
+    """Add the flags of `Options` to a parser."""
     add(
         "--toolkit_exact",
         action="store_true",
@@ -257,13 +245,13 @@ def add_score_options(add: Callable[..., Any]) -> None:
     add("--first_frame_objects", action="store_true", help="slots: only the first frame's objects count (SOLV)")
 
 
-def score_options(args: argparse.Namespace) -> Options:
+def read_score_options(args: argparse.Namespace) -> Options:
     if args.clip_frames < 0:
         raise UserError(f"--clip_frames is {args.clip_frames}; give at least 1, or 0 for whole videos")
     return Options(args.toolkit_exact, args.clip_frames or None, args.first_frame_objects)
 
 
-def expand(names: Sequence[str], everything: Sequence[str]) -> list[str]:
-    """Protocols by the names that --protocol takes: `both` is davis and paper, `all` is `everything`."""
+def expand_protocol_names(names: Sequence[str], everything: Sequence[str]) -> list[str]:
+    """List the protocols that --protocol names: `both` is davis and paper, `all` is `everything`."""
     groups = {"both": ("davis", "paper"), "all": tuple(everything)}
     return list(dict.fromkeys(protocol for name in names for protocol in groups.get(name, (name,))))

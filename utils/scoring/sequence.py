@@ -1,4 +1,4 @@
-"""What a protocol makes of a sequence: plain values that go to JSON and back, to tables and to means."""
+"""Scores of one sequence under each protocol, with their JSON, table rows and weights in means."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ GLOBAL_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Reca
 
 
 class DatasetScores(Protocol):
-    """All sequences of a data set under one protocol, as `utils.scoring.tables.Scores` holds them."""
+    """All sequences of a dataset under one protocol, see `utils.scoring.tables.Scores`."""
 
     protocol: str
     sequences: Sequence[Any]
@@ -24,11 +24,12 @@ class DatasetScores(Protocol):
 
 
 class Identity(NamedTuple):
-    """How well proposals keep to their objects over time, which a new assignment in every frame does not see.
+    """Measures of whether proposals stay on the same object over time, which `paper` does not score.
 
-    gap: J&F with the best assignment of every frame minus J&F with one assignment, mean of objects, >= 0.
-    switches: matched frames whose proposal is not that of the object's last matched frame (a match has J >= 0.5);
-    visible: frames in which objects are seen, summed over objects (`utils.scoring.tracks.identity_switches`).
+    Attributes:
+        gap: J&F with the best assignment of every frame minus J&F with one assignment, mean of objects, at least 0.
+        switches: matched frames (J at least 0.5) with another proposal than the object's last matched frame.
+        visible: frames in which an object is visible, summed over objects (`utils.scoring.tracks.identity_switches`).
     """
 
     gap: float
@@ -40,10 +41,12 @@ class Identity(NamedTuple):
 class SequenceScores:
     """One sequence under a protocol that measures J and F. Object `k` is id `k + 1` of the ground truth.
 
-    `proposals` counts the ids that occur in the results. `assignment` holds the proposal (0-based: id minus one)
-    matched to each object, None where the object got none because there were fewer proposals than objects; under
-    `paper` it is one such tuple per frame, under `oracle` the ids in the union, under `foreground` empty. `identity`
-    of `davis` only. `absent`: ids below the highest that no frame of the ground truth has, which count as objects.
+    Attributes:
+        proposals: number of ids that occur in the results.
+        assignment: the proposal matched to each object (id minus one), None if there were too few proposals. Under
+            `paper` one such tuple per frame, under `oracle` the ids in the union, under `foreground` empty.
+        identity: of `davis` only.
+        absent: ids below the highest that no frame of the ground truth has; they count as objects.
     """
 
     HEADLINE: ClassVar = "J&F-Mean"
@@ -70,21 +73,21 @@ class SequenceScores:
         return _mean([object_.mean for object_ in self.f])
 
     def measures(self) -> dict[str, tuple[float, float]]:
-        """Measure -> (sum over the objects, number of objects): every object of every sequence has the same weight."""
+        """Return measure -> (sum over objects, number of objects): all objects of the dataset weigh the same."""
         count = len(self.j)
         j, f = (np.sum(np.reshape(values, (count, 3)), axis=0) for values in (self.j, self.f))
         sums = dict(zip(GLOBAL_COLUMNS, map(float, ((j[0] + f[0]) / 2, *j, *f)), strict=True))
         return {name: (value, count) for name, value in sums.items()}
 
     def table_row(self) -> dict[str, Any]:
-        """Short column -> value, for the printed table."""
+        """Return short column -> value, for the printed table."""
         j, f = self.j_mean, self.f_mean
         row = {"objects": len(self.j), "proposals": self.proposals, "J": j, "F": f, "J&F": (j + f) / 2}
         return row | ({"gap": self.identity.gap, "switches": self.identity.switches} if self.identity else {})
 
     @staticmethod
     def total_row(scores: "DatasetScores") -> dict[str, Any]:
-        """As `table_row`, of the whole data set."""
+        """Return short column -> value of the whole dataset."""
         summary = scores.summary()
         objects = sum(len(sequence.j) for sequence in scores.sequences)
         means = {"J": summary["J-Mean"], "F": summary["F-Mean"], "J&F": summary["J&F-Mean"]}
@@ -96,7 +99,7 @@ class SequenceScores:
         return row
 
     def csv_rows(self) -> list[tuple]:
-        """A row of `CSV_COLUMNS` for each object, as the DAVIS toolkit writes them."""
+        """Return a row of `CSV_COLUMNS` for each object, as the DAVIS toolkit writes them."""
         pairs = enumerate(zip(self.j, self.f, strict=True), start=1)
         return [(f"{self.sequence}_{k}", j.mean, f.mean) for k, (j, f) in pairs]
 
@@ -117,8 +120,10 @@ class SequenceScores:
 
 @dataclass(frozen=True)
 class ForegroundScores(SequenceScores):
-    """One sequence with one foreground object. Both means of J over a data set are in use: the mean of sequences
-    (J-Mean) and the mean of all frames (J-Mean of frames)."""
+    """One sequence with one foreground object.
+
+    The literature uses two means of J over a dataset: over sequences (J-Mean) and over all frames (J-Mean of frames).
+    """
 
     TOTAL: ClassVar = "mean of sequences"
 
@@ -133,8 +138,11 @@ class ForegroundScores(SequenceScores):
 
 @dataclass(frozen=True)
 class SlotSequence:
-    """One sequence under `slots`. A measure's mean over a data set weighs what its source weighs alike (`POOLS`):
-    sequences, or frames, clips or objects of all of them. Where a measure is not defined it is NaN and left out."""
+    """One sequence under `slots`.
+
+    The mean of a measure over a dataset gives the same weight to all sequences, or to all frames, clips or objects, as
+    the paper that defines the measure does (`POOLS`). Undefined measures are NaN and are left out of means.
+    """
 
     HEADLINE: ClassVar = "fg_ari_video"
     TOTAL: ClassVar = "mean"
@@ -147,7 +155,7 @@ class SlotSequence:
     slots: SlotScores
 
     def measures(self) -> dict[str, tuple[float, float]]:
-        """Measure -> (value times weight, weight)."""
+        """Return measure -> (value times weight, weight)."""
         found = {}
         for name in self.COLUMNS:
             value = getattr(self.slots, name)
@@ -191,7 +199,7 @@ _SLOT_TABLE = {
 
 @dataclass(frozen=True)
 class TrackSequence:
-    """One sequence under `tracks`. AP and AR are of the whole data set: they are no means over sequences."""
+    """One sequence under `tracks`. AP and AR are defined for a whole dataset and are not means over sequences."""
 
     HEADLINE: ClassVar = "AP"
     TOTAL: ClassVar = "all"
@@ -203,7 +211,7 @@ class TrackSequence:
 
     @staticmethod
     def pooled(sequences: Sequence["TrackSequence"]) -> dict[str, float]:
-        """AP and AR of the data set."""
+        """Compute AP and AR of the dataset."""
         return evaluate_tracks([sequence.tracks for sequence in sequences])
 
     def table_row(self) -> dict[str, Any]:
@@ -216,7 +224,7 @@ class TrackSequence:
 
     @property
     def _best_iou(self) -> float:
-        """Mean over the objects of the IoU with their best proposal."""
+        """Mean over objects of the IoU with the best proposal."""
         return float(self.tracks.iou.max(axis=1, initial=0.0).mean()) if len(self.tracks.iou) else math.nan
 
     def csv_rows(self) -> list[tuple]:
@@ -233,7 +241,7 @@ class TrackSequence:
 
 
 def _mean(values: list[float]) -> float:
-    """NaN of nothing."""
+    """Return the mean; NaN for an empty list."""
     return float(np.mean(values)) if values else math.nan
 
 

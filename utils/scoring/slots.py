@@ -1,12 +1,11 @@
-"""How well segments agree with objects: ARI, FG-ARI, mBO and Hungarian mIoU, from counts of shared pixels.
+"""Compute ARI, FG-ARI, mBO and Hungarian mIoU of segments and objects from counts of shared pixels.
 
     table = SlotTable()
     for gt, prediction in frames:                       # two (H, W) label maps, one frame in memory at a time
-        table.add(contingency(gt, prediction))
+        table.add(count_shared_pixels(gt, prediction))
     table.scores()
 
-Everything is computed from one joint histogram per frame, so a video of any length costs little memory. These
-conventions hold throughout:
+All measures come from one joint histogram per frame, so a long video takes little memory. Conventions:
 
 - Ground truth 0 is background, objects count from 1. Void (255) is left out of everything, areas too.
 - Prediction 0 is a segment like any other: in these benchmarks a prediction has no background.
@@ -42,7 +41,7 @@ _DENSE_CELLS = 2**20
 
 
 class Contingency(NamedTuple):
-    """Pixels that objects and segments share, in a frame or in several.
+    """Table of the numbers of pixels that objects and segments share, in one frame or several.
 
     `objects` (G,) and `segments` (P,) are the sorted ids that occur outside void, background 0 among them;
     `counts` is (G, P).
@@ -53,21 +52,21 @@ class Contingency(NamedTuple):
     counts: np.ndarray
 
     def foreground(self) -> "Contingency":
-        """The part on objects; segments that touch none are gone."""
+        """Return the part without background; segments that touch no object are left out."""
         counts = self.counts[self.objects > 0]
         touched = counts.any(axis=0)
         return Contingency(self.objects[self.objects > 0], self.segments[touched], counts[:, touched])
 
     def iou(self) -> np.ndarray:
-        """IoU of every object above 0 with every segment, (objects, P) float64 in [0, 1]."""
+        """Compute the IoU of every object above 0 with every segment, (objects, P) float64 in [0, 1]."""
         shared = self.counts[self.objects > 0]
         return shared / (shared.sum(axis=1)[:, None] + self.counts.sum(axis=0) - shared)
 
 
-NOTHING = Contingency(np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, 0), np.int64))
+EMPTY = Contingency(np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, 0), np.int64))
 
 
-def contingency(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
+def count_shared_pixels(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
     """Count the pixels of each pair of labels of two (H, W) integer label maps, any ids from 0, void left out.
 
     Raises `ValueError` on shapes that differ and on negative labels.
@@ -90,8 +89,8 @@ def contingency(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
     return Contingency(objects[present], segments[used], counts[present][:, used])
 
 
-def merged(first: Contingency, second: Contingency) -> Contingency:
-    """Both tables in one: counts of the same pair of ids are added."""
+def add_tables(first: Contingency, second: Contingency) -> Contingency:
+    """Add two tables: counts of the same pair of ids are summed."""
     objects = np.union1d(first.objects, second.objects)
     segments = np.union1d(first.segments, second.segments)
     counts = np.zeros((len(objects), len(segments)), np.result_type(first.counts, second.counts))
@@ -102,10 +101,10 @@ def merged(first: Contingency, second: Contingency) -> Contingency:
 
 
 def adjusted_rand_index(counts: np.ndarray) -> float:
-    """ARI in [-1, 1] of the two partitions whose table of shared pixels is `counts`, (G, P) integers.
+    """Compute the ARI in [-1, 1] of two partitions from their table of shared pixels `counts`, (G, P) integers.
 
-    1 when they agree on every pair of pixels, about 0 by chance. Computed in whole numbers up to the last
-    division; a table without pixels agrees, as in scikit-learn.
+    It is 1 if they agree on every pair of pixels, and about 0 by chance. Whole numbers are used up to the last
+    division. A table without pixels has an ARI of 1, as in scikit-learn.
     """
     total = int(counts.sum())
     # Squares of the counts of a long video do not fit in 64 bits; Python's integers do.
@@ -122,7 +121,7 @@ def adjusted_rand_index(counts: np.ndarray) -> float:
 
 
 class Agreement(NamedTuple):
-    """One table's scores: `ari` NaN without pixels, the others NaN without objects."""
+    """Scores of one table. `ari` is NaN without pixels, the others are NaN without objects."""
 
     ari: float
     fg_ari: float
@@ -130,29 +129,29 @@ class Agreement(NamedTuple):
     miou: float
 
 
-def agreement(table: Contingency) -> Agreement:
-    """ARI and FG-ARI, and mean over the objects of the best IoU (mBO) and of the matched IoU (mIoU)."""
+def measure_agreement(table: Contingency) -> Agreement:
+    """Compute ARI, FG-ARI, and the means over objects of the best IoU (mBO) and of the matched IoU (mIoU)."""
     ari = adjusted_rand_index(table.counts) if table.counts.size else np.nan
     iou = table.iou()
     if not len(iou):
         return Agreement(ari, np.nan, np.nan, np.nan)
     fg_ari = adjusted_rand_index(table.foreground().counts)
-    return Agreement(ari, fg_ari, float(iou.max(axis=1).mean()), matched_mean(iou))
+    return Agreement(ari, fg_ari, float(iou.max(axis=1).mean()), match_and_average(iou))
 
 
-def matched_mean(iou: np.ndarray) -> float:
-    """Mean over objects of `iou` (objects, segments) where each segment serves one object at most, at its largest.
+def match_and_average(iou: np.ndarray) -> float:
+    """Match segments with objects one to one, maximising `iou` (objects, segments); return the mean over objects.
 
-    An object that is left without a segment counts 0.
+    An object without a segment counts 0.
     """
     return float(iou[linear_sum_assignment(iou, maximize=True)].sum() / len(iou))
 
 
 class SlotScores(NamedTuple):
-    """One sequence. `_frame` and `_clip` are means over its frames or clips, `_video` is of all of it at once.
+    """Scores of one sequence: `_frame` and `_clip` are means over its frames or clips, `_video` pools all pixels.
 
-    `miou_video` and `fg_ari_matched` are SOLV's. The last four say how many there were: frames with pixels outside
-    void, frames and whole clips with objects, objects.
+    `miou_video` and `fg_ari_matched` are SOLV's. The last four are numbers: frames with pixels outside void, frames
+    and whole clips with objects, objects.
     """
 
     fg_ari_video: float
@@ -173,8 +172,7 @@ class SlotScores(NamedTuple):
     objects: int
 
 
-# What a score is a mean of, where that is not the sequence: VideoSAUR's and SOLV's code weigh each of these alike over
-# a data set.
+# What has the same weight in the mean over a dataset in VideoSAUR's and SOLV's code. Other scores: sequences.
 POOLS = {
     "ari_frame": "frames",
     "fg_ari_frame": "object_frames",
@@ -188,10 +186,9 @@ POOLS = {
 
 
 class SlotTable:
-    """What `SlotScores` of one sequence need, gathered frame by frame.
+    """Collect the counts for the `SlotScores` of one sequence, frame by frame.
 
-    Memory grows by four numbers a frame and, for `fg_ari_matched`, by the frame's counts on its objects; all else is
-    a few tables of objects by segments.
+    Memory grows with each frame by four numbers and, for `fg_ari_matched`, by the frame's counts on objects.
 
     Args:
         clip_frames: length of the clips; frames after the last whole clip are in none. None: the sequence is a clip.
@@ -205,30 +202,30 @@ class SlotTable:
         self.first_frame_objects = first_frame_objects
         self._known_objects: np.ndarray | None = None
         self._num_frames = 0
-        self._video = self._clip = NOTHING
+        self._video = self._clip = EMPTY
         self._by_frame: list[Agreement] = []
         self._by_clip: list[Agreement] = []
         self._overlap = _FrameMeans()
 
     def add(self, frame: Contingency) -> None:
-        """Take in the next frame, the `contingency` of its two label maps."""
+        """Add the next frame: the `count_shared_pixels` of its two label maps."""
         if self.first_frame_objects:
             if self._known_objects is None:
                 self._known_objects = frame.objects
             frame = _with_objects(frame, self._known_objects)
         self._num_frames += 1
-        self._by_frame.append(agreement(frame))
+        self._by_frame.append(measure_agreement(frame))
         self._overlap.add(frame)
-        self._video = merged(self._video, frame)
+        self._video = add_tables(self._video, frame)
         if self.clip_frames is not None:
-            self._clip = merged(self._clip, frame)
+            self._clip = add_tables(self._clip, frame)
             if self._num_frames % self.clip_frames == 0:
-                self._by_clip.append(agreement(self._clip))
-                self._clip = NOTHING
+                self._by_clip.append(measure_agreement(self._clip))
+                self._clip = EMPTY
 
     def scores(self) -> SlotScores:
-        """Scores of the frames so far; all NaN before the first."""
-        video = agreement(self._video)
+        """Compute the scores of the frames so far; all NaN before the first."""
+        video = measure_agreement(self._video)
         frames = self._by_frame
         clips = [video] if self.clip_frames is None else self._by_clip
         miou_video, fg_ari_matched = self._overlap.scores()
@@ -253,18 +250,18 @@ class SlotTable:
 
 
 class _FrameMeans:
-    """SOLV's scores: IoU averaged over frames, one assignment, and FG-ARI per frame once that is known."""
+    """SOLV's scores: one assignment on the IoU averaged over frames, then FG-ARI of each frame given it."""
 
     def __init__(self):
-        self._iou = self._together = NOTHING
+        self._iou = self._together = EMPTY
         self._object_frames: Counter[int] = Counter()
         self._segment_frames: Counter[int] = Counter()
         self._foregrounds: list[Contingency] = []
 
     def add(self, frame: Contingency) -> None:
         objects, iou = frame.objects[frame.objects > 0], frame.iou()
-        self._iou = merged(self._iou, Contingency(objects, frame.segments, iou))
-        self._together = merged(self._together, Contingency(objects, frame.segments, np.ones(iou.shape, np.int64)))
+        self._iou = add_tables(self._iou, Contingency(objects, frame.segments, iou))
+        self._together = add_tables(self._together, Contingency(objects, frame.segments, np.ones(iou.shape, np.int64)))
         self._object_frames.update(objects.tolist())
         self._segment_frames.update(frame.segments.tolist())
         if len(objects):
@@ -272,37 +269,37 @@ class _FrameMeans:
             self._foregrounds.append(foreground._replace(counts=foreground.counts.astype(np.int32)))
 
     def scores(self) -> tuple[float, float]:
-        """mIoU and FG-ARI after matching."""
+        """Compute mIoU, and FG-ARI after matching."""
         if not self._foregrounds:
             return float("nan"), float("nan")
         iou, segments = self._mean_iou(), self._iou.segments
         matched = np.sort(segments[linear_sum_assignment(iou, maximize=True)[1]])
-        return matched_mean(iou), _mean([_ari_of(matched, frame) for frame in self._foregrounds])
+        return match_and_average(iou), _mean([_ari_of(matched, frame) for frame in self._foregrounds])
 
     def _mean_iou(self) -> np.ndarray:
-        """IoU (objects, segments) averaged over the frames in which object, segment or both occur."""
+        """Average the IoU (objects, segments) over the frames in which the object or the segment occurs."""
         in_frames = [self._object_frames[i] for i in self._iou.objects.tolist()]
         segment_frames = [self._segment_frames[i] for i in self._iou.segments.tolist()]
         return self._iou.counts / (np.add.outer(in_frames, segment_frames) - self._together.counts)
 
 
 def _ari_of(matched: np.ndarray, frame: Contingency) -> float:
-    """ARI of a frame's table in which all segments but the `matched` ones are one."""
+    """Compute the ARI of a frame with all segments but the `matched` ones merged into one."""
     keep = np.isin(frame.segments, matched)
     rest = frame.counts[:, ~keep].sum(axis=1, keepdims=True)
     return adjusted_rand_index(np.hstack([frame.counts[:, keep], rest]))
 
 
 def _with_objects(table: Contingency, ids: np.ndarray) -> Contingency:
-    """`table` with all objects that are not among `ids` turned into background."""
+    """Turn all objects that are not among `ids` into background."""
     other = ~np.isin(table.objects, np.append(ids, 0))
     background = Contingency(np.zeros(1, np.intp), table.segments, table.counts[other].sum(axis=0)[None])
     rest = Contingency(table.objects[~other], table.segments, table.counts[~other])
-    return merged(background, rest) if other.any() else table
+    return add_tables(background, rest) if other.any() else table
 
 
 def _numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted ids of a label map, and the map with each id replaced by its place among them."""
+    """Return the sorted ids of a label map, and the map with each id replaced by its index among them."""
     ids = np.flatnonzero(np.bincount(labels.ravel()))
     places = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.intp)
     places[ids] = np.arange(len(ids))
@@ -314,7 +311,7 @@ def _number(values: list[float]) -> int:
 
 
 def _mean(values: list[float]) -> float:
-    """Mean of what is not NaN; NaN of nothing."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     known = np.array(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if len(known) else float("nan")

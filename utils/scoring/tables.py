@@ -1,4 +1,4 @@
-"""Scores of a data set under one protocol: summed up, printed, written as CSV and JSON, read again."""
+"""Hold the scores of a dataset under one protocol; print them, write them as CSV and JSON, and read them again."""
 
 import csv
 import io
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import check_writable, replacing
+from utils.files import check_writable, write_atomically
 from utils.names import format_ranges
-from utils.run.provenance import SCORING, versions
-from utils.scoring.bootstrap import LEVEL, Interval, interval
+from utils.run.provenance import SCORING, list_versions
+from utils.scoring.bootstrap import LEVEL, Interval, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
 
 SCORES = Path("outputs/scores")
@@ -27,9 +27,12 @@ MOST_NAMED = 5  # sequences in a note
 
 @dataclass(frozen=True)
 class Scores:
-    """All sequences under one protocol, in the order they were asked for.
+    """Scores of all sequences of a dataset under one protocol.
 
-    options: those of `evaluators.Options` that the protocol depends on. ground_truth: sequence -> its digest.
+    Attributes:
+        sequences: scores of each, in the order of the split.
+        options: the fields of `evaluators.Options` that the protocol depends on.
+        ground_truth: sequence -> hash of its ground truth.
     """
 
     protocol: str
@@ -39,17 +42,17 @@ class Scores:
 
     @property
     def without_objects(self) -> list[str]:
-        """Sequences that have no part in the means, for want of objects."""
+        """Sequences without any object, which are left out of the means."""
         each = self.measures().get(self.headline, ((), ()))[1]
         return [sequence.sequence for sequence, weight in zip(self.sequences, each, strict=False) if not weight]
 
     @property
     def headline(self) -> str:
-        """The one measure that stands for the protocol."""
+        """Name of the protocol's main measure."""
         return PROTOCOLS[self.protocol].scores.HEADLINE
 
     def summary(self) -> dict[str, float]:
-        """Every measure over the whole data set, in [0, 1]; what weighs alike is the protocol's affair."""
+        """Compute every measure over the whole dataset, in [0, 1]. The protocol defines the weights of sequences."""
         family = PROTOCOLS[self.protocol].scores
         if hasattr(family, "pooled"):
             return family.pooled(self.sequences)
@@ -59,9 +62,9 @@ class Scores:
         }
 
     def measures(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Measure -> (sums, weights), (sequences,) each: what a sequence adds to the numerator and denominator.
+        """Return measure -> (sums, weights), each (sequences,): the numerators and denominators of weighted means.
 
-        Empty for protocols whose measures are no means over sequences.
+        Empty for protocols whose measures are not means over sequences.
         """
         if hasattr(PROTOCOLS[self.protocol].scores, "pooled"):
             return {}
@@ -69,22 +72,25 @@ class Scores:
         return {name: tuple(np.array([values[name] for values in each], dtype=float).T) for name in each[0]}
 
     def interval(self, measure: str) -> Interval | None:
-        """A measure with its bootstrap interval over sequences; None of fewer than two, or where it is no mean."""
+        """Compute the bootstrap interval of a measure; None for a single sequence or a measure that is no mean."""
         sums, weights = self.measures().get(measure, (np.empty(0), np.empty(0)))
         known = weights > 0
-        return interval(sums[known], weights[known]) if known.sum() > 1 else None
+        return bootstrap_interval(sums[known], weights[known]) if known.sum() > 1 else None
 
 
-def scores_folder(results: Path, *, told: str | os.PathLike | None, flag: str) -> Path:
-    """The folder below which scores of `results` go: that which `flag` told, the results where eval.py wrote them, or
-    else one in outputs/scores: others' folders are left as they are.
+def choose_scores_folder(results: Path, *, chosen: str | os.PathLike | None, flag: str) -> Path:
+    """Choose the folder below which the scores of `results` are written.
+
+    Args:
+        chosen: the folder that the user gave with `flag`. Without it: `results` if eval.py wrote them, otherwise a
+            folder in outputs/scores, since results of other programs are not changed.
 
     Raises:
-        UserError: it cannot be written, or holds other results, whose scores these would pass for.
+        UserError: the folder cannot be written, or holds other results, whose scores these would be taken for.
     """
-    if told is None and (results / "settings.json").is_file():
+    if chosen is None and (results / "settings.json").is_file():
         return results
-    folder = SCORES / results.resolve().name if told is None else Path(told)
+    folder = SCORES / results.resolve().name if chosen is None else Path(chosen)
     if (folder / "settings.json").is_file() and folder.resolve() != results.resolve():
         raise UserError(f"{flag} {folder}: holds other results, whose scores these would pass for; name another folder")
     check_writable(folder, flag=flag)
@@ -96,10 +102,9 @@ def write_scores(
 ) -> Path:
     """Write `scores` to `<results>/scores/<protocol>/` and return that folder.
 
-    `global_results-<split>.csv` and `per-sequence_results-<split>.csv` have the DAVIS toolkit's names,
-    columns and three decimals; `scores-<split>.json` has everything in full precision, with options, hashes of the
-    ground truth, `provenance` (where the results came from: config, checkpoint hash) and the versions of the libraries
-    that computed it.
+    `global_results-<split>.csv` and `per-sequence_results-<split>.csv` have the DAVIS toolkit's names, columns and
+    three decimals. `scores-<split>.json` has everything in full precision, with options, hashes of the ground truth,
+    `provenance` (config and checkpoint hash of the results) and the versions of the libraries used.
     """
     folder = Path(results) / "scores" / scores.protocol
     summary, family = scores.summary(), PROTOCOLS[scores.protocol].scores
@@ -142,8 +147,8 @@ def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
         f"{low:.1f} to {high:.1f}")  # fmt: skip
 
 
-def note_gaps(scored: Iterable[Scores]) -> None:
-    """Say in one line on stderr where objects were counted that no frame has, for gaps in the ids."""
+def note_id_gaps(scored: Iterable[Scores]) -> None:
+    """Note on stderr which sequences have gaps in their object ids, which count as objects that are never found."""
     counting = [scores for scores in scored if any(getattr(one, "absent", ()) for one in scores.sequences)]
     if not counting:
         return
@@ -221,10 +226,10 @@ def _as_dict(scores: Scores, split: str, provenance: dict[str, Any] | None) -> d
         "sequences": {sequence.sequence: sequence.to_json() for sequence in scores.sequences},
         "ground_truth": scores.ground_truth,
         "provenance": provenance or {},
-        "versions": versions(SCORING),
+        "versions": list_versions(SCORING),
     }
 
 
 def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Objects as tubes through time: class-agnostic video AP and AR, and how often identities switch.
+"""Compute class-agnostic video AP and AR of tubes (masks through time), and count identity switches.
 
     sequences = []
     for video in videos:
         table = TubeTable()
         for gt, labels in video:                      # two (H, W) label maps, one frame in memory at a time
-            table.add(contingency(gt, labels))
+            table.add(count_shared_pixels(gt, labels))
         sequences.append(table.tracks())
     evaluate_tracks(sequences)
 
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.scoring.slots import NOTHING, Contingency, merged
+from utils.scoring.slots import EMPTY, Contingency, add_tables
 
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 MAX_DETS = (1, 10, 100)
@@ -36,7 +36,7 @@ _RECALLS = np.linspace(0, 1, 101)
 
 
 class Tracks(NamedTuple):
-    """One sequence: `iou` (objects, proposals) of tubes, `scores` (proposals,), and the tubes' mean areas in pixels."""
+    """Tubes of one sequence: `iou` (objects, proposals), `scores` (proposals,), and mean areas in pixels."""
 
     iou: np.ndarray
     scores: np.ndarray
@@ -45,28 +45,31 @@ class Tracks(NamedTuple):
 
 
 class TubeTable:
-    """Overlaps of every object's tube with every proposal's, gathered frame by frame in memory of objects x proposals.
+    """Collect the overlaps of all objects' and proposals' tubes frame by frame, in memory of objects x proposals.
 
     Objects and proposals count from 1; 0 is background in both label maps. Void is left out of tubes and areas. A
     tube exists if it is seen outside void in some frame.
     """
 
     def __init__(self):
-        self._total = NOTHING
+        self._total = EMPTY
         self._object_frames: Counter[int] = Counter()
         self._proposal_frames: Counter[int] = Counter()
 
     def add(self, frame: Contingency) -> None:
-        """Take in the next frame, the `contingency` of its two label maps."""
-        self._total = merged(self._total, frame)
+        """Add the next frame: the `count_shared_pixels` of its two label maps."""
+        self._total = add_tables(self._total, frame)
         self._object_frames.update(frame.objects.tolist())
         self._proposal_frames.update(frame.segments.tolist())
 
     def tracks(self, scores: Mapping[int, float] | None = None) -> Tracks:
-        """The sequence for `evaluate_tracks`, objects and proposals by ascending id.
+        """Return the sequence for `evaluate_tracks`, objects and proposals by ascending id.
 
-        `scores` gives every proposal id its confidence, any finite number. Without, proposals are taken as ranked
-        and id i scores 1 / i. Raises `ValueError` when a proposal has no score or one that is not finite.
+        Args:
+            scores: proposal id -> confidence. Without it ids are ranks, and id i has the confidence 1 / i.
+
+        Raises:
+            ValueError: a proposal has no score, or one that is not finite.
         """
         objects, proposals, counts = self._total
         ids = proposals[proposals > 0].tolist()
@@ -84,7 +87,7 @@ class TubeTable:
 
 
 def _mean_areas(ids: np.ndarray, pixels: np.ndarray, frames: Counter[int]) -> np.ndarray:
-    """Mean area of each id above 0 over the frames in which it occurs."""
+    """Compute the mean area of each id above 0 over the frames in which it occurs."""
     seen = np.array([frames[i] for i in ids[ids > 0].tolist()], dtype=np.int64)
     return pixels[ids > 0] / seen
 
@@ -92,7 +95,7 @@ def _mean_areas(ids: np.ndarray, pixels: np.ndarray, frames: Counter[int]) -> np
 def evaluate_tracks(
     sequences: Sequence[Tracks], *, thresholds: Sequence[float] = THRESHOLDS, max_dets: Sequence[int] = MAX_DETS
 ) -> dict[str, float]:
-    """AP, AP50, AP75, AP_small, AP_medium, AP_large and AR@k for each k of `max_dets`, over a whole data set.
+    """Compute AP, AP50, AP75, AP_small, AP_medium, AP_large and AR@k for each k of `max_dets`, over a dataset.
 
     In each sequence the `max(max_dets)` best proposals, best first, each take the free object of highest IoU at or
     above the threshold. AP: precision at 101 recalls, made non-increasing, averaged over these and the IoU
@@ -121,7 +124,7 @@ def evaluate_tracks(
 
 
 class _Matches(NamedTuple):
-    """Proposals of a sequence, best first: `scores` (D,), whether found and whether to be ignored, (thresholds, D)."""
+    """Proposals of a sequence, best first: `scores` (D,); `true` and `ignored` are (thresholds, D) bool."""
 
     scores: np.ndarray
     true: np.ndarray
@@ -130,7 +133,7 @@ class _Matches(NamedTuple):
 
 
 def _match(tracks: Tracks, thresholds: np.ndarray, limits: tuple[float, float], most: int) -> _Matches:
-    """Greedy matching at all thresholds side by side."""
+    """Match proposals with objects greedily, at all thresholds at once."""
     order = np.argsort(-tracks.scores, kind="stable")[:most]
     outside = _outside(tracks.object_areas, limits)
     iou = tracks.iou[:, order].T
@@ -157,7 +160,7 @@ def _outside(areas: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def _curves(matches: Sequence[_Matches], most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Precision (thresholds, 101) and highest recall (thresholds,) with the `most` best proposals of each sequence."""
+    """Compute precision (thresholds, 101) and highest recall (thresholds,) of the `most` best proposals a sequence."""
     scores = np.concatenate([m.scores[:most] for m in matches])
     order = np.argsort(-scores, kind="stable")
     true = np.concatenate([m.true[:, :most] for m in matches], axis=1)[:, order]
@@ -174,7 +177,7 @@ def _curves(matches: Sequence[_Matches], most: int) -> tuple[np.ndarray, np.ndar
 
 
 class IdentitySwitches(NamedTuple):
-    """`switches` among `matched` object frames; `visible` counts all frames of all objects in which they are seen."""
+    """Numbers of switches, of matched object frames, and of frames in which an object is visible, over all objects."""
 
     switches: int
     matched: int
@@ -193,16 +196,21 @@ def identity_switches(
     overlap: np.ndarray | None = None,
     threshold: float = 0.5,
 ) -> IdentitySwitches:
-    """How often objects change proposal, when proposals were assigned to objects in every frame anew.
+    """Count how often objects change their proposal, given an assignment made anew in every frame.
 
-    `assignment` holds a proposal or None for each object of each frame, as `paper`'s; `visible` (frames, objects) bool
-    says where objects are seen. An object is matched in a frame if it is visible there and has a proposal whose
-    `overlap` (frames, objects), in [0, 1], is above 0 and at least `threshold`. Without `overlap` any proposal will
-    do, also one that Hungarian matching assigned for want of a better. A switch is a matched frame whose proposal is
-    not that of the object's last matched frame, however long ago; the first match of an object is none.
+    An object is matched in a frame if it is visible there and its proposal overlaps enough. A switch is a matched frame
+    with another proposal than the object's last matched frame, however long ago that was. CLEAR MOT also keeps the
+    match of the frame before while it is above the threshold, even if the assignment prefers another proposal; here
+    that counts as a switch.
 
-    CLEAR MOT also keeps a match of the frame before as long as it is above the threshold, where the assignment given
-    here may prefer another; these then count as switches. Raises `ValueError` on shapes that differ.
+    Args:
+        assignment: a proposal or None for each object of each frame, as that of `paper`.
+        visible: (frames, objects) bool, where objects are visible.
+        overlap: (frames, objects) in [0, 1]; must be above 0 and at least `threshold`. Without it every proposal
+            matches, also one that Hungarian matching assigned because nothing better was left.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     visible = np.asarray(visible, dtype=bool)
     matched = visible.copy()
