@@ -228,3 +228,20 @@ def _flush_folder(folder: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
+    """Return the clustering threshold that train.py stored with its block.
+
+    Args:
+        checkpoint: its content; None if there is none.
+        source: its file, for the message.
+
+    Raises:
+        UserError: there is no checkpoint, or it holds no threshold.
+    """
+    tau = (checkpoint or {}).get("tau_auto")
+    if not isinstance(tau, float) or not 0 < tau < float("inf"):
+        where = f"{source} holds none" if source else "there is no checkpoint"
+        raise UserError(f"--tau auto: {where}; give a number")
+    return tau

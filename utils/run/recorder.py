@@ -1,7 +1,7 @@
-"""What is recorded of a training run while it goes on: its log, looks at fixed clips, checkpoints."""
+"""Record a training run while it goes on: log, monitor, checkpoints."""
 
-import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,27 @@ from utils.run.provenance import origin as origin_of_process
 from utils.run.resume import LAST, say, say_other_data
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordSettings:
+    """Where and how often a run is recorded. Fields are named as the flags are.
+
+    output_path: folder of the run. num_train_steps: steps of the whole run.
+    log_freq, eval_freq: steps between lines of the log, and between measurements of the monitor.
+    save_freq, last_freq: steps between checkpoints that are kept, and between checkpoints that replace `last.pt`.
+    profile: whether to write a trace of steps 3 to 5.
+    """
+
+    output_path: str
+    num_train_steps: int
+    log_freq: int
+    eval_freq: int
+    save_freq: int
+    last_freq: int
+    profile: bool
+
+
 class Watching(Protocol):
-    """`model.training.monitor.Watch`, or what does the same."""
+    """The interface of `model.training.monitor.Watch`."""
 
     def measure(self, network: nn.Module) -> dict[str, float]: ...
 
@@ -22,26 +41,28 @@ class Watching(Protocol):
 
 
 class Records:
-    """The records of a run from `step` on. Every process has them and calls each method at the same steps, since times
-    are of all; the main process alone writes.
+    """Write the log, the monitor's measurements and the checkpoints of a run.
+
+    Every process makes one and calls each method at the same steps, because times are averaged over processes; the
+    main process alone writes files.
 
     Args:
-        args: of train.py.
-        resumed: the checkpoint of the run that goes on.
-        origin: plain values that tell where the run came from, as `say_other_data` takes them.
-        watch: of the main process; None in the others.
-        save: writes a checkpoint, given its step, `origin` and whether to `keep` it.
+        step: steps done before; 0 for a new run.
+        resumed: content of the checkpoint that the run continues from.
+        origin: plain values that say where the run came from, see `say_other_data`.
+        watch: measures masks on fixed clips; None in all processes but the main one.
+        save: writes a checkpoint, given the step, `origin` and `keep`.
 
     Attributes:
-        means, meter: to be told of every step: its losses, and its clips and the time waited for them.
+        means, meter: receive the losses, and the clips and waiting times, of every step.
     """
 
     def __init__(
-        self, args: argparse.Namespace, network: nn.Module, *, step: int, resumed: dict | None, origin: dict[str, Any],
+        self, settings: RecordSettings, network: nn.Module, *, step: int, resumed: dict | None, origin: dict[str, Any],
         watch: Watching | None, save: Callable[..., None],
     ):  # fmt: skip
-        self.args, self.network, self.watch = args, network, watch
-        self._save, self.output = save, Path(args.output_path)
+        self.settings, self.network, self.watch = settings, network, watch
+        self._save, self.output = save, Path(settings.output_path)
         self.means = Means((resumed or {}).get("sums"))
         self.meter = Meter(next(network.parameters()).device)
         if resumed:
@@ -53,43 +74,44 @@ class Records:
         self.log = RunLog(self.output, step=step)
         if watch and step == 0:
             self.log.write(0, watch.measure(network))
-        if args.profile:
+        if settings.profile:
             self.profiler = make_profiler(self.output / "profile")
             self.profiler.start()
 
     def after_step(self, step: int, values: dict[str, float], *, asked: int) -> dict[str, float]:
-        """Log, look and save as step `step` asks for. Returns what was logged.
+        """Log, measure and save where step `step` is due for it; return the values that were logged.
 
         Args:
-            values: to be logged beside `means` and `meter`.
-            asked: whether the run is to stop, so that this step is its last.
+            values: logged beside `means` and `meter`.
+            asked: exit code of a run that was asked to stop, so that this step is its last; 0 otherwise.
         """
         if self.profiler:
             self.profiler.step()
-        args, last = self.args, step == self.args.num_train_steps
-        look, scalars = step % args.eval_freq == 0 or last, {}
-        if step % args.log_freq == 0 or last:
+        settings, last = self.settings, step == self.settings.num_train_steps
+        measure, scalars = step % settings.eval_freq == 0 or last, {}
+        if step % settings.log_freq == 0 or last:
             scalars = values | self.means.read() | self.meter.read()
-        if asked and look:
-            self.save(step)  # a look takes its time, and there may be none
-        if look and self.watch:
+        if asked and measure:
+            self.save(step)  # first, because a run that is asked to stop may be killed while the monitor measures
+        if measure and self.watch:
             scalars |= self.watch.measure(self.network)
         if self.log and scalars:
             self.log.write(step, scalars)
-        keep = step % args.save_freq == 0 or last
-        if keep or asked or step % args.last_freq == 0:
+        keep = step % settings.save_freq == 0 or last
+        if keep or asked or step % settings.last_freq == 0:
             self.save(step, keep=keep)
         return scalars
 
     def save(self, step: int, *, keep: bool = False) -> None:
+        """Write a checkpoint as `last.pt`, and with `keep` as a file that later ones do not replace."""
         if self.log:
             known = {"tau_auto": self.watch.tau_auto(self.network), "sums": self.means.sums}
             self._save(step, origin=self.origin | known, keep=keep)
 
     def close(self, step: int, *, asked: int) -> int:
-        """Say how the run ended after `step`; returns its exit code, `asked` where it is to go on another time."""
+        """Close the log, say how the run ended after `step`, and return its exit code: `asked` if stopped early."""
         how, code = "done", 0
-        if step < self.args.num_train_steps:
+        if step < self.settings.num_train_steps:
             how, code = f"asked to stop after step {step}; go on with --resume_path auto", asked
         if self.profiler:
             self.profiler.stop()

@@ -1,6 +1,5 @@
 """A training run on the disk: its checkpoints, what stays the same when it is resumed, whose folder it is."""
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -32,7 +31,7 @@ CHANGE_IS_NOTHING = (
 
 def save_run(
     output: Path,
-    args: argparse.Namespace,
+    config: dict[str, Any],
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -43,7 +42,8 @@ def save_run(
 ) -> None:
     """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept; the `last.pt` before becomes `previous.pt`.
 
-    The frozen backbone is never in it. `origin`: plain values that tell where the run came from, `backbone` among them.
+    The frozen backbone is never in it. `config`: the values of all flags. `origin`: plain values that say where the
+    run came from, `backbone` among them.
     """
     content = {
         "format": FORMAT,
@@ -51,8 +51,8 @@ def save_run(
         "blocks": network.blocks.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "rng": {"seed": args.seed},  # with the step, all that the draws of the next step depend on
-        "config": plain(vars(args)),
+        "rng": {"seed": config["seed"]},  # with the step, all that the draws of the next step depend on
+        "config": plain(config),
         **origin,
     }
     if keep:
@@ -136,25 +136,25 @@ def set_aside(output: Path, *, asked: str | None, found: str | None, step: int) 
             say(f"{path}, of step {its_step}, is now {path.name}{LATER}: the run goes on from step {step}")
 
 
-def is_done(content: dict, args: argparse.Namespace) -> bool:
-    """Whether the run of a checkpoint has nothing left to do, which is then said."""
+def is_done(content: dict, *, num_train_steps: int, source: str) -> bool:
+    """Say whether the run of the checkpoint `source` has all of its steps, with a line on stderr if it has."""
     step = content.get("step")
-    done = isinstance(step, int) and step >= args.num_train_steps
+    done = isinstance(step, int) and step >= num_train_steps
     if done:
-        say(f"already done: {args.resume_path} is at step {step} of {args.num_train_steps}")
+        say(f"already done: {source} is at step {step} of {num_train_steps}")
     return done
 
 
-def check_run(content: dict, args: argparse.Namespace) -> None:
-    """Refuse a checkpoint that is no run to continue with these options; say what else has changed."""
+def check_run(content: dict, config: dict[str, Any], *, source: str) -> None:
+    """Refuse a checkpoint that cannot be continued with the flags of `config`; say which other flags have changed."""
     kinds = {"optimizer": dict, "scaler": dict, "config": dict, "step": int}
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
+        raise UserError(f"--resume_path {source}: holds weights but no run to continue; "
                         "give it as --init_path to start from its weights")  # fmt: skip
     if content.get("format") != FORMAT:
-        raise UserError(f"--resume_path {args.resume_path}: format {content.get('format')}, this program continues "
+        raise UserError(f"--resume_path {source}: format {content.get('format')}, this program continues "
                         f"{FORMAT}; give it as --init_path to start from its weights")  # fmt: skip
-    held, wanted = content["config"], plain(vars(args))
+    held, wanted = content["config"], plain(config)
     for key in SAME_WHEN_RESUMED:
         if held.get(key) != wanted[key]:
             raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "
@@ -174,9 +174,9 @@ def say_other_data(content: dict, origin: dict[str, Any]) -> None:
 
 
 def restore_run(
-    content: dict, args: argparse.Namespace, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    content: dict, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, num_train_steps: int, source: str
 ) -> int:
-    """Continue the run of a checkpoint that `check_run` let pass; returns its step."""
+    """Restore optimizer and scaler from a checkpoint that passed `check_run`; return its step."""
     try:
         for held, group in zip(content["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
             held["fused"] = group["fused"]  # how it is computed is this process's affair
@@ -185,11 +185,11 @@ def restore_run(
             scaler.load_state_dict(content["scaler"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"--resume_path {args.resume_path}: its optimizer state does not fit ({error}); give it as --init_path"
+            f"--resume_path {source}: its optimizer state does not fit ({error}); give it as --init_path"
         ) from error
-    if content["step"] >= args.num_train_steps:
-        raise UserError(f"--resume_path {args.resume_path}: already at step {content['step']} of "
-                        f"{args.num_train_steps}; raise --num_train_steps to go on")  # fmt: skip
+    if content["step"] >= num_train_steps:
+        raise UserError(f"--resume_path {source}: already at step {content['step']} of "
+                        f"{num_train_steps}; raise --num_train_steps to go on")  # fmt: skip
     return content["step"]
 
 
