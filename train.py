@@ -3,7 +3,7 @@
 python train.py                                                           # embedded backbone on generated videos
 python train.py --basepath VIDEOS --dino_path dino_deitsmall8_pretrain.pth --output_path outputs/run
 torchrun --nproc_per_node 8 train.py --config configs/davis17_dino_s8.yaml --basepath VIDEOS ...
-python train.py --config ... --output_path outputs/run --resume_path auto      # begin a run, or go on with it
+python train.py --config ... --output_path outputs/run --resume_path auto      # begin a run, or continue it
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -11,11 +11,11 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     exit_on_interrupt()
 
-import argparse
 import contextlib
 import functools
 import itertools
 import sys
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,177 +26,164 @@ import torch
 from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, Clip, ClipDataset, StepSampler, collate_clips, load_batches
-from data.frames import UnreadableImage
-from data.headers import read_image_size
 from data.loading import check_root, explain_single_file, list_training_videos, resolve_root
 from data.registry import DATASET_NAMES, OWN_VIDEO, parse_dataset_name
-from data.resolution import MAX_SHAPE_CHANGE, measure_shape_change
+from data.selection import warn_about_shapes
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.training import monitor
-from model.training.step import clips_per_step, make_optimizer, set_learning_rate, train_step
+from model.training.step import TrainSettings, clips_per_step, make_optimizer, set_learning_rate, train_step
 from model.weights import checkpoint_path
 from utils import config, distributed
-from utils.config import not_negative_float, not_negative_int, positive_float, positive_int
+from utils.config import non_negative_float, non_negative_int, positive_float, positive_int
 from utils.device import choose_device
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.progress import log_line
-from utils.run import resume
+from utils.run import resume as runs
 from utils.run.checkpoints import load_checkpoint
 from utils.run.logs import check_profile
 from utils.run.provenance import hash_videos
-from utils.run.recorder import RunRecorder
+from utils.run.recorder import RecordSettings, RunRecorder
 from utils.run.signals import StopRequest, catch_stop_signals
 
-MOST_SIZES = 500  # videos whose shape is looked at, since that opens a file of each
+Videos = dict[str, list[Path]]  # name -> frames
 
 
 def make_parser() -> config.Parser:
     parser = config.Parser(
         program="train", description="Train the spatio-temporal block on video without labels.",
-        idle=(("temperature", "init_path"), ("init", "init_path")),
+        ineffective=(("temperature", "init_path"), ("init", "init_path")),
     )  # fmt: skip
+    count, interval = {"type": positive_int, "metavar": "N"}, {"type": positive_int, "metavar": "STEPS"}
+    number = {"type": non_negative_float, "metavar": "X"}
+    # fmt: off
+    main = parser.main_group.add_argument
+    main("--basepath", metavar="DIR", help="Train on the folders of frames below this one, or on --dataset in it.")
+    main("--dino_path", metavar="FILE", help="Read the backbone's weights from this file; else timm downloads them.")
+    main("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"), help="Resize frames.")
+    main("--output_path", default="outputs/train", metavar="DIR", help="Write checkpoints and logs here.")
+    main("--resume_path", metavar="FILE",
+         help="Continue the run of this checkpoint; auto: the newest in --output_path if there is one.")
     data = parser.add_argument_group("data").add_argument
-    data(
-        "--dataset", default=OWN_VIDEO, type=parse_dataset_name, choices=DATASET_NAMES,
-        help="video: whatever frames lie below --basepath; others: their training split below it, or all of them",
-    )  # fmt: skip
-    data("--basepath", help="folder with folders of frames in any depth below it, or the root of --dataset")
-    data("--train_list", help="file, relative to --basepath, that names the videos to use")
-    data("--resolution", type=positive_int, nargs=2, default=(192, 384), metavar=("H", "W"))
-    data("--num_frames", type=positive_int, default=3, help="frames in a clip (T)")
-    data("--gap", type=positive_int, default=4, help="distance of a clip's frames in the video")
-    data("--num_workers", type=not_negative_int, default=2, help="processes that read frames")
+    data("--dataset", default=OWN_VIDEO, type=parse_dataset_name, choices=DATASET_NAMES, metavar="NAME",
+         help="Train on the training split of a data set; video: on all frames below --basepath. One of %(choices)s.")
+    data("--train_list", metavar="FILE", help="Train only on the videos that this file, relative to --basepath, names.")
+    data("--num_frames", **count, default=3, help="Take this many frames for a clip (T).")
+    data("--gap", **count, default=4, help="Take frames of a clip this far apart in the video.")
+    data("--num_workers", type=non_negative_int, default=2, metavar="N", help="Read frames in this many processes.")
     config.add_network_arguments(parser)
-    parser.add_argument(
-        "--with_cls", action=argparse.BooleanOptionalAction, default=True, help="CLS tokens in training"
-    )
-    train = parser.add_argument_group("training").add_argument
-    train("--init", default="random", choices=("random", "identity"), help="start of the block")
-    train("--init_path", help="checkpoint to take the block's weights from; embedded: the one in assets/")
-    train(
-        "--resume_path",
-        help="checkpoint of the run to continue: weights, optimizer, schedule, step, RNG; auto: the newest in "
-        "--output_path, if there is one",
-    )
-    train("--output_path", default="outputs/train", help="where checkpoints and logs go")
-    train("--overwrite", action="store_true", help="start anew over the run in --output_path")
-    train("--batch_size", type=positive_int, default=1, help="clips per process and forward pass")
-    train("--accumulate", type=positive_int, default=1, help="forward passes per step")
-    train("--num_train_steps", type=positive_int, default=5000)
-    train("--lr", type=positive_float, default=1e-5, help="peak learning rate, cosine down to --min_lr")
-    train("--min_lr", type=not_negative_float, default=1e-6)
-    train("--warmup_steps", type=not_negative_int, default=0)
-    train("--weight_decay", type=not_negative_float, default=0.1, help="on matrices; none on biases and norms")
-    train("--clip_grad", type=positive_float, default=1.0, help="largest gradient norm")
-    train("--drop", type=config.fraction, default=0.1, help="dropout on projections and MLP of the block")
-    train("--attn_drop", type=config.fraction, default=0.4, help="dropout on the block's attention")
-    train("--semantic_weight", type=not_negative_float, default=1.0, help="of the semantic loss")
-    train("--motion_weight", type=not_negative_float, default=1.0, help="of the motion loss")
-    train("--num_queries", type=positive_int, default=8, help="token positions per step that both losses look at")
-    train("--log_freq", type=positive_int, default=10)
-    train("--save_freq", type=positive_int, default=1000, help="steps between checkpoints that are kept")
-    train("--last_freq", type=positive_int, default=100, help="steps between checkpoints that replace last.pt")
-    train(
-        "--eval_freq",
-        type=positive_int,
-        default=500,
-        help="steps between the monitor's measurements on fixed clips",
-    )
-    train("--watch_clips", type=positive_int, default=4, help="how many fixed clips")
-    train("--tau", type=positive_float, default=1.0, help="threshold of the clustering for those looks")
-    search = parser.add_argument_group("finding faults").add_argument
-    search("--overfit", type=positive_int, metavar="N", help="train on the first N clips again and again")
-    search("--profile", action="store_true", help="write where steps 3 to 5 spend their time to --output_path/profile")
-    search("--detect_anomaly", action="store_true", help="name the operation whose gradient is NaN; slow")
+    block = parser.add_argument_group("block").add_argument
+    block("--with_cls", action=BooleanOptionalAction, default=True, help="Add CLS tokens in training.")
+    block("--init", default="random", choices=("random", "identity"), help="Start at random or training-free.")
+    block("--init_path", metavar="FILE", help="Start from the block of this checkpoint; embedded: that in assets/.")
+    steps = parser.add_argument_group("optimisation").add_argument
+    steps("--batch_size", **count, default=1, help="Put this many clips into a forward pass of each process.")
+    steps("--accumulate", **count, default=1, help="Take this many forward passes for a step.")
+    steps("--num_train_steps", **count, default=5000, help="End the run after this many steps.")
+    steps("--lr", type=positive_float, default=1e-5, metavar="X", help="Peak of the learning rate's cosine schedule.")
+    steps("--min_lr", **number, default=1e-6, help="End of the learning rate's cosine schedule.")
+    steps("--warmup_steps", type=non_negative_int, default=0, metavar="N", help="Raise the learning rate over N steps.")
+    steps("--weight_decay", **number, default=0.1, help="Decay matrices, but no biases and norms.")
+    steps("--clip_grad", type=positive_float, default=1.0, metavar="X", help="Limit the norm of the gradient.")
+    steps("--drop", type=config.dropout_rate, default=0.1, metavar="P", help="Dropout of projections and MLP.")
+    steps("--attn_drop", type=config.dropout_rate, default=0.4, metavar="P", help="Dropout of the attention.")
+    steps("--semantic_weight", **number, default=1.0, help="Weight of the semantic loss.")
+    steps("--motion_weight", **number, default=1.0, help="Weight of the motion loss.")
+    steps("--num_queries", **count, default=8, help="Compute both losses at this many token positions.")
+    records = parser.add_argument_group("checkpoints and log").add_argument
+    records("--overwrite", action="store_true", help="Replace the run in --output_path by a new one.")
+    records("--log_freq", **interval, default=10, help="Log the losses this often.")
+    records("--save_freq", **interval, default=1000, help="Write a checkpoint that is kept this often.")
+    records("--last_freq", **interval, default=100, help="Replace last.pt this often.")
+    records("--eval_freq", **interval, default=500, help="Segment the monitor's clips this often.")
+    records("--watch_clips", **count, default=4, help="Give the monitor this many training clips.")
+    records("--tau", type=positive_float, default=1.0, metavar="X", help="Threshold of the monitor's clustering.")
+    faults = parser.add_argument_group("finding faults").add_argument
+    faults("--overfit", **count, help="Train on the first N clips again and again.")
+    faults("--profile", action="store_true", help="Write where steps 3 to 5 spend their time to --output_path/profile.")
+    faults("--detect_anomaly", action="store_true", help="Name the operation whose gradient is NaN, which is slow.")
+    # fmt: on
     return parser
 
 
 def main() -> None:
     args = make_parser().parse(sys.argv[1:])
     args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
+    args.resolution = tuple(args.resolution)
     device = choose_device(args.device)
     args.init_path = checkpoint_path(args.init_path)
     check_root(args.dataset, find_root(args), split=None, flag="--basepath")
     output, asked = Path(args.output_path), args.resume_path
     with contextlib.ExitStack() as stack:
-        early = distributed.is_main() and resume.continues_in(output, asked)
-        if early:  # before the checkpoint is read: a run that is asked to stop may be about to save a newer one
+        early = distributed.is_main() and runs.continues_in(output, asked)
+        if early:  # before the checkpoint is read: a run that was asked to stop may still write a newer one
             stack.enter_context(lock_folder(output, flag="--output_path"))
-        resumed, args.resume_path = resume.find_run(asked, output)
+        resumed, args.resume_path = runs.find_run(asked, output)
         if resumed:
-            resume.check_run(resumed, args)
-        if asked == resume.AUTO and resumed and resume.is_finished(resumed, args):
-            return
+            runs.check_run(resumed, vars(args), source=args.resume_path)
+            last = {"num_train_steps": args.num_train_steps, "source": args.resume_path}
+            if asked == runs.AUTO and runs.is_finished(resumed, **last):
+                return
         with config.offer_embedded("start_rgb.sh", args, ("dataset", "basepath", "train_list", "output_path")):
             network = make_network(args, resumed).to(device)
         config.check_resolution(args.resolution, network.backbone.patch_size)
         optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
         scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
-        step = resume.restore_run(resumed, args, optimizer, scaler) if resumed else 0
+        step = runs.restore_run(resumed, optimizer, scaler, **last) if resumed else 0
         if args.profile:
             check_profile(step, args.num_train_steps)
-        resume.check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
-        videos = find_videos(args)  # only now: it may generate them
+        runs.check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+        # After all checks of flags, because the videos may be generated.
+        videos = list_training_videos(args.dataset, Path(args.basepath), train_list=args.train_list)
         distributed.start(device)
         stack.callback(distributed.stop)
         if distributed.is_main():
             if not early:
                 stack.enter_context(lock_folder(output, flag="--output_path"))
-            resume.prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
-            resume.rename_unused_checkpoints(output, asked=asked, found=args.resume_path, step=step)
-            say_squashed(args.resolution, videos)
+            runs.prepare_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
+            runs.rename_unused_checkpoints(output, asked=asked, found=args.resume_path, step=step)
+            warn_about_shapes(videos, args.resolution)
         distributed.check_same(step, "the steps of the checkpoints that the processes read")
         distributed.copy_from_main(network.blocks.parameters())
         stop = stack.enter_context(catch_stop_signals())
-        batches = stack.enter_context(read_batches(args, make_clips(args, videos), step, stop))
+        batches = stack.enter_context(read_batches(args, videos, step, stop))
         code = run(args, network, optimizer, scaler, videos, batches, resumed=resumed, first_step=step, stop=stop)
     if code:
         sys.exit(code)
 
 
 def run(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler, videos: dict[str, list[Path]], batches: Iterator[Clip], *, resumed: dict | None,
-    first_step: int, stop: StopRequest,
+    args: Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+    videos: Videos, batches: Iterator[Clip], *, resumed: dict | None, first_step: int, stop: StopRequest,
 ) -> int:  # fmt: skip
-    """The training loop; once it is asked to `stop` it ends after the step it is at, with a checkpoint.
+    """Run the training loop and return the exit code.
 
-    Returns the code to exit with.
+    After a request to stop, the loop ends with the current step and a checkpoint.
     """
-    device, num_images = next(network.parameters()).device, sum(map(len, videos.values()))
-    num_parameters = sum(p.numel() for p in network.blocks.parameters())
-    log_line(f"{len(videos)} videos, {num_images} frames; {num_parameters / 1e6:.2f} M trained parameters on {device}")
-    bad_frames = BadFrames.resume(videos, (resumed or {}).get("bad_frames"))
-    backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
-    origin = {"backbone": backbone, "data": hash_videos(videos), "clips_per_step": clips_per_step(args)}
-    records = RunRecorder(
-        args, network, step=first_step, resumed=resumed,
-        monitor=make_watch(args, network, videos, bad_frames) if distributed.is_main() else None,
-        origin=origin | {"bad_frames": bad_frames.files},  # as they are when a checkpoint is written
-        save=functools.partial(resume.save_run, Path(args.output_path), args, network, optimizer, scaler),
-    )  # fmt: skip
+    settings, device = config.settings_from(args, TrainSettings), next(network.parameters()).device
+    bad_frames = BadFrames.of(videos, (resumed or {}).get("bad_frames"))
+    records = start_records(args, network, optimizer, scaler, videos, bad_frames, resumed=resumed, step=first_step)
     done, asked = first_step, 0
     with tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main()) as bar:
         while done < args.num_train_steps and not asked:
-            rate = set_learning_rate(optimizer, done, args)
+            rate = set_learning_rate(optimizer, done, settings)
             with records.meter:
-                taken = list(itertools.islice(batches, args.accumulate))
-            if len(taken) < args.accumulate:  # asked to stop while waiting for frames
+                clips = list(itertools.islice(batches, args.accumulate))
+            if len(clips) < args.accumulate:  # asked to stop while waiting for frames
                 asked = stop.exit_code
                 if done > first_step:
                     records.save(done)
                 break
-            for batch in taken:
+            for batch in clips:
                 bad_frames.add(batch)
+            frames = [batch.frames for batch in clips]
             with torch.autograd.set_detect_anomaly(args.detect_anomaly):
-                frames = [batch.frames for batch in taken]
-                losses = train_step(args, network, optimizer, scaler, frames, step=done)
+                losses = train_step(network, optimizer, scaler, frames, step=done, settings=settings)
             records.means.add(losses)
             records.meter.add(sum(map(len, frames)))
             done += 1
             asked = int(distributed.find_largest(stop.exit_code, device))  # once a step: a signal may come at any line
-            epoch = done * clips_per_step(args) / CLIPS_PER_EPOCH
+            epoch = done * clips_per_step(settings) / CLIPS_PER_EPOCH
             values = {"lr": rate, "epoch": epoch, "bad_frames": len(bad_frames.files)}
             logged = records.after_step(done, values, asked=asked)
             if "loss" in logged:
@@ -205,54 +192,45 @@ def run(
     return records.close(done, asked=asked)
 
 
-def find_root(args: argparse.Namespace) -> Path:
-    """Where the training videos are; `args.basepath` then says so, and with it every checkpoint."""
+def start_records(
+    args: Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+    videos: Videos, bad_frames: BadFrames, *, resumed: dict | None, step: int,
+) -> RunRecorder:  # fmt: skip
+    """Say what is trained, and open the log, the monitor and the checkpoints of the run."""
+    millions, frames = sum(p.numel() for p in network.blocks.parameters()) / 1e6, sum(map(len, videos.values()))
+    device = next(network.parameters()).device
+    log_line(f"{len(videos)} videos, {frames} frames; {millions:.2f} M trained parameters on {device}")
+    settings = config.settings_from(args, TrainSettings)
+    backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
+    origin = {"backbone": backbone, "data": hash_videos(videos), "clips_per_step": clips_per_step(settings)}
+    return RunRecorder(
+        config.settings_from(args, RecordSettings), network, step=step, resumed=resumed,
+        monitor=make_monitor(args, network, videos, bad_frames) if distributed.is_main() else None,
+        origin=origin | {"bad_frames": bad_frames.files},  # the list grows, and each checkpoint holds all of it
+        save=functools.partial(runs.save_run, Path(args.output_path), vars(args), network, optimizer, scaler),
+    )  # fmt: skip
+
+
+def find_root(args: Namespace) -> Path:
+    """Find the folder of the training videos, and set `args.basepath` to it for the checkpoints to record."""
     if args.dataset == OWN_VIDEO and args.basepath is None:
         raise UserError("--basepath is missing; give the folder of videos to train on")
     root, _ = resolve_root(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
-    if args.dataset == OWN_VIDEO and root.is_file():  # before any weights are fetched
+    if args.dataset == OWN_VIDEO and root.is_file():  # before any weights are downloaded
         raise UserError(f"--basepath {root}: {explain_single_file(root)}")
     args.basepath = str(root)
     return root
 
 
-def find_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
-    """Frames of every training video."""
-    return list_training_videos(args.dataset, find_root(args), train_list=args.train_list)
-
-
-def say_squashed(resolution: tuple[int, int], videos: dict[str, list[Path]]) -> None:
-    """Say where the resolution, one for all since clips are stacked, changes the shapes of videos much.
-
-    Of many videos only some are looked at, spread evenly.
-    """
-    names = list(videos)
-    sample = names[:: -(-len(names) // MOST_SIZES)]
-    sizes = {}
-    for name in sample:
-        with contextlib.suppress(UnreadableImage):  # told when the frame itself is read
-            sizes[name] = read_image_size(videos[name][0])
-    changes = {name: measure_shape_change(resolution, size) for name, size in sizes.items()}
-    if odd := [name for name, change in changes.items() if change > MAX_SHAPE_CHANGE]:
-        worst = max(odd, key=changes.get)
-        counted = f"{len(odd)} of {len(sizes)} videos{' looked at' if len(sizes) < len(videos) else ''}"
-        log_line(
-            "note: --resolution {} {}: changes the shape of {} by more than a factor of {}, such as {} of {}x{} by "
-            "{:.2f}; clips of a batch have one shape".format(
-                *resolution, counted, MAX_SHAPE_CHANGE, worst, *sizes[worst], changes[worst]
-            )
-        )
-
-
-def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTemporalNetwork:
+def make_network(args: Namespace, resumed: dict | None) -> SpatioTemporalNetwork:
+    """Build the network, its block from a checkpoint if one is given, else from its --init."""
     torch.manual_seed(args.seed)
     path = args.resume_path or args.init_path
     content = resumed or (load_checkpoint(path) if path else None)
     network = build_network(
         backbone=args.backbone, dino_path=args.dino_path, checkpoint_key=args.checkpoint_key,
-        image_stats=args.image_stats, checkpoint=content, source=str(path),
-        num_blocks=args.num_t, num_heads=args.num_heads, with_cls=args.with_cls, drop=args.drop,
-        attn_drop=args.attn_drop,
+        image_stats=args.image_stats, checkpoint=content, source=str(path), num_blocks=args.num_t,
+        num_heads=args.num_heads, with_cls=args.with_cls, drop=args.drop, attn_drop=args.attn_drop,
     )  # fmt: skip
     if path:
         check_origin(content, network, num_heads=args.num_heads, source=path)
@@ -261,18 +239,14 @@ def make_network(args: argparse.Namespace, resumed: dict | None) -> SpatioTempor
     return network
 
 
-def make_clips(args: argparse.Namespace, videos: dict[str, list[Path]]) -> ClipDataset:
-    return ClipDataset(
-        videos, resolution=tuple(args.resolution), num_frames=args.num_frames, gap=args.gap, seed=args.seed
-    )
-
-
 def read_batches(
-    args: argparse.Namespace, clips: ClipDataset, first_step: int, stop: StopRequest
+    args: Namespace, videos: Videos, first_step: int, stop: StopRequest
 ) -> contextlib.AbstractContextManager[Iterator[Clip]]:
-    """This process's batches from `first_step` on, while they are needed."""
+    """Read this process's batches of clips from `first_step` to the end of the run."""
+    clips = ClipDataset(videos, resolution=args.resolution, num_frames=args.num_frames, gap=args.gap, seed=args.seed)
     sampler = StepSampler(
-        start_step=first_step, num_steps=args.num_train_steps, clips_per_step=clips_per_step(args),
+        start_step=first_step, num_steps=args.num_train_steps,
+        clips_per_step=clips_per_step(config.settings_from(args, TrainSettings)),
         rank=distributed.rank(), world_size=distributed.world_size(), repeat=args.overfit,
     )  # fmt: skip
     return load_batches(
@@ -281,19 +255,16 @@ def read_batches(
     )  # fmt: skip
 
 
-def make_watch(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, videos: dict[str, list[Path]], bad_frames: BadFrames
-) -> monitor.Monitor:
-    """Looks at --watch_clips fixed training clips; stops the run where one cannot be read."""
+def make_monitor(args: Namespace, network: torch.nn.Module, videos: Videos, bad_frames: BadFrames) -> monitor.Monitor:
+    """Make the monitor with --watch_clips training clips; a clip that cannot be read is an error."""
     dataset = ClipDataset(
-        videos, resolution=tuple(args.resolution), num_frames=monitor.NUM_FRAMES, gap=args.gap, seed=args.seed,
-        augment=False,
-    )  # fmt: skip
+        videos, resolution=args.resolution, num_frames=monitor.NUM_FRAMES, gap=args.gap, seed=args.seed, augment=False
+    )
     clips = [dataset[index] for index in range(args.watch_clips)]
     for clip in clips:
         bad_frames.add(clip)
-    for conversion in sorted(dataset.conversions):
-        log_line(f"note: training frames: {conversion}")
+    for kind in sorted(dataset.kinds):
+        log_line(f"note: training frames: {kind}")
     return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau)
 
 

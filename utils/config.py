@@ -1,4 +1,4 @@
-"""Parse the command line over a recipe: a YAML file sets defaults, the command line overrides them."""
+"""Parse command lines over recipes: a YAML file sets defaults, the command line wins, unknown keys are errors."""
 
 import argparse
 import difflib
@@ -7,7 +7,9 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
@@ -15,14 +17,17 @@ from utils import distributed
 from utils.errors import NoWeights, UserError
 
 PROGRAMS = ("train", "eval")
-# The recipe used if the command line gives none of NOT_EMBEDDED.
+Settings = TypeVar("Settings")
 EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
-# Sharpness s of the training-free block, in general, with the embedded backbone, and with it on Sprites. The last two
-# were chosen by the number of clusters and not by masks; Sprites: 11 clusters a clip (s = 5.75 gives 8, 6.25 gives 17).
+# Sharpness s of the training-free block. For the embedded backbone it was chosen by the number of clusters, not by
+# masks. Videos of Sprites are more alike than real ones and need a larger s: on those for training s = 6 gives 11
+# clusters a clip, 5.75 gives 8 and 6.25 gives 17.
 DEFAULT_TEMPERATURE, EMBEDDED_TEMPERATURE, SPRITES_TEMPERATURE = 3.0, 4.75, 6.0
-AUTO = "auto"  # in place of a number for --tau
-# Errors that PyYAML raises beside its own for a value that does not fit its tag, such as `!!int x` or 2026-99-99.
+ANY = "any"  # value of --clusters: keep --tau, whatever number of clusters it gives
+AUTO = "auto"  # value of --tau: take the threshold that the checkpoint holds
+# Errors that PyYAML raises beside its own where a value does not fit its tag, such as `!!int x` or 2026-99-99.
 _TAG_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+# Any of these options on the command line means that the embedded recipe is not wanted.
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
@@ -35,73 +40,86 @@ SPRITES_NOTICE = (
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser that raises `UserError`, a single line, in place of printing the usage and exiting."""
+    """An argument parser that raises `UserError`, one line, in place of printing its usage."""
 
     def error(self, message: str):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-class Parser(OneLineParser):
-    """The parser of train.py and eval.py, which adds `--config FILE`.
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show the default of every flag that has one."""
 
-    The file maps option names, without dashes, to values. Keys at the top are for both programs, those under `train:`
-    or `eval:` for one of them. If the command line gives no data, no weights and no recipe, `EMBEDDED_RECIPE` is used
-    and a line on stderr says so.
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        without_default = action.default is None or action.default is False
+        return action.help if without_default else super()._get_help_string(action)
+
+
+class Parser(OneLineParser):
+    """The parser of train.py and eval.py, which takes `--config FILE`.
+
+    The file maps option names, without dashes, to values. Keys at the top are for both programs; keys under `train:`
+    or `eval:` are for that program alone. If the command line names no data, no weights and no file, the file is
+    `EMBEDDED_RECIPE`, and a line on stderr says so.
 
     Args:
-        alternatives: groups of options that exclude each other; one on the command line also replaces the others'
-            values in the recipe.
-        idle: pairs of options of which the first has no effect beside the second; giving it on the command line is
-            an error.
+        program: one of `PROGRAMS`.
+        alternatives: groups of options that exclude each other; one of them on the command line also drops the others
+            from the recipe.
+        ineffective: pairs of options of which the first has no effect if the second is set; the first on the command
+            line is then an error.
 
     Attributes:
-        given: after `parse`, the options on the command line itself, by `dest`.
+        main_group: the argument group that `--help` shows first.
+        explicit: after `parse`, the options that the command line itself names, by `dest`.
     """
 
     def __init__(
         self, *, program: str, description: str, alternatives: tuple[tuple[str, ...], ...] = (),
-        idle: tuple[tuple[str, str], ...] = (),
+        ineffective: tuple[tuple[str, str], ...] = (),
     ):  # fmt: skip
         super().__init__(
-            prog=f"{program}.py", description=description, allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            prog=f"{program}.py", usage="%(prog)s [--flag VALUE ...]", description=description, allow_abbrev=False,
+            formatter_class=HelpFormatter, add_help=False,
         )  # fmt: skip
         self.program = program
         self.alternatives = alternatives
-        self.idle = idle
-        self.given: set[str] = set()
-        self.add_argument("--config", help="YAML recipe, see configs/; the command line wins over it")
+        self.ineffective = ineffective
+        self.explicit: set[str] = set()
+        self.main_group = self.add_argument_group("main flags")
+        recipe = self.add_argument_group("recipe and help").add_argument
+        recipe("--config", metavar="FILE", help="Take defaults from a YAML recipe of configs/; the command line wins.")
+        recipe("-h", "--help", action="help", help="Print this text and exit.")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
-        """Parse `argv` over the recipe that it names.
+        """Parse `argv` over the recipe that it names, if any.
 
         Raises:
             UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
         """
-        given = self.given = self._find_given(argv)
-        path = self._recipe_path(given, argv)
-        replaced = {name for group in self.alternatives if given & set(group) for name in group}
-        # The recipe is put before the command line: it gets the same checks, and later options override earlier ones.
+        explicit = self.explicit = self._options_in(argv)
+        path = self._recipe_path(explicit, argv)
+        replaced = {name for group in self.alternatives if explicit & set(group) for name in group}
+        # The recipe becomes the start of the command line: the same types and checks apply, and later values win.
         recipe = self._recipe_arguments(path, without=replaced) if path else []
         args = self.parse_args([*recipe, *argv])
         args.config = path
-        self._check_idle(given, args)
-        if path and "config" not in given:
+        self._check_effect(explicit, args)
+        if path and "config" not in explicit:
             self._print_embedded_notice(args)
         return args
 
-    def _check_idle(self, given: set[str], args: argparse.Namespace) -> None:
-        for option, other in self.idle:
-            if option in given and (value := getattr(args, other)):
+    def _check_effect(self, explicit: set[str], args: argparse.Namespace) -> None:
+        for option, other in self.ineffective:
+            if option in explicit and (value := getattr(args, other)):
                 self.error(f"--{option}: has no effect beside --{other} {value}; give one of the two")
 
-    def _recipe_path(self, given: set[str], argv: list[str]) -> str | None:
-        if "config" in given:
+    def _recipe_path(self, explicit: set[str], argv: list[str]) -> str | None:
+        if "config" in explicit:
             chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
             chosen.error = self.error
             chosen.add_argument("--config")
             return chosen.parse_known_args(argv)[0].config
-        if given & {*NOT_EMBEDDED, "help"}:
+        if explicit & {*NOT_EMBEDDED, "help"}:
             return None
         return str(EMBEDDED_RECIPE)
 
@@ -111,8 +129,8 @@ class Parser(OneLineParser):
             data = {"train": "--basepath VIDEOS", "eval": "--davis_path DAVIS"}[self.program]
             print(notice.format(data=data), file=sys.stderr, flush=True)
 
-    def _find_given(self, argv: list[str]) -> set[str]:
-        """Return the options on a command line, by `dest`."""
+    def _options_in(self, argv: list[str]) -> set[str]:
+        """List the options that a command line names, by `dest`."""
         flags = {flag: action.dest for action in self._actions for flag in action.option_strings}
         return {flags[word.split("=")[0]] for word in argv if word.split("=")[0] in flags}
 
@@ -134,7 +152,7 @@ class Parser(OneLineParser):
 
 
 def load_recipe(path: str, program: str) -> dict[str, object]:
-    """Read the keys of a recipe that are for one program of `PROGRAMS`."""
+    """Read the keys of a recipe that apply to one of `PROGRAMS`."""
     try:
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -170,37 +188,46 @@ def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str
         raise UserError(f"{path}: '{option.dest}' holds a null character; mend the file")
     if option.nargs is None and len(values) != 1:
         raise UserError(f"{path}: '{option.dest}' must be one value, not {len(values)}")
-    # --flag=value, so that a value that begins with a dash is not taken for an option.
+    # One word for a single value, so that a negative number or a leading dash is not taken for an option.
     return [f"{flag}={values[0]}"] if option.nargs is None else [flag, *map(str, values)]
 
 
+def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
+    """Fill a settings dataclass with the values of the flags that have its fields' names."""
+    values: dict[str, Any] = {field.name: getattr(args, field.name) for field in fields(settings)}
+    return settings(**values)
+
+
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of backbone and block, which are the same for training and evaluation."""
+    """Add the flags of backbone and block, which training and evaluation share."""
     add = parser.add_argument_group("network").add_argument
     add(
-        "--backbone",
-        default="vit_small_patch8_224.dino",
-        help="any timm ViT, or embedded: the small one in assets/",
-    )
-    add("--dino_path", help="weights of the backbone (.pth or .safetensors); without it timm downloads them")
-    add("--checkpoint_key", help="which model of a training checkpoint given as --dino_path: teacher, student, ...")
-    add("--image_stats", default="imagenet", choices=("imagenet", "reference"), help="image normalisation")
-    add("--num_t", type=positive_int, default=1, help="spatio-temporal blocks, one on the other")
-    add("--num_heads", type=positive_int, default=8, help="attention heads of a block")
+        "--backbone", default="vit_small_patch8_224.dino", metavar="NAME",
+        help="Use this ViT of timm, or with 'embedded' the small one in assets/.",
+    )  # fmt: skip
     add(
-        "--temperature",
-        type=positive_float,
-        help="s of the identity start, q = k = s LayerNorm(features); if not given, "
+        "--checkpoint_key", metavar="KEY",
+        help="Take this model (teacher, student, ...) of a training checkpoint given as --dino_path.",
+    )  # fmt: skip
+    add(
+        "--image_stats", default="imagenet", choices=("imagenet", "reference"),
+        help="Normalise images with ImageNet's statistics or those of the released evaluation.",
+    )  # fmt: skip
+    add("--num_t", type=positive_int, default=1, metavar="N", help="Stack this many spatio-temporal blocks.")
+    add("--num_heads", type=positive_int, default=8, metavar="N", help="Give each block this many attention heads.")
+    add(
+        "--temperature", type=positive_float, metavar="S",
+        help="Sharpness s of the training-free block, q = k = s LayerNorm(features); if not given, "
         f"{DEFAULT_TEMPERATURE:g}, with the embedded backbone {EMBEDDED_TEMPERATURE:g}, on Sprites "
-        f"{SPRITES_TEMPERATURE:g}",
-    )
-    add("--device", default="auto", help="auto, cpu, cuda (one GPU per process), cuda:1, ...")
-    add("--amp", default="none", choices=("none", "bf16", "fp16"), help="mixed precision")
-    add("--seed", type=not_negative_int, default=0)
+        f"{SPRITES_TEMPERATURE:g}.",
+    )  # fmt: skip
+    add("--device", default="auto", help="Compute on auto, cpu, cuda (one GPU per process), cuda:1, ...")
+    add("--amp", default="none", choices=("none", "bf16", "fp16"), help="Run the network in mixed precision.")
+    add("--seed", type=non_negative_int, default=0, metavar="N", help="Seed everything that is random.")
 
 
 def choose_temperature(backbone: str, dataset: str) -> float:
-    """Choose the value of --temperature if it is not given."""
+    """Return the sharpness s that holds if --temperature is not given."""
     if backbone != "embedded":
         return DEFAULT_TEMPERATURE
     return SPRITES_TEMPERATURE if dataset == "sprites" else EMBEDDED_TEMPERATURE
@@ -208,11 +235,15 @@ def choose_temperature(backbone: str, dataset: str) -> float:
 
 @contextmanager
 def offer_embedded(script: str, args: argparse.Namespace, options: Sequence[str]) -> Iterator[None]:
-    """Add to the error of missing weights a command that uses the embedded backbone instead.
+    """Add to a `NoWeights` error a command that does the same with the embedded backbone, which needs no weights.
 
     Args:
-        script: the launcher that the command calls.
-        options: names of the options in `args` that the command repeats.
+        script: the launcher of the command.
+        args: the flags as parsed.
+        options: names in `args` that the command repeats if they have a value; the recipe sets the others.
+
+    Raises:
+        UserError: in place of `NoWeights`; paths in its command are relative to the current folder.
     """
     try:
         yield
@@ -226,50 +257,61 @@ def offer_embedded(script: str, args: argparse.Namespace, options: Sequence[str]
 
 
 def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return int(text)
 
 
-def not_negative_int(text: str) -> int:
-    """Parse a whole number of at least 0."""
+def non_negative_int(text: str) -> int:
     if int(text) < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return int(text)
 
 
-def fraction(text: str) -> float:
-    """Parse a number of at least 0 and below 1."""
+def dropout_rate(text: str) -> float:
     if not 0 <= float(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
     return float(text)
 
 
-def not_negative_float(text: str) -> float:
-    """Parse a finite number of at least 0."""
+def non_negative_float(text: str) -> float:
     if not 0 <= float(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
     return float(text)
 
 
 def positive_float(text: str) -> float:
-    """Parse a finite number above 0."""
     if not 0 < float(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return float(text)
 
 
-def threshold(text: str) -> float | str:
-    """Parse a finite number above 0, or `AUTO`."""
+def positive_float_or_auto(text: str) -> float | str:
     return text if text == AUTO else positive_float(text)
+
+
+def cluster_count(text: str) -> int | str:
+    return text if text == ANY else positive_int(text)
+
+
+def cluster_range(counts: Sequence[int | str]) -> tuple[int, int] | None:
+    """Return the least and the most clusters that --clusters allows; None for any number.
+
+    Raises:
+        UserError: `counts` are neither two numbers, the lower one first, nor the one word `ANY`.
+    """
+    if list(counts) == [ANY]:
+        return None
+    if len(counts) != 2 or ANY in counts or counts[0] > counts[1]:
+        raise UserError(f"--clusters {' '.join(map(str, counts))}: give two numbers, the lower one first, or any")
+    return tuple(counts)
 
 
 def check_resolution(resolution: tuple[int, int], patch_size: tuple[int, int]) -> None:
     """Refuse a resolution (height, width) that is not a multiple of the patch size.
 
     Raises:
-        UserError: names the two nearest resolutions that are.
+        UserError: it names the nearest two resolutions that are multiples.
     """
     below = [max(side // patch, 1) * patch for side, patch in zip(resolution, patch_size, strict=True)]
     above = [-(-side // patch) * patch for side, patch in zip(resolution, patch_size, strict=True)]

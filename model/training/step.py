@@ -1,8 +1,8 @@
 """Take one optimizer step of the block: losses, optimizer, schedule, seeds (docs/method.md, section 3)."""
 
-import argparse
 import math
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,38 +17,67 @@ from utils.errors import UserError
 NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What the steps of a training run depend on beside its clips and weights. Fields are named as the flags are.
+
+    resolution: (height, width) of the clips in pixels. num_frames: frames of a clip (T).
+    batch_size: clips per process and forward pass. accumulate: forward passes per step.
+    num_train_steps, warmup_steps: steps of the run; steps at its start in which the learning rate rises.
+    lr, min_lr: learning rate after the warm-up and at the end. weight_decay: on matrices. clip_grad: largest norm.
+    semantic_weight, motion_weight: of the two losses. num_queries: token positions per step that both losses use.
+    amp: precision of the network, a key of `utils.device.AMP_DTYPES`. seed: of everything random.
+    """
+
+    resolution: tuple[int, int]
+    num_frames: int
+    batch_size: int
+    accumulate: int
+    num_train_steps: int
+    warmup_steps: int
+    lr: float
+    min_lr: float
+    weight_decay: float
+    clip_grad: float
+    semantic_weight: float
+    motion_weight: float
+    num_queries: int
+    amp: str
+    seed: int
+
+
 def train_step(
-    args: argparse.Namespace,
     network: SpatioTemporalNetwork,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     batches: list[Tensor],
     *,
     step: int,
+    settings: TrainSettings,
 ) -> dict[str, float]:
-    """Take one optimizer step over the forward passes of several batches.
+    """Take one optimizer step over one or more batches of clips.
 
-    All random numbers are drawn from (seed, step, rank), so that a resumed run repeats an uninterrupted one.
+    All randomness derives from (seed, step, rank), so that a resumed run repeats the steps of an uninterrupted run.
 
     Args:
-        batches: frames (B, T, 3, H, W) uint8 each.
-        step: number of the step, from 0.
+        batches: frames (B, T, 3, H, W) uint8 of each forward pass; their gradients are averaged.
+        step: steps done before this one.
 
     Returns:
-        Losses and other values to log, averaged over all processes.
+        Values to log by name: losses, entropy of the attention, gradient norm; means over all processes.
 
     Raises:
-        UserError: the loss, or without a scaler the gradient, is not finite.
+        UserError: a loss or a gradient is not finite.
     """
     device = next(network.parameters()).device
     network.train()
-    torch.manual_seed(seed_of(args.seed, step, 1 + distributed.rank()))
-    height, width = network.backbone.grid_size(*args.resolution)
-    same_everywhere = torch.Generator().manual_seed(seed_of(args.seed, step, 0))
-    sample = torch.randperm(height * width, generator=same_everywhere)[: args.num_queries].to(device)
+    torch.manual_seed(seed_of(settings.seed, step, 1 + distributed.rank()))
+    height, width = network.backbone.grid_size(*settings.resolution)
+    same_everywhere = torch.Generator().manual_seed(seed_of(settings.seed, step, 0))
+    queries = torch.randperm(height * width, generator=same_everywhere)[: settings.num_queries].to(device)
     totals: dict[str, float] = defaultdict(float)
     for frames in batches:
-        losses = _losses(args, network, frames.to(device, non_blocking=True), sample)
+        losses = compute_losses(network, frames.to(device, non_blocking=True), queries, settings)
         if not torch.isfinite(losses["loss"]):
             semantic, motion = losses["loss_semantic"], losses["loss_motion"]
             raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
@@ -59,7 +88,7 @@ def train_step(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     _average(parameters, totals)
     scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(parameters, args.clip_grad).item()
+    norm = nn.utils.clip_grad_norm_(parameters, settings.clip_grad).item()
     if math.isfinite(norm):
         totals["grad_norm"] = norm
     elif not scaler.is_enabled():  # a scaler leaves the step out and lowers its scale
@@ -70,22 +99,30 @@ def train_step(
     return totals
 
 
-def _losses(
-    args: argparse.Namespace, network: SpatioTemporalNetwork, frames: Tensor, sample: Tensor
+def compute_losses(
+    network: SpatioTemporalNetwork, frames: Tensor, queries: Tensor, settings: TrainSettings
 ) -> dict[str, Tensor]:
-    """Compute the scalars `loss`, its two parts and the entropy of the attention; `frames` as in `train_step`."""
-    with autocast(frames.device, args.amp):
+    """Compute the losses of a batch of clips.
+
+    Args:
+        frames: (B, T, 3, H, W) uint8.
+        queries: (n,) token positions within a frame that both losses use.
+
+    Returns:
+        Scalars: `loss`, its parts `loss_semantic` and `loss_motion`, and the `attention_entropy`.
+    """
+    with autocast(frames.device, settings.amp):
         tokens, attn = network(frames)
     tokens, attn = tokens.float(), attn.float()
-    semantic = semantic_loss(attn, tokens, sample)
-    motion = motion_loss(attn, sample, num_frames=args.num_frames)
-    loss = args.semantic_weight * semantic + args.motion_weight * motion
-    entropy = attention_entropy(attn, sample, num_frames=args.num_frames)
+    semantic = semantic_loss(attn, tokens, queries)
+    motion = motion_loss(attn, queries, num_frames=settings.num_frames)
+    loss = settings.semantic_weight * semantic + settings.motion_weight * motion
+    entropy = attention_entropy(attn, queries, num_frames=settings.num_frames)
     return {"loss": loss, "loss_semantic": semantic, "loss_motion": motion, "attention_entropy": entropy}
 
 
 def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
-    """Replace gradients and values to log by their means over processes, in one message."""
+    """Replace gradients and logged values by their means over all processes, in one message."""
     if distributed.world_size() == 1:
         return
     logged = torch.tensor(list(totals.values()), device=parameters[0].device)
@@ -94,7 +131,7 @@ def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
 
 
 def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Build AdamW for the blocks, fused where torch supports it; weight decay on matrices only."""
+    """Make AdamW for the blocks, with weight decay on matrices only; fused where torch has a fused AdamW."""
     parameters = list(network.blocks.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -103,25 +140,25 @@ def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: f
     return torch.optim.AdamW(groups, lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, args: argparse.Namespace) -> float:
-    """Set the `learning_rate` of a step for all parameters and return it."""
-    rate = learning_rate(step, args)
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, settings: TrainSettings) -> float:
+    """Set the learning rate of a step for all parameters, and return it."""
+    rate = learning_rate(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate
 
 
-def learning_rate(step: int, args: argparse.Namespace) -> float:
-    """Compute the learning rate of a step: linear warm-up, then a cosine from --lr to --min_lr."""
-    if step < args.warmup_steps:
-        return args.lr * (step + 1) / args.warmup_steps
-    progress = (step - args.warmup_steps) / max(args.num_train_steps - args.warmup_steps, 1)
-    return args.min_lr + (args.lr - args.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """Compute the learning rate of a step: linear warm-up to `lr`, then a cosine down to `min_lr`."""
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(settings.num_train_steps - settings.warmup_steps, 1)
+    return settings.min_lr + (settings.lr - settings.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def clips_per_step(args: argparse.Namespace) -> int:
+def clips_per_step(settings: TrainSettings) -> int:
     """Count the clips of an optimizer step over all processes."""
-    return args.batch_size * args.accumulate * distributed.world_size()
+    return settings.batch_size * settings.accumulate * distributed.world_size()
 
 
 def seed_of(*numbers: int) -> int:

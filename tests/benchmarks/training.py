@@ -24,6 +24,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ from data.clips import ClipDataset
 from data.loading import index_videos
 from data.sprites.writer import DEFAULT_ROOT, write_sprites
 from model.network import SpatioTemporalNetwork, build_network
-from model.training.step import make_optimizer, seed_of, train_step
+from model.training.step import TrainSettings, make_optimizer, seed_of, train_step
 from tests.benchmarks import plain_training
 from tests.benchmarks.inference import add_subject, machine, print_row, write_csv
-from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_int
+from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_int, settings_from
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.files import check_writable
@@ -143,13 +144,15 @@ def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
 
 def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork, *, fused: bool | None = True) -> Step:
     """Time a step of train.py, with a `fused` optimizer or with torch's default, which is a loop on a CPU."""
-    settings = train.make_parser().parse_args([])
-    settings.resolution, settings.num_frames, settings.amp = tuple(args.resolution), args.num_frames, args.amp
+    settings = replace(
+        settings_from(train.make_parser().parse_args([]), TrainSettings),
+        resolution=tuple(args.resolution), num_frames=args.num_frames, amp=args.amp,
+    )  # fmt: skip
     optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)
     for group in optimizer.param_groups:
         group["fused"] = fused
     scaler = torch.amp.GradScaler(enabled=False)
-    return lambda batch, number: train_step(settings, network, optimizer, scaler, [batch], step=number)
+    return lambda batch, number: train_step(network, optimizer, scaler, [batch], step=number, settings=settings)
 
 
 def looped_step(args: argparse.Namespace, network: SpatioTemporalNetwork) -> Step:

@@ -1,4 +1,3 @@
-import argparse
 import itertools
 import json
 import os
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import eval as eval_program
+from model.objects.proposals import normalise_proposals, object_options
 from model.objects.upsampling import nearest
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, snapshot
 from utils import distributed
@@ -69,8 +69,7 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     (["clusters"], None),
 ])  # fmt: skip
 def test_pieces_of_making_objects_are_chosen_one_by_one(words, expected):
-    args = argparse.Namespace(proposals=eval_program.one_word(words))
-    assert eval_program.object_options(args) == expected
+    assert object_options(normalise_proposals(words)) == expected
 
 
 def test_the_same_pieces_in_another_order_are_the_same_results(davis, tmp_path, run_eval):

@@ -30,7 +30,7 @@ SECONDS = 200  # that a program may take to end, on a busy machine; without the 
 # processes of its session outlived it].
 RUNNER = """
 import json, os, pathlib, signal, sys, tempfile, time
-import torch, train, eval, utils.scoring.score, utils.errors
+import torch, train, eval, utils.scoring.__main__, utils.scoring.score, utils.errors
 SECONDS = float(sys.argv[1])
 torch.set_num_threads(1)
 
@@ -55,7 +55,7 @@ for name, (program, patch, arguments) in json.loads(sys.argv[2]).items():
             os.dup2(said.fileno(), 2)
             sys.argv = [program, *arguments]
             exec(patch)
-            main = {"train.py": train, "eval.py": eval, "scoring": utils.scoring.score}[program].main
+            main = {"train.py": train, "eval.py": eval, "scoring": utils.scoring.__main__}[program].main
             utils.errors.run_main(main, lower="--lower")
             sys.exit(0)
         deadline, code = time.monotonic() + SECONDS, None
@@ -81,7 +81,7 @@ working, train.train_step = step, faulty
 ERROR = "raise ValueError('an edited loss')"
 NO_MEMORY = "torch.empty(1 << 50)"
 NO_GPU_MEMORY = "raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total')"
-IN_READER = "train.ClipDataset.__getitem__ = lambda *_: __import__('numpy').empty(1 << 50); train.make_watch = print"
+IN_READER = "train.ClipDataset.__getitem__ = lambda *_: __import__('numpy').empty(1 << 50); train.make_monitor = print"
 
 
 def run_cases(cases: dict, *, before: tuple[str, ...] = ()) -> dict:

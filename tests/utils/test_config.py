@@ -5,7 +5,8 @@ import timm
 
 import eval as eval_program
 import train as train_program
-from utils.config import check_resolution, choose_temperature
+from model.training.step import TrainSettings
+from utils.config import check_resolution, choose_temperature, settings_from
 from utils.errors import UserError
 
 # All but the embedded default, which test_embedded runs as it is.
@@ -75,8 +76,8 @@ def test_every_shipped_recipe_runs(path, davis, tmp_path, run_train, run_eval):
     """Each recipe, with the tiny backbone in place of its own, on tiny data; its own must exist and fit its grid."""
     for parser in (train_program.make_parser(), eval_program.make_parser()):
         args = parser.parse(["--config", str(path)])
-        patch = timm.create_model(args.backbone).patch_embed.patch_size
-        assert args.backbone in timm.list_pretrained()
+        assert args.backbone in ("embedded", *timm.list_pretrained())
+        patch = (8, 8) if args.backbone == "embedded" else timm.create_model(args.backbone).patch_embed.patch_size
         assert all(side % size == 0 for side, size in zip(args.resolution, patch, strict=True))
     checkpoint = tmp_path / "run/last.pt"
     run_train("--config", path, "--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 1)
@@ -84,6 +85,38 @@ def test_every_shipped_recipe_runs(path, davis, tmp_path, run_train, run_eval):
     block = ["--resume_path", checkpoint] if "own" not in path.stem else []
     run_eval("--config", path, *data, *block, "--save_path", tmp_path / "results")
     assert (tmp_path / "results/contact_sheet.png").is_file()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_recipes_of_the_paper_run_its_inference(path):
+    """Their first comment says which inference a recipe runs; the recipes of the paper leave nothing of ours on."""
+    args = eval_program.make_parser().parse(["--config", str(path)])
+    inference = (args.proposals, args.upsampling, args.image_stats)
+    if path.read_text().startswith("# The paper's inference"):
+        assert inference == (["clusters"], "nearest", "reference")
+    else:
+        assert path.read_text().startswith("# This project's inference")
+        assert inference == (["objects"], "guided", "imagenet")
+    assert ("figure" in path.read_text()) or ("Expect J&F" in path.read_text())
+
+
+def test_settings_are_filled_from_the_flags_of_their_names():
+    args = train_program.make_parser().parse(["--lr", "0.5", "--basepath", "x"])
+    settings = settings_from(args, TrainSettings)
+    assert (settings.lr, settings.num_frames, settings.seed) == (0.5, 3, 0)
+    with pytest.raises(AttributeError):
+        settings.lr = 1.0  # frozen
+
+
+@pytest.mark.parametrize("program", [train_program, eval_program])
+def test_help_begins_with_five_flags_and_explains_each_in_one_sentence(program):
+    parser = program.make_parser()
+    groups = [group for group in parser._action_groups if group._group_actions]
+    assert len(groups[0]._group_actions) == 5
+    assert len(groups) > 4
+    for action in parser._actions:
+        assert action.help, action.dest
+    assert "main flags" in parser.format_help().split("recipe and help")[0]
 
 
 def test_each_backbone_has_its_temperature():

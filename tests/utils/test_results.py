@@ -141,7 +141,7 @@ def test_limited_key_frames_are_said_once(davis, tmp_path, run_eval, capsys):
     assert "--max_key_frames" not in capsys.readouterr().err
     run_eval(*arguments, "--max_key_frames", 2, "--save_path", tmp_path / "limited")
     assert capsys.readouterr().err.count(
-        "--max_key_frames 2: limits 2 of 2 videos, such as ant, to so many key frames, spread evenly (3 at --ratio 2)\n"
+        "note: --max_key_frames 2: limits 2 of 2 videos, such as ant, which has 3 key frames at --ratio 2\n"
     ) == 1  # fmt: skip
 
 

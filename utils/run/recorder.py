@@ -1,7 +1,7 @@
-"""Record a training run: log, measurements of the monitor on fixed clips, checkpoints."""
+"""Record a training run while it goes on: log, monitor, checkpoints."""
 
-import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +14,27 @@ from utils.run.provenance import describe_origin as origin_of_process
 from utils.run.resume import LAST, log_data_changes
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordSettings:
+    """Where and how often a run is recorded. Fields are named as the flags are.
+
+    output_path: folder of the run. num_train_steps: steps of the whole run.
+    log_freq, eval_freq: steps between lines of the log, and between measurements of the monitor.
+    save_freq, last_freq: steps between checkpoints that are kept, and between checkpoints that replace `last.pt`.
+    profile: whether to write a trace of steps 3 to 5.
+    """
+
+    output_path: str
+    num_train_steps: int
+    log_freq: int
+    eval_freq: int
+    save_freq: int
+    last_freq: int
+    profile: bool
+
+
 class Monitor(Protocol):
-    """Measures the network on fixed clips; implemented in `model.training.monitor.Monitor`."""
+    """The interface of `model.training.monitor.Monitor`."""
 
     def measure(self, network: nn.Module) -> dict[str, float]: ...
 
@@ -23,29 +42,28 @@ class Monitor(Protocol):
 
 
 class RunRecorder:
-    """Writes the log and the checkpoints of a run from `step` on, and measures with the monitor.
+    """Write the log, the monitor's measurements and the checkpoints of a run.
 
-    Every process has a recorder and calls each method at the same steps, since throughput is averaged over processes.
-    Only the main process writes.
+    Every process makes one and calls each method at the same steps, because times are averaged over processes; the
+    main process alone writes files.
 
     Args:
-        args: options of train.py.
-        resumed: the checkpoint that the run is resumed from.
-        origin: plain values that describe where the run came from, see `log_data_changes`.
-        monitor: in the main process; None in the others.
-        save: writes a checkpoint, given the step, `origin` and whether to `keep` it.
+        step: steps done before; 0 for a new run.
+        resumed: content of the checkpoint that the run continues from.
+        origin: plain values that say where the run came from, see `log_data_changes`.
+        monitor: measures masks on fixed clips; None in all processes but the main one.
+        save: writes a checkpoint, given the step, `origin` and `keep`.
 
     Attributes:
-        means: add the losses of every step to it.
-        meter: add the clips of every step to it, and wait for data inside it.
+        means, meter: receive the losses, and the clips and waiting times, of every step.
     """
 
     def __init__(
-        self, args: argparse.Namespace, network: nn.Module, *, step: int, resumed: dict | None, origin: dict[str, Any],
+        self, settings: RecordSettings, network: nn.Module, *, step: int, resumed: dict | None, origin: dict[str, Any],
         monitor: Monitor | None, save: Callable[..., None],
     ):  # fmt: skip
-        self.args, self.network, self.monitor = args, network, monitor
-        self._save, self.output = save, Path(args.output_path)
+        self.settings, self.network, self.monitor = settings, network, monitor
+        self._save, self.output = save, Path(settings.output_path)
         self.means = RunningMeans((resumed or {}).get("sums"))
         self.meter = ThroughputMeter(next(network.parameters()).device)
         if resumed:
@@ -57,44 +75,44 @@ class RunRecorder:
         self.log = RunLog(self.output, step=step)
         if monitor and step == 0:
             self.log.write(0, monitor.measure(network))
-        if args.profile:
+        if settings.profile:
             self.profiler = make_profiler(self.output / "profile")
             self.profiler.start()
 
     def after_step(self, step: int, values: dict[str, float], *, asked: int) -> dict[str, float]:
-        """Log, measure and save after `step`, if it is time for each; return the values that were logged.
+        """Log, measure and save where step `step` is due for it; return the values that were logged.
 
         Args:
             values: logged beside `means` and `meter`.
-            asked: not 0 if the run was asked to stop, so that this step is its last.
+            asked: exit code of a run that was asked to stop, so that this step is its last; 0 otherwise.
         """
         if self.profiler:
             self.profiler.step()
-        args, last = self.args, step == self.args.num_train_steps
-        measures, scalars = step % args.eval_freq == 0 or last, {}
-        if step % args.log_freq == 0 or last:
+        settings, last = self.settings, step == self.settings.num_train_steps
+        measure, scalars = step % settings.eval_freq == 0 or last, {}
+        if step % settings.log_freq == 0 or last:
             scalars = values | self.means.read() | self.meter.read()
-        if asked and measures:
-            self.save(step)  # before measuring, which may take longer than the scheduler waits
-        if measures and self.monitor:
+        if asked and measure:
+            self.save(step)  # first, because a run that is asked to stop may be killed while the monitor measures
+        if measure and self.monitor:
             scalars |= self.monitor.measure(self.network)
         if self.log and scalars:
             self.log.write(step, scalars)
-        keep = step % args.save_freq == 0 or last
-        if keep or asked or step % args.last_freq == 0:
+        keep = step % settings.save_freq == 0 or last
+        if keep or asked or step % settings.last_freq == 0:
             self.save(step, keep=keep)
         return scalars
 
     def save(self, step: int, *, keep: bool = False) -> None:
-        """Write a checkpoint, from the main process."""
+        """Write a checkpoint as `last.pt`, and with `keep` as a file that later ones do not replace."""
         if self.log:
             known = {"tau_auto": self.monitor.tau_auto(self.network), "sums": self.means.sums}
             self._save(step, origin=self.origin | known, keep=keep)
 
     def close(self, step: int, *, asked: int) -> int:
-        """Close the log and print how the run ended; return its exit code, which is `asked` if it is not finished."""
+        """Close the log, say how the run ended after `step`, and return its exit code: `asked` if stopped early."""
         how, code = "done", 0
-        if step < self.args.num_train_steps:
+        if step < self.settings.num_train_steps:
             how, code = f"asked to stop after step {step}; go on with --resume_path auto", asked
         if self.profiler:
             self.profiler.stop()

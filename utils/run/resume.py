@@ -1,6 +1,5 @@
-"""Save and resume a training run: its checkpoints, options that may change, and its output folder."""
+"""A training run on the disk: its checkpoints, what stays the same when it is resumed, whose folder it is."""
 
-import argparse
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ from utils.progress import log_line
 from utils.run.checkpoints import UnreadableFile, load_checkpoint, save_checkpoint
 
 FORMAT = 1  # of the checkpoints
-LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint and the one before it
-DAMAGED, LATER = ".damaged", ".later"  # added to the names of checkpoints that a resumed run does not use
-AUTO = "auto"  # as --resume_path: the newest undamaged checkpoint in --output_path, if there is one
-# Options that must not change when a run is resumed.
+LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint, and the one it replaced
+DAMAGED, LATER = ".damaged", ".later"  # added to the names of checkpoints that a run does not go on from
+AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
+# What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = (
     "seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
 )  # fmt: skip
-# Options that may change without a message; a change of any other is printed.
+# What may change without a word; a change of anything else is said.
 FREE_TO_CHANGE = (
     "config", "resume_path", "output_path", "overwrite", "dino_path", "checkpoint_key", "init", "init_path",
     "temperature", "device", "num_workers", "log_freq", "save_freq", "last_freq", "eval_freq", "watch_clips", "tau",
@@ -30,7 +29,7 @@ FREE_TO_CHANGE = (
 
 def save_run(
     output: Path,
-    args: argparse.Namespace,
+    config: dict[str, Any],
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -39,11 +38,10 @@ def save_run(
     origin: dict[str, Any],
     keep: bool = False,
 ) -> None:
-    """Write the checkpoint `last.pt`; the `last.pt` before it becomes `previous.pt`. The backbone is not saved.
+    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept; the `last.pt` before becomes `previous.pt`.
 
-    Args:
-        origin: plain values that describe where the run came from, including `backbone`.
-        keep: also write `step_NNNNNNN.pt`, which later checkpoints do not replace.
+    The frozen backbone is never in it. `config`: the values of all flags. `origin`: plain values that say where the
+    run came from, `backbone` among them.
     """
     content = {
         "format": FORMAT,
@@ -51,8 +49,8 @@ def save_run(
         "blocks": network.blocks.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "rng": {"seed": args.seed},  # the random numbers of a step depend on this and the step alone
-        "config": make_plain(vars(args)),
+        "rng": {"seed": config["seed"]},  # with the step, all that the draws of the next step depend on
+        "config": make_plain(config),
         **origin,
     }
     if keep:
@@ -61,19 +59,20 @@ def save_run(
 
 
 def continues_in(output: Path, resume_path: str | None) -> bool:
-    """Tell whether the run to resume is the one in `output`."""
+    """Whether there is a run in `output` and it is the one to go on with."""
     asked = resume_path is not None and (resume_path == AUTO or Path(resume_path).resolve().parent == output.resolve())
     return asked and _holds_another_run(output, None)
 
 
 def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | None]:
-    """Load the checkpoint to resume from; return it and its path, or (None, None) for a new run.
+    """The checkpoint to continue from and its path; (None, None) where a run begins.
 
-    With `auto` the newest checkpoint in `output` is taken if there is one, so that the same command starts and resumes
-    a run. If `last.pt` is damaged or missing, the newest other checkpoint beside it is taken and a warning printed.
+    `auto` stands for the newest checkpoint in `output`, if there is one, so that one command begins a run and goes on
+    with it. In place of a `last.pt` that is damaged or gone the newest other checkpoint beside it is taken, and a
+    line says so.
 
     Raises:
-        UserError: the file does not exist, or all checkpoints are damaged.
+        UserError: no such file, or none of them is whole.
     """
     if resume_path is None:
         return None, None
@@ -89,7 +88,7 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
         raise
     except UserError as error:
         fault = error
-    loaded = ((*_load_with_step(path), path) for path in others)  # a generator: together they may not fit in memory
+    loaded = ((*_load_with_step(path), path) for path in others)  # one at a time, there may be many
     step, content, path = max(loaded, key=lambda found: found[0], default=(-1, {}, folder))
     if step < 0:
         raise fault
@@ -98,13 +97,13 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
 
 
 def _list_checkpoints(folder: Path) -> list[Path]:
-    """List all checkpoints of a run in a folder."""
+    """All that are there, of whatever step."""
     named = [folder / name for name in (LAST, PREVIOUS)]
     return [path for path in (*named, *sorted(folder.glob("step_*.pt"))) if path.is_file()]
 
 
 def _load_with_step(path: Path) -> tuple[int, dict]:
-    """Load a checkpoint; return its step, -1 if it is damaged, and its content. Raises `UnreadableFile`."""
+    """The step of a checkpoint, -1 where it is damaged, and what it holds; `UnreadableFile` where it may be whole."""
     try:
         content = load_checkpoint(path)
     except UnreadableFile:
@@ -115,14 +114,10 @@ def _load_with_step(path: Path) -> tuple[int, dict]:
 
 
 def rename_unused_checkpoints(output: Path, *, asked: str | None, found: str | None, step: int) -> None:
-    """Rename checkpoints in `output` that the run resumed there does not use, so that they are not taken for its own.
+    """Rename checkpoints in `output` that the run resumed there does not go on from, so that none is taken for its own.
 
-    Renamed are a damaged `last.pt`, for which `find_run` found a replacement, and, if the run is resumed from an
-    earlier checkpoint of step `step`, all damaged ones and those of later steps.
-
-    Args:
-        asked: the value of --resume_path.
-        found: path of the checkpoint that the run is resumed from.
+    These are a damaged `last.pt`, in place of which `find_run` found another; and where one before the last was asked
+    for, of step `step`, all of later steps, which a line says.
     """
     if asked is None or found is None or Path(found).resolve().parent != output.resolve():
         return
@@ -131,44 +126,44 @@ def rename_unused_checkpoints(output: Path, *, asked: str | None, found: str | N
             (output / LAST).replace(output / f"{LAST}{DAMAGED}")
         return
     for path in _list_checkpoints(output):
-        saved_step, _ = _load_with_step(path)
-        if saved_step < 0:
+        its_step, _ = _load_with_step(path)
+        if its_step < 0:
             path.replace(f"{path}{DAMAGED}")
-        elif saved_step > step:
+        elif its_step > step:
             path.replace(f"{path}{LATER}")
-            log_line(f"{path}, of step {saved_step}, is now {path.name}{LATER}: the run goes on from step {step}")
+            log_line(f"{path}, of step {its_step}, is now {path.name}{LATER}: the run goes on from step {step}")
 
 
-def is_finished(content: dict, args: argparse.Namespace) -> bool:
-    """Tell whether the run of a checkpoint has reached --num_train_steps, and print it."""
+def is_finished(content: dict, *, num_train_steps: int, source: str) -> bool:
+    """Say whether the run of the checkpoint `source` has all of its steps, with a line on stderr if it has."""
     step = content.get("step")
-    done = isinstance(step, int) and step >= args.num_train_steps
+    done = isinstance(step, int) and step >= num_train_steps
     if done:
-        log_line(f"already done: {args.resume_path} is at step {step} of {args.num_train_steps}")
+        log_line(f"already done: {source} is at step {step} of {num_train_steps}")
     return done
 
 
-def check_run(content: dict, args: argparse.Namespace) -> None:
-    """Refuse a checkpoint that cannot be resumed with these options; print which other options have changed."""
+def check_run(content: dict, config: dict[str, Any], *, source: str) -> None:
+    """Refuse a checkpoint that cannot be continued with the flags of `config`; say which other flags have changed."""
     kinds = {"optimizer": dict, "scaler": dict, "config": dict, "step": int}
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"--resume_path {args.resume_path}: holds weights but no run to continue; "
+        raise UserError(f"--resume_path {source}: holds weights but no run to continue; "
                         "give it as --init_path to start from its weights")  # fmt: skip
     if content.get("format") != FORMAT:
-        raise UserError(f"--resume_path {args.resume_path}: format {content.get('format')}, this program continues "
+        raise UserError(f"--resume_path {source}: format {content.get('format')}, this program continues "
                         f"{FORMAT}; give it as --init_path to start from its weights")  # fmt: skip
-    saved, wanted = content["config"], make_plain(vars(args))
+    held, wanted = content["config"], make_plain(config)
     for key in SAME_WHEN_RESUMED:
-        if saved.get(key) != wanted[key]:
-            raise UserError(f"--{key} {wanted[key]}: the run to resume has {saved.get(key)}; give that, or start anew "
+        if held.get(key) != wanted[key]:
+            raise UserError(f"--{key} {wanted[key]}: the run to resume has {held.get(key)}; give that, or start anew "
                             "from its weights with --init_path")  # fmt: skip
-    changed = [key for key in wanted if key in saved and key not in FREE_TO_CHANGE and saved[key] != wanted[key]]
+    changed = [key for key in wanted if key in held and key not in FREE_TO_CHANGE and held[key] != wanted[key]]
     if changed:
-        log_line("resumed with changes: " + ", ".join(f"{key} {saved.get(key)} -> {wanted[key]}" for key in changed))
+        log_line("resumed with changes: " + ", ".join(f"{key} {held.get(key)} -> {wanted[key]}" for key in changed))
 
 
 def log_data_changes(content: dict, origin: dict[str, Any]) -> None:
-    """Print if a run is resumed with other data or another number of clips a step."""
+    """Say where a run goes on with other data, or another number of clips a step, than it had."""
     words = {"data": "the training data are others or were written anew", "clips_per_step": "clips a step"}
     for key, what in words.items():
         if content.get(key) not in (None, origin[key]):
@@ -177,27 +172,27 @@ def log_data_changes(content: dict, origin: dict[str, Any]) -> None:
 
 
 def restore_run(
-    content: dict, args: argparse.Namespace, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    content: dict, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, num_train_steps: int, source: str
 ) -> int:
     """Restore optimizer and scaler from a checkpoint that passed `check_run`; return its step."""
     try:
-        for saved, group in zip(content["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
-            saved["fused"] = group["fused"]  # depends on the device of this process and not on the run
+        for held, group in zip(content["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
+            held["fused"] = group["fused"]  # how it is computed is this process's affair
         optimizer.load_state_dict(content["optimizer"])
-        if content["scaler"] and scaler.is_enabled():  # empty if the run did not use one
+        if content["scaler"] and scaler.is_enabled():  # empty where the run had no need of one
             scaler.load_state_dict(content["scaler"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"--resume_path {args.resume_path}: its optimizer state does not fit ({error}); give it as --init_path"
+            f"--resume_path {source}: its optimizer state does not fit ({error}); give it as --init_path"
         ) from error
-    if content["step"] >= args.num_train_steps:
-        raise UserError(f"--resume_path {args.resume_path}: already at step {content['step']} of "
-                        f"{args.num_train_steps}; raise --num_train_steps to go on")  # fmt: skip
+    if content["step"] >= num_train_steps:
+        raise UserError(f"--resume_path {source}: already at step {content['step']} of "
+                        f"{num_train_steps}; raise --num_train_steps to go on")  # fmt: skip
     return content["step"]
 
 
 def check_output(output: Path, *, resume_path: str | Path | None, overwrite: bool) -> None:
-    """Refuse to overwrite another run without --overwrite, and a folder that cannot be written. Changes nothing."""
+    """Refuse to write over another run, unless that is wanted, and a folder that cannot be written; nothing changes."""
     if _holds_another_run(output, resume_path) and not overwrite:
         raise UserError(
             f"--output_path {output}: holds a run; continue it with --resume_path {output / LAST}, "
@@ -209,13 +204,13 @@ def check_output(output: Path, *, resume_path: str | Path | None, overwrite: boo
 def prepare_output(
     output: Path, *, resume_path: str | Path | None, overwrite: bool, also: tuple[str, ...] = ()
 ) -> None:
-    """Delete another run in `output` if --overwrite allows it (`check_output`); a run resumed there is left alone.
+    """Clear another run away where that is wanted, see `check_output`; the run resumed goes on in place.
 
     Args:
-        also: names of further files in `output` that belong to a run and are deleted with it.
+        also: names of files in `output` that the program makes of a run, to be cleared away with it.
     """
     check_output(output, resume_path=resume_path, overwrite=overwrite)
-    for path in output.glob(".*.partial"):  # of killed processes; no other process uses the locked folder
+    for path in output.glob(".*.partial"):  # of processes that were killed; the folder is ours alone
         path.unlink()
     if not _holds_another_run(output, resume_path):
         return
@@ -232,6 +227,6 @@ def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
 
 
 def make_plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert values to those that JSON and a checkpoint can hold: tuples become lists, paths text."""
-    conversions = {tuple: list, type(Path()): str}
-    return {key: conversions.get(type(value), lambda same: same)(value) for key, value in values.items()}
+    """Values as JSON and a checkpoint keep them: tuples become lists, paths text."""
+    as_kept = {tuple: list, type(Path()): str}
+    return {key: as_kept.get(type(value), lambda same: same)(value) for key, value in values.items()}

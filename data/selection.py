@@ -1,0 +1,102 @@
+"""Select the videos of a run: which data set, which of its videos, at which resolution."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.frames import UnreadableImage
+from data.headers import read_image_size
+from data.loading import load_videos
+from data.registry import DATASET_NAMES, parse_dataset_name
+from data.resolution import MAX_SHAPE_CHANGE, ResolutionRule, measure_shape_change
+from data.videos import Video, compute_display_shape
+from utils.progress import log_line
+from utils.scoring.annotations import Annotations
+from utils.scoring.label_checks import check_labels
+
+MOST_OPENED = 500  # videos whose shape is checked, because that opens a file of each
+
+
+def add_data_arguments(add: Callable[..., Any]) -> None:
+    """Add the flags of `Selection` to a parser or a group, but for those that name its root."""
+    add(
+        "--dataset", default="davis17u", type=parse_dataset_name, choices=DATASET_NAMES, metavar="NAME",
+        help="Read the layout of this data set; video, also guessed from --basepath: your own. One of %(choices)s.",
+    )  # fmt: skip
+    add("--split", help="Take this split of the data set, by default the one that is scored.")
+    add("--videos", metavar="A:B", help="Take only videos A to B - 1 of the split, counted from 0, such as 600:900.")
+    add("--sequences", nargs="+", metavar="NAME", help="Take only these videos.")
+    add("--annotations", type=Path, metavar="DIR", help="Read the label PNGs of --dataset pairs from this folder.")
+    add("--allow_damaged", action="store_true", help="Segment what can be decoded of a damaged video file.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which videos of a data set to evaluate. Fields are named as the flags are.
+
+    root: folder of the data set, or a video file. root_flag: the flag that named it. videos: "A:B", by number.
+    sequences: by name. annotations: folder of label PNGs. allow_damaged: take what can be decoded of damaged files.
+    """
+
+    dataset: str
+    root: Path
+    root_flag: str
+    split: str
+    videos: str | None
+    sequences: list[str] | None
+    annotations: Path | None
+    allow_damaged: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the split, with a suffix if only some of its videos are selected."""
+        part = f"-{self.videos.replace(':', '-')}" if self.videos else ""
+        return f"{self.split}{part}{'-selected' if self.sequences else ''}"
+
+    def load(self) -> list[Video]:
+        """List the videos; generates data sets that are generated. Raises `UserError` as `load_videos`."""
+        return load_videos(
+            self.dataset, self.root, split=self.split, flag=self.root_flag, sequences=self.sequences,
+            videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged,
+        )  # fmt: skip
+
+
+def ground_truth(videos: Iterable[Video], protocols: Sequence[str]) -> dict[str, Annotations]:
+    """Collect the annotations of the videos that have some, by name, as `protocols` read them.
+
+    Raises:
+        UserError: annotations that cannot be scored, see `check_labels`.
+    """
+    return check_labels({video.name: video.annotations for video in videos if video.annotations is not None}, protocols)
+
+
+def choose_resolutions(videos: Iterable[Video], rule: ResolutionRule) -> dict[str, tuple[int, int]]:
+    """Choose the network's resolution (height, width) for each video; a note says where shapes change."""
+    shapes = {video.name: compute_display_shape(video) for video in videos}
+    if note := rule.describe_changes(shapes):
+        log_line(f"note: {note}")
+    return {name: rule.choose(shape) for name, shape in shapes.items()}
+
+
+def warn_about_shapes(videos: dict[str, list[Path]], resolution: tuple[int, int]) -> None:
+    """Say which training videos --resolution distorts; one holds for all videos, because clips are stacked.
+
+    Args:
+        videos: name -> frames. Of more than `MOST_OPENED` videos some are checked, spread evenly.
+        resolution: (height, width).
+    """
+    names = list(videos)
+    sample = names[:: -(-len(names) // MOST_OPENED)]
+    sizes = {}
+    for name in sample:
+        with suppress(UnreadableImage):  # reported when the frame itself is read
+            sizes[name] = read_image_size(videos[name][0])
+    changes = {name: measure_shape_change(resolution, size) for name, size in sizes.items()}
+    if odd := [name for name, change in changes.items() if change > MAX_SHAPE_CHANGE]:
+        worst = max(odd, key=changes.get)
+        checked = f"{len(sizes)} videos{' looked at' if len(sizes) < len(videos) else ''}"
+        log_line("note: --resolution {} {}: changes the shape of {} of {} by more than a factor of {}, such as "
+                 "{} of {}x{} by {:.2f}; clips of a batch have one shape".format(
+                *resolution, len(odd), checked, MAX_SHAPE_CHANGE, worst, *sizes[worst], changes[worst]))  # fmt: skip
