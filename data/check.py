@@ -38,7 +38,7 @@ from data.registry import (
     split_names,
 )
 from data.videos import Video
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.names import number_ranges
 from utils.scoring.annotations import VOID, LabelFiles
 from utils.scoring.label_checks import SHARP, is_smoothed
@@ -245,7 +245,7 @@ class _List(argparse.Action):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = OneLineParser(prog="python -m data.check", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument(
         "--dataset", type=dataset_name, choices=DATASET_NAMES, help="needed, but for a video file or folders of frames"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from utils import distributed
-from utils.errors import NoWeights, UserError
+from utils.errors import NoWeights, OneLineParser, UserError
 
 PROGRAMS = ("train", "eval")
 # The recipe of the embedded default, and the options of which any one means that something else is wanted.
@@ -32,13 +32,6 @@ SPRITES_NOTICE = (
     "no data given: scoring against generated videos (Sprites); change one thing of that with --config "
     "configs/embedded.yaml; for DAVIS give {data}"
 )
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are a `UserError`: one line, without the usage."""
-
-    def error(self, message: str):
-        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 class Parser(OneLineParser):

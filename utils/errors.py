@@ -1,5 +1,6 @@
 """One kind of error for whatever a user can mend, and the wrapper that turns it into one line and exit code 2."""
 
+import argparse
 import errno
 import os
 import re
@@ -23,6 +24,13 @@ class UserError(Exception):
 
 class NoWeights(UserError):
     """The backbone's weights are neither given nor can they be downloaded."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are a `UserError`: one line, without the usage."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def run_main(main: Callable[[], None], *, lower: str = "") -> None:

@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 
 from utils import distributed
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.names import names_in, natural_key
 from utils.png import pngs_by_stem
 from utils.scoring.annotations import Annotations, label_folder
@@ -53,7 +53,9 @@ from utils.scoring.tables import note_gaps, print_side_by_side, print_table, sco
 
 
 def _parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        prog="python -m utils.scoring", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--results", type=Path, required=True, help="one folder of PNGs per sequence")
     parser.add_argument("--davis_path", type=Path, required=True, help="root of the DAVIS dataset")
     parser.add_argument(
