@@ -35,7 +35,7 @@ from data.loading import (
 )
 from data.registry import DATASET_NAMES, DATASETS, PAIRS, DatasetSpec, parse_dataset_name
 from data.videos import Video
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.names import format_ranges
 from utils.scoring.annotations import VOID, LabelFiles
 from utils.scoring.label_checks import SHARP, is_smoothed
@@ -256,7 +256,7 @@ class _ListAction(argparse.Action):
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = OneLineParser(prog="python -m data.check", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument(
         "--dataset",
         type=parse_dataset_name,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, bootstrap_difference, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.tables import Scores, read_scores
@@ -150,7 +150,9 @@ def draw_comparison(compared: Comparison, labels: tuple[str, str], measure: str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        prog="python -m utils.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("a", type=Path, help="folder of results")
     parser.add_argument("b", type=Path, help="another, scored on the same sequences")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="davis")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from utils import distributed
-from utils.errors import NoWeights, UserError
+from utils.errors import NoWeights, OneLineParser, UserError
 
 PROGRAMS = ("train", "eval")
 Settings = TypeVar("Settings")
@@ -37,13 +37,6 @@ SPRITES_NOTICE = (
     "no data given: scoring against generated videos (Sprites); change one thing of that with --config "
     "configs/embedded.yaml; for DAVIS give {data}"
 )
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser that raises `UserError`, one line, in place of printing its usage."""
-
-    def error(self, message: str):
-        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

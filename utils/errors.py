@@ -1,5 +1,6 @@
 """The error for faults that the user can mend, and the wrapper that prints it as one line with exit code 2."""
 
+import argparse
 import errno
 import os
 import re
@@ -23,6 +24,13 @@ class UserError(Exception):
 
 class NoWeights(UserError):
     """No weights of the backbone were given, and they cannot be downloaded."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are a `UserError`: one line, without the usage."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def run_main(main: Callable[[], None], *, lower: str = "") -> None:

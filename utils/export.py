@@ -10,10 +10,9 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     exit_on_interrupt()
 
-import argparse
 from pathlib import Path
 
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.run.checkpoints import BLOCK_KEY, load_tensors, save_tensors
 
 # Options whose value is a path: only its last part is written. Options that say where the run was written are left out.
@@ -42,7 +41,7 @@ def export_block(checkpoint: str | Path, output: str | Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = OneLineParser(prog="python -m utils.export", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="last.pt or step_*.pt of train.py")
     parser.add_argument("--output_path", type=Path, required=True, help="the file to write")
     args = parser.parse_args()

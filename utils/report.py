@@ -9,12 +9,11 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     exit_on_interrupt()
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.files import read_object
 from utils.names import natural_key
 from utils.run.logs import read_log
@@ -127,7 +126,9 @@ def _format_cost_row(name: str, entry: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tables of results, or the picture of a training log.")
+    parser = OneLineParser(
+        prog="python -m utils.report", description="Tables of results, or the picture of a training log."
+    )
     parser.add_argument("--results", type=Path, nargs="+", help="folders that eval.py wrote, side by side")
     parser.add_argument("--log", type=Path, help="log.jsonl of a training run")
     parser.add_argument("--picture", type=Path, help="where the picture of --log goes (.png)")

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.compare import find_scores
-from utils.config import OneLineParser
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.files import read_object
 from utils.visual import save_figure
 

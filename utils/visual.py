@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     exit_on_interrupt()
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.names import natural_key
 from utils.png import find_pngs, make_palette, read_label_png
 
@@ -84,7 +83,7 @@ def read_label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw label PNGs as one contact sheet.")
+    parser = OneLineParser(prog="python -m utils.visual", description="Draw label PNGs as one contact sheet.")
     parser.add_argument("--results", type=Path, nargs="+", required=True,
                         help="folders with one folder of label PNGs per video; several: side by side")  # fmt: skip
     parser.add_argument("--picture", type=Path, required=True, help="where the picture goes (.png)")

@@ -10,8 +10,10 @@ import pytest
 from data import check
 from data.registry import DATASETS
 from tests.data.layout_trees import FRAMES, TREES
+from utils import compare, export, report, visual
 from utils.errors import run_main
 from utils.png import read_label_png, write_label_png
+from utils.scoring import __main__ as scoring
 
 LABELS = "Annotations_unsupervised/480p"
 
@@ -201,3 +203,15 @@ def test_own_frames(run, tmp_path):
     code, lines, _ = run("--dataset", "video", "--basepath", tmp_path / "ant")
     assert code == 0
     assert lines[2].split()[:3] == ["1", str(len(FRAMES)), "0"]
+
+
+@pytest.mark.parametrize("program", [check, compare, export, report, visual, scoring])
+def test_wrong_flags_are_answered_in_one_line(program, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["program", "--no_such_flag"])
+    with pytest.raises(SystemExit) as exit_:
+        run_main(program.main)
+    said = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "(see python -m " in said

@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 
 from utils import distributed
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.names import natural_key, read_names
 from utils.png import find_pngs
 from utils.scoring.annotations import Annotations, find_label_files
@@ -50,7 +50,9 @@ from utils.scoring.tables import choose_scores_folder, note_id_gaps, print_side_
 
 
 def _parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        prog="python -m utils.scoring", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--results", type=Path, required=True, help="one folder of PNGs per sequence")
     parser.add_argument("--davis_path", type=Path, required=True, help="root of the DAVIS dataset")
     parser.add_argument(
