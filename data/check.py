@@ -280,6 +280,8 @@ def main() -> None:
     spec = DATASETS[args.dataset]
     root, _ = resolve_root(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
     split = args.split or spec.default_split
+    if not (root.exists() or spec.generate):
+        raise UserError(f"--basepath {root}: no such file or folder")
     report = check(
         spec, root, split=split, videos=args.videos, annotations=args.annotations, quick=args.quick
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Draw training clips from folders of frames, in processes that read ahead (docs/method.md, section 3)."""
 
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -202,6 +203,8 @@ def _receive_batches(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -
             return
         except (ConnectionError, EOFError) as error:  # a broken pipe
             raise _explain_ended_worker(error) from error
+        except OSError as error:
+            raise _restore_system_error(error) from error
         except UserError as error:  # torch puts the traceback into the message
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from error
         except RuntimeError as error:
@@ -217,8 +220,14 @@ def _receive_batches(batches: Iterator[tuple[bool, bytes]], stop: StopRequest) -
         yield batch
 
 
+def _restore_system_error(error: OSError) -> OSError:
+    """Return the system's error of a process that reads frames: torch keeps only its traceback, in the message."""
+    found = re.search(r"\[Errno (\d+)\] ([^:\n]+)(?:: '([^'\n]*)')?", str(error))
+    return OSError(int(found[1]), found[2], found[3]) if error.errno is None and found else error
+
+
 def _explain_ended_worker(error: Exception) -> UserError:
-    said = " ".join(str(error).split())[:120]
+    said = " ".join(str(error).split())[:120] or type(error).__name__
     return UserError(
         f"--num_workers: a process that reads frames ended ({said}); lower --num_workers or --batch_size, and go on "
         "with --resume_path auto"

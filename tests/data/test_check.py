@@ -215,3 +215,11 @@ def test_wrong_flags_are_answered_in_one_line(program, monkeypatch, capsys):
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert "(see python -m " in said
+
+
+def test_a_root_that_is_not_there_is_a_wrong_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["data.check", "--dataset", "DAVIS2017", "--basepath", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as exit_code:
+        run_main(check.main)
+    assert exit_code.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: --basepath {tmp_path / 'none'}: no such file or folder")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.clips import BadFrames, Clip, ClipDataset, StepSampler, choose_clip_positions
+from data.clips import BadFrames, Clip, ClipDataset, StepSampler, _restore_system_error, choose_clip_positions
 from data.frames import read_image, resize
 from data.loading import index_videos, load_videos
 from data.transforms import ClipAugmentation
@@ -211,3 +211,12 @@ def test_video_faults(tmp_path, davis):
     (davis / "Annotations_unsupervised/480p/ant/00006.png").unlink()
     with pytest.raises(UserError, match="6 annotations for 7 frames .* first without a partner: 00006"):
         load_videos("davis17u", davis, split="val", flag="")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "a/0.jpg"), OSError(28, "No space left on device")])
+def test_an_error_of_the_system_in_a_reading_process_is_that_error(error):
+    """torch raises one of the same type whose message is the traceback."""
+    text = f"Caught OSError in DataLoader worker process 0.\nTraceback ...\nOSError: {error}\n"
+    found = _restore_system_error(OSError(text))
+    assert (found.errno, found.strerror, found.filename) == (error.errno, error.strerror, error.filename)
+    assert _restore_system_error(error) is error

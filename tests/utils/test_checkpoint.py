@@ -205,3 +205,16 @@ def test_hashes(tmp_path):
     assert hash_tensors(state) != hash_tensors({"a": torch.ones(2), "b": torch.full((3,), 1e-3)})
     (tmp_path / "file").write_bytes(b"")
     assert hash_file(tmp_path / "file").startswith("e3b0c442")
+
+
+def test_weights_with_damaged_values_are_refused(tmp_path):
+    """A few bytes of a tensor changed: the file is still a whole zip, whose checksums tell."""
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.ones(4096)}, path)
+    assert load_tensors(path)["weight"].sum() == 4096
+    content = bytearray(path.read_bytes())
+    place = content.index(np.ones(64, np.float32).tobytes())
+    content[place : place + 40] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.pth: damaged.*fetch it again"):
+        load_tensors(path)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,10 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
 
 
 def _load_torch(path: Path) -> Any:
+    if zipfile.is_zipfile(path):  # torch itself does not compare the checksums: damaged weights would load in silence
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
     # Pass an open file: torch would take a name that ends with .safetensors for a file of that format.
     with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_NUMBERS]), open(path, "rb") as file:
         return torch.load(file, map_location="cpu", weights_only=True)
