@@ -161,7 +161,7 @@ def run(
     After a request to stop, the loop ends with the current step and a checkpoint.
     """
     settings, device = config.settings_from(args, TrainSettings), next(network.parameters()).device
-    bad_frames = BadFrames.of(videos, (resumed or {}).get("bad_frames"))
+    bad_frames = BadFrames.resume(videos, (resumed or {}).get("bad_frames"))
     records = start_records(args, network, optimizer, scaler, videos, bad_frames, resumed=resumed, step=first_step)
     done, asked = first_step, 0
     with tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main()) as bar:
@@ -263,7 +263,7 @@ def make_monitor(args: Namespace, network: torch.nn.Module, videos: Videos, bad_
     clips = [dataset[index] for index in range(args.watch_clips)]
     for clip in clips:
         bad_frames.add(clip)
-    for kind in sorted(dataset.kinds):
+    for kind in sorted(dataset.conversions):
         log_line(f"note: training frames: {kind}")
     return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau)
 

@@ -122,7 +122,7 @@ def ended(folder, tiny_weights) -> dict:
     score = ["--results", str(folder / "results"), "--davis_path", str(folder / "DAVIS")]
     return run_cases({
         "step": train("step", STEP.format(fault=ERROR)),
-        "watch": train("watch", "train.make_watch = lambda *_: 1 / 0"),
+        "watch": train("watch", "train.make_monitor = lambda *_: 1 / 0"),
         "memory": train("memory", STEP.format(fault=NO_MEMORY)),
         "memory of the GPU": train("gpu", STEP.format(fault=NO_GPU_MEMORY)),
         "memory of a reader": train("reader", IN_READER),

@@ -378,7 +378,7 @@ def test_leftovers_of_a_kill_are_cleared_away(davis, tmp_path, run_train):
 
 def test_a_fault_of_the_program_in_a_reading_process_keeps_its_traceback(davis, tmp_path, run_train, monkeypatch):
     monkeypatch.setattr("data.clips.ClipDataset.read", lambda *_: 1 / 0)
-    monkeypatch.setattr("train.make_watch", lambda *_: None)
+    monkeypatch.setattr("train.make_monitor", lambda *_: None)
     with pytest.raises(ZeroDivisionError, match="Caught ZeroDivisionError in DataLoader worker process"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_workers", 1)
 
