@@ -275,9 +275,9 @@ def test_records_of_another_variant_are_not_taken(build):
 def test_train_takes_the_training_split_of_any_dataset(build):
     _, root = build("davis17u")
     args = train.make_parser().parse(["--dataset", "davis17u", "--basepath", str(root)])
-    assert list(train.find_videos(args)) == ["train-ant", "train-bee"]
+    assert list(list_training_videos(args.dataset, root)) == ["train-ant", "train-bee"]
     args = train.make_parser().parse(["--basepath", str(root)])
-    assert "JPEGImages/480p/val-ant" in train.find_videos(args)
+    assert "JPEGImages/480p/val-ant" in list_training_videos(args.dataset, root)
     args = train.make_parser().parse(["--dataset", "davis16"])
     with pytest.raises(UserError, match="--basepath is missing; give the root of --dataset davis16"):
-        train.find_videos(args)
+        train.find_root(args)

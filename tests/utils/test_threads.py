@@ -13,7 +13,9 @@ from utils import threads
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_LIBRARIES = {"utils/requirements.py", "utils/threads.py"}
 SOURCES = [
-    path for pattern in ("*.py", "data/**/*.py", "model/**/*.py", "utils/**/*.py") for path in ROOT.glob(pattern)
+    path
+    for pattern in ("*.py", "data/**/*.py", "model/**/*.py", "utils/**/*.py", "tests/benchmarks/*.py")
+    for path in ROOT.glob(pattern)
 ]
 NAMES = (path.relative_to(ROOT).as_posix() for path in SOURCES if 'if __name__ == "__main__"' in path.read_text())
 PROGRAMS = sorted(set(NAMES) - WITHOUT_LIBRARIES)
