@@ -19,6 +19,9 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import utils  # noqa: F401  before NumPy, which reads how threads are to work when it is loaded
+
+# isort: split
 import cv2
 import numpy as np
 
