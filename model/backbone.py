@@ -169,7 +169,7 @@ def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:
     path = BACKBONE_FILE if isinstance(weights, dict) else weights
     if (options := load_metadata(path, STUDENT_KEY)) is None:
         check_holds_vit(load_tensors(path), source=str(path))
-        raise UserError(f"{path}: does not say how its ViT is built, as files of utils.distill do; "
+        raise UserError(f"{path}: does not say how its ViT is built, as assets/embedded_backbone.safetensors does; "
                         f"give the --backbone that it was made for instead of {EMBEDDED}")  # fmt: skip
     try:
         vit = VisionTransformer(**options)
