@@ -6,6 +6,7 @@ it often has a wrong number of frames or none, and only decoding shows which fra
 
 import heapq
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ class Contents:
         return self.total - len(self.positions)
 
 
-class Reader:
+class Reader(ABC):
     """Decode video files with one library.
 
     Attributes:
@@ -81,6 +82,7 @@ class Reader:
 
     name: str
 
+    @abstractmethod
     def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
         """Decode a file to its end.
 
@@ -88,11 +90,10 @@ class Reader:
             CannotDecode: this library cannot decode any frame.
             UserError: no library could use the file.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, path: Path) -> Iterator[np.ndarray]:
         """Decode the frames that `scan` has found: (H, W, 3) uint8 RGB, upright."""
-        raise NotImplementedError
 
 
 def scan(path: Path, *, report_progress: ReportProgress = lambda done, total: None) -> Contents:
