@@ -10,7 +10,8 @@ Each measurement runs in its own process, so that its peak memory can be measure
 reports medians. As in eval.py, frames are decoded on the same cores while the backbone computes; `decode` is the time
 spent waiting for them. A video shorter than --num_frames is played forwards and backwards. `plain` is
 `model.clustering`. With `--neighbour` each run of another engine is repeated beside a busy process in another session,
-as that of another user; the row of ratios tells how many times longer each stage took.
+as that of another user; the row of ratios tells how many times longer each stage took. The last line tells the same of
+processes that only count, one a core: a stage that keeps every core busy cannot lose less.
 
 It is an entry point like eval.py, so it may import `model` and `data`.
 """
@@ -74,6 +75,7 @@ OURS = ("attention", "stage 1", "stage 2", "assign")
 BESIDE, RATIO = "{} beside a busy neighbour", "{} beside it / quiet"  # rows of an engine, so named in its column
 # It ends with the process that started it, however that ends.
 SPIN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10**6): pass"
+COUNT = "import time\nend, n = time.monotonic() + 3, 0\nwhile time.monotonic() < end: n += 1\nprint(n)"
 SWEEPS = {"tokens": (0.5, 0.71, 1.0, 1.41), "frames": (0.5, 1.0, 2.0, 4.0), "key_frames": (0.25, 0.5, 1.0, 2.0)}
 
 
@@ -102,6 +104,9 @@ def main() -> None:
             for engine, other in itertools.combinations(args.engines, 2):
                 print(f"{other} gives {100 * agreement(labels[engine], labels[other]):.3f} % of the tokens the label "
                       f"that {engine} gives")  # fmt: skip
+    if args.neighbour:
+        ratio = measure_counting(args.repeats)
+        print(f"processes that only count, one a core, take {ratio:.2f} times as long beside it")
     print(machine())
     if args.picture:
         draw(rows, args.picture)
@@ -219,6 +224,23 @@ def busy_neighbour() -> Iterator[subprocess.Popen]:
     finally:
         process.kill()
         process.wait()
+
+
+def measure_counting(repeats: int) -> float:
+    """Measure how many times longer processes that only count, one a core, take beside a busy neighbour."""
+    quiet = beside = 0
+    for _ in range(repeats):
+        quiet += count_on_all_cores()
+        with busy_neighbour():
+            beside += count_on_all_cores()
+    return quiet / beside
+
+
+def count_on_all_cores() -> int:
+    """Count for three seconds in one process a core, and return the sum."""
+    command = [sys.executable, "-c", COUNT]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(torch.get_num_threads())]
+    return sum(int(process.communicate()[0]) for process in processes)
 
 
 def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segmentation:
