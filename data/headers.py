@@ -1,33 +1,12 @@
 """Check the sizes of frames and annotations from the headers of the image files, before any file is decoded."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-
-from PIL import Image
 
 from data.annotations import FbmsOriginal, MergedMasks, RleVideo
-from data.frames import UnreadableImage, format_size
+from data.frames import format_size, read_image_size
 from data.videos import FrameFolder, Video
 from utils.errors import UserError
-from utils.pictures import ORIENTATION
 from utils.scoring.annotations import Annotations, LabelFiles
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Read the (height, width) in pixels of an image file, turned as its EXIF orientation demands.
-
-    Raises:
-        UnreadableImage: there is no such file, or it has no header of an image.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # For a PNG without EXIF before its pixels, `getexif` would decode the whole file in search of it.
-            has_exif = image.format != "PNG" or "exif" in image.info
-            on_its_side = has_exif and image.getexif().get(ORIENTATION, 1) in range(5, 9)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(path, str(error).splitlines()[0]) from error
-    return (width, height) if on_its_side else (height, width)
 
 
 def check_sizes(videos: Iterable[Video]) -> None:

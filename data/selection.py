@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.frames import UnreadableImage
-from data.headers import read_image_size
+from data.frames import UnreadableImage, read_image_size
 from data.loading import load_videos
 from data.registry import DATASET_NAMES, parse_dataset_name
 from data.resolution import MAX_SHAPE_CHANGE, ResolutionRule, measure_shape_change
