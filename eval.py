@@ -25,12 +25,11 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 
-from data.headers import check_sizes
 from data.loading import check_root, guess_own_video, resolve_root
 from data.overlays import draw_results
 from data.registry import DATASETS, OWN_VIDEO
 from data.resolution import ResolutionRule
-from data.selection import Selection, add_data_arguments, choose_resolutions, ground_truth
+from data.selection import Selection, add_data_arguments, check_sizes, choose_resolutions, ground_truth
 from data.videos import Video, read_resized_frames
 from model.engine.threshold import CLUSTERS
 from model.engine.windows import ENGINES
