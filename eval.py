@@ -25,12 +25,11 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 
-from data.headers import check_sizes
 from data.loading import check_root, guess_own_video, resolve_root
 from data.overlays import draw_results
 from data.registry import DATASETS, OWN_VIDEO
 from data.resolution import ResolutionRule
-from data.selection import Selection, add_data_arguments, choose_resolutions, ground_truth
+from data.selection import Selection, add_data_arguments, check_sizes, choose_resolutions, ground_truth
 from data.videos import Video, read_resized_frames
 from model.engine.threshold import CLUSTERS
 from model.engine.windows import ENGINES
@@ -51,9 +50,10 @@ from utils.results import ResultsFolder, write_archive
 from utils.run.checkpoints import hash_file, load_checkpoint, stored_tau
 from utils.run.provenance import list_versions
 from utils.scoring.annotations import Annotations
+from utils.scoring.evaluators import Options
 from utils.scoring.folders import choose_protocols, score_folders
 from utils.scoring.protocols import PROTOCOLS
-from utils.scoring.score import add_score_options, read_provenance, read_score_options
+from utils.scoring.score import add_score_options, read_provenance
 from utils.scoring.tables import choose_scores_folder
 
 # Flags that a command for the embedded backbone repeats.
@@ -115,7 +115,7 @@ def main() -> None:
         return score_predictions(args)
     args.resume_path = checkpoint_path(args.resume_path)
     device = choose_device(args.device)
-    with config.offer_embedded("start_eval.sh", args, KEPT_OPTIONS):
+    with config.offer_embedded("start_eval.sh", {name: getattr(args, name) for name in KEPT_OPTIONS}):
         network = make_network(args).to(device)
     config.check_resolution(args.resolution, network.backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in args.protocol))
@@ -155,7 +155,8 @@ def parse_arguments(argv: list[str]) -> Namespace:
     args.protocol = choose_protocols(args.protocol, DATASETS[args.dataset].protocols, dataset=args.dataset)
     args.root, args.root_flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     check_root(args.dataset, args.root, split=args.split, flag=args.root_flag)
-    args.selection = config.settings_from(args, Selection)
+    args.selection = config.settings_from(vars(args), Selection)
+    args.score_options = config.settings_from(vars(args), Options)
     return args
 
 
@@ -261,7 +262,7 @@ def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotati
     folders = {name: results.predictions(PROTOCOLS[name].predictions) for name in args.protocol}
     start = time.perf_counter()
     if annotations:
-        score_folders(folders, annotations, options=read_score_options(args), split=args.selection.name,
+        score_folders(folders, annotations, options=args.score_options, split=args.selection.name,
                       provenance=results.provenance, workers=args.workers)  # fmt: skip
     if not distributed.is_main():
         return
@@ -289,7 +290,7 @@ def score_predictions(args: Namespace) -> None:
     folders, provenance = dict.fromkeys(args.protocol, folder), read_provenance(folder)
     distributed.start()
     try:
-        score_folders(folders, annotations, options=read_score_options(args), split=args.selection.name,
+        score_folders(folders, annotations, options=args.score_options, split=args.selection.name,
                       provenance=provenance, scores_path=scores_path, workers=args.workers)  # fmt: skip
     finally:
         distributed.stop()

@@ -47,6 +47,8 @@ from utils.run.recorder import RecordSettings, RunRecorder
 from utils.run.signals import StopRequest, catch_stop_signals
 
 Videos = dict[str, list[Path]]  # name -> frames
+# Flags that a command for the embedded backbone repeats.
+KEPT_OPTIONS = ("dataset", "basepath", "train_list", "output_path")
 
 
 def make_parser() -> config.Parser:
@@ -82,7 +84,6 @@ def make_parser() -> config.Parser:
     steps("--num_train_steps", **count, default=5000, help="End the run after this many steps.")
     steps("--lr", type=positive_float, default=1e-5, metavar="X", help="Peak of the learning rate's cosine schedule.")
     steps("--min_lr", **number, default=1e-6, help="End of the learning rate's cosine schedule.")
-    steps("--warmup_steps", type=non_negative_int, default=0, metavar="N", help="Raise the learning rate over N steps.")
     steps("--weight_decay", **number, default=0.1, help="Decay matrices, but no biases and norms.")
     steps("--clip_grad", type=positive_float, default=1.0, metavar="X", help="Limit the norm of the gradient.")
     steps("--drop", type=config.dropout_rate, default=0.1, metavar="P", help="Dropout of projections and MLP.")
@@ -124,7 +125,7 @@ def main() -> None:
             last = {"num_train_steps": args.num_train_steps, "source": args.resume_path}
             if asked == runs.AUTO and runs.is_finished(resumed, **last):
                 return
-        with config.offer_embedded("start_rgb.sh", args, ("dataset", "basepath", "train_list", "output_path")):
+        with config.offer_embedded("start_rgb.sh", {name: getattr(args, name) for name in KEPT_OPTIONS}):
             network = make_network(args, resumed).to(device)
         config.check_resolution(args.resolution, network.backbone.patch_size)
         optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
@@ -160,7 +161,7 @@ def run(
 
     After a request to stop, the loop ends with the current step and a checkpoint.
     """
-    settings, device = config.settings_from(args, TrainSettings), next(network.parameters()).device
+    settings, device = config.settings_from(vars(args), TrainSettings), next(network.parameters()).device
     bad_frames = BadFrames.resume(videos, (resumed or {}).get("bad_frames"))
     records = start_records(args, network, optimizer, scaler, videos, bad_frames, resumed=resumed, step=first_step)
     done, asked = first_step, 0
@@ -200,11 +201,11 @@ def start_records(
     millions, frames = sum(p.numel() for p in network.blocks.parameters()) / 1e6, sum(map(len, videos.values()))
     device = next(network.parameters()).device
     log_line(f"{len(videos)} videos, {frames} frames; {millions:.2f} M trained parameters on {device}")
-    settings = config.settings_from(args, TrainSettings)
+    settings = config.settings_from(vars(args), TrainSettings)
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
     origin = {"backbone": backbone, "data": hash_videos(videos), "clips_per_step": clips_per_step(settings)}
     return RunRecorder(
-        config.settings_from(args, RecordSettings), network, step=step, resumed=resumed,
+        config.settings_from(vars(args), RecordSettings), network, step=step, resumed=resumed,
         monitor=make_monitor(args, network, videos, bad_frames) if distributed.is_main() else None,
         origin=origin | {"bad_frames": bad_frames.files},  # the list grows, and each checkpoint holds all of it
         save=functools.partial(runs.save_run, Path(args.output_path), vars(args), network, optimizer, scaler),
@@ -246,7 +247,7 @@ def read_batches(
     clips = ClipDataset(videos, resolution=args.resolution, num_frames=args.num_frames, gap=args.gap, seed=args.seed)
     sampler = StepSampler(
         start_step=first_step, num_steps=args.num_train_steps,
-        clips_per_step=clips_per_step(config.settings_from(args, TrainSettings)),
+        clips_per_step=clips_per_step(config.settings_from(vars(args), TrainSettings)),
         rank=distributed.rank(), world_size=distributed.world_size(), repeat=args.overfit,
     )  # fmt: skip
     return load_batches(

@@ -23,9 +23,25 @@ from utils.progress import log_line
 from utils.run.signals import StopRequest, ignore_stop_signals, kill_processes, list_children
 
 CLIPS_PER_EPOCH = 10_000
-MAX_BAD_SHARE = 0.01  # of the image files; more unreadable ones end the run
-BATCH_TIMEOUT = 20  # seconds without a batch, after which a run that has been asked to stop ends without it
-MAX_ATTEMPTS = 20  # clips tried in place of a clip with an unreadable frame
+
+
+@dataclass(frozen=True)
+class ReadingLimits:
+    """Limits of the patience with files that cannot be read.
+
+    Attributes:
+        max_bad_share: share of the image files; more unreadable ones are no accident, and end the run.
+        batch_timeout: seconds without a batch, after which a run that has been asked to stop ends without it; a
+            file server that hangs may never answer.
+        max_attempts: clips tried in place of a clip with an unreadable frame; where all fail, nearly all files are bad.
+    """
+
+    max_bad_share: float = 0.01
+    batch_timeout: int = 20
+    max_attempts: int = 20
+
+
+LIMITS = ReadingLimits()
 
 
 def choose_clip_positions(length: int, centre: int, *, num_frames: int, gap: int) -> list[int]:
@@ -88,7 +104,7 @@ class ClipDataset(Dataset):
     def __getitem__(self, index: int) -> Clip:
         """Draw clip `index`; where a frame is unreadable, list its file in `bad` and draw another clip instead."""
         bad: list[str] = []
-        for attempt in range(MAX_ATTEMPTS):
+        for attempt in range(LIMITS.max_attempts):
             rng = np.random.default_rng((self.seed, index, attempt))
             video = int(rng.integers(len(self.videos)))
             length = len(self.videos[video])
@@ -124,7 +140,7 @@ def load_batches(
     """Start processes that read batches of `dataset` ahead, and end them all when the context is left.
 
     The context manager gives an iterator over the batches. It ends early if the run is asked to stop and no batch
-    arrives for `BATCH_TIMEOUT` seconds, as when a file server does not answer.
+    arrives for `batch_timeout` seconds, as when a file server does not answer.
 
     Args:
         num_workers: processes; with 0 this process reads the batches itself.
@@ -138,7 +154,7 @@ def load_batches(
     """
     earlier_processes = list_children()
     if num_workers:
-        options |= {"timeout": BATCH_TIMEOUT, "worker_init_fn": ignore_stop_signals}
+        options |= {"timeout": LIMITS.batch_timeout, "worker_init_fn": ignore_stop_signals}
         collate_fn = BatchSender(collate_fn)
     loader = DataLoader(dataset, num_workers=num_workers, collate_fn=collate_fn, **options)
     try:
@@ -299,7 +315,7 @@ class BadFrames:
         for file in sorted(set(batch.bad).difference(self.files)):
             self.files.append(file)
             tqdm.write(f"warning: {file}: unreadable, skipped ({len(self.files)} so far)", file=sys.stderr)
-        if batch.frames is None or len(self.files) > MAX_BAD_SHARE * self.total:
+        if batch.frames is None or len(self.files) > LIMITS.max_bad_share * self.total:
             raise UserError(
                 f"{batch.bad[0]}: one of {len(self.files)} unreadable images met among {self.total}, more than 1 %; "
                 "restore the files below --basepath"

@@ -31,14 +31,31 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 DEFAULT_RATE = Fraction(24)  # frames per second, if the file does not state a rate
 ANIMATION_RATE = Fraction(10)  # frames per second of animated pictures without durations, as browsers show them
-MAX_RATE = 1000  # frames per second; a higher number in a header is no frame rate but a unit of time
-RATE_TOLERANCE = 0.01  # share by which the frame rate of the header may differ from that of the time stamps
-# A file is cut short if its last frame ends earlier than stated in the header by more than both of these.
-END_TOLERANCE_SECONDS, END_TOLERANCE_FRAMES = 0.1, 2
-OPENCV_COUNT_TOLERANCE = 0.02  # share of frames; OpenCV only estimates the number of frames of some containers
 NO_VIDEO = "a still picture, or one cut short, and no video; give a video file, or the folder of a video's frames"
-MAX_LATE_FRAMES = 16  # frames that a decoder holds back at most; after damage, frames can come so much too late
 
+
+@dataclass(frozen=True)
+class DecodingLimits:
+    """Limits by which headers are believed and files are found to be cut short.
+
+    Attributes:
+        max_rate: frames per second; a higher number in a header is no frame rate but a unit of time.
+        rate_share: share by which the frame rate of the header may differ from that of the time stamps.
+        end_seconds, end_frames: a file is cut short if its last frame ends earlier than the header states by more than
+            both; the ends of sound and video differ by less.
+        opencv_count_share: share of frames; OpenCV only estimates the number of frames of some containers.
+        late_frames: frames; decoders hold back as many at most, so after damage frames can come that much too late.
+    """
+
+    max_rate: int = 1000
+    rate_share: float = 0.01
+    end_seconds: float = 0.1
+    end_frames: int = 2
+    opencv_count_share: float = 0.02
+    late_frames: int = 16
+
+
+LIMITS = DecodingLimits()
 ReportProgress = Callable[[int, int], None]
 
 
@@ -134,7 +151,7 @@ def _check_sizes(path: Path, sizes: dict[tuple[int, int], int]) -> tuple[int, in
 
 def _check_rate(rate: Any) -> Fraction | None:
     """Return a frame rate as a fraction, or None if it cannot be one."""
-    return Fraction(rate) if rate and 0 < rate <= MAX_RATE else None
+    return Fraction(rate) if rate and 0 < rate <= LIMITS.max_rate else None
 
 
 # ------------------------------------------------------------------ Pillow
@@ -345,7 +362,7 @@ class PyAVReader(Reader):
                 yield frame
                 continue
             heapq.heappush(waiting, (frame.pts, number, frame))
-            if len(waiting) > MAX_LATE_FRAMES:
+            if len(waiting) > LIMITS.late_frames:
                 yield heapq.heappop(waiting)[-1]
         while waiting:
             yield heapq.heappop(waiting)[-1]
@@ -360,7 +377,7 @@ class PyAVReader(Reader):
         if len(times) < 2 or not unit or times[-1] <= times[0]:
             return stated or DEFAULT_RATE
         measured = _check_rate((len(times) - 1) / ((times[-1] - times[0]) * unit))
-        if measured is None or (stated and (found.faults or abs(measured / stated - 1) <= RATE_TOLERANCE)):
+        if measured is None or (stated and (found.faults or abs(measured / stated - 1) <= LIMITS.rate_share)):
             return stated or DEFAULT_RATE
         return measured.limit_denominator(1001)
 
@@ -377,7 +394,7 @@ class PyAVReader(Reader):
         decoded = len(found.frame_times)
         total = max(indexed - found.skipped, decoded)
         missing_seconds = duration - found.end
-        if not indexed and missing_seconds > max(END_TOLERANCE_SECONDS, END_TOLERANCE_FRAMES / rate):
+        if not indexed and missing_seconds > max(LIMITS.end_seconds, LIMITS.end_frames / rate):
             total = max(total, decoded + round(missing_seconds * rate))
         if found.faults:
             total = max(total, len(found.packet_times))
@@ -437,7 +454,7 @@ class OpenCVReader(Reader):
             raise CannotDecode("no frame can be decoded")
         if count == 1 and codec.lower() in ("mjpg", "png ", "mpng"):
             raise CannotDecode("only a picture, perhaps a cover")
-        is_short = stated - count > max(END_TOLERANCE_FRAMES, OPENCV_COUNT_TOLERANCE * stated)
+        is_short = stated - count > max(LIMITS.end_frames, LIMITS.opencv_count_share * stated)
         total = stated if is_short else count
         aspect = Fraction(*sides) if min(sides) > 0 else Fraction(1)
         return Contents(self, list(range(count)), total, size, rate=rate or DEFAULT_RATE, pixel_aspect=aspect)

@@ -1,5 +1,6 @@
 """Read image files as frames, all files of a video in the same way, and resize frames for the network."""
 
+import io
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.pictures import Picture, PictureError, find_value_range, read_picture, to_rgb
+from utils.pictures import ORIENTATION, Picture, PictureError, find_value_range, read_picture, to_rgb
 
 NUM_PROBES = 16  # frames from which the value range of a 16-bit video is found
 
@@ -92,6 +94,27 @@ def read_image(path: Path) -> Tensor:
         UnreadableImage: as `FrameReader.read`.
     """
     return FrameReader([path]).read(0)
+
+
+def read_image_size(source: Path | bytes, name: object = None) -> tuple[int, int]:
+    """Read the (height, width) in pixels of an image file from its header, turned as its EXIF orientation demands.
+
+    Args:
+        source: an image file, or its bytes.
+        name: name of the source for error messages; by default the source itself.
+
+    Raises:
+        UnreadableImage: there is no such file, or it has no header of an image.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            width, height = image.size
+            # For a PNG without EXIF before its pixels, `getexif` would decode the whole file in search of it.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            on_its_side = has_exif and image.getexif().get(ORIENTATION, 1) in range(5, 9)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(source if name is None else name, str(error).splitlines()[0]) from error
+    return (width, height) if on_its_side else (height, width)
 
 
 def is_readable(path: Path) -> bool:

@@ -1,19 +1,20 @@
 """Select the videos of a run: which data set, which of its videos, at which resolution."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.frames import UnreadableImage
-from data.headers import read_image_size
+from data.annotations import FbmsOriginal, MergedMasks, RleVideo
+from data.frames import UnreadableImage, format_size, read_image_size
 from data.loading import load_videos
 from data.registry import DATASET_NAMES, parse_dataset_name
 from data.resolution import MAX_SHAPE_CHANGE, ResolutionRule, measure_shape_change
-from data.videos import Video, compute_display_shape
+from data.videos import FrameFolder, Video, compute_display_shape
+from utils.errors import UserError
 from utils.progress import log_line
-from utils.scoring.annotations import Annotations
+from utils.scoring.annotations import Annotations, LabelFiles
 from utils.scoring.label_checks import check_labels
 
 MOST_OPENED = 500  # videos whose shape is checked, because that opens a file of each
@@ -70,6 +71,40 @@ def ground_truth(videos: Iterable[Video], protocols: Sequence[str]) -> dict[str,
         UserError: annotations that cannot be scored, see `check_labels`.
     """
     return check_labels({video.name: video.annotations for video in videos if video.annotations is not None}, protocols)
+
+
+def check_sizes(videos: Iterable[Video]) -> None:
+    """Refuse videos with frames of several sizes, and annotations of another size than their frame, from headers.
+
+    Only videos kept as image files are checked. All other faults are found when the files are read.
+
+    Raises:
+        UserError: a file has another size, or is no image.
+    """
+    for video in videos:
+        if not isinstance(video, FrameFolder):
+            continue
+        sizes = {path.stem: read_image_size(path) for path in video.paths}
+        first = next(iter(sizes.values()))
+        for path in video.paths:
+            if sizes[path.stem] != first:
+                raise UserError(f"{path}: {format_size(sizes[path.stem])} pixels, but the frames before it have "
+                                f"{format_size(first)}; a video has frames of one size")  # fmt: skip
+        for frame in video.annotations.frame_names if video.annotations else ():
+            for source, size in _read_mask_sizes(video.annotations, frame):
+                if size != first:
+                    sizes = f"{format_size(size)} pixels, but its frame has {format_size(first)}"
+                    raise UserError(f"{source}: {sizes}; restore one of them")
+
+
+def _read_mask_sizes(annotations: Annotations, frame: str) -> Iterator[tuple[object, tuple[int, int]]]:
+    """Yield (source, size) of the files of a frame's annotation; nothing if the size is only known after decoding."""
+    if isinstance(annotations, RleVideo):
+        yield annotations.source(frame), annotations.size
+    elif isinstance(annotations, LabelFiles | FbmsOriginal):
+        yield annotations.files[frame], read_image_size(annotations.files[frame])
+    elif isinstance(annotations, MergedMasks):
+        yield from ((path, read_image_size(path)) for path in annotations.files[frame])
 
 
 def choose_resolutions(videos: Iterable[Video], rule: ResolutionRule) -> dict[str, tuple[int, int]]:

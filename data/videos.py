@@ -1,8 +1,9 @@
 """Open the videos that are to be segmented: folders of frames, video files, TFRecords."""
 
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
 from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
-from data.frames import FrameReader, format_size, resize
+from data.frames import FrameReader, format_size, read_image_size, resize
 from data.tfrecord import MEND, Record, count_values, read_byte_features
 from utils import distributed
 from utils.errors import UserError
@@ -53,14 +54,17 @@ class Video(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the frames; raises `UserError` if the first frame cannot be read."""
+        """(height, width) of the frames, found without decoding one; raises `UserError` if the first has no header."""
         ...
 
-    def read(self) -> Iterator[Tensor]:
-        """Yield the frames, (3, H, W) uint8 RGB, all of one size; raise `UserError` at an unreadable frame."""
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """Yield the frames, (3, H, W) uint8 RGB, all of one size; raise `UserError` at an unreadable frame.
+
+        positions: rising positions of the frames to yield; None for all. Image files at others are not opened.
+        """
         ...
 
-    def read_with_errors(self) -> Iterator[Tensor | UserError]:
+    def read_with_errors(self, positions: Sequence[int] | None = None) -> Iterator[Tensor | UserError]:
         """Yield the frames as `read` does, with the error in place of each unreadable frame."""
         ...
 
@@ -101,7 +105,7 @@ def _replace_other_sizes(frames: Iterator[tuple[str, Tensor | UserError]]) -> It
         yield frame
 
 
-class ImageVideo:
+class ImageVideo(ABC):
     """Base class of videos kept as images.
 
     Attributes:
@@ -118,27 +122,38 @@ class ImageVideo:
         self.conversions: Counter[str] = Counter()
         self._reported: set[str] = set()
 
+    @abstractmethod
+    def _open_reader(self) -> FrameReader:
+        """Return a reader of all frames; raise `UserError` if there can be none."""
+
     @cached_property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the frames."""
-        return tuple(next(self.read()).shape[1:])
+        """(height, width) of the frames, from the header of the first."""
+        reader = self._open_reader()
+        return read_image_size(reader.sources[0], reader.names[0])
 
-    def read(self) -> Iterator[Tensor]:
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Yield the frames, (3, H, W) uint8 RGB; report each kind of conversion once, as a note on stderr.
 
         Raises:
             UserError: a frame is unreadable, or has another size than the first.
         """
-        for frame in _raise_errors(self.read_with_errors()):
+        for frame in _raise_errors(self.read_with_errors(positions)):
             for conversion in self.conversions.keys() - self._reported:
                 tqdm.write(f"note: video {self.name}: {conversion}", file=sys.stderr)
             self._reported |= self.conversions.keys()
             yield frame
 
-    def _read_all(self, reader: FrameReader) -> Iterator[Tensor | UserError]:
+    def read_with_errors(self, positions: Sequence[int] | None = None) -> Iterator[Tensor | UserError]:
+        try:
+            reader = self._open_reader()
+        except UserError as error:
+            yield error
+            return
         reader.conversions.clear()
         self.conversions = reader.conversions
-        return _replace_other_sizes((str(name), _read_or_error(reader, i)) for i, name in enumerate(reader.names))
+        positions = range(len(reader.names)) if positions is None else positions
+        yield from _replace_other_sizes((str(reader.names[i]), _read_or_error(reader, i)) for i in positions)
 
 
 class FrameFolder(ImageVideo):
@@ -161,8 +176,8 @@ class FrameFolder(ImageVideo):
     def fingerprint(self) -> str:
         return f"{len(self.paths)} frames, {digest_files(self.paths)}"
 
-    def read_with_errors(self) -> Iterator[Tensor | UserError]:
-        return self._read_all(self._reader)
+    def _open_reader(self) -> FrameReader:
+        return self._reader
 
 
 def _read_or_error(reader: FrameReader, index: int) -> Tensor | UserError:
@@ -211,20 +226,21 @@ class VideoFile:
             return f"{self.path}: {places}, though none of {contents.total} frames is lost"
         return None
 
-    def read(self) -> Iterator[Tensor]:
-        """Yield the decodable frames, (3, H, W) uint8 RGB.
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """Yield the decodable frames, (3, H, W) uint8 RGB, counted without the others.
 
         Raises:
             UserError: the file has changed since it was opened.
         """
-        return _raise_errors(self.read_with_errors())
+        return _raise_errors(self.read_with_errors(positions))
 
-    def read_with_errors(self) -> Iterator[Tensor | UserError]:
+    def read_with_errors(self, positions: Sequence[int] | None = None) -> Iterator[Tensor | UserError]:
         """Yield the frames as `read` does, but an error instead of raising it; it is always the last item."""
         done, count = 0, len(self.contents.positions)
+        wanted = range(count) if positions is None else set(positions)
         with suppress(CannotDecode, OSError, ValueError):  # PyAV's errors derive from OSError or ValueError
             for done, frame in enumerate(self.contents.reader.decode(self.path), 1):
-                if done <= count:
+                if done - 1 in wanted:
                     yield torch.from_numpy(frame).permute(2, 0, 1)
         if done != count:
             yield UserError(f"{self.path}: {done} frames now, {count} before; leave the file alone while it is read")
@@ -275,11 +291,7 @@ class RecordVideo(ImageVideo):
     def fingerprint(self) -> str:
         return f"{len(self.frame_names)} frames, {self.record.length} bytes, checksum {self.record.checksum:08x}"
 
-    def read_with_errors(self) -> Iterator[Tensor | UserError]:
-        try:
-            images = read_byte_features(self.record, RECORD_KEYS)[self.KEY]
-        except UserError as error:
-            yield error
-            return
+    def _open_reader(self) -> FrameReader:
+        images = read_byte_features(self.record, RECORD_KEYS)[self.KEY]
         names = [f"{self.record}, frame {name}" for name in self.frame_names]
-        yield from self._read_all(FrameReader(images, names, mend=MEND))
+        return FrameReader(images, names, mend=MEND)

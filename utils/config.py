@@ -5,7 +5,7 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -185,10 +185,9 @@ def _as_arguments(option: argparse.Action, value: object, path: str) -> list[str
     return [f"{flag}={values[0]}"] if option.nargs is None else [flag, *map(str, values)]
 
 
-def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
-    """Fill a settings dataclass with the values of the flags that have its fields' names."""
-    values: dict[str, Any] = {field.name: getattr(args, field.name) for field in fields(settings)}
-    return settings(**values)
+def settings_from(flags: Mapping[str, Any], settings: type[Settings]) -> Settings:
+    """Fill a settings dataclass with the values of the flags, name -> value, that have its fields' names."""
+    return settings(**{field.name: flags[field.name] for field in fields(settings)})
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -227,13 +226,13 @@ def choose_temperature(backbone: str, dataset: str) -> float:
 
 
 @contextmanager
-def offer_embedded(script: str, args: argparse.Namespace, options: Sequence[str]) -> Iterator[None]:
+def offer_embedded(script: str, flags: Mapping[str, Any]) -> Iterator[None]:
     """Add to a `NoWeights` error a command that does the same with the embedded backbone, which needs no weights.
 
     Args:
         script: the launcher of the command.
-        args: the flags as parsed.
-        options: names in `args` that the command repeats if they have a value; the recipe sets the others.
+        flags: name -> value of the flags that the command repeats, but for those that are None; the recipe sets the
+            others.
 
     Raises:
         UserError: in place of `NoWeights`; paths in its command are relative to the current folder.
@@ -243,8 +242,8 @@ def offer_embedded(script: str, args: argparse.Namespace, options: Sequence[str]
     except NoWeights as error:
         folder = EMBEDDED_RECIPE.parents[1]
         words = ["bash", os.path.relpath(folder / script), "--config", os.path.relpath(EMBEDDED_RECIPE)]
-        for name in options:
-            if (value := getattr(args, name)) is not None:
+        for name, value in flags.items():
+            if value is not None:
                 words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
         raise UserError(f"{error}; or use the small one of this repository: {shlex.join(words)}") from error
 

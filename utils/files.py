@@ -73,20 +73,24 @@ def check_writable(folder: Path, *, flag: str) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path, *, flag: str) -> Iterator[None]:
+def lock_folder(folder: Path, *, flag: str, wait: bool = False) -> Iterator[None]:
     """Create a folder and lock it for this process; the system releases the lock however the process ends.
 
     The lock file is removed afterwards, and so is the folder if it was created here and is still empty. On a file
     system without locks nobody is refused.
 
+    Args:
+        flag: the option that gave the folder, for the error message.
+        wait: wait until no other process holds the lock, instead of raising an error.
+
     Raises:
-        UserError: another process holds the lock; names it and `flag`, the option that gave the folder.
+        UserError: another process holds the lock; names it and `flag`.
     """
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock_file = folder / LOCK
     # No soft lock in place of a missing one: it would outlive a process that is killed.
-    lock = FileLock(lock_file, timeout=LOCK_SECONDS, fallback_to_soft=False)
+    lock = FileLock(lock_file, timeout=-1 if wait else LOCK_SECONDS, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

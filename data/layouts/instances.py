@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.annotations import AGAIN, RleVideo, Track
-from data.headers import read_image_size
+from data.frames import read_image_size
 from data.layouts.base import report_items
 from data.layouts.splits import read_json
 from data.videos import FrameFolder, Video

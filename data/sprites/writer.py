@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.sprites.render import render_sequence
 from utils import threads
 from utils.errors import UserError
-from utils.files import find_leftovers, read_object, write_atomically
+from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_atomically
 from utils.names import check_name
 from utils.png import make_palette, read_label_png, write_label_png
 from utils.processes import run_in_processes
@@ -26,7 +26,7 @@ from utils.processes import run_in_processes
 VERSION = 3  # increase it with every change that changes pixels
 MANIFEST = "sprites.json"
 FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "ImageSets/2017"
-UNFINISHED, LOCK = ".unfinished", ".lock"
+UNFINISHED = ".unfinished"
 DEFAULT_ROOT = "datasets/sprites"
 SPLIT_SEEDS = {"train": 0, "val": 1}
 PARAMETERS = ("seed", "height", "num_train", "num_val", "num_frames")
@@ -93,9 +93,8 @@ def ensure_sprites(root: str | os.PathLike) -> Path:
 
 def _write_missing(root: Path, parameters: dict, workers: int | None, progress: bool) -> None:
     """Write the missing videos, then the split files, while no other process writes there."""
-    root.mkdir(parents=True, exist_ok=True)
-    with _lock(root):
-        done = _find_finished(root, parameters) or {}  # again: another process may have written while we waited
+    with lock_folder(root, flag="--basepath", wait=True):  # another process may write, such as another rank
+        done = _find_finished(root, parameters) or {}  # again: another process may have written meanwhile
         for path in (root / MANIFEST, *_list_split_files(root)):
             for leftover in find_leftovers(
                 path
@@ -200,19 +199,6 @@ def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> Non
     with write_atomically(root / MANIFEST) as temporary:
         content = {"parameters": parameters, "videos": dict(sorted(videos.items()))}
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-
-
-@contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Wait until no other process, such as another rank, writes; on a system without locks, do not wait."""
-    with open(root / LOCK, "w") as handle:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass
-        yield
 
 
 @contextmanager

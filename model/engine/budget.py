@@ -84,11 +84,8 @@ class MemoryBudget:
         """
         num_frames, tokens, _ = shape
         needed = self._feature_bytes(shape) + LIMITS.object_bytes * num_frames * tokens
-        if needed > self.total:
-            raise UserError(
-                f"--memory_gb {self.gigabytes:g}: objects of {num_frames} frames of {tokens} tokens need "
-                f"{self._describe(needed)}; raise it, lower --resolution, or give --proposals clusters"
-            )
+        what = f"objects of {num_frames} frames of {tokens} tokens need"
+        self._check(needed, what, mend="lower --resolution, or give --proposals clusters")
 
     def check_plain_clustering(self, features: Tensor, *, num_key_frames: int) -> None:
         """Refuse a video of features (T, N, C) whose attention, twice for the distances, does not fit as a whole.
@@ -98,11 +95,8 @@ class MemoryBudget:
         """
         num_frames, tokens, _ = features.shape
         needed = 2 * features.element_size() * num_frames * tokens * num_key_frames * tokens
-        if needed > self.total:
-            raise UserError(
-                f"--memory_gb {self.gigabytes:g}: --clustering plain keeps all attention of {num_frames} frames of "
-                f"{tokens} tokens, which needs {self._describe(needed)}; raise it, or give --clustering exact"
-            )
+        what = f"--clustering plain keeps all attention of {num_frames} frames of {tokens} tokens, which needs"
+        self._check(needed, what, mend="or give --clustering exact")
 
     def compute_spare(
         self, shape: tuple[int, int, int], *, grid: tuple[int, int], num_key_frames: int, engine: Engine,
@@ -134,20 +128,19 @@ class MemoryBudget:
             + FLOAT_BYTES * columns * (2 * PROJECTION.max_samples + 512 * threads)
             + FLOAT_BYTES * num_key_frames * tokens * 3 * dim
         )
-        if needed > self.total:
-            raise UserError(
-                f"--memory_gb {self.gigabytes:g}: {num_frames} frames of {tokens} tokens and {num_key_frames} key "
-                f"frames need {self._describe(needed)}; "
-                "raise it, raise --ratio, or lower --max_key_frames or --resolution"
-            )
+        what = f"{num_frames} frames of {tokens} tokens and {num_key_frames} key frames need"
+        self._check(needed, what, mend="raise --ratio, or lower --max_key_frames or --resolution")
         return SpareMemory(self.total - needed)
 
     def _feature_bytes(self, shape: tuple[int, int, int]) -> int:
         """Count the bytes of features in main memory."""
         return FLOAT_BYTES * np.prod(shape) if self.keeps_in_memory(shape) else 0
 
-    def _describe(self, needed: float) -> str:
-        return f"{LIMITS.message_margin * needed / 1e9:.2g}"
+    def _check(self, needed: float, what: str, *, mend: str) -> None:
+        """Raise `UserError` if `needed` bytes are more than the budget."""
+        if needed > self.total:
+            gigabytes = f"{LIMITS.message_margin * needed / 1e9:.2g}"
+            raise UserError(f"--memory_gb {self.gigabytes:g}: {what} {gigabytes}; raise it, {mend}")
 
 
 @dataclass(frozen=True)

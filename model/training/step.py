@@ -23,8 +23,8 @@ class TrainSettings:
 
     resolution: (height, width) of the clips in pixels. num_frames: frames of a clip (T).
     batch_size: clips per process and forward pass. accumulate: forward passes per step.
-    num_train_steps, warmup_steps: steps of the run; steps at its start in which the learning rate rises.
-    lr, min_lr: learning rate after the warm-up and at the end. weight_decay: on matrices. clip_grad: largest norm.
+    num_train_steps: steps of the run. lr, min_lr: learning rate at its start and end.
+    weight_decay: on matrices. clip_grad: largest norm of the gradient.
     semantic_weight, motion_weight: of the two losses. num_queries: token positions per step that both losses use.
     amp: precision of the network, a key of `utils.device.AMP_DTYPES`. seed: of everything random.
     """
@@ -34,7 +34,6 @@ class TrainSettings:
     batch_size: int
     accumulate: int
     num_train_steps: int
-    warmup_steps: int
     lr: float
     min_lr: float
     weight_decay: float
@@ -149,10 +148,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, settings: Tra
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Compute the learning rate of a step: linear warm-up to `lr`, then a cosine down to `min_lr`."""
-    if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(settings.num_train_steps - settings.warmup_steps, 1)
+    """Compute the learning rate of a step: a cosine from `lr` down to `min_lr`."""
+    progress = step / max(settings.num_train_steps, 1)
     return settings.min_lr + (settings.lr - settings.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -145,7 +145,7 @@ def measure(args: argparse.Namespace, engine: str) -> dict[str, Any]:
 def program_step(args: argparse.Namespace, network: SpatioTemporalNetwork, *, fused: bool | None = True) -> Step:
     """Time a step of train.py, with a `fused` optimizer or with torch's default, which is a loop on a CPU."""
     settings = replace(
-        settings_from(train.make_parser().parse_args([]), TrainSettings),
+        settings_from(vars(train.make_parser().parse_args([])), TrainSettings),
         resolution=tuple(args.resolution), num_frames=args.num_frames, amp=args.amp,
     )  # fmt: skip
     optimizer = make_optimizer(network, lr=settings.lr, weight_decay=settings.weight_decay)

@@ -12,9 +12,10 @@ from PIL import Image
 import eval as eval_program
 import train as train_program
 from data import check
-from data.headers import check_sizes, read_image_size
+from data.frames import read_image_size
 from data.loading import check_root, guess_own_video, list_training_videos, load_videos
 from data.registry import DATASETS, parse_dataset_name
+from data.selection import check_sizes
 from tests.data.layout_trees import (
     FRAMES,
     SIZE,

@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data import decoding
@@ -92,6 +93,12 @@ def test_every_frame_in_order_at_its_rate(whole, library, monkeypatch):
     assert video.contents.reader.name == library
     assert numbers(video) == list(range(20))
     assert (video.frame_rate, video.size, video.pixel_aspect, video.damage) == (30, SIZE, 1, None)
+
+
+def test_some_frames_of_a_file(whole):
+    video = VideoFile("whole", whole)
+    wanted = torch.stack(list(video.read()))[[0, 7, 19]]
+    assert torch.equal(torch.stack(list(video.read([0, 7, 19]))), wanted)
 
 
 def test_both_libraries_see_the_same_colours(whole):

@@ -15,10 +15,10 @@ TRAIN = """
     --accumulate --attn_drop --basepath --batch_size --clip_grad --dataset --detect_anomaly --drop --eval_freq --gap
     --init --init_path --last_freq --log_freq --lr --min_lr --motion_weight --no-with_cls --num_frames --num_queries
     --num_train_steps --num_workers --output_path --overfit --overwrite --profile --resolution --resume_path
-    --save_freq --semantic_weight --tau --train_list --warmup_steps --watch_clips --weight_decay --with_cls
+    --save_freq --semantic_weight --tau --train_list --watch_clips --weight_decay --with_cls
 """
 EVAL = """
-    --allow_damaged --annotations --basepath --clip_frames --clustering --clusters --dataset --davis_path
+    --allow_damaged --annotations --basepath --clustering --clusters --dataset --davis_path
     --feature_cache
     --first_frame_objects --frame_batch --max_key_frames --max_objects --memory_gb --no-overlay --no-training_free
     --overlay --overwrite --predictions --proposals --protocol --ratio --resolution --resume_path --save_path

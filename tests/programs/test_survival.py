@@ -14,6 +14,7 @@ from shlex import quote
 import pytest
 import torch
 
+from data.clips import ReadingLimits
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
 from utils.errors import UserError
 from utils.files import lock_folder
@@ -395,7 +396,7 @@ def test_a_reader_that_hangs_does_not_keep_a_run_from_ending(davis, tmp_path, ru
             time.sleep(1000)
         return read(self, index)
 
-    monkeypatch.setattr("data.clips.BATCH_TIMEOUT", 1)
+    monkeypatch.setattr("data.clips.LIMITS", ReadingLimits(batch_timeout=1))
     monkeypatch.setattr(train_program.ClipDataset, "__getitem__", hang)
     began = time.monotonic()
     with pytest.raises(SystemExit) as ended:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import train as train_program
+from data.clips import ReadingLimits
 from model.training import step
 from model.training.monitor import Monitor
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis, moving_disk
@@ -246,7 +247,7 @@ def test_a_block_that_has_collapsed_agrees_with_nothing(tiny_weights):
 
 
 def test_a_run_that_goes_on_knows_the_frames_that_could_not_be_read(davis, tmp_path, run_train, monkeypatch, capsys):
-    monkeypatch.setattr("data.clips.MAX_BAD_SHARE", 0.9)
+    monkeypatch.setattr("data.clips.LIMITS", ReadingLimits(max_bad_share=0.9))
     frames = sorted((davis / "JPEGImages/480p/ant").iterdir())
     for frame in frames:
         frame.write_text("no image")

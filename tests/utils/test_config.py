@@ -102,7 +102,7 @@ def test_recipes_of_the_paper_run_its_inference(path):
 
 def test_settings_are_filled_from_the_flags_of_their_names():
     args = train_program.make_parser().parse(["--lr", "0.5", "--basepath", "x"])
-    settings = settings_from(args, TrainSettings)
+    settings = settings_from(vars(args), TrainSettings)
     assert (settings.lr, settings.num_frames, settings.seed) == (0.5, 3, 0)
     with pytest.raises(AttributeError):
         settings.lr = 1.0  # frozen

@@ -257,7 +257,9 @@ def test_options_that_a_protocol_does_not_have_change_nothing_kept(davis, monkey
     root, results = davis
     first = scoring.score(results, folders(root), keep=True, workers=1)
     monkeypatch.setattr(scoring, "_read_pair", lambda *args: pytest.fail("scored again"))
-    assert scoring.score(results, folders(root), keep=True, options=Options(clip_frames=2), workers=1) == first
+    assert (
+        scoring.score(results, folders(root), keep=True, options=Options(first_frame_objects=True), workers=1) == first
+    )
 
 
 def test_a_fault_of_one_process_is_that_of_all(davis):  # noqa: F811

@@ -10,7 +10,7 @@ from torch import nn
 from utils import distributed
 from utils.progress import log_line
 from utils.run.logs import RunLog, RunningMeans, ThroughputMeter, make_profiler
-from utils.run.provenance import describe_origin as origin_of_process
+from utils.run.provenance import describe_origin
 from utils.run.resume import LAST, log_data_changes
 
 
@@ -71,7 +71,7 @@ class RunRecorder:
         self.log = self.profiler = None
         if not distributed.is_main():
             return
-        self.origin = origin | origin_of_process()
+        self.origin = origin | describe_origin()
         self.log = RunLog(self.output, step=step)
         if monitor and step == 0:
             self.log.write(0, monitor.measure(network))

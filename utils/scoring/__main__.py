@@ -37,13 +37,13 @@ from utils.errors import OneLineParser, UserError, run_main
 from utils.names import natural_key, read_names
 from utils.png import find_pngs
 from utils.scoring.annotations import Annotations, find_label_files
+from utils.scoring.evaluators import Options
 from utils.scoring.label_checks import check_labels
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.score import (
     add_score_options,
     expand_protocol_names,
     read_provenance,
-    read_score_options,
     score,
 )
 from utils.scoring.tables import choose_scores_folder, note_id_gaps, print_side_by_side, print_table, write_scores
@@ -87,10 +87,11 @@ def main() -> None:
     note_unscored(args.results, annotations)
     protocols = expand_protocol_names(args.protocol, tuple(PROTOCOLS))
     annotations = check_labels(annotations, protocols)
+    options = Options(toolkit_exact=args.toolkit_exact, first_frame_objects=args.first_frame_objects)
     distributed.start()
     try:
         scored = score(
-            args.results, annotations, protocols=protocols, options=read_score_options(args), keep=True,
+            args.results, annotations, protocols=protocols, options=options, keep=True,
             scores_path=scores_path, workers=args.workers,
         )  # fmt: skip
         if distributed.is_main():

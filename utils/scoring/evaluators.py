@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.scoring.metrics import VOID, frame_scores, statistics
 from utils.scoring.protocols import MAX_PROPOSALS
 from utils.scoring.sequence import ForegroundScores, Identity, SequenceScores, SlotSequence, TrackSequence
-from utils.scoring.slots import CLIP_FRAMES, SlotTable, count_shared_pixels
+from utils.scoring.slots import SlotTable, count_shared_pixels
 from utils.scoring.tracks import TubeTable, identity_switches
 
 
@@ -40,18 +40,17 @@ class Evaluator(Protocol):
         ...
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True)
+class Options:
     """Variants of the protocols that are in use in the literature.
 
     Attributes:
         toolkit_exact: compute decay with the DAVIS toolkit's 8-bit frame indices, which is wrong past 256 frames;
             under `foreground` and `oracle` leave out the first and last frame, as the toolkit of DAVIS-2016.
-        clip_frames: length of the clips of `slots`; 6 as VideoSAUR on YouTube-VIS, None: the sequence is one clip.
         first_frame_objects: under `slots`, count objects that are not in the first frame as background, as SOLV.
     """
 
     toolkit_exact: bool = False
-    clip_frames: int | None = CLIP_FRAMES
     first_frame_objects: bool = False
 
 
@@ -353,7 +352,7 @@ class SlotsEvaluator:
     passes = 1
 
     def __init__(self, options: Options = DEFAULT_OPTIONS):
-        self.table = SlotTable(clip_frames=options.clip_frames, first_frame_objects=options.first_frame_objects)
+        self.table = SlotTable(first_frame_objects=options.first_frame_objects)
         self.frames = 0
         self.used: set[int] = set()
 

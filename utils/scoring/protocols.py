@@ -44,7 +44,7 @@ PROTOCOLS = {
         "paper",
         "FG-ARI, ARI, mBO and mIoU of all proposals, background one of them (object-centric learning)",
         SlotSequence,
-        ("clip_frames", "first_frame_objects"),
+        ("first_frame_objects",),
     ),
     "tracks": ProtocolInfo(
         "paper",

@@ -5,7 +5,6 @@ Only one frame of a sequence is in memory at a time, beside a table of its J and
 its part of the sequences.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -26,7 +25,6 @@ from utils.scoring.annotations import Annotations
 from utils.scoring.evaluators import DEFAULT_OPTIONS, Options, make_evaluators
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.sequence import SequenceScores
-from utils.scoring.slots import CLIP_FRAMES
 from utils.scoring.tables import Scores
 
 VERSION = 3  # raise it with every change of a measure: saved scores of older versions are then computed again
@@ -234,21 +232,14 @@ def read_provenance(results: Path) -> dict[str, Any]:
 
 
 def add_score_options(add: Callable[..., Any]) -> None:
-    """Add the flags of `Options` to a parser."""
+    """Add the flags of `Options` to a parser or a group, by its `add_argument`."""
     add(
         "--toolkit_exact",
         action="store_true",
         help="as the DAVIS toolkits: 8-bit frame indices in decay; under "
         "foreground and oracle without the first and last frame",
     )
-    add("--clip_frames", type=int, default=CLIP_FRAMES, help="clip length of slots (VideoSAUR's 6); 0: whole videos")
     add("--first_frame_objects", action="store_true", help="slots: only the first frame's objects count (SOLV)")
-
-
-def read_score_options(args: argparse.Namespace) -> Options:
-    if args.clip_frames < 0:
-        raise UserError(f"--clip_frames is {args.clip_frames}; give at least 1, or 0 for whole videos")
-    return Options(args.toolkit_exact, args.clip_frames or None, args.first_frame_objects)
 
 
 def expand_protocol_names(names: Sequence[str], everything: Sequence[str]) -> list[str]:

@@ -191,13 +191,11 @@ class SlotTable:
     Memory grows with each frame by four numbers and, for `fg_ari_matched`, by the frame's counts on objects.
 
     Args:
-        clip_frames: length of the clips; frames after the last whole clip are in none. None: the sequence is a clip.
+        clip_frames: length of the clips; frames after the last whole clip are in none.
         first_frame_objects: objects that are not in the first frame are background (SOLV).
     """
 
-    def __init__(self, *, clip_frames: int | None = CLIP_FRAMES, first_frame_objects: bool = False):
-        if clip_frames is not None and clip_frames < 1:
-            raise ValueError(f"clip_frames is {clip_frames}; clips have at least one frame")
+    def __init__(self, *, clip_frames: int = CLIP_FRAMES, first_frame_objects: bool = False):
         self.clip_frames = clip_frames
         self.first_frame_objects = first_frame_objects
         self._known_objects: np.ndarray | None = None
@@ -217,17 +215,16 @@ class SlotTable:
         self._by_frame.append(measure_agreement(frame))
         self._overlap.add(frame)
         self._video = add_tables(self._video, frame)
-        if self.clip_frames is not None:
-            self._clip = add_tables(self._clip, frame)
-            if self._num_frames % self.clip_frames == 0:
-                self._by_clip.append(measure_agreement(self._clip))
-                self._clip = EMPTY
+        self._clip = add_tables(self._clip, frame)
+        if self._num_frames % self.clip_frames == 0:
+            self._by_clip.append(measure_agreement(self._clip))
+            self._clip = EMPTY
 
     def scores(self) -> SlotScores:
         """Compute the scores of the frames so far; all NaN before the first."""
         video = measure_agreement(self._video)
         frames = self._by_frame
-        clips = [video] if self.clip_frames is None else self._by_clip
+        clips = self._by_clip
         miou_video, fg_ari_matched = self._overlap.scores()
         return SlotScores(
             fg_ari_video=video.fg_ari,
