@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageSequence
 
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
+from utils.file_kinds import identify_foreign, read_start
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it when it opens the first video
 
@@ -111,6 +112,8 @@ def scan(path: Path, *, report_progress: ReportProgress = lambda done, total: No
             return reader.scan(path, report_progress)
         except CannotDecode as error:
             reasons += [f"{reader.name}: {error}"] if str(error) else []
+    if found := identify_foreign(read_start(path), wanted="video"):
+        raise UserError(f"{path}: is {'; '.join(found)}")
     raise UserError(
         f"{path}: no library can decode it ({'; '.join(reasons)}); it is damaged, cut short or no video: copy it "
         f"again, or convert it with ffmpeg -i {path.name} -c:v libx264 converted.mp4"
@@ -160,7 +163,9 @@ class PillowReader(Reader):
                 for done, _ in enumerate(self._decode_frames(image), 1):
                     seconds += image.info.get("duration", 0) / 1000
                     report_progress(done, count)
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            if is_out_of_memory(error):
+                raise
             raise CannotDecode from None  # without a reason: mostly the file is no picture at all
         if not done:
             raise CannotDecode("cut short before the end of its first frame")
@@ -178,8 +183,9 @@ class PillowReader(Reader):
             for frame in ImageSequence.Iterator(image):
                 rgba = np.asarray(frame.convert("RGBA"))
                 yield np.where(rgba[..., 3:] > 0, rgba[..., :3], np.uint8(0))
-        except (OSError, SyntaxError, ValueError, EOFError):
-            return
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            if is_out_of_memory(error):
+                raise
 
     def _is_whole(self, path: Path, form: str) -> bool:
         """Tell whether a GIF has its last byte; for the other formats Pillow reports missing bytes itself."""
@@ -267,7 +273,9 @@ class PyAVReader(Reader):
         av.logging.set_level(None)  # silent: damage is counted here
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             form = container.format.name
-            if form.endswith("_pipe") or form in ("image2", "tty"):
+            if form == "tty":  # the name of FFmpeg for text
+                raise CannotDecode
+            if form.endswith("_pipe") or form == "image2":
                 raise UserError(f"{path}: {NO_VIDEO}")
             no_video = Disposition.attached_pic | Disposition.timed_thumbnails
             streams = [stream for stream in container.streams.video if not stream.disposition & no_video]

@@ -190,10 +190,23 @@ def test_a_cover_picture_is_no_video(tmp_path):
         VideoFile("song", tmp_path / "song.m4a")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>no such page</html>", bytes(range(256)) * 20])
-def test_what_is_no_video_is_one_line(content, tmp_path, capfd):
+NO_VIDEOS = {
+    "nothing": (b"", "is empty; .*fetch it again"),
+    "zeros": (bytes(5000), "zeros; .*fetch it again"),
+    "page": (b"<html>no such page</html>", "is a web page.*download link"),
+    "text": (b"404: Not Found", "is text; give the video"),
+    "lines": (b"hello\n" * 500, "is text; give the video"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "archive": (b"PK\x03\x04" + bytes(200), "zip archive; unpack it and give the video"),
+    "noise": (bytes(range(256)) * 20, r"no library can decode it \(PyAV: .*OpenCV: "),
+}
+
+
+@pytest.mark.parametrize("kind", NO_VIDEOS)
+def test_what_is_no_video_is_one_line(kind, tmp_path, capfd):
+    content, message = NO_VIDEOS[kind]
     (tmp_path / "clip.mp4").write_bytes(content)
-    with pytest.raises(UserError, match=r"clip.mp4: no library can decode it \(PyAV: .*OpenCV: "):
+    with pytest.raises(UserError, match=f"clip.mp4: .*{message}"):
         VideoFile("clip", tmp_path / "clip.mp4")
     assert capfd.readouterr().err == ""
 
