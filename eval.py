@@ -119,7 +119,8 @@ def main() -> None:
         network = make_network(args).to(device)
     config.check_resolution(args.resolution, network.backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in args.protocol))
-    origin = {"config": args.config, "checkpoint": args.resume_path, "versions": list_versions()}
+    origin = {"root": str(args.root.resolve()), "config": args.config, "checkpoint": args.resume_path,
+              "versions": list_versions()}  # fmt: skip
     settings = settings_of(args, network, kinds)
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
     results.check(overwrite=args.overwrite)
@@ -184,14 +185,14 @@ def make_network(args: Namespace) -> SpatioTemporalNetwork:
 
 
 def settings_of(args: Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
-    """Collect everything that the predictions depend on."""
+    """Collect everything that the predictions depend on but the videos, which `ResultsFolder.has` compares."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau",
             "clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects",
             "fit_resolution")  # fmt: skip
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     trained = {"training_free": False, "sha256": hash_file(args.resume_path)} if args.resume_path else {}
     return {
-        "predictions": kinds, **({"fast": fast} if args.clustering == "fast" else {}), "root": str(args.root.resolve()),
+        "predictions": kinds, **({"fast": fast} if args.clustering == "fast" else {}),
         **{key: getattr(args, key) for key in keys},
         "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
         "block": trained or {"training_free": True, "temperature": args.temperature},

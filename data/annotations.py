@@ -18,7 +18,7 @@ from pycocotools import mask as coco_masks
 
 from data.frames import FrameReader, format_size
 from data.tfrecord import Record, read_byte_features
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
 from utils.files import digest_files
 from utils.names import check_name
 from utils.pictures import list_images
@@ -389,6 +389,8 @@ class RecordSegmentations:
             with Image.open(io.BytesIO(images[self._positions[frame]])) as image:
                 labels = np.asarray(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if is_out_of_memory(error):
+                raise
             raise UserError(f"{self.source(frame)}: not a readable PNG ({error}); download this file again") from error
         if labels.ndim != 2 or labels.max(initial=0) > MAX_OBJECTS:
             raise UserError(f"{self.source(frame)}: not an image of object ids up to {MAX_OBJECTS}; "

@@ -103,6 +103,7 @@ def check(
             report.add(*layout.find_mismatches(root, split, video))
         except UserError as error:  # in a file that is only used for comparison, so the video can be read
             report.add(error)
+        report.notes += [video.doubt] if video.doubt else []
         report.sequences += 1
         report.frames += len(video.frame_names)
         report.annotated += len(video.annotations.frame_names) if video.annotations else 0

@@ -7,10 +7,11 @@ it often has a wrong number of frames or none, and only decoding shows which fra
 import heapq
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageSequence
 
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
+from utils.file_kinds import identify_foreign, read_start
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it when it opens the first video
 
@@ -32,6 +34,7 @@ VIDEO_SUFFIXES = {
 DEFAULT_RATE = Fraction(24)  # frames per second, if the file does not state a rate
 ANIMATION_RATE = Fraction(10)  # frames per second of animated pictures without durations, as browsers show them
 NO_VIDEO = "a still picture, or one cut short, and no video; give a video file, or the folder of a video's frames"
+PICTURE_CODECS = ("mjpeg", "png", "bmp")  # a video of one such frame is a picture, perhaps the cover of a song
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class DecodingLimits:
             both; the ends of sound and video differ by less.
         opencv_count_share: share of frames; OpenCV only estimates the number of frames of some containers.
         late_frames: frames; decoders hold back as many at most, so after damage frames can come that much too late.
+        gap: usual intervals; longer intervals of a video of constant frame rate, and without an index, are gaps where
+            frames are missing.
+        intervals_per_gap: usual intervals for each gap at least; with more gaps the frame rate varies.
+        rounded_units: units of time; an interval of fewer is not rounded, but exact.
     """
 
     max_rate: int = 1000
@@ -53,6 +60,9 @@ class DecodingLimits:
     end_frames: int = 2
     opencv_count_share: float = 0.02
     late_frames: int = 16
+    gap: float = 1.5
+    intervals_per_gap: int = 10
+    rounded_units: int = 8
 
 
 LIMITS = DecodingLimits()
@@ -75,6 +85,8 @@ class Contents:
         faults: number of packets that could not be decoded.
         pixel_aspect: width of a pixel divided by its height; not 1 in videos whose pixels are not square.
         rate: frames per second, on average if the rate varies.
+        gaps: number of the frame before a gap in otherwise regular times -> frames that would fill the gap. The file
+            does not state its number of frames, so they may be missing, or never have been there.
     """
 
     reader: "Reader"
@@ -84,6 +96,7 @@ class Contents:
     faults: int = 0
     pixel_aspect: Fraction = Fraction(1)
     rate: Fraction = DEFAULT_RATE
+    gaps: dict[int, int] = field(default_factory=dict)
 
     @property
     def missing(self) -> int:
@@ -128,6 +141,8 @@ def scan(path: Path, *, report_progress: ReportProgress = lambda done, total: No
             return reader.scan(path, report_progress)
         except CannotDecode as error:
             reasons += [f"{reader.name}: {error}"] if str(error) else []
+    if found := identify_foreign(read_start(path), wanted="video"):
+        raise UserError(f"{path}: is {'; '.join(found)}")
     raise UserError(
         f"{path}: no library can decode it ({'; '.join(reasons)}); it is damaged, cut short or no video: copy it "
         f"again, or convert it with ffmpeg -i {path.name} -c:v libx264 converted.mp4"
@@ -177,7 +192,9 @@ class PillowReader(Reader):
                 for done, _ in enumerate(self._decode_frames(image), 1):
                     seconds += image.info.get("duration", 0) / 1000
                     report_progress(done, count)
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            if is_out_of_memory(error):
+                raise
             raise CannotDecode from None  # without a reason: mostly the file is no picture at all
         if not done:
             raise CannotDecode("cut short before the end of its first frame")
@@ -195,8 +212,9 @@ class PillowReader(Reader):
             for frame in ImageSequence.Iterator(image):
                 rgba = np.asarray(frame.convert("RGBA"))
                 yield np.where(rgba[..., 3:] > 0, rgba[..., :3], np.uint8(0))
-        except (OSError, SyntaxError, ValueError, EOFError):
-            return
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            if is_out_of_memory(error):
+                raise
 
     def _is_whole(self, path: Path, form: str) -> bool:
         """Tell whether a GIF has its last byte; for the other formats Pillow reports missing bytes itself."""
@@ -236,12 +254,14 @@ class PyAVReader(Reader):
 
     Args:
         reorder: sort frames by time, since after damage a decoder can give frames too late.
+        track: index of the stream to decode; None chooses one.
     """
 
     name = "PyAV"
 
-    def __init__(self, *, reorder: bool = False):
+    def __init__(self, *, reorder: bool = False, track: int | None = None):
         self.reorder = reorder
+        self.track = track
 
     def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
         try:
@@ -251,7 +271,10 @@ class PyAVReader(Reader):
         try:
             with self._open(path) as (container, stream):
                 found = self._scan_stream(container, stream, report_progress)
-                indexed, rate, aspect = stream.frames, stream.average_rate, stream.sample_aspect_ratio
+                track, indexed, aspect = stream.index, stream.frames, stream.sample_aspect_ratio
+                rate = stream.average_rate or stream.guessed_rate
+                if len(found.frame_times) == 1 and stream.codec_context.name in PICTURE_CODECS:
+                    raise UserError(f"{path}: {NO_VIDEO}")
                 unit, duration = stream.time_base, (container.duration or 0) / av.time_base
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise CannotDecode(str(getattr(error, "strerror", None) or error)) from None
@@ -260,12 +283,14 @@ class PyAVReader(Reader):
         if found.faults and None not in found.frame_times:
             found.frame_times.sort()
         size = _check_sizes(path, found.sizes)
-        rate = self._measure_rate(found, _check_rate(rate), unit)
-        total, positions = self._count_frames(found, indexed=indexed, duration=duration, rate=rate)
+        gaps = {} if indexed else find_gaps(found.frame_times)
+        rate = self._measure_rate(found, _check_rate(rate), unit, missing=sum(gaps.values()))
+        total, positions = self._count_frames(found, indexed=indexed, duration=duration, rate=rate, gaps=gaps)
         aspect = Fraction(aspect) if aspect and aspect > 0 else Fraction(1)
         return Contents(
-            PyAVReader(reorder=found.faults > 0), positions, total, size, faults=found.faults, rate=rate,
-            pixel_aspect=1 / aspect if found.turned else aspect,
+            PyAVReader(reorder=found.faults > 0, track=track), positions, total, size, faults=found.faults,
+            rate=rate, pixel_aspect=1 / aspect if found.turned else aspect,
+            gaps=gaps if total == len(positions) else {},
         )  # fmt: skip
 
     def decode(self, path: Path) -> Iterator[np.ndarray]:
@@ -277,14 +302,16 @@ class PyAVReader(Reader):
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
-        """Open a file and choose its first video stream that is no cover picture and no row of thumbnails."""
+        """Open a file and choose its main video stream, which is no cover picture and no row of thumbnails."""
         import av
         from av.stream import Disposition
 
         av.logging.set_level(None)  # silent: damage is counted here
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             form = container.format.name
-            if form.endswith("_pipe") or form in ("image2", "tty"):
+            if form == "tty":  # the name of FFmpeg for text
+                raise CannotDecode
+            if form.endswith("_pipe") or form == "image2":
                 raise UserError(f"{path}: {NO_VIDEO}")
             no_video = Disposition.attached_pic | Disposition.timed_thumbnails
             streams = [stream for stream in container.streams.video if not stream.disposition & no_video]
@@ -293,11 +320,31 @@ class PyAVReader(Reader):
                 raise UserError(f"{path}: holds {holds} but no video; give a file with a video")
             if not streams:
                 raise CannotDecode("no video in it")
-            if streams[0].codec_context is None:
+            stream = streams[0]
+            if len(streams) > 1:
+                track = self.track
+                if track is None:
+                    track = self._choose_track(path, [stream.index for stream in streams])
+                stream = container.streams[track]
+            if stream.codec_context is None:
                 raise CannotDecode("no decoder for its codec")
             # Threads must not decode several frames at a time: which frames are reported damaged would vary by chance.
-            streams[0].thread_type = "SLICE"
-            yield container, streams[0]
+            stream.thread_type = "SLICE"
+            yield container, stream
+
+    def _choose_track(self, path: Path, tracks: list[int]) -> int:
+        """Choose the first stream with at least half as many packets as the longest.
+
+        Cover pictures of one packet are not always marked as such, and streams of the same video, as of several
+        angles, can differ by a few packets.
+        """
+        import av
+
+        counts = dict.fromkeys(tracks, 0)
+        with av.open(f"file:{path}", metadata_errors="ignore") as container, suppress(av.error.FFmpegError):
+            for packet in container.demux([container.streams[track] for track in tracks]):
+                counts[packet.stream.index] += packet.size > 0
+        return next(track for track in tracks if 2 * counts[track] >= max(counts.values()))
 
     def _scan_stream(
         self, container: "av.container.InputContainer", stream: "av.VideoStream", report_progress: ReportProgress
@@ -329,7 +376,7 @@ class PyAVReader(Reader):
                 return
             if packet.pts is not None and packet.time_base:
                 found.end = max(found.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
+            if packet.stream.index != stream.index:  # in packets that end a stream, `stream_index` is always 0
                 continue
             if packet.size == 0 and packet.dts is not None:  # in an AVI, this shows the previous frame again
                 found.skipped += 1
@@ -367,22 +414,25 @@ class PyAVReader(Reader):
         while waiting:
             yield heapq.heappop(waiting)[-1]
 
-    def _measure_rate(self, found: _ScanResult, stated: Fraction | None, unit: Fraction | None) -> Fraction:
+    def _measure_rate(
+        self, found: _ScanResult, stated: Fraction | None, unit: Fraction | None, *, missing: int
+    ) -> Fraction:
         """Return the frame rate that the header states, or that of the time stamps if the two differ.
 
         Args:
             unit: seconds of one unit of the time stamps.
+            missing: number of frames that would fill the gaps between the time stamps.
         """
         times = [time for time in found.frame_times if time is not None]
         if len(times) < 2 or not unit or times[-1] <= times[0]:
             return stated or DEFAULT_RATE
-        measured = _check_rate((len(times) - 1) / ((times[-1] - times[0]) * unit))
+        measured = _check_rate((len(times) - 1 + missing) / ((times[-1] - times[0]) * unit))
         if measured is None or (stated and (found.faults or abs(measured / stated - 1) <= LIMITS.rate_share)):
             return stated or DEFAULT_RATE
         return measured.limit_denominator(1001)
 
     def _count_frames(
-        self, found: _ScanResult, *, indexed: int, duration: float, rate: Fraction
+        self, found: _ScanResult, *, indexed: int, duration: float, rate: Fraction, gaps: dict[int, int]
     ) -> tuple[int, list[int]]:
         """Return how many frames the video should have, and the positions of the decoded ones.
 
@@ -390,19 +440,54 @@ class PyAVReader(Reader):
             indexed: number of frames in the index of the file, or 0 if it has none. The number is then estimated from
                 the duration in the header and from the faults.
             duration: seconds stated in the header.
+            gaps: see `find_gaps`; only counted as missing frames if other damage is certain.
         """
         decoded = len(found.frame_times)
         total = max(indexed - found.skipped, decoded)
         missing_seconds = duration - found.end
         if not indexed and missing_seconds > max(LIMITS.end_seconds, LIMITS.end_frames / rate):
             total = max(total, decoded + round(missing_seconds * rate))
+        in_gaps = sum(gaps.values()) if found.faults or total > decoded else 0
+        total += in_gaps
         if found.faults:
             total = max(total, len(found.packet_times))
+        if in_gaps and decoded + in_gaps >= len(found.packet_times):
+            return total, list(accumulate((1 + gaps.get(index, 0) for index in range(decoded - 1)), initial=0))
         places = {time: place for place, time in enumerate(sorted(t for t in found.packet_times if t is not None))}
         positions = [places.get(time, -1) for time in found.frame_times]
         if total == decoded or len(places) < len(found.packet_times) or sorted({*positions} - {-1}) != positions:
             positions = list(range(decoded))  # none are missing, or the time stamps do not tell which
         return total, positions
+
+
+def find_gaps(times: Sequence[int | None]) -> dict[int, int]:
+    """Find where frames may be missing from a video of constant frame rate.
+
+    All intervals but the gaps must be equal, up to rounding of the times, and the gaps whole multiples of them. Nothing
+    is found in a video of varying frame rate, as phones and screen recorders write them.
+
+    Args:
+        times: presentation times of the decoded frames, in units of the stream.
+
+    Returns:
+        Number of the frame before each gap -> number of frames that would fill it.
+    """
+    if None in times or len(times) < 2:
+        return {}
+    intervals = np.diff(np.array(times, np.int64))
+    usual = np.median(intervals)
+    wide = intervals >= LIMITS.gap * usual
+    regular = intervals[~wide]
+    rounding = 1 if usual >= LIMITS.rounded_units else 0  # in units, between the longest and the shortest interval
+    is_constant = len(regular) and regular.min() > 0 and np.ptp(regular) <= rounding
+    if not is_constant or len(regular) < LIMITS.intervals_per_gap * wide.sum():
+        return {}
+    lengths = intervals[wide] / regular.mean()
+    steps = lengths.round()
+    # The mean of the intervals is known to a fraction of a unit only, and that counts for every step.
+    if (np.abs(lengths - steps) * regular.mean() > rounding * (1 + steps / len(regular))).any():
+        return {}
+    return dict(zip(np.flatnonzero(wide).tolist(), (steps.astype(int) - 1).tolist(), strict=True))
 
 
 def _read_display_matrix(frame: "av.VideoFrame") -> tuple[int, int, int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from data.decoding import VIDEO_SUFFIXES
 from data.layouts.base import Layout
 from data.layouts.splits import Subfolders
-from data.own_output import RESULTS, RUN, describe_left_out, find_frames, refuse_own_output
+from data.own_output import RESULTS, RUN, describe_left_out, describe_unread, find_frames, refuse_own_output
 from data.registry import DATASETS, OTHER_SIZES, OWN_VIDEO, PAIRS, PAIRS_LAYOUT, DatasetSpec
 from data.videos import FrameFolder, Video, refuse_damaged_videos
 from utils import distributed
@@ -265,7 +265,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
     if not videos:
         clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
         reason = "no frames (jpg, png, ...) in any folder below it"
-        hint = f"; {clip.name} is {explain_single_file(clip)}" if clip else ""
+        hint = f"; {clip.name} is {explain_single_file(clip)}" if clip else describe_unread(root)
         raise UserError(f"{flag} {root}: {reason}{hint}")
     return videos if train_list is None else _keep_listed_folders(videos, root, train_list)
 

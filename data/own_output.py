@@ -5,6 +5,7 @@ Results and label PNGs look like folders of frames and often lie below the given
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.names import sort_naturally
-from utils.pictures import FAULTS, list_images
+from utils.pictures import FAULTS, IMAGE_SUFFIXES, list_images
 from utils.png import make_palette
 from utils.results import CONTACT_SHEET, OVERLAYS
 from utils.visual import MARK
@@ -72,6 +73,20 @@ def find_frame_folders(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
         names += [folder.name] if frames else []
         left_out += [(folder.name, output)] if output else []
     return names, left_out
+
+
+def describe_unread(root: Path) -> str:
+    """Say which endings of files in a folder, or in the folders directly below it, are not read; "" if there are none.
+
+    The text continues an error message: `; .tga is not read: save the frames as one of .bmp, ...`.
+    """
+    files = (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_file())
+    endings = Counter(path.suffix.lower() for path in files if not path.name.startswith("."))
+    unread = [ending for ending, _ in endings.most_common() if ending and ending not in IMAGE_SUFFIXES][:MAX_NAMED]
+    if not unread:
+        return ""
+    return (f"; {', '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read: save the frames as one of "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}")  # fmt: skip
 
 
 def describe_left_out(root: Path, left_out: Iterable[tuple[str, str]]) -> str:

@@ -34,6 +34,7 @@ class Video(Protocol):
         frame_rate: frames per second.
         pixel_aspect: width of a pixel divided by its height.
         damage: which part of the video cannot be read, in words; None if nothing is damaged.
+        doubt: which frames may be missing, in words, though the video can be read; None if nothing suggests it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Video(Protocol):
     frame_rate: Fraction
     pixel_aspect: Fraction
     damage: str | None
+    doubt: str | None
 
     @property
     def frame_names(self) -> list[str]:
@@ -115,6 +117,7 @@ class ImageVideo(ABC):
     frame_rate = DEFAULT_RATE
     pixel_aspect = Fraction(1)
     damage = None
+    doubt = None
 
     def __init__(self, name: str, annotations: Annotations | None = None):
         self.name = name
@@ -226,6 +229,15 @@ class VideoFile:
             return f"{self.path}: {places}, though none of {contents.total} frames is lost"
         return None
 
+    @property
+    def doubt(self) -> str | None:
+        """How many frames may be missing, and where; None if the times of the frames have no gaps."""
+        if not (gaps := self.contents.gaps):
+            return None
+        where = f"after frame{'s' * (len(gaps) > 1)} {format_ranges(sorted(gaps), most=3)} (counted from 0)"
+        return (f"{self.path}: about {sum(gaps.values())} frames may be missing {where}; the file does not state how "
+                "many it had, so it is taken as whole; if it is not, copy it again")  # fmt: skip
+
     def read(self, positions: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Yield the decodable frames, (3, H, W) uint8 RGB, counted without the others.
 
@@ -261,6 +273,8 @@ def _scan_with_bar(path: Path) -> Contents:
 def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -> None:
     """Refuse videos of which a part cannot be read, or warn about each of them if `allow_damaged`.
 
+    Videos of which frames may be missing are never refused, but a warning says so.
+
     Raises:
         UserError: a video is damaged; the message describes the damage of the first.
     """
@@ -269,6 +283,9 @@ def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -
             raise UserError(f"{damage}: copy it again, or have eval.py go on without them: --allow_damaged")
         if distributed.is_main():
             print(f"warning: {damage}; going on without them", file=sys.stderr, flush=True)
+    for doubt in filter(None, (video.doubt for video in videos)):
+        if distributed.is_main():
+            print(f"warning: {doubt}", file=sys.stderr, flush=True)
 
 
 class RecordVideo(ImageVideo):

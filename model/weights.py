@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.run.checkpoints import load_tensors
 
-# Wrappers that training frameworks put around a ViT, and the heads they put beside it.
-_WRAPPERS = ("module.", "backbone.", "encoder.")
-_HEADS = ("head.", "dino_head.", "ibot_head.")
+# Wrappers that training frameworks put around a ViT, and the heads they put beside it; MAE's head is its decoder.
+_WRAPPERS = ("module.", "model.", "backbone.", "encoder.")
+_HEADS = ("head.", "dino_head.", "ibot_head.", "decoder_")
 # Where a training checkpoint keeps a model: DINO's full file (its teacher is the published model), the reference
 # implementation's file, and common training scripts.
 _MODEL_KEYS = ("teacher", "model_state_dict", "state_dict", "model")
@@ -66,6 +66,9 @@ def load_vit_weights(
     if not isinstance(weights, dict):
         check_holds_vit(content, source=source)
     state = _select_model(content, checkpoint_key, source)
+    if not _holds_tensors(state):
+        only = f", only {', '.join(map(str, [*state][:4]))}" if state else ""
+        raise UserError(f"{source}: holds no weights{only}; give the file of the backbone's weights")
     if _is_hugging_face(state):
         state, source = from_hugging_face(state), f"{source} (with the names of Hugging Face)"
     state = _strip(state, source)
@@ -116,7 +119,14 @@ def _select_model(content: dict[str, Any], checkpoint_key: str | None, source: s
     for key in _MODEL_KEYS:
         if isinstance(content.get(key), dict):
             return content[key]
+    held = [key for key, value in content.items() if _holds_tensors(value)]
+    if held and not _holds_tensors(content):
+        raise UserError(f"{source}: holds a model under {', '.join(held)}; say which: --checkpoint_key {held[0]}")
     return content
+
+
+def _holds_tensors(state: Any) -> bool:
+    return isinstance(state, dict) and any(isinstance(value, Tensor) for value in state.values())
 
 
 def _is_hugging_face(state: dict[str, Any]) -> bool:
@@ -211,12 +221,24 @@ def _shape_in(state: dict[str, Any]) -> _Shape | None:
 
 def _check_shape(state: dict[str, Tensor], vit: nn.Module, name: str, source: str) -> None:
     """Refuse a ViT of another shape before timm resamples what it can, such as the patch embedding, without a word."""
+    if not any(key.startswith(("cls_token", "blocks.")) for key in state):
+        raise UserError(f"{source}: {_explain_no_vit(state, name)}")
     held, wanted = _shape_in(state), _shape_in(vit.state_dict())
     if held is None or held == wanted:
         return
     close = [found for found in _names_for(held, state) if timm.is_model(found)]
     mend = f"give --backbone {close[0]}" if close else "give the --backbone that the file was made for"
     raise UserError(f"{source}: holds {held}; --backbone {name} is {wanted}; {mend}")
+
+
+def _explain_no_vit(state: dict[str, Tensor], name: str) -> str:
+    """Explain that a state dict holds no ViT, or that its ViTs have prefixes that are not known; with the mend."""
+    patches = "patch_embed.proj.weight"
+    prefixes = [key.removesuffix(patches) for key in state if key.endswith(f".{patches}")]
+    if not prefixes:
+        return f"holds no ViT (its keys begin with {', '.join([*state][:3])}); give the weights of --backbone {name}"
+    save = "torch.save({k.removeprefix(P): v for k, v in state.items() if k.startswith(P)}, FILE)"
+    return f"holds a ViT under {' and '.join(prefixes)}; save one alone, P = '{prefixes[0]}': {save}"
 
 
 def _names_for(shape: _Shape, state: dict[str, Tensor]) -> list[str]:

@@ -80,8 +80,8 @@ def _explain(error: Exception, lower: str) -> str | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory of the machine or a GPU ran out; libraries raise several types."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
+    if isinstance(error, OSError):  # Pillow's has no number
+        return error.errno == errno.ENOMEM or (error.errno is None and bool(NO_MEMORY.search(str(error))))
     general = isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] in ("cv2", "safetensors_rust")
     return isinstance(error, MemoryError) or (general and bool(NO_MEMORY.search(str(error))))
 

@@ -1,4 +1,4 @@
-"""Identify the kind of a file of weights from its first bytes, whatever its name."""
+"""Identify the kind of a file from its first bytes, whatever its name."""
 
 import json
 import struct
@@ -6,27 +6,68 @@ import zipfile
 from pathlib import Path
 
 TORCH, SAFETENSORS = "torch", "safetensors"
+START = 512  # bytes at the beginning of a file that tell its kind
 _LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
-# First bytes -> kind of file, and what the user should do.
-_STARTS = [
-    (b"version https://git-lfs", "a Git-LFS pointer to the weights; fetch them with `git lfs pull` or a download link"),
-    (b"\x89HDF\r\n", "an HDF5 file (Keras, TensorFlow); fetch the weights for PyTorch (.pth or .safetensors)"),
-    (b"\x93NUMPY", "a NumPy array; fetch the weights for PyTorch (.pth or .safetensors)"),
-    (b"GGUF", "a GGUF file; fetch the weights for PyTorch (.pth or .safetensors)"),
-    (b"\x08\x01\x12", "a TensorFlow model; fetch the weights for PyTorch (.pth or .safetensors)"),
-    (b"\x1f\x8b", "a gzip archive; unpack it and give the file inside"),
-    (b"BZh", "a bzip2 archive; unpack it and give the file inside"),
-    (b"\xfd7zXZ", "an xz archive; unpack it and give the file inside"),
-    (b"7z\xbc\xaf", "a 7z archive; unpack it and give the file inside"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it and give the file inside"),
-    (b"Rar!", "a RAR archive; unpack it and give the file inside"),
-    (b"\x89PNG", "a picture; give the weights' file"),
-    (b"\xff\xd8\xff", "a picture; give the weights' file"),
-    (b"%PDF", "a PDF; give the weights' file"),
-]
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"\x28\xb5\x2f\xfd": "zstd",
+    b"Rar!": "RAR", b"PK\x03\x04": "zip",
+}  # fmt: skip
 _FOR_PYTORCH = "fetch the weights for PyTorch (.pth or .safetensors)"
+_GIVE_WEIGHTS = "give the file of weights"
 _AGAIN = "it was cut short on its way here; fetch it again"
+# First bytes of files that could be taken for weights -> kind of file, and what the user should do.
+_STARTS = {
+    b"\x89HDF\r\n": f"an HDF5 file (Keras, TensorFlow); {_FOR_PYTORCH}",
+    b"\x93NUMPY": f"a NumPy array; {_FOR_PYTORCH}",
+    b"GGUF": f"a GGUF file; {_FOR_PYTORCH}",
+    b"\x08\x01\x12": f"a TensorFlow model; {_FOR_PYTORCH}",
+    b"\x89PNG": f"a picture; {_GIVE_WEIGHTS}",
+    b"\xff\xd8\xff": f"a picture; {_GIVE_WEIGHTS}",
+}
+
+
+def read_start(path: Path) -> bytes:
+    """Read the first bytes of a file, which tell its kind."""
+    with open(path, "rb") as file:
+        return file.read(START)
+
+
+def identify_foreign(start: bytes, *, wanted: str) -> tuple[str, str] | None:
+    """Identify a file that holds no data of its own: empty, text, a web page, an archive, ...
+
+    Args:
+        start: the first `START` bytes of the file.
+        wanted: what the user should give instead, such as "file of weights".
+
+    Returns:
+        What the file is, which completes the sentence "FILE is", and the mend; None for other files.
+    """
+    if not start.strip(b"\0"):
+        return ("nothing but zeros" if start else "empty"), _AGAIN
+    if start.startswith(b"version https://git-lfs"):
+        return f"a Git-LFS pointer to the {wanted}", "fetch it with `git lfs pull` or a download link"
+    if start.startswith(b"%PDF"):
+        return "a PDF", f"give the {wanted}"
+    archive = next((name for magic, name in _ARCHIVES.items() if start.startswith(magic)), None)
+    if archive or start[257:262] == b"ustar":
+        return f"a {archive or 'tar'} archive", f"unpack it and give the {wanted} inside"
+    return _identify_text(start, wanted)
+
+
+def _identify_text(start: bytes, wanted: str) -> tuple[str, str] | None:
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
+        return f"a web page, saved in place of the {wanted}", "fetch the file behind its download link"
+    if b"\0" in start or any(byte < 9 for byte in start):
+        return None
+    try:
+        start.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 3:  # more than a character cut in two at the end
+            return None
+    kind = "JSON (a configuration, or an index of files)" if text.startswith((b"{", b"[")) else "text"
+    return kind, f"give the {wanted}"
 
 
 def identify_weights(path: Path) -> str:
@@ -34,11 +75,8 @@ def identify_weights(path: Path) -> str:
 
     The description completes the sentence "FILE is": `a web page; fetch ...`.
     """
-    with open(path, "rb") as file:
-        start = file.read(512)
-    if not start.strip(b"\0"):
-        return f"empty; {_AGAIN}" if not start else f"nothing but zeros; {_AGAIN}"
-    if found := next((words for magic, words in _STARTS if start.startswith(magic)), None):
+    start = read_start(path)
+    if found := next((words for magic, words in _STARTS.items() if start.startswith(magic)), None):
         return found
     if start.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
@@ -46,9 +84,9 @@ def identify_weights(path: Path) -> str:
         return SAFETENSORS
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):  # a pickle of protocol 2 to 5
         return TORCH
-    if start[257:262] == b"ustar":
-        return "a tar archive; unpack it and give the file inside"
-    return _kind_of_text(start) or _kind_of_message(start) or "of no known kind, or damaged; fetch it again"
+    if found := identify_foreign(start, wanted="file of weights"):
+        return "; ".join(found)
+    return _kind_of_message(start) or "of no known kind, or damaged; fetch it again"
 
 
 def explain_bad_safetensors(path: Path) -> str:
@@ -88,22 +126,6 @@ def _kind_of_zip(path: Path) -> str:
         return f"a Keras file; {_FOR_PYTORCH}"
     inside = next((name for name in names if name.endswith((".pth", ".pt", ".bin", ".safetensors", ".ckpt"))), None)
     return f"a zip archive; unpack it and give {inside or 'the file of weights'} inside"
-
-
-def _kind_of_text(start: bytes) -> str | None:
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
-        return "a web page, saved in place of the weights; fetch the file behind its download link"
-    if b"\0" in start or any(byte < 9 for byte in start):
-        return None
-    try:
-        start.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(start) - 3:  # more than a character cut in two at the end
-            return None
-    if text.startswith((b"{", b"[")):
-        return "JSON (a configuration, or the index of several files); give the file of weights"
-    return "text; give the file of weights"
 
 
 def _kind_of_message(start: bytes) -> str | None:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from utils.errors import is_out_of_memory
+from utils.file_kinds import START, identify_foreign, read_start
 from utils.names import sort_naturally
 
 # Warnings about damaged TIFF tags: the picture can be read all the same, and the user cannot mend them.
@@ -84,6 +86,8 @@ def read_picture(source: Path | bytes) -> Picture:
     except PictureError:
         raise
     except FAULTS as error:
+        if is_out_of_memory(error):
+            raise
         raise PictureError((str(error) or repr(error)).splitlines()[0]) from error
 
 
@@ -242,8 +246,6 @@ def to_rgb(picture: Picture, low: int, high: int) -> np.ndarray:
 # ------------------------------------------------------------------ files that are no pictures
 
 _HEADS = {
-    b"<": ("an HTML or XML page", "download it again"),
-    b"version https://git-lfs": ("a Git LFS pointer", "fetch it with git lfs pull"),
     b"\x76\x2f\x31\x01": ("OpenEXR", "save it with 8 or 16 bits"),
     b"#?RADIANCE": ("Radiance HDR", "save it with 8 or 16 bits"),
     b"%PDF": ("PDF", "save its pictures as PNG"),
@@ -261,15 +263,8 @@ _BRANDS = {
 
 def _identify_unreadable(source: Path | bytes) -> tuple[str, str | None]:
     """Identify a file that Pillow cannot read by its first bytes; return what it is, and the mend if there is one."""
-    head = source[:32] if isinstance(source, bytes) else _read_head(source)
-    if not head:
-        return "an empty file", None
-    if head[4:8] == b"ftyp":  # the container format of MP4, HEIC and AVIF
-        return _BRANDS.get(head[8:12], ("a video file", "give the video file itself"))
-    known = (found for start, found in _HEADS.items() if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(start))
-    return next(known, ("of no known image format", None))
-
-
-def _read_head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(32)
+    start = source[:START] if isinstance(source, bytes) else read_start(source)
+    if start[4:8] == b"ftyp":  # the container format of MP4, HEIC and AVIF
+        return _BRANDS.get(start[8:12], ("a video file", "give the video file itself"))
+    known = next((found for magic, found in _HEADS.items() if start.startswith(magic)), None)
+    return known or identify_foreign(start, wanted="picture") or ("of no known image format", None)

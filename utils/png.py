@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
 from utils.files import write_atomically
 from utils.pictures import FAULTS, PictureError, list_images, refuse_multiple_pictures
 
@@ -86,6 +86,8 @@ def read_label_png(path: str | os.PathLike) -> np.ndarray:
     except PictureError as error:
         raise UserError(f"{path}: {error}; {error.mend}") from None
     except FAULTS as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path}: not a whole, readable PNG ({error}); write or copy it again") from None
 
 

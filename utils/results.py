@@ -34,7 +34,7 @@ class ResultsFolder:
         path: the folder; created if it is missing.
         kinds: kinds of predictions, such as `davis` (at most 20 proposals); several get a subfolder each.
         settings: everything that the predictions depend on, as plain values.
-        origin: where the settings came from, such as file names; recorded, but may differ between reruns.
+        origin: where data and settings came from, such as file names; recorded, but may differ between reruns.
     """
 
     def __init__(self, path: Path, *, kinds: list[str], settings: dict[str, Any], origin: dict[str, Any]):
@@ -74,7 +74,8 @@ class ResultsFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--save_path {self.path}: is a file; choose a folder")
         if marker.exists():
-            return {key: value for key, value in _read_json(marker).items() if key != "origin"}
+            # "root" was a setting until 2026-12; the content of the videos is compared instead.
+            return {key: value for key, value in _read_json(marker).items() if key not in ("origin", "root")}
         if self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()):
             raise UserError(f"--save_path {self.path}: holds files that are not results of eval.py; choose another")
         return None

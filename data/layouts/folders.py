@@ -10,7 +10,7 @@ from data.annotations import find_label_files
 from data.decoding import VIDEO_SUFFIXES
 from data.layouts.base import report_items
 from data.layouts.splits import FrameList, SplitSource
-from data.own_output import describe_left_out, find_frame_folders, find_frames, refuse_own_output
+from data.own_output import describe_left_out, describe_unread, find_frame_folders, find_frames, refuse_own_output
 from data.videos import FrameFolder, Video, VideoFile
 from utils.errors import UserError
 from utils.names import natural_key, sort_naturally
@@ -97,7 +97,7 @@ class FolderLayout:
         folder = root / self._path(self.frames, split, name)
         frames = self._list_frames(folder)
         if not frames:
-            raise UserError(f"{folder}: no frames; {COMPLETE}")
+            raise UserError(f"{folder}: no frames{describe_unread(folder) or f'; {COMPLETE}'}")
         video = FrameFolder(name, frames)
         if annotated and self._has_annotations(split):
             annotation_folder = root / self._path(self.annotations, split, name)
@@ -209,8 +209,8 @@ class OwnVideos:
         if left_out:
             log_line(describe_left_out(root, left_out))
         if not names:
-            raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames; "
-                            "name a video file or folder")  # fmt: skip
+            raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames"
+                            f"{describe_unread(root) or '; name a video file or folder'}")  # fmt: skip
         if twice := next((name for name, after in pairwise(names) if name == after), None):
             raise UserError(f"{root}: two videos are named {twice} but for their endings; rename one")
         return names

@@ -18,13 +18,13 @@ import argparse
 from pathlib import Path
 
 from data.sprites.writer import DEFAULT_ROOT, draw_contact_sheet, write_color_baseline, write_jpeg, write_sprites
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable
 from utils.png import MAX_INDEXED
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = OneLineParser(prog="python -m data.sprites", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--output_path", type=Path, default=Path(DEFAULT_ROOT), help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--height", type=int, default=240, help="rows of a frame; columns are 16/9 of it")

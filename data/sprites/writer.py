@@ -120,7 +120,7 @@ def _check_parameters(seed: int, height: int, num_train: int, num_val: int, num_
         ("num_frames", num_frames, 1), ("workers", 1 if workers is None else workers, 1),
     ):  # fmt: skip
         if value < low:
-            raise UserError(f"{name} is {value}; give at least {low}")
+            raise UserError(f"--{name} {value}: give at least {low}")
 
 
 def _list_names(parameters: dict) -> list[str]:

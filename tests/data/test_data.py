@@ -190,13 +190,30 @@ def test_own_videos(tmp_path):
         list(video.read())
 
 
+def test_endings_that_are_not_read_are_named(tmp_path, davis):
+    for folder in ("own", "clips/a", "clips/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("0.tga", "1.TGA", "notes.txt", ".hidden.jp2"):
+            (tmp_path / folder / name).write_bytes(b"frame")
+    message = r"\.tga, \.txt are not read: save the frames as one of .*\.png"
+    for root in ("own", "clips"):
+        with pytest.raises(UserError, match=f"--basepath .*{root}: neither.*{message}"):
+            load_videos("video", tmp_path / root, split="all", flag="--basepath")
+        with pytest.raises(UserError, match=f"--basepath .*{root}: no frames .*{message}"):
+            index_videos(tmp_path / root)
+    for path in (davis / "JPEGImages/480p/bee").iterdir():
+        path.rename(path.with_suffix(".jp2"))
+    with pytest.raises(UserError, match=r"bee: no frames; \.jp2 is not read: save the frames as"):
+        load_videos("davis17u", davis, split="val", flag="")
+
+
 def test_video_faults(tmp_path, davis):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
     for path, message in (
         ("empty", "neither video files nor frames"),
         ("none", "no such video"),
-        ("text.mp4", "text.mp4: no library can decode it"),
+        ("text.mp4", "text.mp4: is text; give the video"),
     ):
         with pytest.raises(UserError, match=message):
             load_videos("video", tmp_path / path, split="", flag="--basepath")

@@ -4,12 +4,13 @@ import os
 import shutil
 import struct
 import zlib
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from data import check
 from data.annotations import FbmsOriginal, MergedMasks
@@ -19,7 +20,7 @@ from data.loading import load_videos
 from data.tfrecord import list_records
 from data.videos import FrameFolder, RecordVideo
 from tests.data.layout_trees import example, record
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
 from utils.pictures import find_value_range, read_picture
 from utils.png import find_pngs, make_palette, read_label_png, write_label_png
 
@@ -259,10 +260,10 @@ REFUSED = {
     "phone.heic": (lambda p: p.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40)), "HEIC.*save it as JPEG or PNG"),
     "phone.jpg": (lambda p: p.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40)), "HEIC.*save it as JPEG or PNG"),
     "clip.jpg": (lambda p: p.write_bytes(b"\0\0\0\x18ftypisom" + bytes(40)), "a video file"),
-    "page.png": (lambda p: p.write_text("<!DOCTYPE html>"), "an HTML or XML page.*download"),
+    "page.png": (lambda p: p.write_text("<!DOCTYPE html>"), "a web page.*download link"),
     "pointer.png": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
-    "empty.png": (lambda p: p.write_bytes(b""), "an empty file"),
-    "nothing.png": (lambda p: p.write_bytes(b"no picture"), "of no known image format"),
+    "empty.png": (lambda p: p.write_bytes(b""), "empty.*fetch it again"),
+    "nothing.png": (lambda p: p.write_bytes(b"\1no picture"), "of no known image format"),
 }
 
 
@@ -272,6 +273,17 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path, name):
     make(tmp_path / name)
     with pytest.raises(UnreadableImage, match=f"{name}: not a readable image .*{message}"):
         read_image(tmp_path / name)
+
+
+def test_a_picture_for_which_memory_is_too_small_is_not_unreadable(tmp_path, monkeypatch):
+    """Pillow's decoders say so by an error that has no number, and its Python code by a `MemoryError`."""
+    Image.fromarray(GREY).save(path := tmp_path / "a.png")
+    for error in (OSError("out of memory when reading image file"), MemoryError()):
+        monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=error))
+        for read in (read_image, read_label_png):
+            with pytest.raises(type(error)) as failed:
+                read(path)
+            assert is_out_of_memory(failed.value)
 
 
 @pytest.mark.parametrize("kind", ["grey", "tiff", "colour"])

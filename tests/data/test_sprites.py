@@ -220,7 +220,7 @@ def test_a_damaged_manifest_is_named(tmp_path):
 
 
 def test_impossible_parameters_are_refused(tmp_path):
-    with pytest.raises(UserError, match="num_frames is 0"):
+    with pytest.raises(UserError, match="--num_frames 0: give at least 1"):
         write_sprites(tmp_path, **(SMALL | {"num_frames": 0}))
 
 
@@ -314,6 +314,8 @@ def run_sprites(monkeypatch, *arguments):
         (["--contact_sheet", "file/c.jpg"], "--contact_sheet file: cannot be written"),
         (["--contact_sheet", "."], "--contact_sheet .: is a folder"),
         (["--color_baseline", "file"], "--color_baseline file: cannot be written"),
+        (["--seed", "x"], "--seed: invalid int value: 'x'.*data.sprites --help"),
+        (["--num_frame", 3], "unrecognized arguments: --num_frame 3.*data.sprites --help"),
     ],
 )
 def test_faults_of_the_command_line_are_found_before_anything_is_generated(

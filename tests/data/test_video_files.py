@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data import decoding
-from data.decoding import scan
+from data import check, decoding
+from data.decoding import find_gaps, scan
 from data.layouts.folders import OwnVideos
 from data.loading import load_videos
 from data.videos import VideoFile, compute_display_shape
@@ -34,8 +34,12 @@ def pictures(count=20, size=SIZE):
     return frames
 
 
-def encode(path, frames, *, codec="h264", rate=30, options=None, pix_fmt="yuv420p", rotation=0, before=None):
-    """Write frames with PyAV; `before(container)` may add a stream that comes first, and gives its packets."""
+def encode(
+    path, frames, *, codec="h264", rate=30, options=None, pix_fmt="yuv420p", rotation=0, before=None, times=None,
+    unit=None,
+):  # fmt: skip
+    """Write frames with PyAV, at `times` in `unit` if given; `before(container)` may add a stream that comes first, and
+    gives its packets."""
     container_options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=container_options) as container:
         earlier = before(container) if before else []
@@ -43,11 +47,16 @@ def encode(path, frames, *, codec="h264", rate=30, options=None, pix_fmt="yuv420
         stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], pix_fmt
         if rotation:
             stream.set_display_rotation(rotation)
+        if unit:
+            stream.codec_context.time_base = unit
         container.start_encoding()
         for packet in earlier:
             container.mux(packet)
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for index, frame in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[index], unit
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
@@ -58,6 +67,14 @@ def damage(path, target):
     middle = len(content) // 2
     content[middle : middle + len(content) // 10] = random.Random(1).randbytes(len(content) // 10)
     target.write_bytes(content)
+    return target
+
+
+def erase(path, target):
+    """A copy with zeros in place of its middle tenth."""
+    content = path.read_bytes()
+    middle, length = len(content) // 2, len(content) // 10
+    target.write_bytes(content[:middle] + bytes(length) + content[middle + length :])
     return target
 
 
@@ -166,6 +183,86 @@ def test_files_cut_short_are_known_without_an_index_too(ending, tmp_path):
         assert "cannot be decoded" in VideoFile("short", short).damage
 
 
+def has_encoder(codec):
+    try:
+        av.Codec(codec, "w")
+    except ValueError:
+        return False
+    return True
+
+
+WITHOUT_INDEX = [("mkv", "h264"), ("mkv", "ffv1"), ("ts", "h264"), ("ts", "mpeg2video"), ("mpg", "mpeg2video"),
+                 ("webm", "libvpx"), ("webm", "libvpx-vp9"), ("flv", "h264"), ("wmv", "wmv2"), ("ogv", "libtheora"),
+                 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ending", "codec"), WITHOUT_INDEX)
+def test_frames_missing_from_a_file_without_an_index_are_said(ending, codec, tmp_path, capfd):
+    """Many decoders read on behind an erased place as if nothing had been there: only the times have a gap."""
+    if not has_encoder(codec):
+        pytest.skip(f"PyAV was built without {codec}")
+    path = encode(tmp_path / f"whole.{ending}", pictures(60), codec=codec, options={"g": "5", "bf": "0"})
+    (video,) = load_videos("video", path, flag="")
+    assert (len(video.frame_names), video.frame_rate, video.damage, video.doubt) == (60, 30, None, None)
+    path = erase(path, tmp_path / f"clip.{ending}")
+    contents = scan(path)
+    assert contents.rate == 30
+    if contents.faults:  # certain damage: refused, and the frames after it keep their numbers
+        assert (contents.total, contents.positions[-1], contents.gaps) == (60, 59, {})
+        assert contents.missing > 0
+        return
+    capfd.readouterr()
+    (video,) = load_videos("video", path, flag="")
+    (line,) = capfd.readouterr().err.splitlines()
+    lost, ((before, _),) = 60 - len(video.frame_names), contents.gaps.items()
+    assert line.startswith(f"warning: {path}: about {lost} frames may be missing after frame {before} ")
+    assert len(list(video.read())) == 60 - lost
+
+
+def test_a_check_says_so_too(tmp_path, capsys, monkeypatch):
+    path = encode(tmp_path / "whole.mkv", pictures(40), codec="ffv1", options={})
+    path = erase(path, tmp_path / "clip.mkv")
+    monkeypatch.setattr(sys, "argv", ["check", "--basepath", str(path)])
+    with pytest.raises(SystemExit) as done:
+        check.main()
+    assert done.value.code == 0
+    assert f"note: {path}: about" in capsys.readouterr().out
+
+
+PHONE = [round(3000 * (index + random.Random(index).uniform(-0.05, 0.05))) for index in range(40)]
+
+
+@pytest.mark.parametrize(("name", "times", "unit"), [
+    ("jitter.mkv", PHONE[:20] + [time + 9000 for time in PHONE[20:]], Fraction(1, 90000)),
+    ("jitter.ts", PHONE[:20] + [time + 9000 for time in PHONE[20:]], Fraction(1, 90000)),
+    ("dropped.mkv", [*range(0, 20), *range(20, 60, 4), *range(60, 90, 3)], Fraction(1, 30)),  # a recorded screen
+    ("slow.mp4", [*range(20), *range(24, 44)], Fraction(1, 30)),  # its index says that these are all
+])  # fmt: skip
+def test_varying_frame_rates_are_no_damage(name, times, unit, tmp_path):
+    video = VideoFile("clip", encode(tmp_path / name, pictures(40), times=times, unit=unit, options={"bf": "0"}))
+    assert (len(video.frame_names), video.damage, video.doubt) == (40, None, None)
+
+
+def test_gaps_in_the_times_of_frames():
+    def drop(times, first, last):
+        return [*times[:first], *times[last:]]
+
+    thirds = [round(index * 1000 / 30) for index in range(90)]  # milliseconds: intervals of 33 and 34
+    for times in (
+        thirds,
+        [512 * index for index in range(90)],
+        [*range(90)],
+        [round(1000 * i / 120) for i in range(90)],
+    ):
+        assert find_gaps(times) == {}
+        assert find_gaps(drop(times, 30, 37)) == {29: 7}
+        assert find_gaps(drop(drop(times, 60, 61), 20, 50)) == {19: 30, 29: 1}
+    assert find_gaps(drop(thirds, 1, 60)) == {0: 59}
+    assert find_gaps([*range(0, 400, 10), *range(415, 600, 10)]) == {}  # not whole intervals
+    assert find_gaps([*range(40), None]) == find_gaps([3]) == find_gaps([]) == {}
+    assert find_gaps([*range(20), *range(10, 40)]) == {}  # times that go back
+
+
 @pytest.mark.parametrize("ending", ["gif", "webp", "png"])
 def test_animated_pictures_are_videos(ending, tmp_path):
     first, *rest = map(Image.fromarray, pictures(8))
@@ -186,7 +283,8 @@ def test_a_cover_picture_is_no_video(tmp_path):
     path = encode(tmp_path / "song.mp4", pictures(5), before=cover)
     with av.open(str(path)) as container:
         assert len(container.streams.video) == 2
-    assert VideoFile("song", path).size == SIZE
+    video = VideoFile("song", path)
+    assert (video.size, numbers(video), video.damage) == (SIZE, [0, 1, 2, 3, 4], None)
     with av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as container:
         packets = cover(container)
         sound = container.add_stream("aac", rate=44100)
@@ -197,10 +295,38 @@ def test_a_cover_picture_is_no_video(tmp_path):
         VideoFile("song", tmp_path / "song.m4a")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>no such page</html>", bytes(range(256)) * 20])
-def test_what_is_no_video_is_one_line(content, tmp_path, capfd):
+NO_VIDEOS = {
+    "nothing": (b"", "is empty; .*fetch it again"),
+    "zeros": (bytes(5000), "zeros; .*fetch it again"),
+    "page": (b"<html>no such page</html>", "is a web page.*download link"),
+    "text": (b"404: Not Found", "is text; give the video"),
+    "lines": (b"hello\n" * 500, "is text; give the video"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "archive": (b"PK\x03\x04" + bytes(200), "zip archive; unpack it and give the video"),
+    "noise": (bytes(range(256)) * 20, r"no library can decode it \(PyAV: .*OpenCV: "),
+}
+
+
+def test_a_picture_that_is_not_marked_as_cover_is_no_video_either(tmp_path):
+    def cover(container):
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        return stream.encode(frame.reformat(format="yuvj420p")) + stream.encode()
+
+    video = VideoFile("clip", encode(tmp_path / "clip.mkv", pictures(5), before=cover))
+    assert (video.size, numbers(video)) == (SIZE, [0, 1, 2, 3, 4])
+    with av.open(str(tmp_path / "alone.mkv"), "w") as container:
+        container.mux(cover(container))
+    with pytest.raises(UserError, match="alone.mkv: a still picture"):
+        VideoFile("alone", tmp_path / "alone.mkv")
+
+
+@pytest.mark.parametrize("kind", NO_VIDEOS)
+def test_what_is_no_video_is_one_line(kind, tmp_path, capfd):
+    content, message = NO_VIDEOS[kind]
     (tmp_path / "clip.mp4").write_bytes(content)
-    with pytest.raises(UserError, match=r"clip.mp4: no library can decode it \(PyAV: .*OpenCV: "):
+    with pytest.raises(UserError, match=f"clip.mp4: .*{message}"):
         VideoFile("clip", tmp_path / "clip.mp4")
     assert capfd.readouterr().err == ""
 

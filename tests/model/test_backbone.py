@@ -272,6 +272,36 @@ def test_unexplained_keys_beside_a_wrapper_are_named(tmp_path, state):
         build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
 
 
+def test_files_without_weights_or_without_a_vit_are_named(tmp_path, state):
+    resnet = {"conv1.weight": torch.zeros(8, 3, 7, 7), "bn1.weight": torch.zeros(8), "fc.bias": torch.zeros(9)}
+    moco = {
+        f"module.{part}.{key}": value for part in ("base_encoder", "momentum_encoder") for key, value in state.items()
+    }
+    for content, message in (
+        ({}, "holds no weights; give the file"),
+        ({"state_dict": {}}, "holds no weights; give the file"),
+        ({"optimizer": {"state": {}}, "epoch": 3}, "holds no weights, only optimizer, epoch; give the file"),
+        (resnet, rf"holds no ViT .*begin with conv1\.weight, bn1\.weight.*the weights of --backbone {TINY_BACKBONE}"),
+        ({"state_dict": resnet}, "holds no ViT .*begin with conv1"),
+        (
+            {"state_dict": moco},
+            r"holds a ViT under base_encoder\. and momentum_encoder\.; save one alone",
+        ),
+        ({"model_ema": state, "epoch": 3}, "holds a model under model_ema; .*--checkpoint_key model_ema$"),
+    ):
+        with pytest.raises(UserError, match=rf"weights\.pth: {message}"):
+            build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
+
+
+def test_lightning_and_mae_checkpoints(tmp_path, state):
+    lightning = {"epoch": 1, "global_step": 9, "state_dict": {f"model.{key}": value for key, value in state.items()},
+                 "optimizer_states": [], "hyper_parameters": {"lr": 1e-3}}  # fmt: skip
+    decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_pos_embed": torch.zeros(1, 9, 8),
+               "decoder_blocks.0.norm1.weight": torch.zeros(8)}  # fmt: skip
+    for content in (lightning, {"model": state | decoder}):
+        assert_holds(build_backbone(TINY_BACKBONE, weights=save(tmp_path, content)), state)
+
+
 def test_names_that_are_no_vit(tiny_weights):
     with pytest.raises(UserError, match="nor known to timm; close: vit_small"):
         build_backbone("vit_small_patch8_225")

@@ -174,6 +174,7 @@ def test_every_program_that_can_run_out_of_memory_says_what_to_lower():
     [
         MemoryError(),
         OSError(12, "Cannot allocate memory"),
+        OSError("out of memory when reading image file"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),

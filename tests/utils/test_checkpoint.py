@@ -164,6 +164,15 @@ def test_a_folder_in_place_of_a_file(tmp_path):
         load_tensors(tmp_path)
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_that_torch_did_not_write_is_one_line(tmp_path, protocol, recwarn):
+    (tmp_path / "old.pth").write_bytes(pickle.dumps({"weight": np.zeros(3)}, protocol))
+    with pytest.raises(UserError, match=r"old\.pth: refused, .*torch\.save") as caught:
+        load_tensors(tmp_path / "old.pth")
+    clean(caught.value)
+    assert not recwarn.list
+
+
 def test_a_refused_object_is_named(tmp_path):
     torch.save({"model": Payload(tmp_path / "created"), "size": Path("a")}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match=r"refused, it holds a Python object \([\w.]+\).*state_dict") as caught:

@@ -39,6 +39,23 @@ def test_results_of_another_version_of_a_video_are_not_reused(davis, tmp_path, r
     run_eval(*arguments, "--overwrite")
 
 
+def test_data_that_was_moved_is_not_segmented_again(davis, tmp_path, run_eval, monkeypatch):
+    out, moved = tmp_path / "results", tmp_path / "elsewhere/DAVIS"
+    arguments = ["--training_free", "--save_path", out]
+    run_eval(*arguments, "--davis_path", davis)
+    scores = out / "scores/davis/per-sequence_results-val.csv"
+    before, scored = snapshot(out), scores.read_bytes()
+    moved.parent.mkdir()
+    davis.rename(moved)
+    monkeypatch.setattr(eval_program.Segmenter, "segment", lambda *a, **k: pytest.fail("segmented again"))
+    run_eval(*arguments, "--davis_path", moved)
+    assert (snapshot(out), scores.read_bytes()) == (before, scored)
+    held = json.loads((out / "settings.json").read_text())
+    assert held.pop("origin")["root"] == str(davis)
+    (out / "settings.json").write_text(json.dumps({**held, "root": str(davis)}))  # as it was written before
+    run_eval(*arguments, "--davis_path", moved)
+
+
 def test_results_of_other_settings_are_not_touched(davis, tmp_path, run_eval):
     out = tmp_path / "results"
     arguments = ["--davis_path", davis, "--training_free", "--save_path", out]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,9 @@ def _load_torch(path: Path) -> Any:
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
     # Pass an open file: torch would take a name that ends with .safetensors for a file of that format.
-    with torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_NUMBERS]), open(path, "rb") as file:
+    allowed = torch.serialization.safe_globals([argparse.Namespace, *_NUMPY_NUMBERS])
+    with allowed, warnings.catch_warnings(), open(path, "rb") as file:
+        warnings.simplefilter("ignore")  # of an unusual pickle: it is either read or refused below
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
