@@ -4,7 +4,6 @@ python eval.py                                                            # embe
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --training_free --protocol both
 python eval.py --dataset video --basepath clip.mp4 --dino_path dino_deitsmall8_pretrain.pth --training_free
-python eval.py --dataset fbms59 --basepath FBMS --predictions PNGS        # score any label PNGs
 torchrun --nproc_per_node 8 eval.py ...                                   # distributes the videos over processes
 """
 
@@ -30,13 +29,20 @@ from data.overlays import draw_results
 from data.registry import DATASETS, OWN_VIDEO
 from data.resolution import ResolutionRule
 from data.selection import Selection, add_data_arguments, check_sizes, choose_resolutions, ground_truth
-from data.videos import Video, read_resized_frames
+from data.videos import Video, compute_fingerprint, read_resized_frames
 from model.engine.threshold import CLUSTERS
 from model.engine.windows import ENGINES
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.objects.proposals import PROPOSALS, choose_proposals, normalise_proposals, object_options
 from model.objects.upsampling import UPSAMPLING
-from model.segmenter import CLUSTERINGS, MAX_KEY_FRAMES, Progress, Segmenter, SegmenterSettings, key_frame_indices
+from model.segmenter import (
+    CLUSTERINGS,
+    MAX_KEY_FRAMES,
+    Progress,
+    Segmenter,
+    SegmenterSettings,
+    describe_key_frame_limit,
+)
 from model.weights import checkpoint_path
 from utils import config, distributed
 from utils.clock import Clock
@@ -91,6 +97,8 @@ def make_parser() -> config.Parser:
            help="Cluster by the paper's formulas (exact, or slowly as plain), or fast with other masks.")
     method("--proposals", nargs="+", choices=PROPOSALS, default=["objects"],
            help="Make objects of the clusters, by all steps or some, or take the clusters as the paper does.")
+    method("--motion", choices=("flow", "none"), default="flow",
+           help="Rank objects by their motion against the camera too, as the optical flow between frames shows it.")
     method("--max_objects", **count, help="Keep the N best proposals of each video.")
     method("--upsampling", choices=tuple(UPSAMPLING), default="guided",
            help="Take masks to pixels guided by the frame's colours, or as blocks like the paper.")
@@ -134,7 +142,9 @@ def main() -> None:
         if distributed.is_main():
             stack.enter_context(lock_folder(results.path, flag="--save_path"))
             results.prepare(overwrite=args.overwrite)
-            warn_about_key_frames(args, videos)
+            lengths = {video.name: len(video.frame_names) for video in videos}
+            if note := describe_key_frame_limit(lengths, args.ratio, args.max_key_frames):
+                log_line(f"note: {note}")
         distributed.barrier()
         predict(args, network, videos, results)
         distributed.barrier()
@@ -188,7 +198,7 @@ def settings_of(args: Namespace, network: SpatioTemporalNetwork, kinds: list[str
     """Collect everything that the predictions depend on but the videos, which `ResultsFolder.has` compares."""
     keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau",
             "clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects",
-            "fit_resolution")  # fmt: skip
+            "motion", "fit_resolution")  # fmt: skip
     fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
     trained = {"training_free": False, "sha256": hash_file(args.resume_path)} if args.resume_path else {}
     return {
@@ -199,25 +209,18 @@ def settings_of(args: Namespace, network: SpatioTemporalNetwork, kinds: list[str
     }  # fmt: skip
 
 
-def warn_about_key_frames(args: Namespace, videos: list[Video]) -> None:
-    """Say in which videos --max_key_frames leaves fewer key frames than --ratio would give."""
-    counts = {video.name: len(key_frame_indices(len(video.frame_names), args.ratio)) for video in videos}
-    if limited := [name for name, count in counts.items() if count > args.max_key_frames]:
-        log_line(f"note: --max_key_frames {args.max_key_frames}: limits {len(limited)} of {len(videos)} videos, such "
-                 f"as {limited[0]}, which has {counts[limited[0]]} key frames at --ratio {args.ratio}")  # fmt: skip
-
-
 def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder) -> None:
     """Write the label PNGs of every video that has none yet, the longest first, distributed over processes."""
     segmenter = Segmenter(network, SegmenterSettings(
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
         memory_gb=args.memory_gb, frame_batch=args.frame_batch, amp=args.amp, spill_path=results.path,
         feature_cache=args.feature_cache, objects=object_options(args.proposals), clusters=args.clusters,
+        motion=args.motion == "flow",
     ))  # fmt: skip
-    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: v.fingerprint)]
+    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v))]
     distributed.barrier()  # before any process writes, so that all processes see the same videos left
-    lengths = [len(video.frame_names) for video in left]
-    mine = [left[index] for index in distributed.divide_by_cost(lengths, distributed.world_size())[distributed.rank()]]
+    parts = distributed.divide_by_cost([len(video.frame_names) for video in left], distributed.world_size())
+    mine = [left[index] for index in parts[distributed.rank()]]
     resolutions = choose_resolutions(left, ResolutionRule(
         tuple(args.resolution), network.backbone.patch_size, explicit=not args.fit_resolution,
         fit_every_video=args.dataset == OWN_VIDEO,
@@ -229,10 +232,8 @@ def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video]
             tau = segment_video(args, segmenter, video, results, resolution=resolutions[video.name], progress=bar)
             moved += [video.name] if tau != args.tau else []
     if moved:
-        least, most = args.clusters
-        print(f"note: --tau {args.tau:g}: not {least} to {most} clusters in {len(moved)} of {len(mine)} videos, such "
-              f"as {moved[0]}; another tau was chosen for each of these (stats/ has it; --clusters any keeps --tau)",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(f"note: --tau {args.tau:g}: --clusters chose another in {len(moved)} of {len(mine)} videos, such as "
+              f"{moved[0]} (stats/ has it)", file=sys.stderr, flush=True)  # fmt: skip
 
 
 def segment_video(
@@ -240,9 +241,12 @@ def segment_video(
     resolution: tuple[int, int], progress: Progress,
 ) -> float:  # fmt: skip
     """Write the label PNGs and statistics of a video, and return the threshold that its clusters were made with."""
-    fingerprint = video.fingerprint  # before the frames are read, so that a change of one meanwhile is noticed later
+    fingerprint = compute_fingerprint(
+        video
+    )  # before the frames are read, so that a change of one meanwhile is noticed later
     device, count, clock = segmenter.device, len(video.frame_names), Clock(segmenter.device)
-    found = segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress)
+    found = segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress,
+                              flows=video.flow and video.flow.read())  # fmt: skip
     proposals = choose_proposals(found, results.kinds, limit=args.max_objects)
     with clock("write"):
         maps = proposals.label_maps(video.read(), upsampling=args.upsampling, device=device)

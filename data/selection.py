@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.annotations import FbmsOriginal, MergedMasks, RleVideo
+from data.flow import FlowFiles
 from data.frames import UnreadableImage, format_size, read_image_size
 from data.loading import load_videos
 from data.registry import DATASET_NAMES, parse_dataset_name
@@ -30,6 +31,7 @@ def add_data_arguments(add: Callable[..., Any]) -> None:
     add("--videos", metavar="A:B", help="Take only videos A to B - 1 of the split, counted from 0, such as 600:900.")
     add("--sequences", nargs="+", metavar="NAME", help="Take only these videos.")
     add("--annotations", type=Path, metavar="DIR", help="Read the label PNGs of --dataset pairs from this folder.")
+    add("--flow_path", type=Path, metavar="DIR", help="Read optical flow here, <video>/<frame>.flo or .npy.")
     add("--allow_damaged", action="store_true", help="Segment what can be decoded of a damaged video file.")
 
 
@@ -38,7 +40,8 @@ class Selection:
     """Which videos of a data set to evaluate. Fields are named as the flags are.
 
     root: folder of the data set, or a video file. root_flag: the flag that named it. videos: "A:B", by number.
-    sequences: by name. annotations: folder of label PNGs. allow_damaged: take what can be decoded of damaged files.
+    sequences: by name. annotations: folder of label PNGs. flow_path: folder of optical flow.
+    allow_damaged: take what can be decoded of damaged files.
     """
 
     dataset: str
@@ -48,6 +51,7 @@ class Selection:
     videos: str | None
     sequences: list[str] | None
     annotations: Path | None
+    flow_path: Path | None
     allow_damaged: bool
 
     @property
@@ -57,11 +61,19 @@ class Selection:
         return f"{self.split}{part}{'-selected' if self.sequences else ''}"
 
     def load(self) -> list[Video]:
-        """List the videos; generates data sets that are generated. Raises `UserError` as `load_videos`."""
-        return load_videos(
+        """List the videos; generates data sets that are generated.
+
+        Raises:
+            UserError: as `load_videos`, or a file of optical flow is missing.
+        """
+        videos = load_videos(
             self.dataset, self.root, split=self.split, flag=self.root_flag, sequences=self.sequences,
             videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged,
         )  # fmt: skip
+        if self.flow_path:
+            for video in videos:
+                video.flow = FlowFiles(self.flow_path / video.name, video.frame_names)
+        return videos
 
 
 def ground_truth(videos: Iterable[Video], protocols: Sequence[str]) -> dict[str, Annotations]:

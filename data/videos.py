@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
 from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
+from data.flow import FlowFiles
 from data.frames import FrameReader, format_size, read_image_size, resize
 from data.tfrecord import MEND, Record, count_values, read_byte_features
 from utils import distributed
@@ -31,6 +32,7 @@ class Video(Protocol):
     Attributes:
         name: name of the video in its split.
         annotations: annotations of some or all of the frames, or None.
+        flow: optical flow that the user gave, or None.
         frame_rate: frames per second.
         pixel_aspect: width of a pixel divided by its height.
         damage: which part of the video cannot be read, in words; None if nothing is damaged.
@@ -39,6 +41,7 @@ class Video(Protocol):
 
     name: str
     annotations: Annotations | None
+    flow: FlowFiles | None
     frame_rate: Fraction
     pixel_aspect: Fraction
     damage: str | None
@@ -75,6 +78,11 @@ def read_resized_frames(video: Video, resolution: tuple[int, int]) -> Iterator[T
     """Yield the frames of a video resized to `resolution` (height, width): (3, height, width) uint8."""
     for frame in video.read():
         yield resize(frame, resolution)
+
+
+def compute_fingerprint(video: Video) -> str:
+    """Return a text that changes with the content of a video, and of its optical flow if the user gave any."""
+    return video.fingerprint + (f", flow {video.flow.digest()}" if video.flow else "")
 
 
 def compute_display_shape(video: Video) -> tuple[float, float]:
@@ -114,6 +122,7 @@ class ImageVideo(ABC):
         conversions: the conversions of the last reading, see `FrameReader`.
     """
 
+    flow: FlowFiles | None = None
     frame_rate = DEFAULT_RATE
     pixel_aspect = Fraction(1)
     damage = None
@@ -200,6 +209,7 @@ class VideoFile:
         self.name = name
         self.path = path
         self.annotations = None
+        self.flow: FlowFiles | None = None
         self.contents = _scan_with_bar(path)
         self.frame_rate = self.contents.rate
         self.pixel_aspect = self.contents.pixel_aspect

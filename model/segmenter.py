@@ -27,6 +27,7 @@ from model.engine.windows import ENGINES, WindowClusterer, sample_tokens
 from model.network import SpatioTemporalNetwork
 from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
+from model.objects.motion import MotionMeter
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -63,6 +64,7 @@ class SegmenterSettings:
         spill_path: folder for features that do not fit the budget, made if need be; None for the system's folder of
             temporary files.
         feature_cache: folder where features of frames are kept between runs; None for none.
+        motion: measure how tokens move against the camera while the frames are read (`model.objects.motion`).
         objects: options of `find_objects`, with which `segment` also makes objects of the clusters; None for none.
         clusters: smallest and largest number of clusters of a video. If tau gives another number, another tau is
             searched for that video. None keeps tau, as `Segmenter.open` does.
@@ -77,6 +79,7 @@ class SegmenterSettings:
     amp: str = "none"
     spill_path: Path | None = None
     feature_cache: Path | None = None
+    motion: bool = False
     objects: dict[str, Any] | None = None
     clusters: tuple[int, int] | None = None
 
@@ -92,6 +95,7 @@ class Segmentation:
         seconds: time of each stage.
         objects: (T, h, w) int32, the object of every token (`find_objects`); None if no objects were asked for.
         boundary_tokens: (T, h, w) bool, tokens that show parts of two things; None as for `objects`.
+        motion: (T, h, w) float32 >= 0, motion evidence of every token; None if it was not measured.
         cached: number of frames whose features came from the feature cache, so that `seconds` has no backbone for them.
     """
 
@@ -101,6 +105,7 @@ class Segmentation:
     seconds: dict[str, float]
     objects: np.ndarray | None = None
     boundary_tokens: np.ndarray | None = None
+    motion: np.ndarray | None = None
     cached: int = 0
 
 
@@ -113,6 +118,16 @@ def key_frame_indices(num_frames: int, key_stride: int, max_key_frames: int | No
     if max_key_frames is None or len(indices) <= max_key_frames:
         return indices
     return [indices[place * len(indices) // max_key_frames] for place in range(max_key_frames)]
+
+
+def describe_key_frame_limit(lengths: dict[str, int], key_stride: int, max_key_frames: int) -> str | None:
+    """Say in which videos, given by their numbers of frames, `max_key_frames` leaves fewer key frames than R gives."""
+    counts = {name: len(key_frame_indices(length, key_stride)) for name, length in lengths.items()}
+    limited = [name for name, count in counts.items() if count > max_key_frames]
+    if not limited:
+        return None
+    return (f"--max_key_frames {max_key_frames}: limits {len(limited)} of {len(lengths)} videos, such as {limited[0]}, "
+            f"which has {counts[limited[0]]} key frames at --ratio {key_stride}")  # fmt: skip
 
 
 class Segmenter:
@@ -143,12 +158,15 @@ class Segmenter:
         return self.network.backbone.grid_size(height, width)
 
     def segment(
-        self, frames: Iterable[Tensor], *, num_frames: int, progress: Progress = ignore_progress
-    ) -> Segmentation:
+        self, frames: Iterable[Tensor], *, num_frames: int, flows: Iterable[np.ndarray] | None = None,
+        progress: Progress = ignore_progress,
+    ) -> Segmentation:  # fmt: skip
         """Label every token of a video.
 
         Args:
             frames: `num_frames` tensors (3, H, W), uint8 or float in [0, 1], RGB, all of one size; read once, in order.
+            flows: optical flows (H, W, 2) from each frame but the last to the next, in pixels of their own size, for
+                `motion`; None to compute them.
             progress: called at each stage; the clustering starts again for each threshold that is tried.
 
         Raises:
@@ -156,6 +174,8 @@ class Segmenter:
         """
         clock = Clock(self.device)
         hits_before = self.cache.hits if self.cache else 0
+        meter = MotionMeter(self.grid_size, flows) if self.settings.motion else None
+        frames = meter.watch(frames) if meter else frames
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock, progress=progress)
         found = self.cluster(features, grid, clock=clock, progress=progress)
         progress("objects", 0)
@@ -166,7 +186,8 @@ class Segmenter:
                     found.labels, CentredFeatures(features, grid), **self.settings.objects
                 )
         return replace(
-            found, objects=objects, boundary_tokens=boundary_tokens, seconds=dict(clock.seconds),
+            found, objects=objects, boundary_tokens=boundary_tokens, motion=meter.finish() if meter else None,
+            seconds=dict(clock.seconds) | ({"motion": meter.seconds} if meter else {}),
             cached=self.cache.hits - hits_before if self.cache else 0,
         )  # fmt: skip
 

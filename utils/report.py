@@ -21,7 +21,7 @@ from utils.scoring.protocols import PROTOCOLS
 from utils.visual import save_figure
 
 MEND = "run eval.py again"
-STAGES = ("decode", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
+STAGES = ("decode", "motion", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_norm")
 
 

@@ -7,10 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.objects.ranking import by_objectness, by_size, choose, describe
-from model.objects.upsampling import at_pixels
+from model.objects.ranking import (
+    compute_sizes,
+    describe_proposals,
+    multiply_components,
+    rank_labels,
+    rate_labels,
+    select_foreground,
+)
+from model.objects.upsampling import upsample_labels
 from model.segmenter import Segmentation
 from utils.errors import UserError
+from utils.scoring.protocols import MAX_PROPOSALS
 
 OBJECTS, CLUSTERS = "objects", "clusters"
 # Words of --proposals -> the option of `find_objects` that each turns on. `OBJECTS` is all of them, `CLUSTERS` none.
@@ -43,33 +51,42 @@ class Proposals:
     """The proposals of one video.
 
     labels: (T, h, w) int label of every token, >= 0. boundary_tokens: (T, h, w) bool mask of tokens between two
-    labels, or None. scores: (number of labels,) float. ids: kind of predictions -> (number of labels,) int, the
-    proposal of each label, 0 for background.
+    labels, or None. components: name -> (number of labels,) float; their product is the score of a label. ids: kind of
+    predictions -> (number of labels,) int, the proposal of each label, 0 for background.
     """
 
     labels: np.ndarray
     boundary_tokens: np.ndarray | None
-    scores: np.ndarray
+    components: dict[str, np.ndarray]
     ids: dict[str, np.ndarray]
 
     def describe(self) -> dict[str, list[dict[str, float]]]:
-        """List score, size and length of each proposal, by kind of predictions."""
-        return {kind: describe(self.labels, ids, self.scores) for kind, ids in self.ids.items()}
+        """List score, its components, size and length of each proposal, by kind of predictions."""
+        return {kind: describe_proposals(self.labels, ids, self.components) for kind, ids in self.ids.items()}
 
     def label_maps(self, frames: Iterable[Tensor], *, upsampling: str, device: torch.device) -> Iterator[dict]:
         """Yield for each frame (3, H, W) uint8 its label map (H, W) by kind of predictions."""
-        for labels in at_pixels(self.labels, frames, self.boundary_tokens, how=upsampling, device=device):
+        for labels in upsample_labels(self.labels, frames, self.boundary_tokens, how=upsampling, device=device):
             yield {kind: ids[labels] for kind, ids in self.ids.items()}
 
 
 def choose_proposals(found: Segmentation, kinds: Sequence[str], *, limit: int | None) -> Proposals:
-    """Rank the objects of a video, or its clusters by size if no objects were made, for each kind of predictions.
+    """Rank the objects of a video by objectness, or its clusters by size if no objects were made.
 
     Args:
         kinds: kinds of predictions that protocols take, see `utils.scoring.protocols`.
-        limit: keep at most this many proposals.
+        limit: keep at most this many proposals; without effect on `foreground`.
     """
-    labels, score_of = (found.labels, by_size) if found.objects is None else (found.objects, by_objectness)
-    scores = score_of(labels)
-    ids = {kind: choose(kind, labels, scores, limit=limit) for kind in kinds}
-    return Proposals(labels, found.boundary_tokens, scores, ids)
+    if found.objects is None:
+        labels, components = found.labels, {"size": compute_sizes(found.labels)}
+    else:
+        labels, components = found.objects, rate_labels(found.objects, found.motion)
+    scores = multiply_components(components)
+    ids = {}
+    for kind in kinds:
+        if kind == "foreground":
+            ids[kind] = select_foreground(labels, found.motion)
+        else:
+            limits = [number for number in (limit, MAX_PROPOSALS if kind == "davis" else None) if number]
+            ids[kind] = rank_labels(labels, scores, max_proposals=min(limits, default=None))
+    return Proposals(labels, found.boundary_tokens, components, ids)

@@ -1,47 +1,69 @@
-"""Rank the clusters or objects of a video and choose proposals, without any annotation (docs/method.md, section 9)."""
+"""Rank the clusters or objects of a video without any annotation (docs/method.md, section 9)."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from utils.scoring.protocols import MAX_PROPOSALS
 
-# Share of a video's best objectness from which a label is foreground. Of 0.3, 0.5 and 0.7 the best on the training
-# videos of Sprites; dev-8 was in view.
-FOREGROUND_SHARE = 0.5
+@dataclass(frozen=True)
+class RankingLimits:
+    """Constants of objectness and foreground.
+
+    They were chosen on the training videos of Sprites (docs/results.md); dev-8 was in view.
+
+    Attributes:
+        still_share, moving_share: share of a video's best objectness from which a label is foreground, in a video
+            without motion evidence and in one with much; motion sets objectness further apart.
+        motion_power: exponent of the motion ratio.
+        motion_floor: motion evidence, log(1 + thousandths of the diagonal a frame), that is added to a label's and to
+            the video's before they are compared, so that what a still video's noise leaves makes no difference.
+            Videos of dev-8 have 0.1 to 1.
+    """
+
+    still_share: float = 0.5
+    moving_share: float = 0.25
+    motion_power: float = 1.5
+    motion_floor: float = 0.02
 
 
-def by_size(labels: np.ndarray) -> np.ndarray:
+LIMITS = RankingLimits()
+
+
+def compute_sizes(labels: np.ndarray) -> np.ndarray:
     """Compute each label's share of the video's tokens: labels (T, h, w) int >= 0 -> (number of labels,) float64."""
     return np.bincount(labels.ravel()) / labels.size
 
 
-def by_objectness(labels: np.ndarray) -> np.ndarray:
-    """Compute the objectness of each label: labels (T, h, w) int >= 0 -> (number of labels,) float64 in [0, 1].
+def rate_labels(labels: np.ndarray, motion: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Rate how much each label of a video looks like an object, by component.
 
-    The square root of a label's share of the video, times 1 minus its border ratio. Backgrounds reach the border all
-    around and have objectness 0; labels of objectness 0 rank last, among themselves by size (see `rank`).
-    """
-    return np.clip(1 - compute_border_ratios(labels), 0, 1) * np.sqrt(by_size(labels))
-
-
-def choose(kind: str, labels: np.ndarray, scores: np.ndarray, *, limit: int | None = None) -> np.ndarray:
-    """Choose the proposals of a video for one kind of predictions (`utils.scoring.protocols`).
+    The product of all components is the objectness.
 
     Args:
-        kind: name of the kind of predictions.
         labels: (T, h, w) int >= 0.
-        scores: (number of labels,).
-        limit: largest number of proposals, unless the kind allows fewer; without effect on `foreground`.
+        motion: (T, h, w) float >= 0, motion evidence of each token (`model.objects.motion`); None for none.
 
     Returns:
-        (number of labels,) int32, the number of each label's proposal, as `rank` returns.
+        `size`: square root of the label's share of the video. `border`: 1 minus its border ratio, in [0, 1];
+        backgrounds reach the border all around and have 0. `motion`, if there is motion evidence: the label's mean
+        evidence divided by the video's, to the power of 1.5. Each (number of labels,) float64.
     """
-    if kind == "foreground":
-        return foreground(labels)
-    limits = [number for number in (limit, MAX_PROPOSALS if kind == "davis" else None) if number]
-    return rank(labels, scores, max_proposals=min(limits, default=None))
+    shares = compute_sizes(labels)
+    components = {"size": np.sqrt(shares), "border": np.clip(1 - compute_border_ratios(labels), 0, 1)}
+    if motion is not None:
+        sums = np.bincount(labels.ravel(), motion.ravel().astype(np.float64))
+        means = sums / np.maximum(shares * labels.size, 1)
+        ratios = (means + LIMITS.motion_floor) / (motion.mean(dtype=np.float64) + LIMITS.motion_floor)
+        components["motion"] = ratios**LIMITS.motion_power
+    return components
 
 
-def rank(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -> np.ndarray:
+def multiply_components(components: dict[str, np.ndarray]) -> np.ndarray:
+    """Multiply the components of `rate_labels` to the objectness of each label: (number of labels,) float64 >= 0."""
+    return np.prod(list(components.values()), axis=0)
+
+
+def rank_labels(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -> np.ndarray:
     """Rank labels by score, ties by size and then by number.
 
     A label is the same proposal in every frame, so identities are consistent over the video.
@@ -62,38 +84,46 @@ def rank(labels: np.ndarray, scores: np.ndarray, *, max_proposals: int | None) -
     return ids
 
 
-def foreground(labels: np.ndarray) -> np.ndarray:
-    """Select the labels of a video with at least half of the best objectness as its foreground.
+def select_foreground(labels: np.ndarray, motion: np.ndarray | None = None) -> np.ndarray:
+    """Select the labels of a video with a large enough share of the best objectness as its foreground.
 
-    If no label has any objectness, the foreground is the label with the smallest border ratio, or all that share it.
+    The share is `still_share` without motion evidence and approaches `moving_share` with it. If no label has any
+    objectness, the foreground is the label with the smallest border ratio, or all that share it.
 
     Args:
         labels: (T, h, w) int >= 0, label of every token.
+        motion: (T, h, w) float >= 0, motion evidence of each token; None for none.
 
     Returns:
         (number of labels,) int32: 1 foreground, 0 background.
     """
-    scores = by_objectness(labels)
-    if not scores.any():
-        scores = -compute_border_ratios(labels)
-        return (scores == scores.max()).astype(np.int32)
-    return (scores >= FOREGROUND_SHARE * scores.max()).astype(np.int32)
+    objectness = multiply_components(rate_labels(labels, motion))
+    if not objectness.any():
+        ratios = compute_border_ratios(labels)
+        return (ratios == ratios.min()).astype(np.int32)
+    evidence = 0.0 if motion is None else float(motion.mean(dtype=np.float64))
+    moving = evidence / (evidence + LIMITS.motion_floor)
+    share = LIMITS.still_share + (LIMITS.moving_share - LIMITS.still_share) * moving
+    return (objectness >= share * objectness.max()).astype(np.int32)
 
 
-def describe(labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
-    """Describe each proposal, in order of ids: its score, share of the video's tokens, and number of frames.
+def describe_proposals(
+    labels: np.ndarray, ids: np.ndarray, components: dict[str, np.ndarray]
+) -> list[dict[str, float]]:
+    """Describe each proposal, in order of ids: score and components, share of the video's tokens, number of frames.
 
     Args:
         labels: (T, h, w) int >= 0.
-        ids: (number of labels,), as `rank` returns.
-        scores: (number of labels,), as `rank` takes.
+        ids: (number of labels,), as `rank_labels` returns.
+        components: (number of labels,) each; their product is the score that the labels were ranked by.
     """
-    shares = by_size(labels)
+    shares, scores = compute_sizes(labels), multiply_components(components)
     frames = np.sum([np.bincount(frame.ravel(), minlength=len(ids)) > 0 for frame in labels], axis=0)
     return [
         {
             "id": int(ids[label]),
             "score": round(float(scores[label]), 4),
+            **{name: round(float(values[label]), 4) for name, values in components.items()},
             "share": round(float(shares[label]), 4),
             "frames": int(frames[label]),
         }

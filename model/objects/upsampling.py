@@ -98,7 +98,7 @@ def _resize(values: Tensor, like: Tensor) -> Tensor:
 UPSAMPLING = {"guided": guided, "nearest": nearest}
 
 
-def at_pixels(
+def upsample_labels(
     labels: np.ndarray, frames: Iterable[Tensor], boundary_tokens: np.ndarray | None = None, *, how: str,
     device: torch.device,
 ) -> Iterator[np.ndarray]:  # fmt: skip

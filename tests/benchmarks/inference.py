@@ -49,8 +49,9 @@ from model.engine.windows import ENGINES
 from model.network import build_network
 from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
-from model.objects.ranking import by_objectness, rank
-from model.objects.upsampling import at_pixels
+from model.objects.motion import MotionMeter
+from model.objects.ranking import multiply_components, rank_labels, rate_labels
+from model.objects.upsampling import upsample_labels
 from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import EMBEDDED
 from utils.clock import Clock
@@ -246,20 +247,22 @@ def count_on_all_cores() -> int:
 def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segmentation:
     """Segment a video, from its files to label PNGs."""
     clock = Clock(segmenter.device)
-    frames = (resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
+    meter = MotionMeter(segmenter.grid_size)
+    frames = meter.watch(resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)
     found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"), use_one_core(features.device):
         objects, boundary_tokens = find_objects(found.labels, CentredFeatures(features, grid))
-    proposals = rank(objects, by_objectness(objects), max_proposals=20)
+        scores = multiply_components(rate_labels(objects, meter.finish()))
+        proposals = rank_labels(objects, scores, max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
-        pixels = at_pixels(
+        pixels = upsample_labels(
             objects, read_frames(args, num_frames), boundary_tokens, how="guided", device=segmenter.device
         )
         for index, labels in enumerate(clock.iterate("upsample", pixels)):
             with clock("write"):
                 write_label_png(Path(folder) / f"{index:05d}.png", proposals[labels])
-    found.seconds |= clock.seconds
+    found.seconds |= clock.seconds | {"motion": meter.seconds}
     return found
 
 

@@ -3,13 +3,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.objects.ranking import by_objectness, by_size, choose, describe, foreground, rank
+from model.objects.proposals import choose_proposals
+from model.objects.ranking import (
+    compute_sizes,
+    describe_proposals,
+    multiply_components,
+    rank_labels,
+    rate_labels,
+    select_foreground,
+)
+from model.segmenter import Segmentation
+
+
+def compute_objectness(labels, motion=None):
+    return multiply_components(rate_labels(labels, motion))
 
 
 def test_largest_first_and_the_rest_is_background():
     labels = np.array([[[3, 3, 3], [0, 0, 7]]], dtype=np.int32)
-    assert rank(labels, by_size(labels), max_proposals=None)[labels].tolist() == [[[1, 1, 1], [2, 2, 3]]]
-    assert rank(labels, by_size(labels), max_proposals=2)[labels].tolist() == [[[1, 1, 1], [2, 2, 0]]]
+    assert rank_labels(labels, compute_sizes(labels), max_proposals=None)[labels].tolist() == [[[1, 1, 1], [2, 2, 3]]]
+    assert rank_labels(labels, compute_sizes(labels), max_proposals=2)[labels].tolist() == [[[1, 1, 1], [2, 2, 0]]]
 
 
 def test_backgrounds_rank_behind_objects():
@@ -17,14 +30,15 @@ def test_backgrounds_rank_behind_objects():
     labels[:, 1:3, 1:3] = 1
     labels[:, 3:5, 3:7] = 2
     labels[:, :, 7] = 3
-    scores = by_objectness(labels)
+    scores = compute_objectness(labels)
     np.testing.assert_allclose(scores, [0, np.sqrt(4 / 48), np.sqrt(8 / 48), 0])
-    ids = rank(labels, scores, max_proposals=3)
+    ids = rank_labels(labels, scores, max_proposals=3)
     assert ids.tolist() == [3, 2, 1, 0]
-    assert foreground(labels).tolist() == [0, 1, 1, 0]
-    assert foreground(np.where(labels == 1, 0, labels)).tolist() == [0, 0, 1, 0]
-    assert describe(labels, ids, scores)[0] == {"id": 1, "score": 0.4082, "share": 0.1667, "frames": 2}
-    assert [entry["id"] for entry in describe(labels, ids, scores)] == [1, 2, 3]
+    assert select_foreground(labels).tolist() == [0, 1, 1, 0]
+    assert select_foreground(np.where(labels == 1, 0, labels)).tolist() == [0, 0, 1, 0]
+    described = describe_proposals(labels, ids, rate_labels(labels))
+    assert described[0] == {"id": 1, "score": 0.4082, "size": 0.4082, "border": 1.0, "share": 0.1667, "frames": 2}
+    assert [entry["id"] for entry in described] == [1, 2, 3]
 
 
 def test_foreground_is_what_has_half_of_the_best_objectness():
@@ -32,35 +46,64 @@ def test_foreground_is_what_has_half_of_the_best_objectness():
     labels[:, 2:6, 2:6] = 1
     labels[:, 8:10, 2:4] = 2  # a quarter of the size of 1, so half of its objectness
     labels[:, 8:9, 8:11] = 3
-    assert foreground(labels).tolist() == [0, 1, 1, 0]
+    assert select_foreground(labels).tolist() == [0, 1, 1, 0]
 
 
 def test_where_all_run_out_of_the_picture_the_one_that_does_least_is_foreground():
     labels = np.array([[[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]]])
-    assert not by_objectness(labels)[1]
-    assert foreground(labels).tolist() == [1, 0]
+    assert not compute_objectness(labels)[1]
+    assert select_foreground(labels).tolist() == [1, 0]
     narrow = labels[:, :2]  # nothing but border
-    assert not by_objectness(narrow).any()
-    assert foreground(narrow).tolist() == [1, 1]
+    assert not compute_objectness(narrow).any()
+    assert select_foreground(narrow).tolist() == [1, 1]
 
 
 @given(hnp.arrays(np.int32, (2, 3, 4), elements=st.integers(0, 30)), st.integers(1, 20))
 def test_ranking_keeps_the_partition(labels, limit):
-    for scores in (by_size(labels), by_objectness(labels)):
-        ranked = rank(labels, scores, max_proposals=None)[labels]
+    for scores in (compute_sizes(labels), compute_objectness(labels)):
+        ranked = rank_labels(labels, scores, max_proposals=None)[labels]
         assert sorted(np.unique(ranked)) == list(range(1, len(np.unique(labels)) + 1))
         order = [scores[labels[ranked == place][0]] for place in range(1, ranked.max() + 1)]
         assert (np.diff(order) <= 0).all()
         for label in np.unique(labels):
             assert len(np.unique(ranked[labels == label])) == 1
         np.testing.assert_array_equal(
-            rank(labels, scores, max_proposals=limit)[labels], np.where(ranked <= limit, ranked, 0)
+            rank_labels(labels, scores, max_proposals=limit)[labels], np.where(ranked <= limit, ranked, 0)
         )
 
 
 def test_of_more_than_allowed_the_best_are_chosen():
-    labels, scores = np.arange(25).reshape(1, 5, 5), np.arange(25) / 25
+    labels = np.repeat(np.arange(25), np.arange(1, 26)).reshape(1, 13, 25)  # label n has n + 1 tokens
+    found = Segmentation(labels, 25, 1.0, {})
     kept = {("davis", None): 20, ("davis", 30): 20, ("davis", 3): 3, ("paper", None): 25, ("paper", 3): 3}
     for (kind, limit), number in kept.items():
-        ids = choose(kind, labels, scores, limit=limit)
+        ids = choose_proposals(found, [kind], limit=limit).ids[kind]
         assert set(np.flatnonzero(ids)) == set(range(25 - number, 25))
+
+
+def test_what_moves_against_the_camera_ranks_before_what_is_larger():
+    labels, motion = np.zeros((3, 12, 16), dtype=np.int32), np.zeros((3, 12, 16), dtype=np.float32)
+    labels[:, 2:8, 2:8], labels[:, 8:11, 9:12] = 1, 2
+    assert rank_labels(labels, compute_objectness(labels), max_proposals=2).tolist() == [0, 1, 2]
+    motion[labels == 2] = 1.5
+    rated = rate_labels(labels, motion)
+    mean = 1.5 * 9 / 192
+    np.testing.assert_allclose(rated["motion"], (np.array([0.02, 0.02, 1.52]) / (mean + 0.02)) ** 1.5, rtol=1e-6)
+    assert rank_labels(labels, multiply_components(rated), max_proposals=2).tolist() == [0, 2, 1]
+    assert select_foreground(labels, motion).tolist() == [0, 0, 1]
+
+
+@given(hnp.arrays(np.int32, (2, 5, 6), elements=st.integers(0, 4)))
+def test_a_video_without_motion_is_ranked_as_without_the_measurement(labels):
+    still = np.zeros(labels.shape, dtype=np.float32)
+    np.testing.assert_array_equal(compute_objectness(labels, still), compute_objectness(labels))
+    np.testing.assert_array_equal(select_foreground(labels, still), select_foreground(labels))
+
+
+def test_foreground_rule_takes_what_keeps_off_the_border():
+    labels = np.zeros((2, 9, 9), dtype=int)
+    labels[:, 3:6, 3:6], labels[:, 6:, 4:6] = 4, 2  # one in the middle, one that stands on the lower edge
+    expected = (labels == 4).astype(int)
+    assert (select_foreground(labels)[labels][:, :3] == expected[:, :3]).all()
+    assert (select_foreground(labels)[labels][:, 3:6] == expected[:, 3:6]).all()
+    assert (select_foreground(np.zeros((1, 4, 4), dtype=int)) == 1).all()  # something always is

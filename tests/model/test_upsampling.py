@@ -10,12 +10,12 @@ from model.objects.upsampling import (
     LIMITS,
     UPPER,
     UPSAMPLING,
-    at_pixels,
     box_mean,
     fit_linear,
     guided,
     nearest,
     solve_symmetric,
+    upsample_labels,
 )
 
 
@@ -147,10 +147,10 @@ def test_frames_side_by_side_are_as_one_after_the_other(how, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = list(at_pixels(labels, iter(frames), boundary, how=how, device=torch.device("cpu")))
-        sure = list(at_pixels(labels, frames, how=how, device=torch.device("cpu")))
+        found = list(upsample_labels(labels, iter(frames), boundary, how=how, device=torch.device("cpu")))
+        sure = list(upsample_labels(labels, frames, how=how, device=torch.device("cpu")))
         with pytest.raises(ValueError, match="shorter"):
-            list(at_pixels(labels, frames[:-1], how=how, device=torch.device("cpu")))
+            list(upsample_labels(labels, frames[:-1], how=how, device=torch.device("cpu")))
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(found, torch.stack(expected))

@@ -19,8 +19,8 @@ TRAIN = """
 """
 EVAL = """
     --allow_damaged --annotations --basepath --clustering --clusters --dataset --davis_path
-    --feature_cache
-    --first_frame_objects --frame_batch --max_key_frames --max_objects --memory_gb --no-overlay --no-training_free
+    --feature_cache --first_frame_objects --flow_path --frame_batch --max_key_frames --max_objects --memory_gb --motion
+    --no-overlay --no-training_free
     --overlay --overwrite --predictions --proposals --protocol --ratio --resolution --resume_path --save_path
     --sequences --split --tau --toolkit_exact --training_free --upsampling --videos --workers
 """

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.objects.ranking import foreground
 from tests.utils.test_scoring import ROOT, davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
 from utils.errors import UserError
 from utils.png import write_label_png
@@ -93,15 +92,6 @@ def test_eight_bit_decay_is_the_toolkits():
     assert with_bug[:2] == plain[:2]
     assert np.isnan(statistics(values[:300], eight_bit=True).decay)  # an empty quarter there
     assert statistics(values[:256], eight_bit=True) == statistics(values[:256])
-
-
-def test_foreground_rule_takes_what_keeps_off_the_border():
-    labels = np.zeros((2, 9, 9), dtype=int)
-    labels[:, 3:6, 3:6], labels[:, 6:, 4:6] = 4, 2  # one in the middle, one that stands on the lower edge
-    expected = (labels == 4).astype(int)
-    assert (foreground(labels)[labels][:, :3] == expected[:, :3]).all()
-    assert (foreground(labels)[labels][:, 3:6] == expected[:, 3:6]).all()
-    assert (foreground(np.zeros((1, 4, 4), dtype=int)) == 1).all()  # something always is
 
 
 def test_scores_are_kept_for_the_same_files_only(davis, monkeypatch):  # noqa: F811

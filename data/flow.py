@@ -1,0 +1,63 @@
+"""Read optical flow that the user computed, such as RAFT's: a file for each frame but the last of a video."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import digest_files
+
+SUFFIXES = (".flo", ".npy")
+
+
+class FlowFiles:
+    """Optical flow of one video, from each frame but the last to the next one.
+
+    Args:
+        folder: holds <frame>.flo (Middlebury's format) or <frame>.npy for each frame but the last.
+        frame_names: names of the video's frames, in order.
+
+    Raises:
+        UserError: a file is missing.
+    """
+
+    def __init__(self, folder: Path, frame_names: list[str]):
+        self.paths = [_find_file(folder, name) for name in frame_names[:-1]]
+
+    def digest(self) -> str:
+        """Return a text that changes with the content of the files."""
+        return digest_files(self.paths)
+
+    def read(self) -> Iterator[np.ndarray]:
+        """Yield the flows in order: (H, W, 2) float32, in pixels of their own size, x before y.
+
+        Raises:
+            UserError: a file cannot be read, or holds no flow.
+        """
+        return map(_read_flow, self.paths)
+
+
+def _find_file(folder: Path, name: str) -> Path:
+    candidates = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(f"--flow_path: {candidates[0]} is missing; give .flo or .npy for every frame but the last")
+
+
+def _read_flow(path: Path) -> np.ndarray:
+    try:
+        flow = np.load(path, allow_pickle=False) if path.suffix == ".npy" else cv2.readOpticalFlow(str(path))
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: no array of numbers; write it again with numpy.save") from error
+    if flow is None or flow.size == 0:
+        raise UserError(f"{path}: no flow in Middlebury's format; write it again")
+    if flow.ndim == 3 and flow.shape[0] == 2 != flow.shape[2]:  # (2, H, W), as RAFT returns it
+        flow = flow.transpose(1, 2, 0)
+    if flow.ndim != 3 or flow.shape[2] != 2 or flow.dtype.kind != "f":
+        raise UserError(f"{path}: an array {flow.shape} of {flow.dtype}; a flow is (H, W, 2), floating-point pixels")
+    if not np.isfinite(flow).all():
+        raise UserError(f"{path}: holds values that are not finite; write it again, with 0 where flow is unknown")
+    return flow.astype(np.float32)

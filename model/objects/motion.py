@@ -1,0 +1,183 @@
+"""Measure how each token moves against the camera (docs/method.md, section 9).
+
+    meter = MotionMeter(grid_size)
+    for frame in meter.watch(frames): ...       # frames pass through unchanged
+    motion = meter.finish()                     # (T, h, w)
+
+Between two frames the optical flow is computed, and the camera's motion is fitted to it as an affine map. The flow that
+this map leaves over is motion against the camera. One number for each token is kept; the frames are not.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MotionLimits:
+    """Limits of the motion evidence. Lengths are in thousandths of the frame's diagonal (0.56 pixels at 280x490).
+
+    Attributes:
+        noise: motion against the camera, beyond the frame's median, that counts as noise of the flow.
+        camera: flow that differs from the camera's motion by at most this follows the camera.
+        spacing: distance of the flow vectors that the camera's motion is fitted to.
+        trials: trials of RANSAC at most.
+        min_correlation: correlation of a frame with the next one, moved back by the flow, at least; less is a cut,
+            where flow means nothing. Between neighbouring frames of dev-8 it is seldom below 0.9.
+        min_side: pixels; the flow of smaller frames is not computed.
+    """
+
+    noise: float = 0.5
+    camera: float = 1.8
+    spacing: float = 14.0
+    trials: int = 500
+    min_correlation: float = 0.5
+    min_side: int = 16
+
+
+LIMITS = MotionLimits()
+
+
+class MotionMeter:
+    """Measure the motion evidence of a video while its frames pass by.
+
+    Args:
+        grid_size: returns the token grid (h, w) of a frame of a given height and width.
+        flows: optical flows (H, W, 2), in pixels of their own size, from each frame but the last to the next one; None
+            to compute them (DIS: Kroeger et al., ECCV 2016).
+
+    Attributes:
+        seconds: time that the measuring has taken so far; in `Segmenter` it passes beside the backbone's.
+    """
+
+    def __init__(
+        self, grid_size: Callable[[int, int], tuple[int, int]], flows: Iterable[np.ndarray] | None = None,
+        limits: MotionLimits = LIMITS,
+    ):  # fmt: skip
+        self.grid_size, self.limits = grid_size, limits
+        self.flows = None if flows is None else iter(flows)
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._previous: np.ndarray | None = None
+        self._evidence: list[np.ndarray] = []
+        self.seconds = 0.0
+
+    def watch(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield frames (3, H, W), RGB, uint8 or float in [0, 1], and measure the motion between each and the next."""
+        for frame in frames:
+            start = time.perf_counter()
+            self._add(_to_grey(frame))
+            self.seconds += time.perf_counter() - start
+            yield frame
+
+    def finish(self) -> np.ndarray:
+        """Return the motion evidence of all frames: (T, h, w) float32, 0 for tokens that follow the camera.
+
+        It is log(1 + x), x the motion against the camera, beyond the noise, in thousandths of the frame's diagonal for
+        each frame. The last frame repeats the one before it. A video of one frame has no evidence.
+        """
+        if not self._evidence:
+            return np.zeros((1, *self.grid_size(*self._previous.shape)), dtype=np.float32)
+        return np.stack([*self._evidence, self._evidence[-1]])
+
+    def _add(self, grey: np.ndarray) -> None:
+        if self._previous is not None:
+            alike = match_brightness(grey, self._previous)
+            flow = self._compute_flow(alike) if self.flows is None else fit_flow(next(self.flows), grey.shape)
+            motion = measure_motion(flow, self._previous, grey, self.limits)
+            height, width = self.grid_size(*grey.shape)
+            self._evidence.append(cv2.resize(motion, (width, height), interpolation=cv2.INTER_AREA))
+        self._previous = grey
+
+    def _compute_flow(self, grey: np.ndarray) -> np.ndarray:
+        if min(grey.shape) < self.limits.min_side:
+            return np.zeros((*grey.shape, 2), dtype=np.float32)
+        return self._dis.calc(self._previous, grey, None)
+
+
+def measure_motion(
+    flow: np.ndarray, frame: np.ndarray, following: np.ndarray, limits: MotionLimits = LIMITS
+) -> np.ndarray:
+    """Measure the motion against the camera at each pixel: log(1 + x) as `MotionMeter.finish` says, (H, W) float32.
+
+    Args:
+        flow: (H, W, 2) float32, from `frame` to `following`, in pixels, x before y.
+        frame, following: (H, W) uint8, grey.
+
+    Returns:
+        0 everywhere at a cut, or if no camera motion fits the flow.
+    """
+    nothing = np.zeros(flow.shape[:2], dtype=np.float32)
+    unit = np.hypot(*flow.shape[:2]) / 1000
+    step = max(round(limits.spacing * unit), 1)
+    camera = fit_camera(flow, step=step, max_error=limits.camera * unit, trials=limits.trials)
+    if camera is None or not is_continuous(flow, frame, following, limits.min_correlation):
+        return nothing
+    against = np.linalg.norm(flow - camera, axis=-1)
+    typical = np.median(against[step // 2 :: step, step // 2 :: step])
+    return np.log1p(np.maximum((against - typical) / unit - limits.noise, 0)).astype(np.float32)
+
+
+def fit_camera(flow: np.ndarray, *, step: int, max_error: float, trials: int) -> np.ndarray | None:
+    """Fit the camera's motion as an affine map to the flow by RANSAC, and return its flow (H, W, 2) float32.
+
+    Args:
+        flow: (H, W, 2) float32, pixels.
+        step: distance in pixels of the vectors that are fitted.
+        max_error: pixels; vectors that differ by at most this agree with a map.
+
+    Returns:
+        None if no map fits.
+    """
+    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
+    sample = np.s_[step // 2 :: step, step // 2 :: step]
+    start = np.stack([columns[sample], rows[sample]], axis=-1).reshape(-1, 2)
+    end = start + flow[sample].reshape(-1, 2)
+    if len(start) < 3:
+        return None
+    matrix, _ = cv2.estimateAffine2D(start, end, ransacReprojThreshold=max_error, maxIters=trials)
+    if matrix is None:
+        return None
+    (a, b, x), (c, d, y) = matrix.astype(np.float32)
+    return np.stack([(a - 1) * columns + b * rows + x, c * columns + (d - 1) * rows + y], axis=-1)
+
+
+def is_continuous(flow: np.ndarray, frame: np.ndarray, following: np.ndarray, min_correlation: float) -> bool:
+    """Tell whether the following frame (H, W), moved back by the flow (H, W, 2), looks like the frame (H, W).
+
+    Frames without any contrast always do.
+    """
+    rows, columns = np.indices(frame.shape, dtype=np.float32)
+    back = cv2.remap(
+        following, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    one, other = (values - values.mean() for values in (frame.astype(np.float32), back.astype(np.float32)))
+    scale = np.linalg.norm(one) * np.linalg.norm(other)
+    return scale == 0 or float((one * other).sum() / scale) >= min_correlation
+
+
+def match_brightness(frame: np.ndarray, reference: np.ndarray, *, most: float = 2.0) -> np.ndarray:
+    """Give a frame (H, W) uint8 the mean and contrast of a reference, so that flicker is not taken for motion.
+
+    most: largest factor by which contrast is raised or lowered.
+    """
+    gain = np.clip(max(reference.std(), 1e-6) / max(frame.std(), 1e-6), 1 / most, most)
+    scaled = (frame.astype(np.float32) - frame.mean()) * gain + reference.mean()
+    return np.clip(scaled.round(), 0, 255).astype(np.uint8)
+
+
+def fit_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a flow (H, W, 2), and its vectors with it, to another height and width: float32."""
+    height, width = size
+    scale = np.array([width / flow.shape[1], height / flow.shape[0]], dtype=np.float32)
+    return cv2.resize(flow.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) * scale
+
+
+def _to_grey(frame: Tensor) -> np.ndarray:
+    """Convert a frame (3, H, W), uint8 or float in [0, 1], to grey: (H, W) uint8."""
+    pixels = frame if frame.dtype == torch.uint8 else (frame * 255).round().to(torch.uint8)
+    return cv2.cvtColor(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()), cv2.COLOR_RGB2GRAY)
