@@ -2,7 +2,6 @@
 
 python eval.py                                                            # embedded backbone on generated videos
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
-python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --training_free --protocol both
 python eval.py --dataset video --basepath clip.mp4 --dino_path dino_deitsmall8_pretrain.pth --training_free
 torchrun --nproc_per_node 8 eval.py ...                                   # distributes the videos over processes
 """
@@ -62,9 +61,8 @@ from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.score import add_score_options, read_provenance
 from utils.scoring.tables import choose_scores_folder
 
-# Flags that a command for the embedded backbone repeats.
 KEPT_OPTIONS = ("dataset", "split", "davis_path", "basepath", "annotations", "sequences", "videos", "protocol",
-                "save_path")  # fmt: skip
+                "save_path")  # that a command for the embedded backbone repeats  # fmt: skip
 
 
 def make_parser() -> config.Parser:
@@ -72,7 +70,7 @@ def make_parser() -> config.Parser:
         program="eval", description="Segment whole videos without labels and score them.",
         alternatives=(("resume_path", "training_free"),), ineffective=(("temperature", "resume_path"),),
     )  # fmt: skip
-    count, number = {"type": positive_int, "metavar": "N"}, {"type": positive_float, "metavar": "X"}
+    count = {"type": positive_int, "metavar": "N"}
     # fmt: off
     main = parser.main_group.add_argument
     main("--davis_path", metavar="DIR", help="Read DAVIS from this folder.")
@@ -102,7 +100,7 @@ def make_parser() -> config.Parser:
     method("--max_objects", **count, help="Keep the N best proposals of each video.")
     method("--upsampling", choices=tuple(UPSAMPLING), default="guided",
            help="Take masks to pixels guided by the frame's colours, or as blocks like the paper.")
-    method("--memory_gb", **number, default=8.0, help="Limit features, attention, clustering and objects to X GB.")
+    method("--memory_gb", type=positive_float, default=8.0, metavar="X", help="Limit memory but the network's to X GB.")
     method("--frame_batch", **count, default=4, help="Put N frames into a forward pass of the backbone.")
     method("--feature_cache", type=Path, metavar="DIR", help="Keep the backbone's features here for later runs.")
     output = parser.add_argument_group("output and scoring").add_argument
@@ -137,8 +135,7 @@ def main() -> None:
     check_sizes(videos)
     annotations = ground_truth(videos, args.protocol)
     with ExitStack() as stack:
-        distributed.start()
-        stack.callback(distributed.stop)
+        stack.enter_context(distributed.join_group())
         if distributed.is_main():
             stack.enter_context(lock_folder(results.path, flag="--save_path"))
             results.prepare(overwrite=args.overwrite)
@@ -284,7 +281,7 @@ def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotati
 
 
 def score_predictions(args: Namespace) -> None:
-    """Score a folder of label PNGs that exists already, whoever wrote them."""
+    """Score a folder of label PNGs, whoever wrote them."""
     folder = Path(args.predictions)
     if not folder.is_dir():
         raise UserError(f"--predictions {folder}: no such folder")
@@ -292,13 +289,10 @@ def score_predictions(args: Namespace) -> None:
     scores_path = choose_scores_folder(folder, chosen=args.scores_path, flag="--save_path")
     if not (annotations := ground_truth(videos, args.protocol)):
         raise UserError(f"--predictions {folder}: --split {args.split} of {args.dataset} has no annotation to score by")
-    folders, provenance = dict.fromkeys(args.protocol, folder), read_provenance(folder)
-    distributed.start()
-    try:
-        score_folders(folders, annotations, options=args.score_options, split=args.selection.name,
-                      provenance=provenance, scores_path=scores_path, workers=args.workers)  # fmt: skip
-    finally:
-        distributed.stop()
+    with distributed.join_group():
+        score_folders(dict.fromkeys(args.protocol, folder), annotations, options=args.score_options,
+                      split=args.selection.name, provenance=read_provenance(folder), scores_path=scores_path,
+                      workers=args.workers)  # fmt: skip
 
 
 if __name__ == "__main__":

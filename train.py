@@ -136,8 +136,7 @@ def main() -> None:
         runs.check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
         # After all checks of flags, because the videos may be generated.
         videos = list_training_videos(args.dataset, Path(args.basepath), train_list=args.train_list)
-        distributed.start(device)
-        stack.callback(distributed.stop)
+        stack.enter_context(distributed.join_group(device))
         if distributed.is_main():
             if not early:
                 stack.enter_context(lock_folder(output, flag="--output_path"))

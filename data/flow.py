@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from utils.errors import UserError
 from utils.files import digest_files
 
 SUFFIXES = (".flo", ".npy")
+HEADER = 12  # bytes of a .flo file before its vectors
 
 
 class FlowFiles:
@@ -48,16 +48,27 @@ def _find_file(folder: Path, name: str) -> Path:
 
 
 def _read_flow(path: Path) -> np.ndarray:
-    try:
-        flow = np.load(path, allow_pickle=False) if path.suffix == ".npy" else cv2.readOpticalFlow(str(path))
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: no array of numbers; write it again with numpy.save") from error
-    if flow is None or flow.size == 0:
-        raise UserError(f"{path}: no flow in Middlebury's format; write it again")
+    flow = _read_npy(path) if path.suffix == ".npy" else _read_flo(path)
     if flow.ndim == 3 and flow.shape[0] == 2 != flow.shape[2]:  # (2, H, W), as RAFT returns it
         flow = flow.transpose(1, 2, 0)
-    if flow.ndim != 3 or flow.shape[2] != 2 or flow.dtype.kind != "f":
+    if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0 or flow.dtype.kind != "f":
         raise UserError(f"{path}: an array {flow.shape} of {flow.dtype}; a flow is (H, W, 2), floating-point pixels")
     if not np.isfinite(flow).all():
         raise UserError(f"{path}: holds values that are not finite; write it again, with 0 where flow is unknown")
     return flow.astype(np.float32)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: no array of numbers; write it again with numpy.save") from error
+
+
+def _read_flo(path: Path) -> np.ndarray:
+    """Read Middlebury's format: the letters PIEH, width and height as int32, rows of (x, y) as float32."""
+    content = path.read_bytes()
+    width, height = np.frombuffer(content[4:12].ljust(8, b"\0"), dtype="<i4").astype(int)
+    if content[:4] != b"PIEH" or len(content) != HEADER + 8 * width * height:
+        raise UserError(f"{path}: no flow in Middlebury's format, or cut short; write it again")
+    return np.frombuffer(content, dtype="<f4", offset=HEADER).reshape(height, width, 2)

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,9 @@ def _started_by_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
-def start(device: "torch.device | None" = None) -> None:
-    """Join the group of processes that torchrun describes in the environment.
+@contextmanager
+def join_group(device: "torch.device | None" = None) -> Iterator[None]:
+    """Join the group of processes that torchrun describes in the environment, and leave it at the end.
 
     GPUs use nccl with a timeout of two hours, since one process may take that much longer to compute its features.
     Processes on the CPU, or that only wait for each other (`device` None), use gloo with a timeout of a week, since one
@@ -39,16 +41,15 @@ def start(device: "torch.device | None" = None) -> None:
             dist.init_process_group("nccl", timeout=timedelta(hours=2))
         else:
             dist.init_process_group("gloo", timeout=timedelta(days=7))
-
-
-def stop() -> None:
-    """Leave the group of processes."""
-    if dist := _group():
-        dist.destroy_process_group()
+    try:
+        yield
+    finally:
+        if dist := _group():
+            dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Return this process's number; before `start` the one that torchrun set."""
+    """Return this process's number; before `join_group` the one that torchrun set."""
     if dist := _group():
         return dist.get_rank()
     return int(os.environ.get("RANK", 0)) if _started_by_torchrun() else 0

@@ -74,8 +74,7 @@ class ResultsFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--save_path {self.path}: is a file; choose a folder")
         if marker.exists():
-            # "root" was a setting until 2026-12; the content of the videos is compared instead.
-            return {key: value for key, value in _read_json(marker).items() if key not in ("origin", "root")}
+            return {key: value for key, value in _read_json(marker).items() if key != "origin"}
         if self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()):
             raise UserError(f"--save_path {self.path}: holds files that are not results of eval.py; choose another")
         return None

@@ -279,6 +279,36 @@ def test_a_video_file_is_decoded_once_for_overlay_and_contact_sheet(tmp_path, ru
     assert calls == {"scan": 1, "decode": 3}  # for the network, for pixels, and for overlay and contact sheet
 
 
+def test_motion_is_measured_read_or_left_out(davis, tmp_path, run_eval):
+    flow, out = tmp_path / "flows", tmp_path / "results"
+    run = [*("--davis_path", davis, "--training_free", "--sequences", "ant", "--protocol", "foreground")]
+    scores = {}
+    for motion in ("flow", "none"):
+        run_eval(*run, "--save_path", out / motion, "--motion", motion)
+        stats = json.loads((out / motion / "stats/ant.json").read_text())
+        assert ("motion" in stats["seconds"]) == (motion == "flow")
+        scores[motion] = stats["proposals"]["foreground"]
+    assert all("motion" in entry for entry in scores["flow"])
+    assert not any("motion" in entry for entry in scores["none"])
+    with pytest.raises(UserError, match=r"--flow_path: .*00000\.flo is missing"):
+        run_eval(*run, "--save_path", out / "read", "--flow_path", flow)
+    assert not (out / "read").exists()
+    (flow / "ant").mkdir(parents=True)
+    for index in range(6):
+        np.save(flow / f"ant/{index:05d}.npy", np.zeros((60, 100, 2), dtype=np.float32))
+    run_eval(*run, "--save_path", out / "read", "--flow_path", flow)
+    described = json.loads((out / "read/stats/ant.json").read_text())["proposals"]["foreground"]
+    assert all(entry["motion"] == 1 for entry in described)  # nothing moves, so nothing is preferred
+    before = (out / "read/stats/ant.json").stat().st_mtime_ns
+    run_eval(*run, "--save_path", out / "read", "--flow_path", flow)
+    assert (out / "read/stats/ant.json").stat().st_mtime_ns == before
+    moving = np.zeros((60, 100, 2), dtype=np.float32)
+    moving[20:40, 30:60] = 9
+    np.save(flow / "ant/00003.npy", moving)
+    with pytest.raises(UserError, match="another version of ant .*flow .*--overwrite"):
+        run_eval(*run, "--save_path", out / "read", "--flow_path", flow)
+
+
 def test_trained_block_and_its_backbone(davis, tmp_path, run_train, run_eval, tiny_weights):
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 1)
     checkpoint = tmp_path / "run/last.pt"

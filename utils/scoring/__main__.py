@@ -88,8 +88,7 @@ def main() -> None:
     protocols = expand_protocol_names(args.protocol, tuple(PROTOCOLS))
     annotations = check_labels(annotations, protocols)
     options = Options(toolkit_exact=args.toolkit_exact, first_frame_objects=args.first_frame_objects)
-    distributed.start()
-    try:
+    with distributed.join_group():
         scored = score(
             args.results, annotations, protocols=protocols, options=options, keep=True,
             scores_path=scores_path, workers=args.workers,
@@ -101,8 +100,6 @@ def main() -> None:
                 print(f"written to {folder}\n")
             print_side_by_side(list(scored.values()))
             note_id_gaps(scored.values())
-    finally:
-        distributed.stop()
 
 
 def note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
