@@ -16,7 +16,7 @@ SHEET_FRAMES = 4  # of each video on a contact sheet
 
 
 def draw_results(videos: Sequence[Video], predictions: Path, folder: Path, *, with_overlays: bool) -> None:
-    """Write a contact sheet of all videos, and with `with_overlays` each video with its masks; print their paths.
+    """Write a contact sheet of all videos, and with `with_overlays` each video with its masks; print where all lies.
 
     Each video is read once for both; without overlays, only the frames of the contact sheet.
 
@@ -27,7 +27,7 @@ def draw_results(videos: Sequence[Video], predictions: Path, folder: Path, *, wi
     overlays = folder / OVERLAYS if with_overlays else None
     rows = ((video.name, draw_sheet_row(video, predictions, overlays=overlays)) for video in videos)
     write_picture(path := folder / CONTACT_SHEET, draw_contact_sheet(rows))
-    print(f"contact sheet: {path}")
+    print(f"masks: {predictions}/<video>/<frame>.png\ncontact sheet: {path}")
 
 
 def draw_sheet_row(video: Video, predictions: Path, *, overlays: Path | None) -> list[np.ndarray]:

@@ -31,10 +31,10 @@ _TAG_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticErr
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
-    "change one thing of that with --config configs/embedded.yaml; for DINO and DAVIS give {data} --dino_path FILE"
+    "to change a setting, also give --config configs/embedded.yaml; for DINO and DAVIS give {data} --dino_path FILE"
 )
 SPRITES_NOTICE = (
-    "no data given: scoring against generated videos (Sprites); change one thing of that with --config "
+    "no data given: scoring against generated videos (Sprites); to change a setting, also give --config "
     "configs/embedded.yaml; for DAVIS give {data}"
 )
 

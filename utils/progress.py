@@ -28,7 +28,8 @@ class FrameBar:
     def __init__(self, lengths: Sequence[int], *, shown: bool = True):
         interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
         self.bar = tqdm(
-            total=sum(lengths), disable=not shown, mininterval=interval, maxinterval=interval, smoothing=0,
+            total=sum(lengths), disable=not (shown and lengths), mininterval=interval, maxinterval=interval,
+            smoothing=0,
             bar_format="segmenting{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} frames [{elapsed}<{remaining}]",
         )  # fmt: skip
         self.videos = len(lengths)

@@ -11,8 +11,8 @@ the features of the last block (with one block, the backbone's keys) and the pos
     labels = remove_flicker(labels)
     labels = split_tracks(labels, centred, clusters=foreground_clusters)
 
-The limits of all steps were chosen on the training videos of Sprites with the embedded backbone, those of the tracks
-also with Sprites val and dev-8 in view. They are cosines, shares and tokens, so none of them is tied to a data set.
+The limits of all steps were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view,
+those of the tracks also with Sprites val. They are cosines, shares and tokens, so none of them is tied to a data set.
 """
 
 import numpy as np
