@@ -277,7 +277,7 @@ def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotati
         print(f"no annotation to score against; for the evaluation server: {path}")
     print(format_costs(results.path))
     with_overlays = args.overlay or (args.overlay is None and args.dataset == OWN_VIDEO)
-    draw_results(videos, results.predictions(results.kinds[0]), results.path, with_overlays=with_overlays)
+    draw_results(videos, results, with_overlays=with_overlays)
 
 
 def score_predictions(args: Namespace) -> None:

@@ -138,6 +138,11 @@ class ResultsFolder:
         """Write a video's statistics, which marks its results as complete."""
         _write_json(self._stats_file(video), stats)
 
+    def list_background(self, video: str) -> list[int]:
+        """List the ids of a video's proposals, of the first kind of predictions, that have no objectness at all."""
+        proposals = _read_json(self._stats_file(video))["proposals"][self.kinds[0]]
+        return [entry["id"] for entry in proposals if not entry["score"]]
+
     def _stats_file(self, video: str) -> Path:
         return self.path / "stats" / f"{video}.json"
 

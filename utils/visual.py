@@ -26,15 +26,47 @@ from utils.png import find_pngs, make_palette, read_label_png
 MARK = {"Software": "self-supervised video object segmentation"}
 
 
+def make_distinct_colours() -> np.ndarray:
+    """Make colours of which those of near ids differ clearly, (256, 3) uint8 RGB; id 0 is black."""
+    ids = np.arange(1, 256)
+    hue = ids * 0.618034 % 1  # the golden ratio spreads any number of hues evenly
+    saturation, value = np.where(ids // 3 % 2, 0.6, 0.9), np.where(ids % 2, 1.0, 0.8)
+    hsv = np.stack([360 * hue, saturation, value], axis=-1)[None].astype(np.float32)
+    return np.concatenate([np.zeros((1, 3), np.uint8), np.uint8(255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0])])
+
+
 def draw_overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
-    """Draw a label map (H, W) over a frame (H, W, 3) uint8 RGB, with white outlines; background (0) is not changed."""
-    colours = make_palette()[labels % 256]
+    """Draw a label map (H, W) over a frame (H, W, 3) uint8 RGB, with white outlines and the numbers of its labels.
+
+    Background (0) is not changed.
+    """
+    colours = make_distinct_colours()[labels % 256]
     mixed = np.where(labels[..., None] > 0, (1 - alpha) * frame + alpha * colours, frame).astype(np.uint8)
     edge = np.zeros(labels.shape, dtype=bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
     mixed[edge] = 255
-    return mixed
+    return draw_numbers(mixed, labels)
+
+
+def draw_numbers(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Write the number of each label (H, W) int, but 0, into a picture (H, W, 3) uint8, where the label is widest."""
+    step = max(min(labels.shape) // 120, 1)  # the place need not be exact
+    small = np.pad(labels[::step, ::step], 1)
+    size = min(labels.shape) / 480
+    for label in np.unique(small[small > 0]):
+        depth = cv2.distanceTransform(np.uint8(small == label), cv2.DIST_L2, 3)
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        if step * depth[row, column] < 8 * size:
+            continue  # too small to be read
+        (width, height), _ = cv2.getTextSize(str(label), cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        place = (step * (column - 1) - width // 2, step * (row - 1) + height // 2)
+        for colour, thickness in ((0, 4), (255, 1)):
+            cv2.putText(
+                picture, str(label), place, cv2.FONT_HERSHEY_SIMPLEX, size, (colour,) * 3,
+                max(round(thickness * size), 1), cv2.LINE_AA,
+            )  # fmt: skip
+    return picture
 
 
 def draw_contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:

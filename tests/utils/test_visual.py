@@ -10,17 +10,30 @@ from utils import visual
 from utils.errors import UserError
 from utils.png import make_palette, write_label_png
 from utils.report import draw_log
-from utils.visual import draw_contact_sheet, draw_overlay
+from utils.visual import draw_contact_sheet, draw_overlay, make_distinct_colours
 
 
 def test_overlay_mixes_masks_and_leaves_background():
-    frame = np.full((4, 8, 3), 100, np.uint8)
-    labels = np.zeros((4, 8), int)
-    labels[:, 4:] = 1
+    frame = np.full((40, 80, 3), 100, np.uint8)
+    labels = np.zeros((40, 80), int)
+    labels[:, 40:] = 7
     mixed = draw_overlay(frame, labels)
-    assert (mixed[:, :4] == 100).all()
-    assert (mixed[:, 4] == 255).all()  # outline
-    np.testing.assert_array_equal(mixed[0, 6], (50 + make_palette()[1] / 2).astype(np.uint8))
+    assert (mixed[:, :40] == 100).all()
+    assert (mixed[:, 40] == 255).all()  # outline
+    colour = (50 + make_distinct_colours()[7] / 2).astype(np.uint8)
+    np.testing.assert_array_equal(mixed[0, 60], colour)
+    assert (mixed[10:30, 50:70] != colour).any()  # its number
+    labels[:, 40:] = 0
+    labels[20:22, 40:42] = 7
+    assert (draw_overlay(frame, labels)[:, 44:] == 100).all()  # no number where there is no room for one
+
+
+def test_colours_of_the_first_ids_differ_clearly():
+    colours = make_distinct_colours().astype(int)
+    assert colours.shape == (256, 3)
+    assert not colours[0].any()
+    distances = np.linalg.norm(colours[:9, None] - colours[None, :9], axis=-1)
+    assert distances[np.triu_indices(9, 1)].min() > 60
 
 
 def test_contact_sheet_pads_short_rows():
