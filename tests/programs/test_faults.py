@@ -98,7 +98,7 @@ def network(tiny_weights) -> list[str]:
 
 
 def training(tiny_weights, davis, out, *more) -> list[str]:
-    steps = ["--num_train_steps", 9, "--last_freq", 1, "--log_freq", 1, "--num_workers", 2]
+    steps = ["--num_train_steps", 9, "--last_freq", 1, "--log_freq", 1, "--num_workers", 2, "--watch_clips", 1]
     return list(map(str, [*network(tiny_weights), "--basepath", davis, "--output_path", out, *steps, *more]))
 
 
