@@ -78,6 +78,18 @@ def test_overwrite_starts_anew(davis, tmp_path, run_train):
     assert sorted(path.name for path in out.glob("*.pt")) == ["last.pt", "step_0000002.pt"]
 
 
+def test_queries_are_drawn_anew_at_every_step(davis, tmp_path, run_train, monkeypatch):
+    drawn, compute = [], step.compute_losses
+
+    def record(network, frames, queries, settings):
+        drawn.append(tuple(queries.tolist()))
+        return compute(network, frames, queries, settings)
+
+    monkeypatch.setattr(step, "compute_losses", record)
+    run_train("--basepath", davis, "--output_path", tmp_path / "run")
+    assert len(set(drawn)) == 4
+
+
 def test_training_learns(davis, tmp_path, run_train):
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 40, "--lr", 1e-2,
               "--init", "identity", "--num_workers", 1)  # fmt: skip
