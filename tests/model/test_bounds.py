@@ -71,7 +71,7 @@ def test_a_full_projection_leaves_little_open():
     assert find_near_pairs(rows, project_rows(rows, poor), poor, tau=0.5, coarse=1)[1] > 0.05
 
 
-def test_other_directions_are_asked_about_many_pairs_at_once(monkeypatch):
+def test_further_directions_are_computed_for_many_pairs_at_once(monkeypatch):
     """Pairs that the leading direction leaves open are not asked about one after the other where they are many."""
     asked = []
     products = bounds._multiply_pairs
@@ -103,7 +103,7 @@ def test_no_pair_is_computed_that_all_directions_decide(chunk):
     ("engine", "columns", "expected"),
     [("exact", 400, 512), ("exact", 12000, 750), ("exact", 40000, 1024), ("fast", 40000, 128)],
 )
-def test_longer_rows_are_looked_at_in_more_directions(engine, columns, expected):
+def test_longer_rows_are_projected_onto_more_directions(engine, columns, expected):
     assert ENGINES[engine].rank(columns) == expected
 
 
@@ -121,7 +121,7 @@ def test_directions_of_a_projection_go_to_the_blocks_that_need_them():
     assert projection.bases[0].shape[1] >= 2
 
 
-def test_columns_are_put_beside_those_alike():
+def test_similar_columns_are_put_side_by_side():
     generator = torch.Generator().manual_seed(0)
     things = torch.randn(40, 16, generator=generator) * 10
     keys = things[torch.randint(40, (2000,), generator=generator)] + torch.randn(2000, 16, generator=generator)
@@ -136,7 +136,7 @@ def test_columns_are_put_beside_those_alike():
 
 @pytest.mark.parametrize("number", [1, 2, 5])
 @pytest.mark.parametrize("count", [1, 300, 3000])
-def test_columns_that_are_mostly_the_same_are_of_few_kinds(count, number):
+def test_similar_columns_form_few_groups(count, number):
     keys = torch.randn(number, 4, generator=torch.Generator().manual_seed(0))[torch.arange(count) % number]
     order, kinds, blocks = group_columns(keys)
     assert torch.equal(order.sort().values, torch.arange(count))

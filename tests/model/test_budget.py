@@ -151,7 +151,7 @@ def test_objects_of_a_very_long_video_have_to_fit(tiny_weights):
 
 
 @pytest.mark.parametrize("threshold", [2.0, 1e9])
-def test_what_does_not_fit_is_too_many_clusters(threshold):
+def test_centres_beyond_the_budget_count_as_too_many_clusters(threshold):
     """However few were found until the clustering was given up; the trial returned is the latest."""
     trials = []
 

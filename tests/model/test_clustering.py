@@ -129,7 +129,7 @@ def test_greedy_pass_by_hand():
 
 @given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([0.05, 0.3, 1.0]))
 @settings(max_examples=50, deadline=None)
-def test_kinds_of_columns_do_not_change_the_greedy_pass(seed, count, tau):
+def test_column_groups_do_not_change_the_greedy_pass(seed, count, tau):
     """Whatever columns are summed, the distances by these sums are bounds from below."""
     rows = random_rows(seed)
     kinds = np.bincount(np.random.default_rng(seed).integers(count, size=12)).tolist()
@@ -137,7 +137,7 @@ def test_kinds_of_columns_do_not_change_the_greedy_pass(seed, count, tau):
     assert [members.tolist() for members in greedy_leaders(rows, tau=tau, column_groups=kinds)] == expected
 
 
-def test_kinds_that_a_row_does_not_attend_to_at_all_do_not_bound_too_much():
+def test_column_groups_without_attention_keep_the_bound_valid():
     """Logarithms are cut below column by column, so those of sums have to be cut as often."""
     rows = torch.zeros(2, 256)
     rows[0, 64:] = 1 / 192
@@ -153,7 +153,7 @@ def test_the_greedy_pass_ends_on_what_is_no_number():
     assert [found.tolist() for found in greedy_leaders(rows, tau=1.0)] == [[0], [1], [2]]
 
 
-def test_few_distances_are_computed_where_kinds_tell_rows_apart(monkeypatch):
+def test_column_groups_save_distances(monkeypatch):
     """Rows that attend to one of four kinds of columns, within which they differ little: one distance each."""
     kind = torch.arange(120) % 4
     logits = torch.nn.functional.one_hot(kind, 4).double().mul(5).repeat_interleave(25, 1)
@@ -223,7 +223,7 @@ def test_smoothing_keeps_digits_that_two_steps_would_lose(step):
     torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-3, atol=0)
 
 
-def test_neighbourhoods_are_made_from_alike_ones():
+def test_similar_neighbourhoods_are_grouped():
     """Three kinds of rows, and one in fifty pairs drawn anew: rows differ little from what their small groups have in
     common, and these from the large ones, though a large group has small ones of no row as well."""
     generator = torch.Generator().manual_seed(0)

@@ -86,7 +86,7 @@ def test_nothing_embedded_is_used_with_data_or_weights_of_ones_own(option, tmp_p
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_said_of_the_default_is_so(capsys):
+def test_the_note_on_the_default_is_true(capsys):
     """A block of one's own leaves backbone and videos; where predictions are scored there is no backbone at all."""
     for program, flag in ((eval_program, "--resume_path"), (train_program, "--init_path")):
         assert parse(program, flag, "mine.safetensors").backbone == "embedded"

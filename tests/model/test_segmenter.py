@@ -129,12 +129,12 @@ def test_plain_is_the_formulas_and_chooses_another_tau_as_the_engines_do(tiny_we
         make_segmenter(network, clustering="plain").open(torch.stack(frames[:1]))
 
 
-def test_what_fast_is():
+def test_settings_of_the_fast_engine():
     """As the page of results has it."""
     assert ENGINES["fast"] == Engine(ranks=(128, 128), key_pool=3, shrinkage=0.77, row_stride=3)
 
 
-def test_every_place_is_looked_at_once_in_so_many_frames():
+def test_diagonals_cover_every_position_once_in_a_round():
     assert select_diagonals(0, 1, (2, 4), 2).tolist() == [0, 2, 5, 7]
     assert select_diagonals(1, 1, (2, 4), 2).tolist() == [1, 3, 4, 6]
     looked = select_diagonals(2, 3, (4, 7), 3)
@@ -144,7 +144,7 @@ def test_every_place_is_looked_at_once_in_so_many_frames():
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_fast_looks_at_every_place_of_single_frames_too(tiny_weights, monkeypatch, at_once):
+def test_fast_engine_covers_every_position_of_single_frames(tiny_weights, monkeypatch, at_once):
     """Counted on from one step to the next, and anew with another threshold."""
     looked = []
     monkeypatch.setattr(

@@ -105,7 +105,7 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
     assert (out / "ant/00006.png").is_file()
 
 
-def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkeypatch):
+def test_boundary_tokens_and_cached_features_are_passed_on(davis, tmp_path, run_eval, monkeypatch):
     """What `find_objects` doubts reaches the upsampling, frame by frame; statistics tell what came from the cache."""
     doubts = []
 

@@ -305,7 +305,7 @@ def test_checkpoints_without_a_last_one_are_a_run_too(davis, tmp_path, run_train
         run_train(*common)
 
 
-def test_what_changes_is_said(davis, tmp_path, run_train, capsys):
+def test_changed_settings_are_reported_on_resuming(davis, tmp_path, run_train, capsys):
     common = ["--basepath", davis, "--output_path", tmp_path / "run"]
     run_train(*common)
     next((davis / "JPEGImages/480p/ant").iterdir()).unlink()
@@ -371,49 +371,3 @@ def test_usr1_to_torchrun_saves_and_ends(davis, tmp_path, tiny_training):
     assert process.returncode == 1, err
     assert "asked to stop after step" in err
     assert load_tensors(out / "last.pt")["step"] > 0
-
-
-def test_names_that_are_not_utf8_are_no_fault(tmp_path):
-    from utils.run.provenance import hash_videos
-
-    videos = {os.fsdecode(b"caf\xe9"): [Path("a.jpg")], "b": [Path("c.jpg")]}
-    assert len(hash_videos(videos)) == 64
-    assert hash_videos({"a": [Path("b"), Path("c")]}) != hash_videos({"a": [Path("b")], "c": []})
-
-
-def test_versions_are_those_of_what_is_asked_for():
-    from utils.run.provenance import SCORING, list_versions
-
-    assert list_versions().items() >= list_versions(SCORING).items()
-    assert list_versions(SCORING).keys() == {"python", "numpy", "opencv", "scipy"}
-    command = "import sys, utils.scoring.score; from utils.run.provenance import *; list_versions(SCORING)"
-    command += "; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"  # slow to import, and scoring does without
-
-
-def test_the_revision_of_another_repository_is_not_taken_for_ours(tmp_path, monkeypatch):
-    from utils.run import provenance as origin
-
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    monkeypatch.setattr(origin, "REPOSITORY", tmp_path / "inside")
-    (tmp_path / "inside").mkdir()
-    assert origin.read_git_revision() is None
-
-
-def test_a_rank_without_others_is_that_of_the_main_process(monkeypatch):
-    from utils import distributed
-
-    monkeypatch.setenv("RANK", "3")
-    assert distributed.is_main()
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert distributed.rank() == 3
-
-
-def test_processes_that_would_begin_at_different_steps_are_refused(monkeypatch):
-    from utils import distributed
-
-    monkeypatch.setattr(distributed, "gather", lambda value: [value, 3])
-    distributed.check_same(3, "steps")
-    with pytest.raises(UserError, match=r"steps differ: \[4, 3\]; --output_path must be on a disk"):
-        distributed.check_same(4, "steps")
