@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 import eval as eval_program
 import train as train_program
 from tests.data.layout_trees import TREES
+from tests.processes import kill_started
 from utils.png import write_label_png
 
 # Time is no property of what is tested: on a busy machine any example may be slow.
@@ -22,6 +23,12 @@ settings.load_profile("untimed")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY_BACKBONE = "test_vit"  # timm's own: width 64, 6 layers, patch 16
 TINY_RESOLUTION = ("48", "80")
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    yield
+    kill_started()
 
 
 @pytest.fixture(scope="session")
@@ -84,27 +91,48 @@ def build(tmp_path):
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny_network(tiny_weights) -> list[str]:
+    """The arguments of both programs that choose the tiny backbone."""
+    return ["--backbone", TINY_BACKBONE, "--dino_path", str(tiny_weights), "--resolution", *TINY_RESOLUTION,
+            "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_training(tiny_network) -> list[str]:
+    """The arguments of train.py that make a run short; the last of a flag wins. Most of a short run is its monitor."""
+    return [*tiny_network, "--num_workers", "0", "--num_train_steps", "4", "--log_freq", "1", "--watch_clips", "1"]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_training, tmp_path_factory) -> tuple[Path, Path]:
+    """A tree of videos and the folder of a run of four steps on it, to be read or copied and not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    davis, run = make_davis(folder / "DAVIS"), folder / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = [*tiny_training, "--basepath", davis, "--output_path", run, "--init", "identity"]
+        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        train_program.main()
+    return davis, run
+
+
 @pytest.fixture
-def run_train(tiny_weights, monkeypatch):
+def run_train(tiny_training, monkeypatch):
     """Run train.py in this process on the tiny backbone: `run_train("--basepath", ...)`; the last of a flag wins."""
 
     def run(*arguments) -> None:
-        base = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
-                "--num_workers", 0, "--device", "cpu", "--num_train_steps", 4, "--log_freq", 1]  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*base, *arguments])])
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*tiny_training, *arguments])])
         train_program.main()
 
     return run
 
 
 @pytest.fixture
-def run_eval(tiny_weights, monkeypatch):
+def run_eval(tiny_network, monkeypatch):
     """Run eval.py in this process on the tiny backbone."""
 
     def run(*arguments) -> None:
-        base = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
-                "--workers", 1, "--device", "cpu"]  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, [*base, *arguments])])
+        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, [*tiny_network, "--workers", 1, *arguments])])
         eval_program.main()
 
     return run

@@ -19,7 +19,7 @@ from pathlib import Path
 
 WAITING = {
     "OMP_WAIT_POLICY": "PASSIVE",  # every OpenMP runtime
-    "GOMP_SPINCOUNT": "0",  # rounds; libgomp: torch for Linux, scikit-learn
+    "GOMP_SPINCOUNT": "0",  # rounds; libgomp: torch for Linux
     "KMP_BLOCKTIME": "0",  # milliseconds; libomp and libiomp5: torch for macOS and Windows, and of conda
     "OPENBLAS_THREAD_TIMEOUT": "4",  # 2^4 cycles, the smallest allowed; NumPy and SciPy
     "OPENCV_THREAD_POOL_ACTIVE_WAIT_MAIN": "0",  # rounds

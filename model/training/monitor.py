@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from model.network import SpatioTemporalNetwork
 from model.segmenter import Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import QUANTILES, SHARE, quantiles, window_distances
+from utils.scoring.slots import adjusted_rand_index
 
 NUM_FRAMES, KEY_STRIDE = 12, 4  # of the monitored clips
 
@@ -84,4 +84,6 @@ def _compare(here: Segmentation, there: Segmentation) -> float:
     """
     if max(here.num_clusters, there.num_clusters) < 2:
         return 0.0
-    return adjusted_rand_score(here.labels.ravel(), there.labels[..., ::-1].ravel())
+    shared_tokens = np.zeros((here.num_clusters, there.num_clusters), np.int64)
+    np.add.at(shared_tokens, (here.labels, there.labels[..., ::-1]), 1)
+    return adjusted_rand_index(shared_tokens)

@@ -7,14 +7,11 @@ from scipy.optimize import linear_sum_assignment
 
 from model import clustering as plain
 from model.clustering import symmetric_kl
-from model.engine import bounds, exact
+from model.engine import exact
 from model.engine.bounds import (
     find_near_pairs,
-    find_nearest_centres,
     fit_projection,
-    group_columns,
     project_rows,
-    truncate,
 )
 from model.engine.exact import (
     LARGE_GROUP,
@@ -27,7 +24,8 @@ from model.engine.exact import (
     merge_centres,
     smooth,
 )
-from model.engine.windows import ENGINES
+from model.engine.scratch import Scratch
+from tests.model.inputs import neighbours, random_rows
 
 
 def agreement(labels, others) -> float:
@@ -38,22 +36,10 @@ def agreement(labels, others) -> float:
     return table[rows, columns].sum() / len(labels)
 
 
-def neighbours(rows, *, tau):
-    """Which pairs of rows (L, S) lie within D <= tau of each other, every distance computed: (L, L) bool."""
-    return (symmetric_kl(rows, rows) <= tau).fill_diagonal_(True)
-
-
 def cluster_by_stages(rows, *, window, tau):
     """Compute labels (L,) of rows (L, S) by the stages that `model.engine.windows` runs, every distance computed."""
     centres = [find_window_centres(part, neighbours(part, tau=tau), tau=tau) for part in rows.split(window)]
     return assign(rows, merge_centres(torch.cat(centres), tau=tau))
-
-
-def bound(projected):
-    """Distances of projected rows by the parts inside (L, L), and the bound of their error (L, L)."""
-    own, x, y = projected.self_product, projected.x_inside, projected.y_inside
-    middle = own[:, None] + own - x @ y.T - y @ x.T
-    return middle, projected.x_outside @ projected.y_outside.T + projected.y_outside @ projected.x_outside.T
 
 
 def slow_clustering(rows, *, window, tau):
@@ -78,14 +64,6 @@ def slow_clustering(rows, *, window, tau):
     while len(merged := leaders(centres)) < len(centres):
         centres = merged
     return np.array([np.argmin([distance(row, centre) for centre in merged]) for row in rows])
-
-
-def random_rows(seed, count=40, columns=12, sharpness=1.0):
-    """Rows around a few modes, so that something clusters."""
-    generator = np.random.default_rng(seed)
-    modes = generator.normal(size=(4, columns)) * 2
-    logits = modes[generator.integers(4, size=count)] + generator.normal(size=(count, columns)) * 0.4
-    return torch.from_numpy(logits * sharpness).softmax(-1)
 
 
 @pytest.mark.parametrize("cluster", [cluster_by_stages, plain.cluster])
@@ -131,6 +109,15 @@ def test_extreme_thresholds():
     assert len(cluster_by_stages(rows, window=12, tau=1e-9).unique()) == len(rows)
 
 
+def test_a_row_at_the_threshold_is_within_it():
+    rows = torch.tensor([[0.5, 0.5], [0.25, 0.75]], dtype=torch.float64)
+    tau = symmetric_kl(rows, rows)[0, 1].item()
+    assert torch.equal(plain.smooth(rows, tau)[0], rows.mean(0))
+    assert len(plain.greedy_leaders(rows, tau)) == 1
+    tau = exact._measure_distances(rows, torch.arange(2), rows[0], scratch=Scratch())[1].item()
+    assert len(greedy_leaders(rows, tau=tau)) == 1
+
+
 def test_greedy_pass_by_hand():
     """Four rows on a line, each within tau of the next only: 0 absorbs 1; 2, though near 1, leads and absorbs 3."""
     rows = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])
@@ -142,7 +129,7 @@ def test_greedy_pass_by_hand():
 
 @given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([0.05, 0.3, 1.0]))
 @settings(max_examples=50, deadline=None)
-def test_kinds_of_columns_do_not_change_the_greedy_pass(seed, count, tau):
+def test_column_groups_do_not_change_the_greedy_pass(seed, count, tau):
     """Whatever columns are summed, the distances by these sums are bounds from below."""
     rows = random_rows(seed)
     kinds = np.bincount(np.random.default_rng(seed).integers(count, size=12)).tolist()
@@ -150,7 +137,7 @@ def test_kinds_of_columns_do_not_change_the_greedy_pass(seed, count, tau):
     assert [members.tolist() for members in greedy_leaders(rows, tau=tau, column_groups=kinds)] == expected
 
 
-def test_kinds_that_a_row_does_not_attend_to_at_all_do_not_bound_too_much():
+def test_column_groups_without_attention_keep_the_bound_valid():
     """Logarithms are cut below column by column, so those of sums have to be cut as often."""
     rows = torch.zeros(2, 256)
     rows[0, 64:] = 1 / 192
@@ -166,7 +153,7 @@ def test_the_greedy_pass_ends_on_what_is_no_number():
     assert [found.tolist() for found in greedy_leaders(rows, tau=1.0)] == [[0], [1], [2]]
 
 
-def test_few_distances_are_computed_where_kinds_tell_rows_apart(monkeypatch):
+def test_column_groups_save_distances(monkeypatch):
     """Rows that attend to one of four kinds of columns, within which they differ little: one distance each."""
     kind = torch.arange(120) % 4
     logits = torch.nn.functional.one_hot(kind, 4).double().mul(5).repeat_interleave(25, 1)
@@ -236,7 +223,7 @@ def test_smoothing_keeps_digits_that_two_steps_would_lose(step):
     torch.testing.assert_close(smooth(rows, near).double(), expected, rtol=1e-3, atol=0)
 
 
-def test_neighbourhoods_are_made_from_alike_ones():
+def test_similar_neighbourhoods_are_grouped():
     """Three kinds of rows, and one in fifty pairs drawn anew: rows differ little from what their small groups have in
     common, and these from the large ones, though a large group has small ones of no row as well."""
     generator = torch.Generator().manual_seed(0)
@@ -293,163 +280,3 @@ def test_the_number_of_threads_changes_nothing(threads):
     assert all(torch.equal(found, centres[0]) for found in centres)
     expected = near.double() @ rows.double() / near.sum(-1, keepdim=True)
     torch.testing.assert_close(smoothed.double(), expected, rtol=1e-4, atol=1e-9)
-
-
-@given(
-    st.integers(0, 10**6), st.sampled_from([1, 3, 6, 12]), st.sampled_from([0.1, 0.5, 3.0]),
-    st.sampled_from([[12], [6, 6], [1, 4, 7]]), st.sampled_from([0, 1, 2, 100]),
-)  # fmt: skip
-@settings(max_examples=75, deadline=None)
-def test_bounds_of_a_projection_hold_and_decide_nothing_wrong(seed, rank, tau, blocks, coarse):
-    """Fitted to other rows than it is used on, down to a single direction; of a projected and of its summary."""
-    rows = random_rows(seed, count=60, sharpness=1.5)
-    projection = fit_projection(random_rows(seed + 1, count=20), rank=rank, blocks=blocks)
-    projected = project_rows(rows, projection, chunk=16)
-    distances = symmetric_kl(rows, rows)
-    widths = []
-    for seen in (projected, truncate(projected, projection, rank=coarse)):
-        middle, slack = bound(seen)
-        assert ((middle - distances).abs() <= slack + 1e-9).all()
-        widths.append(slack.mean())
-    assert widths[0] <= widths[1] + 1e-12
-    near, computed = find_near_pairs(rows, projected, projection, tau=tau, coarse=coarse, chunk=25)
-    assert torch.equal(near, neighbours(rows, tau=tau))
-    assert 0 <= computed <= 1
-
-
-@given(st.integers(0, 10**6), st.sampled_from([1, 4, 12]), st.sampled_from([[12], [5, 7]]))
-@settings(max_examples=25, deadline=None)
-def test_nearest_centre_is_right_where_it_claims_to_be(seed, rank, blocks):
-    rows, centres = random_rows(seed, count=60), random_rows(seed + 1, count=7)
-    projection = fit_projection(rows[::2], rank=rank, blocks=blocks)
-    labels, undecided = find_nearest_centres(project_rows(rows, projection), project_rows(centres, projection))
-    assert (labels == assign(rows, centres))[~undecided].all()
-
-
-def test_a_full_projection_leaves_little_open():
-    rows = random_rows(0, count=60)
-    full, poor = fit_projection(rows, rank=12), fit_projection(rows, rank=1)
-    for coarse in (12, 1):  # with one direction first most pairs are left to the others
-        near, computed = find_near_pairs(rows, project_rows(rows, full), full, tau=0.5, coarse=coarse)
-        assert computed < 0.01
-        assert torch.equal(near, neighbours(rows, tau=0.5))
-    assert find_near_pairs(rows, project_rows(rows, poor), poor, tau=0.5, coarse=1)[1] > 0.05
-
-
-def test_other_directions_are_asked_about_many_pairs_at_once(monkeypatch):
-    """Pairs that the leading direction leaves open are not asked about one after the other where they are many."""
-    asked = []
-    products = bounds._multiply_pairs
-    monkeypatch.setattr(bounds, "_multiply_pairs", lambda *args: asked.append(len(args[2])) or products(*args))
-    rows = random_rows(0, count=60)
-    projection = fit_projection(rows, rank=12)
-    near, computed = find_near_pairs(rows, project_rows(rows, projection), projection, tau=0.5, coarse=1)
-    assert max(asked, default=0) < 0.01 * 60**2
-    assert computed == sum(asked) / 60**2  # a pair takes two products, and stands for itself and its mirror image
-    assert torch.equal(near, neighbours(rows, tau=0.5))
-
-
-@pytest.mark.parametrize("chunk", [30, 256])
-def test_no_pair_is_computed_that_all_directions_decide(chunk):
-    """However many the leading ones leave open; and none twice."""
-    rows = random_rows(3, count=120, columns=60, sharpness=2.0)
-    projection = fit_projection(rows, rank=40)
-    projected = project_rows(rows, projection)
-    middle, slack = bound(projected)
-    left = ((middle - 1.0).abs() <= slack + exact.ROUNDING).triu(1).sum().item()
-    assert 0 < left < 0.03 * 120**2 / 2
-    for coarse in (1, 40):
-        near, computed = find_near_pairs(rows, projected, projection, tau=1.0, coarse=coarse, chunk=chunk)
-        assert computed == 2 * left / 120**2
-        assert torch.equal(near, neighbours(rows, tau=1.0))
-
-
-@pytest.mark.parametrize(
-    ("engine", "columns", "expected"),
-    [("exact", 400, 512), ("exact", 12000, 750), ("exact", 40000, 1024), ("fast", 40000, 128)],
-)
-def test_longer_rows_are_looked_at_in_more_directions(engine, columns, expected):
-    assert ENGINES[engine].rank(columns) == expected
-
-
-def test_directions_of_a_projection_go_to_the_blocks_that_need_them():
-    """The second block varies along one direction only, and more than the first in any."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(50, 20, generator=generator) * 0.2
-    logits[:, 10:] = torch.randn(50, 1, generator=generator) * torch.linspace(-3, 3, 10)
-    projection = fit_projection(logits.double().softmax(-1), rank=6, blocks=[10, 10])
-    assert projection.block[0] == 1
-    assert [basis.shape[0] for basis in projection.bases] == [10, 10]
-    assert sum(basis.shape[1] for basis in projection.bases) == 6 == projection.block.shape[0]
-    for basis in projection.bases:
-        torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=basis.dtype))
-    assert projection.bases[0].shape[1] >= 2
-
-
-def test_columns_are_put_beside_those_alike():
-    generator = torch.Generator().manual_seed(0)
-    things = torch.randn(40, 16, generator=generator) * 10
-    keys = things[torch.randint(40, (2000,), generator=generator)] + torch.randn(2000, 16, generator=generator)
-    order, kinds, blocks = group_columns(keys)
-    assert torch.equal(order.sort().values, torch.arange(2000))
-    assert sum(kinds) == sum(blocks) == 2000
-    assert len(blocks) <= 4 < 20 < len(kinds) <= 31
-    assert set(np.cumsum(blocks)) <= set(np.cumsum(kinds))  # a kind is in one block
-    spread = [part.var(0).sum() for part in keys[order].split(kinds) if len(part) > 1]
-    assert torch.stack(spread).mean() < 0.3 * keys.var(0).sum()
-
-
-@pytest.mark.parametrize("number", [1, 2, 5])
-@pytest.mark.parametrize("count", [1, 300, 3000])
-def test_columns_that_are_mostly_the_same_are_of_few_kinds(count, number):
-    keys = torch.randn(number, 4, generator=torch.Generator().manual_seed(0))[torch.arange(count) % number]
-    order, kinds, blocks = group_columns(keys)
-    assert torch.equal(order.sort().values, torch.arange(count))
-    assert sum(kinds) == sum(blocks) == count
-    assert len(kinds) <= number
-    assert set(np.cumsum(blocks)) <= set(np.cumsum(kinds))
-
-
-def test_blocks_are_not_much_larger_than_usual():
-    """Most keys are alike but for a little, and of many kinds for all that."""
-    keys = torch.randn(6000, 8, generator=torch.Generator().manual_seed(0))
-    keys[:300] += 1000
-    _, kinds, blocks = group_columns(keys)
-    assert max(blocks) <= 1024 or max(blocks) in kinds
-
-
-def test_projection_of_columns_that_no_sample_attends_to():
-    sample = torch.tensor([[0.5, 0.5, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]])
-    rows = torch.cat([sample, torch.tensor([[0.1, 0.1, 0.8], [0.1, 0.2, 0.7]])])
-    projection = fit_projection(sample, rank=2)
-    near, _ = find_near_pairs(rows, project_rows(rows, projection), projection, tau=0.2, coarse=2)
-    assert torch.equal(near, neighbours(rows, tau=0.2))
-    assert near[3, 4]
-
-
-def test_many_open_pairs_are_computed_at_once():
-    """A projection of one direction leaves most pairs open, and dense blocks decide them."""
-    rows = random_rows(5, count=120, columns=60, sharpness=2.0)
-    projection = fit_projection(rows[:3], rank=1)
-    near, computed = find_near_pairs(rows, project_rows(rows, projection), projection, tau=1.0, coarse=1, chunk=50)
-    assert computed > 0.5
-    assert torch.equal(near, neighbours(rows, tau=1.0))
-
-
-def test_directions_that_float32_does_not_find(monkeypatch):
-    """As at times of attention so sharp that it is zero nearly everywhere; which, differs from machine to machine."""
-    eigh, asked = torch.linalg.eigh, []
-
-    def fails(gram):
-        asked.append(gram.dtype)
-        if gram.dtype == torch.float32:
-            raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
-        return eigh(gram)
-
-    monkeypatch.setattr(torch.linalg, "eigh", fails)
-    rows = random_rows(3, count=120, columns=60, sharpness=2.0).float()
-    projection = fit_projection(rows, rank=20)
-    near, computed = find_near_pairs(rows, project_rows(rows, projection), projection, tau=1.0, coarse=5)
-    assert asked == [torch.float32, torch.float64]
-    assert computed < 0.5
-    assert torch.equal(near, neighbours(rows, tau=1.0))

@@ -13,7 +13,7 @@ import train as train_program
 from data.sprites.writer import write_sprites
 from model.backbone import build_backbone
 from model.weights import BACKBONE_FILE, BLOCK_FILE
-from tests.programs.test_launchers import launch
+from tests.processes import launch
 from utils.config import NOT_EMBEDDED
 from utils.errors import UserError
 from utils.export import export_block
@@ -22,6 +22,8 @@ from utils.run.checkpoints import load_checkpoint, load_tensors
 
 CARD = BACKBONE_FILE.parent / "README.md"
 EMBEDDED_LINE = "no data and no backbone given: using generated videos (Sprites) and the backbone embedded"
+
+SMALL = ("--resolution", "64", "112")  # about a sixth of the default's tokens
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_nothing_embedded_is_used_with_data_or_weights_of_ones_own(option, tmp_p
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_said_of_the_default_is_so(capsys):
+def test_the_note_on_the_default_is_true(capsys):
     """A block of one's own leaves backbone and videos; where predictions are scored there is no backbone at all."""
     for program, flag in ((eval_program, "--resume_path"), (train_program, "--init_path")):
         assert parse(program, flag, "mine.safetensors").backbone == "embedded"
@@ -143,8 +145,8 @@ def test_a_block_of_ones_own_replaces_the_default():
     assert (own.resume_path, own.training_free) == ("mine.pt", False)
 
 
-def test_launchers_without_flags(sprites, tmp_path):
-    trained = launch("start_rgb.sh", "--num_train_steps", 1, "--watch_clips", 1, cwd=tmp_path)
+def test_launchers_without_flags(sprites, tmp_path, monkeypatch):
+    trained = launch("start_rgb.sh", "--num_train_steps", 1, "--watch_clips", 1, *SMALL, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert EMBEDDED_LINE in trained.stderr
     scored = launch("start_eval.sh", cwd=tmp_path)
@@ -155,8 +157,10 @@ def test_launchers_without_flags(sprites, tmp_path):
     masks = sorted((tmp_path / "outputs/eval/davis/val-00").glob("*.png"))
     assert len(masks) == 5
     assert read_label_png(masks[0]).shape == (64, 114)
-    own = launch("start_eval.sh", "--resume_path", "outputs/train/last.pt", "--save_path", "own", cwd=tmp_path)
-    assert own.returncode == 0, own.stderr
+    own = ["eval.py", "--resume_path", "outputs/train/last.pt", "--save_path", "own", *SMALL]
+    monkeypatch.setattr(sys, "argv", own)
+    eval_program.main()
+    assert len(list((tmp_path / "own/davis/val-00").glob("*.png"))) == 5
 
 
 def test_a_half_written_sprites_is_completed(sprites, tmp_path, monkeypatch, capsys):
@@ -164,7 +168,7 @@ def test_a_half_written_sprites_is_completed(sprites, tmp_path, monkeypatch, cap
     frame = sprites / "JPEGImages/480p/val-00/00002.jpg"
     frame.write_bytes(bytes(frame.stat().st_size))
     (sprites / "ImageSets/2017/val.txt").unlink()
-    monkeypatch.setattr(sys, "argv", ["eval.py", "--training_free", "--workers", "1", "--device", "cpu"])
+    monkeypatch.setattr(sys, "argv", ["eval.py", "--training_free", "--workers", "1", "--device", "cpu", *SMALL])
     eval_program.main()
     assert len(list((sprites / "JPEGImages/480p/val-00").iterdir())) == 5
     assert "J&F-Mean" in capsys.readouterr().out

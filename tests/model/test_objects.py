@@ -56,6 +56,13 @@ def test_a_short_common_boundary_merges_nothing():
     assert same_partition(merge_similar_clusters(labels, centred_of(labels, colours)), labels)
 
 
+def test_a_small_part_is_merged_with_a_large_one():
+    """Their common boundary is a quarter of the small part's boundary, and little of the large one's."""
+    labels = video(["00000000000 01111111100 01111111120 01111111100 00000000000"])
+    colours = [[-1.0, 0], [1, 0], [1, 0.01]]
+    assert same_partition(merge_similar_clusters(labels, centred_of(labels, colours)), labels > 0)
+
+
 def test_an_edge_keeps_apart_what_is_alike_on_the_whole():
     labels = video(["00000000 01112220 01112220 00000000"])
     features = features_of(labels, [[-1.0, 0], [1, 0], [1, 0]]).view(1, 4, 8, 2).clone()

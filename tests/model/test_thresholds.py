@@ -9,7 +9,7 @@ from model.engine.threshold import search_tau
 from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import SHARE, quantiles, window_distances
 from tests.conftest import moving_disk
-from tests.model.test_network import make_network
+from tests.model.inputs import make_network
 
 
 def features_of(network, *, num_frames=9):

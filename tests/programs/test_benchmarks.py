@@ -13,6 +13,7 @@ import pytest
 from data.sprites.writer import write_sprites
 from model.segmenter import key_frame_indices
 from tests.benchmarks import inference as benchmark
+from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
 from utils.errors import UserError
 from utils.report import STAGES
@@ -34,35 +35,36 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
         benchmark.write_csv(tmp_path / "a.csv", [{"y": 1}])
 
 
-def test_benchmark_of_scoring():
-    command = [sys.executable, "-m", "tests.benchmarks.scoring", "--frames", "1", "--workers", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "per pair" in done.stdout
+@pytest.fixture
+def run_benchmark(monkeypatch):
+    """Run a benchmark and its measurements in this process; `test_faults.py` tests the process of each measurement."""
+
+    def run(module, *arguments) -> None:
+        if hasattr(module, "run_in_own_process"):
+            monkeypatch.setattr(module, "run_in_own_process", lambda work, *given: work(*given))
+        monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, arguments)])
+        module.main()
+
+    return run
 
 
-def test_benchmark_of_inference(tmp_path):
+def write_small_sprites(folder: Path) -> Path:
+    return write_sprites(folder, height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
+
+
+def test_benchmark_of_scoring(run_benchmark, capsys):
+    run_benchmark(benchmark_scoring, "--frames", 1, "--workers", 1)
+    assert "per pair" in capsys.readouterr().out
+
+
+def test_benchmark_of_inference(tmp_path, run_benchmark, monkeypatch, capsys):
     """Every engine on a generated video."""
-    write_sprites(tmp_path / "sprites", height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
-    (frames,) = (tmp_path / "sprites/JPEGImages/480p").glob("val*")
-    command = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.inference",
-        "--basepath",
-        frames,
-        "--resolution",
-        "56",
-        "56",
-        "--repeats",
-        "1",
-    ]
-    command += ["--num_frames", "12", "--ratio", "3", "--csv", tmp_path / "out.csv", "--neighbour"]
-    environment = os.environ | {"STARTED_BY": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    (frames,) = (write_small_sprites(tmp_path / "sprites") / "JPEGImages/480p").glob("val*")
+    monkeypatch.setenv("STARTED_BY", str(tmp_path))
+    sizes = ["--resolution", 56, 56, "--num_frames", 12, "--ratio", 3, "--repeats", 1]
+    run_benchmark(benchmark, "--basepath", frames, *sizes, "--csv", tmp_path / "out.csv", "--neighbour")
     assert not processes_with(f"STARTED_BY={tmp_path}")  # the neighbours least of all
-    assert "exact gives 100.000 % of the tokens the label that plain gives" in done.stdout
+    assert "exact gives 100.000 % of the tokens the label that plain gives" in capsys.readouterr().out
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     ours = [name for engine in ("exact", "fast")
@@ -135,13 +137,10 @@ def test_ratios_of_a_stage_that_took_no_time_are_left_out():
     assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
 
 
-def test_benchmark_of_training(tmp_path):
+def test_benchmark_of_training(tmp_path, run_benchmark):
     """Both engines give the same losses."""
-    write_sprites(tmp_path / "sprites", height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
-    command = [sys.executable, "-m", "tests.benchmarks.training", "--basepath", tmp_path / "sprites", "--resolution"]
-    command += ["80", "160", "--steps", "1", "--csv", tmp_path / "out.csv"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    some = ["--basepath", write_small_sprites(tmp_path / "sprites"), "--resolution", 80, 160, "--steps", 1]
+    run_benchmark(benchmark_training, *some, "--csv", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as file:
         plain, ours = csv.DictReader(file)
     assert list(plain) == columns_of("benchmark_training.csv")

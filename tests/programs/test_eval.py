@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -22,7 +23,9 @@ import eval as eval_program
 from data.decoding import PyAVReader
 from model.objects.proposals import normalise_proposals, object_options
 from model.objects.upsampling import nearest
-from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, snapshot
+from model.segmenter import Segmenter
+from tests.conftest import TINY_BACKBONE, snapshot
+from tests.processes import ROOT, end, start_ranks, torchrun
 from utils import distributed
 from utils.errors import UserError, run_main
 from utils.export import export_block
@@ -31,8 +34,6 @@ from utils.png import read_label_png
 from utils.report import format_costs, format_scores
 from utils.run.checkpoints import hash_file, load_checkpoint, load_tensors
 from utils.video import write_video
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsys):
@@ -110,7 +111,7 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
     assert (out / "ant/00006.png").is_file()
 
 
-def test_doubt_and_features_kept_are_handed_on(davis, tmp_path, run_eval, monkeypatch):
+def test_boundary_tokens_and_cached_features_are_passed_on(davis, tmp_path, run_eval, monkeypatch):
     """What `find_objects` doubts reaches the upsampling, frame by frame; statistics tell what came from the cache."""
     doubts = []
 
@@ -346,43 +347,30 @@ def test_errors_of_user_and_system_are_one_line(error, line, capsys):
     assert capsys.readouterr().err.startswith(line)
 
 
-def test_two_processes_share_out_the_videos(davis, tmp_path, tiny_weights, run_eval):
+def test_two_processes_share_out_the_videos(davis, tmp_path, tiny_network, run_eval):
     arguments = ["--davis_path", davis, "--training_free"]
     run_eval(*arguments, "--save_path", tmp_path / "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", ROOT / "eval.py",
-               *arguments, "--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
-               "--device", "cpu", "--save_path", tmp_path / "two"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    torchrun("eval.py", *tiny_network, *arguments, "--save_path", tmp_path / "two")
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
-def test_a_process_that_dies_loses_its_current_video_only(davis, tmp_path, tiny_weights, run_eval):
+def kill_the_second_process_at_its_first_clusters() -> None:
+    if os.environ["RANK"] == "1":
+        Segmenter.cluster = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_loses_its_current_video_only(davis, tmp_path, tiny_network, run_eval):
     """The second process is killed with a video begun; the same command again keeps what was done and goes on."""
     arguments = ["--davis_path", davis, "--training_free"]
     run_eval(*arguments, "--save_path", tmp_path / "one")
-    program = (
-        "import os, runpy, sys\n"
-        "from model.segmenter import Segmenter\n"
-        "cluster = Segmenter.cluster\n"
-        "def die(*a, **k):\n"
-        "    if os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\n"
-        "    return cluster(*a, **k)\n"
-        "Segmenter.cluster = die\n"
-        f"sys.argv[0] = {str(ROOT / 'eval.py')!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    )
-    (tmp_path / "dying.py").write_text(program)
-    options = [*arguments, "--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION,
-               "--device", "cpu", "--save_path", tmp_path / "two"]  # fmt: skip
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*launch, tmp_path / "dying.py", *options], capture_output=True, text=True, timeout=300,
-                          env=environment)  # fmt: skip
-    assert done.returncode != 0
+    again = [*tiny_network, *arguments, "--save_path", tmp_path / "two"]
+    prepare = kill_the_second_process_at_its_first_clusters
+    first, second = start_ranks("eval", *again, folder=tmp_path, prepare=prepare)
+    assert end(second) == -signal.SIGKILL
+    assert end(first) != 0
     assert len(list((tmp_path / "two/stats").glob("*.json"))) <= 1
-    done = subprocess.run([*launch, ROOT / "eval.py", *options], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    for process in start_ranks("eval", *again, folder=tmp_path):
+        assert end(process) == 0
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 

@@ -1,4 +1,4 @@
-"""A fault ends the program within seconds, with all that it has started: errors, want of memory, Ctrl-C."""
+"""A fault ends the program within seconds, with all that it has started: errors, lack of memory, Ctrl-C."""
 
 import ast
 import json
@@ -12,18 +12,15 @@ import time
 from multiprocessing import active_children
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from data import clips
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
-from utils.errors import UserError, is_out_of_memory, run_main
+from tests.processes import ROOT, SECONDS, TORCHRUN, kill_group
+from utils.errors import UserError
 from utils.processes import run_in_own_process, run_in_processes
 from utils.run.checkpoints import load_tensors
-
-ROOT = Path(__file__).parents[2]
-SECONDS = 200  # that a program may take to end, on a busy machine; without the mends they never did
 
 # Runs programs in processes of this one, which has the slow imports behind it; they exit as any Python does. Takes
 # cases as JSON: name -> [program, what to run before it, arguments]; prints name -> [exit code, stderr, how many
@@ -98,7 +95,7 @@ def network(tiny_weights) -> list[str]:
 
 
 def training(tiny_weights, davis, out, *more) -> list[str]:
-    steps = ["--num_train_steps", 9, "--last_freq", 1, "--log_freq", 1, "--num_workers", 2]
+    steps = ["--num_train_steps", 9, "--last_freq", 1, "--log_freq", 1, "--num_workers", 2, "--watch_clips", 1]
     return list(map(str, [*network(tiny_weights), "--basepath", davis, "--output_path", out, *steps, *more]))
 
 
@@ -150,7 +147,7 @@ def test_the_last_checkpoint_is_kept(ended, folder, name):
 @pytest.mark.parametrize(
     "name", ["memory", "memory of the GPU", "memory of a reader", "memory of eval", "memory of scoring"]
 )
-def test_want_of_memory_is_one_line_that_says_what_to_lower(ended, name):
+def test_lack_of_memory_is_one_line_that_says_what_to_lower(ended, name):
     code, said, left = ended[name]
     assert code == 2, said
     assert "Traceback" not in said
@@ -167,54 +164,6 @@ def test_every_program_that_can_run_out_of_memory_says_what_to_lower():
         ("utils/scoring/__main__.py", "--workers"),
     ):
         assert f'run_main(main, lower="{flag}' in (ROOT / path).read_text()
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        OSError(12, "Cannot allocate memory"),
-        OSError("out of memory when reading image file"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes."),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("unable to mmap 88884960 bytes from file <last.pt>: Cannot allocate memory (12)"),
-        RuntimeError("could not create a memory object"),
-    ],
-)
-def test_how_libraries_say_that_memory_ran_out(error):
-    assert is_out_of_memory(error)
-
-
-@pytest.mark.parametrize("error", [ValueError("out of memory"), OSError(28, "No space"), RuntimeError("size mismatch")])
-def test_what_is_no_want_of_memory(error):
-    assert not is_out_of_memory(error)
-
-
-def test_opencv_says_so_too():
-    import cv2
-
-    with pytest.raises(cv2.error) as failed:
-        cv2.resize(np.zeros((2, 2), np.uint8), (1 << 30, 1 << 30))
-    assert is_out_of_memory(failed.value)
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (RuntimeError("can't start new thread"), "no more processes or threads"),
-        (BlockingIOError(11, "Resource temporarily unavailable"), "no more processes or threads"),
-        (RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:1"), "another process"),
-    ],
-)
-def test_other_wants_are_one_line_too(error, words, capsys):
-    def fail():
-        raise error
-
-    with pytest.raises(SystemExit) as ended:
-        run_main(fail, lower="--num_workers")
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: {words}")
 
 
 def test_a_checkpoint_that_does_not_fit_memory_is_not_called_damaged(davis, tmp_path, run_train, monkeypatch):
@@ -237,29 +186,20 @@ def test_an_error_in_one_process_of_several_ends_all(folder, tiny_weights, tmp_p
     fault = f"if distributed.rank() == 1: {ERROR}"
     program = f"import torch, train\nfrom utils import distributed\nfrom utils.errors import run_main\n{STEP}"
     (tmp_path / "faulty.py").write_text(program.format(fault=fault) + "\nrun_main(train.main)\n")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "faulty.py"]
+    command = [*TORCHRUN, str(tmp_path / "faulty.py")]
     process = subprocess.Popen(
-        [sys.executable, *map(str, command), *training(tiny_weights, folder / "DAVIS", tmp_path / "run")],
+        [*command, *training(tiny_weights, folder / "DAVIS", tmp_path / "run")],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, start_new_session=True,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         _, said = process.communicate(timeout=3 * SECONDS)
     finally:
-        alive = signal_group(process.pid)
+        alive = kill_group(process.pid)
     assert process.returncode == 1
     assert "ValueError: an edited loss" in said
     assert not alive
     assert load_tensors(tmp_path / "run/last.pt")["step"] == 2
-
-
-def signal_group(leader: int) -> bool:
-    """Kill what is left of a process group; whether there was anything."""
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_processes_that_share_work_give_what_this_one_would():

@@ -1,11 +1,8 @@
 """The launchers as a user starts them: a shell, no arguments but the user's."""
 
 import json
-import os
 import shlex
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import timm
@@ -13,26 +10,16 @@ import timm
 import eval as eval_program
 import train as train_program
 from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
+from tests.processes import ROOT, launch
 from utils.errors import UserError
-
-ROOT = Path(__file__).parents[2]
-
-
-def launch(script, *arguments, cwd):
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = ["bash", str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment)
 
 
 def test_train_then_segment_and_score(davis, tmp_path, tiny_weights):
     tiny = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION]
     trained = launch(
-        "start_rgb.sh", "--basepath", davis, *tiny, "--num_train_steps", 2, "--output_path", "run", cwd=tmp_path
-    )
+        "start_rgb.sh", "--basepath", davis, *tiny, "--num_train_steps", 2, "--watch_clips", 1, "--output_path", "run",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     scored = launch("start_eval.sh", "--davis_path", davis, *tiny, "--resume_path", "run/last.pt", "--protocol", "both",
                     "--save_path", "results", cwd=tmp_path)  # fmt: skip

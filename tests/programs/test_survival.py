@@ -1,8 +1,10 @@
 """A run that is killed, asked to stop, crowded or damaged loses nothing."""
 
 import errno
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,84 +17,13 @@ import pytest
 import torch
 
 from data.clips import ReadingLimits
-from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
+from tests.conftest import make_davis
+from tests.processes import ROOT, SECONDS, end, start_program, wait_for
 from utils.errors import UserError
 from utils.files import lock_folder
 from utils.run.checkpoints import load_tensors
 
-ROOT = Path(__file__).parents[2]
 KILLS = 20
-
-# Runs train.py again and again, in processes forked after the slow imports, killing each at a random moment. Arguments:
-# a whole run's folder, the folder for the others, how many kills, then those of train.py. Prints what happened as JSON.
-KILLER = """
-import json, os, pathlib, random, signal, sys, time
-import train
-whole, folder, kills, *arguments = sys.argv[1:]
-
-def start(output):
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.argv = ["train.py", *arguments, "--output_path", str(output), "--resume_path", "auto"]
-        code = 1
-        try:
-            train.main()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
-
-began = time.perf_counter()
-assert os.waitpid(start(whole), 0)[1] == 0
-seconds = time.perf_counter() - began
-random.seed(0)
-killed, finished, starts = 0, [], []
-while killed < int(kills) or len(starts) > 0:
-    output = pathlib.Path(folder) / str(len(finished))
-    last = output / "last.pt"
-    starts.append(last.exists())
-    began = time.perf_counter()
-    pid, until = start(output), began + random.uniform(0.2, 1.0) * seconds
-    if killed >= int(kills):
-        until = float("inf")
-    done = (0, 0)
-    while done[0] == 0 and time.perf_counter() < until:
-        done = os.waitpid(pid, os.WNOHANG)
-        time.sleep(0.002)
-    if done[0] == 0:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        killed += 1
-    else:
-        assert done[1] == 0, (output, done)
-        if len(starts) == 1:  # the machine may have been busier at the first run
-            seconds = min(seconds, time.perf_counter() - began)
-        finished.append(sum(starts))
-        starts = []
-print(json.dumps({"killed": killed, "resumed": finished, "seconds": seconds}))
-"""
-
-
-def tiny(tiny_weights, *arguments) -> list[str]:
-    base = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION]
-    return [*map(str, [*base, "--num_workers", 0, "--device", "cpu", "--log_freq", 1, *arguments])]
-
-
-def launch(arguments, *, command=(sys.executable, ROOT / "train.py")) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        list(map(str, [*command, *arguments])), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment, cwd=ROOT,
-    )  # fmt: skip
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def same_runs(first: Path, second: Path) -> None:
@@ -105,41 +36,60 @@ def same_runs(first: Path, second: Path) -> None:
             assert torch.equal(value, second["optimizer"]["state"][index][key]), (index, key)
 
 
-def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(tmp_path, tiny_weights):
-    davis = make_davis(tmp_path / "DAVIS")
-    steps = ["--basepath", davis, "--num_train_steps", 40, "--last_freq", 1, "--save_freq", 10, "--eval_freq", 20]
-    arguments = [tmp_path / "whole", tmp_path / "killed", KILLS, *tiny(tiny_weights, *steps, "--lr", "1e-3")]
-    process = launch(arguments, command=(sys.executable, "-c", KILLER))
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    told = json.loads(out.splitlines()[-1])
-    assert told["killed"] >= KILLS
-    whole = [told_of(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in whole] == list(range(41))
-    assert sum(told["resumed"]) >= KILLS // 2  # the others were killed before their first checkpoint
-    for number in range(len(told["resumed"])):
-        same_runs(tmp_path / "whole", tmp_path / "killed" / str(number))
-        log = (tmp_path / "killed" / str(number) / "log.jsonl").read_text().splitlines()
-        assert [told_of(line) for line in log] == whole
+def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(tmp_path, tiny_training):
+    """Runs are killed until one reaches its end, and further runs are begun until there were KILLS kills."""
+    davis, whole = make_davis(tmp_path / "DAVIS"), tmp_path / "whole"
+    steps = ["--num_train_steps", 16, "--last_freq", 1, "--save_freq", 4, "--eval_freq", 8, "--lr", "1e-3"]
+    common = [*tiny_training, "--basepath", davis, *steps, "--resume_path", "auto", "--output_path"]
+    began = time.perf_counter()
+    assert end(start_program("train", *common, whole, stderr=tmp_path / "stderr")) == 0
+    seconds = time.perf_counter() - began
+    moments = random.Random(0)
+    kills, resumed, finished = 0, 0, []
+    while kills < KILLS:
+        out = tmp_path / f"killed{len(finished)}"
+        for attempt in itertools.count():
+            resumed += (out / "last.pt").exists()
+            began = time.perf_counter()
+            process = start_program("train", *common, out, stderr=tmp_path / "stderr")
+            process.join(moments.uniform(0.1, 0.9) * seconds if kills < KILLS else SECONDS)
+            if process.exitcode is not None:
+                assert process.exitcode == 0, (tmp_path / "stderr").read_text()
+                if attempt == 0:  # the machine may have been busier at the first run
+                    seconds = min(seconds, time.perf_counter() - began)
+                break
+            process.kill()
+            process.join()
+            kills += 1
+        finished.append(out)
+    assert resumed >= KILLS // 2  # the others were killed before their first checkpoint
+    expected = read_log(whole)
+    assert [record["step"] for record in expected] == list(range(17))
+    for out in finished:
+        same_runs(whole, out)
+        assert read_log(out) == expected
 
 
-def told_of(line: str) -> dict:
-    """What a line of the log says, but for what depends on time."""
-    return {key: value for key, value in json.loads(line).items() if key not in ("clips_per_second", "data_wait_share")}
+def read_log(out: Path) -> list[dict]:
+    """Read the lines of a log, without what depends on time."""
+    lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    timed = ("clips_per_second", "data_wait_share")
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
 @pytest.mark.parametrize(
     ("name", "code"), [("SIGTERM", 75), pytest.param("SIGUSR1", 75, id="USR1"), pytest.param("SIGINT", 130, id="INT")]
 )
-def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, tiny_weights, run_train, name, code):
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, tiny_training, run_train, name, code):
     davis, out = make_davis(tmp_path / "DAVIS"), tmp_path / "run"
     common = ["--basepath", davis, "--num_train_steps", 400, "--save_freq", 400, "--eval_freq", 400, "--num_workers", 1]
-    process = launch(tiny(tiny_weights, *common, "--output_path", out, "--last_freq", 400))
+    arguments = [*tiny_training, *common, "--output_path", out, "--last_freq", 400]
+    process = start_program("train", *arguments, stderr=tmp_path / "stderr")
     wait_for(out / "log.jsonl", process)
     time.sleep(0.5)
-    process.send_signal(getattr(signal, name))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+    os.kill(process.pid, getattr(signal, name))
+    exit_code, err = end(process), (tmp_path / "stderr").read_text()
+    assert exit_code == code, err
     assert "asked to stop after step" in err
     assert "--resume_path auto" in err
     step = load_tensors(out / "last.pt")["step"]
@@ -207,18 +157,16 @@ def test_where_no_checkpoint_is_whole_nothing_is_begun_anew(davis, tmp_path, run
         run_train("--basepath", davis, "--output_path", out, "--resume_path", "auto", "--num_train_steps", 9)
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path, tiny_weights):
-    davis, out = make_davis(tmp_path / "DAVIS"), tmp_path / "run"
-    first = launch(tiny(tiny_weights, "--basepath", davis, "--output_path", out, "--num_train_steps", 100_000))
+def test_two_runs_do_not_share_a_folder(davis, tmp_path, tiny_training, run_train):
+    common, out = ["--basepath", davis, "--output_path", tmp_path / "run"], tmp_path / "run"
+    first = start_program("train", *tiny_training, *common, "--num_train_steps", 100_000, stderr=tmp_path / "stderr")
     try:
         wait_for(out / "log.jsonl", first)
-        second = launch(tiny(tiny_weights, "--basepath", davis, "--output_path", out, "--overwrite"))
-        _, err = second.communicate(timeout=60)
-        assert second.returncode == 2
-        assert err.splitlines()[-1].startswith(f"error: --output_path {out}: another run writes there (process ")
+        with pytest.raises(UserError, match=f"--output_path {out}: another run writes there .process {first.pid} on "):
+            run_train(*common, "--overwrite")
     finally:
         first.kill()
-        first.communicate()
+        first.join()
     with lock_folder(out, flag="--output_path"):  # let go of with the process
         pass
 
@@ -229,14 +177,14 @@ def children_of(pid: int) -> list[int]:
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
-def test_a_reading_process_that_is_killed_ends_the_run(tmp_path, tiny_weights):
-    davis, out = make_davis(tmp_path / "DAVIS"), tmp_path / "run"
+def test_a_reading_process_that_is_killed_ends_the_run(davis, tmp_path, tiny_training):
+    out = tmp_path / "run"
     arguments = ["--basepath", davis, "--output_path", out, "--num_train_steps", 100_000, "--num_workers", 1]
-    process = launch(tiny(tiny_weights, *arguments))
+    process = start_program("train", *tiny_training, *arguments, stderr=tmp_path / "stderr")
     wait_for(out / "log.jsonl", process)
     os.kill(children_of(process.pid)[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2, err
+    exit_code, err = end(process), (tmp_path / "stderr").read_text()
+    assert exit_code == 2, err
     assert "error: --num_workers: a process that reads frames ended" in err
 
 
@@ -358,7 +306,7 @@ def test_checkpoints_without_a_last_one_are_a_run_too(davis, tmp_path, run_train
         run_train(*common)
 
 
-def test_what_changes_is_said(davis, tmp_path, run_train, capsys):
+def test_changed_settings_are_reported_on_resuming(davis, tmp_path, run_train, capsys):
     common = ["--basepath", davis, "--output_path", tmp_path / "run"]
     run_train(*common)
     next((davis / "JPEGImages/480p/ant").iterdir()).unlink()
@@ -406,14 +354,17 @@ def test_a_reader_that_hangs_does_not_keep_a_run_from_ending(davis, tmp_path, ru
     assert load_tensors(tmp_path / "run/last.pt")["step"] in (1, 2)
 
 
-def test_usr1_to_torchrun_saves_and_ends(tmp_path, tiny_weights):
-    davis, out = make_davis(tmp_path / "DAVIS"), tmp_path / "run"
-    arguments = tiny(tiny_weights, "--basepath", davis, "--output_path", out, "--num_train_steps", 100_000)
+def test_usr1_to_torchrun_saves_and_ends(davis, tmp_path, tiny_training):
+    out = tmp_path / "run"
+    arguments = [*tiny_training, "--basepath", davis, "--output_path", out, "--num_train_steps", 100_000]
     path = f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH" CUDA_VISIBLE_DEVICES=0,1'
     root = quote(str(ROOT))
     launcher = f"{path}; . {root}/utils/setup.sh requirements.txt"
     command = ("bash", "-c", f'{launcher}; exec "${{LAUNCH[@]}}" {root}/train.py "$@"', "--")
-    process = launch([*arguments, "--last_freq", 100_000], command=command)
+    process = subprocess.Popen(
+        [*command, *map(str, [*arguments, "--last_freq", 100_000])], stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     wait_for(out / "log.jsonl", process)
     time.sleep(1)
     process.send_signal(signal.SIGUSR1)
@@ -421,49 +372,3 @@ def test_usr1_to_torchrun_saves_and_ends(tmp_path, tiny_weights):
     assert process.returncode == 1, err
     assert "asked to stop after step" in err
     assert load_tensors(out / "last.pt")["step"] > 0
-
-
-def test_names_that_are_not_utf8_are_no_fault(tmp_path):
-    from utils.run.provenance import hash_videos
-
-    videos = {os.fsdecode(b"caf\xe9"): [Path("a.jpg")], "b": [Path("c.jpg")]}
-    assert len(hash_videos(videos)) == 64
-    assert hash_videos({"a": [Path("b"), Path("c")]}) != hash_videos({"a": [Path("b")], "c": []})
-
-
-def test_versions_are_those_of_what_is_asked_for():
-    from utils.run.provenance import SCORING, list_versions
-
-    assert list_versions().items() >= list_versions(SCORING).items()
-    assert list_versions(SCORING).keys() == {"python", "numpy", "opencv", "scipy"}
-    command = "import sys, utils.scoring.score; from utils.run.provenance import *; list_versions(SCORING)"
-    command += "; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"  # slow to import, and scoring does without
-
-
-def test_the_revision_of_another_repository_is_not_taken_for_ours(tmp_path, monkeypatch):
-    from utils.run import provenance as origin
-
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    monkeypatch.setattr(origin, "REPOSITORY", tmp_path / "inside")
-    (tmp_path / "inside").mkdir()
-    assert origin.read_git_revision() is None
-
-
-def test_a_rank_without_others_is_that_of_the_main_process(monkeypatch):
-    from utils import distributed
-
-    monkeypatch.setenv("RANK", "3")
-    assert distributed.is_main()
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert distributed.rank() == 3
-
-
-def test_processes_that_would_begin_at_different_steps_are_refused(monkeypatch):
-    from utils import distributed
-
-    monkeypatch.setattr(distributed, "gather", lambda value: [value, 3])
-    distributed.check_same(3, "steps")
-    with pytest.raises(UserError, match=r"steps differ: \[4, 3\]; --output_path must be on a disk"):
-        distributed.check_same(4, "steps")

@@ -1,8 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +10,13 @@ import train as train_program
 from data.clips import ReadingLimits
 from model.training import step
 from model.training.monitor import Monitor
-from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis, moving_disk
-from tests.model.test_network import make_network
+from tests.conftest import TINY_BACKBONE, moving_disk
+from tests.model.inputs import make_network
+from tests.processes import end, start_ranks, torchrun
+from utils.config import settings_from
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.run.checkpoints import load_tensors
-
-ROOT = Path(__file__).parents[2]
 
 
 def log_of(folder):
@@ -81,6 +78,25 @@ def test_overwrite_starts_anew(davis, tmp_path, run_train):
     run_train("--basepath", davis, "--output_path", out, "--num_train_steps", 2, "--overwrite")
     assert [record["step"] for record in log_of(out)] == [0, 1, 2]
     assert sorted(path.name for path in out.glob("*.pt")) == ["last.pt", "step_0000002.pt"]
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_as_a_cosine():
+    flags = ["--lr", "1", "--min_lr", "0.2", "--warmup_steps", "4", "--num_train_steps", "12"]
+    settings = settings_from(train_program.make_parser().parse(flags), step.TrainSettings)
+    rates = [step.learning_rate(number, settings) for number in (0, 1, 2, 3, 4, 8, 12)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.6, 0.2])
+
+
+def test_queries_are_drawn_anew_at_every_step(davis, tmp_path, run_train, monkeypatch):
+    drawn, compute = [], step.compute_losses
+
+    def record(network, frames, queries, settings):
+        drawn.append(tuple(queries.tolist()))
+        return compute(network, frames, queries, settings)
+
+    monkeypatch.setattr(step, "compute_losses", record)
+    run_train("--basepath", davis, "--output_path", tmp_path / "run")
+    assert len(set(drawn)) == 4
 
 
 def test_training_learns(davis, tmp_path, run_train):
@@ -159,9 +175,9 @@ def faults(davis, out):
 
 
 @pytest.mark.parametrize("number", range(17))
-def test_faults(davis, tmp_path, run_train, number):
-    out = tmp_path / "run"
-    run_train("--basepath", davis, "--output_path", out)
+def test_faults(finished_run, tmp_path, run_train, number):
+    davis, finished = finished_run
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
     content = load_tensors(out / "last.pt")
     torch.save({"blocks": content["blocks"]}, out / "weights.pt")
     torch.save({**content, "format": 2}, out / "future.pt")
@@ -195,23 +211,11 @@ def test_too_many_unreadable_frames_stop_the_run(davis, tmp_path, run_train, eve
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 50)
 
 
-def torchrun(tiny_weights, *arguments) -> None:
-    """train.py in two processes."""
-    tiny = ["--backbone", TINY_BACKBONE, "--dino_path", tiny_weights, "--resolution", *TINY_RESOLUTION]
-    tiny += ["--num_workers", 0, "--log_freq", 1, "--device", "cpu"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = list(map(str, [*command, ROOT / "train.py", *tiny, *arguments]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-
-
-def test_two_processes_train_like_one_with_the_double_batch(tmp_path, tiny_weights, run_train):
+def test_two_processes_train_like_one_with_the_double_batch(davis, tmp_path, tiny_training, run_train):
     """torchrun with gloo: the same clips, losses and weights."""
-    davis = make_davis(tmp_path / "DAVIS")
     common = ["--basepath", davis, "--num_train_steps", 2, "--lr", 1e-3, *NO_DROPOUT]
     run_train(*common, "--batch_size", 2, "--output_path", tmp_path / "one")
-    torchrun(tiny_weights, *common, "--batch_size", 1, "--output_path", tmp_path / "two")
+    torchrun("train.py", *tiny_training, *common, "--batch_size", 1, "--output_path", tmp_path / "two")
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert [record["step"] for record in two] == [0, 1, 2]
     for first, second in zip(one[1:], two[1:], strict=True):
@@ -221,14 +225,15 @@ def test_two_processes_train_like_one_with_the_double_batch(tmp_path, tiny_weigh
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=2e-5)
 
 
-def test_the_number_of_processes_may_change_between_stop_and_start(tmp_path, tiny_weights, run_train):
+def test_the_number_of_processes_may_change_between_stop_and_start(davis, tmp_path, tiny_training, run_train):
     """Two steps of one process, then two of two: as four of one."""
-    davis = make_davis(tmp_path / "DAVIS")
     common = ["--basepath", davis, "--num_train_steps", 4, "--save_freq", 2, "--lr", 1e-3, *NO_DROPOUT]
     run_train(*common, "--batch_size", 2, "--output_path", tmp_path / "one")
     (tmp_path / "two").mkdir()
     shutil.copy(tmp_path / "one/step_0000002.pt", tmp_path / "two/last.pt")
-    torchrun(tiny_weights, *common, "--batch_size", 1, "--output_path", tmp_path / "two", "--resume_path", "auto")
+    some = [*tiny_training, *common, "--batch_size", 1, "--output_path", tmp_path / "two", "--resume_path", "auto"]
+    for rank, process in enumerate(start_ranks("train", *some, folder=tmp_path)):
+        assert end(process) == 0, (tmp_path / f"rank{rank}").read_text()
     assert [record["step"] for record in log_of(tmp_path / "two")] == [3, 4]
     one, two = (load_tensors(tmp_path / name / "last.pt")["blocks"] for name in ("one", "two"))
     for key, value in one.items():
