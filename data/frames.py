@@ -72,7 +72,8 @@ class FrameReader:
         try:
             return read_picture(self.sources[index])
         except PictureError as error:
-            raise UnreadableImage(self.names[index], str(error), error.mend or self.mend) from error
+            mend = None if isinstance(self.sources[index], bytes) else error.mend  # no file that the user could change
+            raise UnreadableImage(self.names[index], str(error), mend or self.mend) from error
 
     def _probe(self, index: int) -> Picture | None:
         try:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import eval as eval_program
-from data.headers import check_sizes, read_image_size
+from data.frames import read_image_size
+from data.selection import check_sizes
 from tests.data.layout_edits import edit_json
 from tests.data.layout_trees import (
     FRAMES,
