@@ -7,9 +7,9 @@ torchrun --nproc_per_node 8 eval.py ...                                   # dist
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 import sys
 import time

@@ -7,9 +7,9 @@ python train.py --config ... --output_path outputs/run --resume_path auto      #
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 import contextlib
 import functools

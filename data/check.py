@@ -9,9 +9,9 @@ Exit code 0 where everything is whole, 1 where something is not, 2 for bad flags
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 import argparse
 import sys

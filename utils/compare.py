@@ -9,9 +9,9 @@ datasets may still give another result.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 import argparse
 import sys

@@ -6,9 +6,9 @@ Give the result to eval.py as --resume_path, or to train.py as --init_path.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 from pathlib import Path
 

@@ -5,9 +5,9 @@ python -m utils.visual --results outputs/a outputs/b --count 2 --picture a_and_b
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -10,9 +10,9 @@ NumPy, SciPy and Pillow: the instructions of another CPU can round one value in 
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 import argparse
 from pathlib import Path

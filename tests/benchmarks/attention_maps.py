@@ -11,9 +11,9 @@ An entry point like eval.py: nothing imports it, which is why it may import `mod
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 import argparse
 import itertools

@@ -166,6 +166,15 @@ def test_every_program_that_can_run_out_of_memory_says_what_to_lower():
         assert f'run_main(main, lower="{flag}' in (ROOT / path).read_text()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of memory are those of Unix")
+def test_libraries_that_do_not_fit_memory_are_one_line():
+    command = f"ulimit -v 2000000 && exec {sys.executable} eval.py --davis_path x"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: out of memory")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_a_checkpoint_that_does_not_fit_memory_is_not_called_damaged(davis, tmp_path, run_train, monkeypatch):
     common = ["--basepath", davis, "--output_path", tmp_path / "run", "--last_freq", 1]
     run_train(*common)
@@ -342,7 +351,7 @@ def test_every_program_ends_quietly_from_its_first_line_on(path):
     first = ast.parse(path.read_text()).body[1]  # after the docstring
     assert isinstance(first, ast.If)
     assert ast.unparse(first.test) == "__name__ == '__main__'"
-    assert "exit_on_interrupt()" in ast.unparse(first)
+    assert "guard_imports()" in ast.unparse(first)
 
 
 @pytest.mark.parametrize(

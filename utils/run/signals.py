@@ -1,15 +1,20 @@
 """Handle signals that ask a program to stop, from a scheduler or the keyboard, and end its child processes."""
 
 import os
+import re
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # every program imports this module first, so it must be quick to import
     from multiprocessing.process import BaseProcess
 
+# How the loader of shared libraries says that memory is too small.
+NO_ROOM = re.compile("failed to map segment|cannot allocate memory", re.IGNORECASE)
 REQUEUE = 75  # exit code of a run that was asked to stop and can be resumed: EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
@@ -41,19 +46,28 @@ def catch_stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def exit_on_interrupt() -> None:
-    """Let Ctrl-C end the program at once with one line. For the imports of a program, which take seconds.
+def guard_imports() -> None:
+    """Let Ctrl-C, and too little memory for the libraries, end the program with one line while it imports.
 
     Python's own KeyboardInterrupt would print a traceback, or the module that is being imported would turn it into
     another error. A signal that is ignored, as in a background job, stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit_at_once)
+    sys.excepthook = _explain_exception
+
+
+def _explain_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception that no program handled: one line if a library did not fit memory, else the traceback."""
+    if issubclass(kind, MemoryError) or (issubclass(kind, ImportError) and NO_ROOM.search(str(error))):
+        print("error: out of memory while libraries were loaded; raise the limit (ulimit -v)", file=sys.stderr)
+        os._exit(2)
+    sys.__excepthook__(kind, error, trace)
 
 
 @contextmanager
 def raise_on_interrupt() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt inside the context, in place of `exit_on_interrupt`."""
+    """Let Ctrl-C raise KeyboardInterrupt inside the context, in place of `guard_imports`."""
     at_once = signal.getsignal(signal.SIGINT) is _exit_at_once
     if at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -23,9 +23,9 @@ a time, beside a table of its J and F. Under torchrun every process scores its p
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import exit_on_interrupt
+    from utils.run.signals import guard_imports
 
-    exit_on_interrupt()
+    guard_imports()
 
 import argparse
 import os
