@@ -552,11 +552,12 @@ class OpenCVReader(Reader):
     @contextmanager
     def _open(self, path: Path) -> Iterator[cv2.VideoCapture]:
         """Open a capture that writes nothing to the terminal."""
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        logging = getattr(cv2.utils, "logging", cv2)  # where OpenCV 5 and OpenCV 4 have these functions
+        level = logging.getLogLevel()
+        logging.setLogLevel(0)
         capture = cv2.VideoCapture(str(path))
         try:
             yield capture
         finally:
             capture.release()
-            cv2.utils.logging.setLogLevel(level)
+            logging.setLogLevel(level)

@@ -8,7 +8,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 FOLDER="${1:-${XDG_CACHE_HOME:-$HOME/.cache}/betrayed-by-attention/lower-bounds}"
 shift $(($# > 0))
 # Quick tests of everything that the programs do: data, network, training, evaluation, scoring, checkpoints.
-CORE=(tests/data/test_{data,layouts,video_files}.py tests/model/test_{backbone,network,segmenter,budget,block,losses,clustering,bounds}.py
+CORE=(tests/data/test_{data,layouts,video_files,flow}.py tests/model/test_{motion,ranking,backbone,network,segmenter,budget,block,losses,clustering,bounds}.py
   tests/programs/test_{train,eval,launchers}.py
   tests/utils/test_{results,scoring,metrics,checkpoint,config,device,visual,requirements}.py)
 
