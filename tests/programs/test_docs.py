@@ -94,3 +94,8 @@ def test_sections_of_the_method_that_the_code_names_exist():
             cited |= (found := set(re.findall(r"\d+", sections)))
             assert found <= numbers, f"{path.relative_to(ROOT)}: docs/method.md has no section {found - numbers}"
     assert len(cited) > 5  # the pattern still finds them
+
+
+def test_the_readme_is_short():
+    """It has at most 900 words, those of code and tables included, so that a stranger reads it to the end."""
+    assert len((ROOT / "README.md").read_text().split()) <= 900
