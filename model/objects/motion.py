@@ -27,8 +27,12 @@ class MotionLimits:
         camera: flow that differs from the camera's motion by at most this follows the camera.
         spacing: distance of the flow vectors that the camera's motion is fitted to.
         trials: trials of RANSAC at most.
+        window: side of the windows in which differences of the two frames, in grey levels, are averaged.
+        max_difference: difference that is left after moving the next frame back by the flow, at most, as a share of
+            that after moving it back by the camera's motion. The flow of flat places fits noise and hardly gets below.
+        min_gain: grey levels that the flow takes off the difference, at least.
         min_correlation: correlation of a frame with the next one, moved back by the flow, at least; less is a cut,
-            where flow means nothing. Between neighbouring frames of dev-8 it is seldom below 0.9.
+            where flow means nothing.
         min_side: pixels; the flow of smaller frames is not computed.
     """
 
@@ -36,6 +40,9 @@ class MotionLimits:
     camera: float = 1.8
     spacing: float = 14.0
     trials: int = 500
+    window: float = 60.0
+    max_difference: float = 0.8
+    min_gain: float = 1.0
     min_correlation: float = 0.5
     min_side: int = 16
 
@@ -87,11 +94,16 @@ class MotionMeter:
     def _add(self, grey: np.ndarray) -> None:
         if self._previous is not None:
             alike = match_brightness(grey, self._previous)
-            flow = self._compute_flow(alike) if self.flows is None else fit_flow(next(self.flows), grey.shape)
-            motion = measure_motion(flow, self._previous, grey, self.limits)
+            flow = self._compute_flow(alike) if self.flows is None else self._next_flow(grey.shape)
+            motion = measure_motion(flow, self._previous, alike, self.limits)
             height, width = self.grid_size(*grey.shape)
             self._evidence.append(cv2.resize(motion, (width, height), interpolation=cv2.INTER_AREA))
         self._previous = grey
+
+    def _next_flow(self, size: tuple[int, int]) -> np.ndarray:
+        if (flow := next(self.flows, None)) is None:
+            raise ValueError(f"{len(self._evidence)} flows for {len(self._evidence) + 2} frames or more")
+        return fit_flow(flow, size)
 
     def _compute_flow(self, grey: np.ndarray) -> np.ndarray:
         if min(grey.shape) < self.limits.min_side:
@@ -109,17 +121,26 @@ def measure_motion(
         frame, following: (H, W) uint8, grey.
 
     Returns:
+        0 where the flow does not explain the difference of the frames clearly better than the camera's motion does;
         0 everywhere at a cut, or if no camera motion fits the flow.
     """
     nothing = np.zeros(flow.shape[:2], dtype=np.float32)
     unit = np.hypot(*flow.shape[:2]) / 1000
     step = max(round(limits.spacing * unit), 1)
     camera = fit_camera(flow, step=step, max_error=limits.camera * unit, trials=limits.trials)
-    if camera is None or not is_continuous(flow, frame, following, limits.min_correlation):
+    moved_back = move_back(following, flow)
+    if camera is None or correlate(frame, moved_back) < limits.min_correlation:
         return nothing
     against = np.linalg.norm(flow - camera, axis=-1)
     typical = np.median(against[step // 2 :: step, step // 2 :: step])
-    return np.log1p(np.maximum((against - typical) / unit - limits.noise, 0)).astype(np.float32)
+    side = max(round(limits.window * unit), 1)
+    left, by_camera = (
+        cv2.blur(cv2.absdiff(moved, frame).astype(np.float32), (side, side))
+        for moved in (moved_back, move_back(following, camera))
+    )
+    explained = (left <= limits.max_difference * by_camera) & (by_camera - left >= limits.min_gain)
+    beyond = np.maximum((against - typical) / unit - limits.noise, 0)
+    return np.log1p(np.where(explained, beyond, 0)).astype(np.float32)
 
 
 def fit_camera(flow: np.ndarray, *, step: int, max_error: float, trials: int) -> np.ndarray | None:
@@ -146,18 +167,19 @@ def fit_camera(flow: np.ndarray, *, step: int, max_error: float, trials: int) ->
     return np.stack([(a - 1) * columns + b * rows + x, c * columns + (d - 1) * rows + y], axis=-1)
 
 
-def is_continuous(flow: np.ndarray, frame: np.ndarray, following: np.ndarray, min_correlation: float) -> bool:
-    """Tell whether the following frame (H, W), moved back by the flow (H, W, 2), looks like the frame (H, W).
-
-    Frames without any contrast always do.
-    """
-    rows, columns = np.indices(frame.shape, dtype=np.float32)
-    back = cv2.remap(
+def move_back(following: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Move the pixels of a following frame (H, W) uint8 back by a flow (H, W, 2) from the frame before to it."""
+    rows, columns = np.indices(following.shape, dtype=np.float32)
+    return cv2.remap(
         following, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    one, other = (values - values.mean() for values in (frame.astype(np.float32), back.astype(np.float32)))
-    scale = np.linalg.norm(one) * np.linalg.norm(other)
-    return scale == 0 or float((one * other).sum() / scale) >= min_correlation
+
+
+def correlate(frame: np.ndarray, other: np.ndarray) -> float:
+    """Compute the correlation of two frames (H, W): in [-1, 1]; 0 if one of them has no contrast."""
+    one, two = (values.astype(np.float32) - values.mean() for values in (frame, other))
+    scale = np.linalg.norm(one) * np.linalg.norm(two)
+    return float((one * two).sum() / scale) if scale else 0.0
 
 
 def match_brightness(frame: np.ndarray, reference: np.ndarray, *, most: float = 2.0) -> np.ndarray:

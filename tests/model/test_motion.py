@@ -59,18 +59,44 @@ def test_what_moves_against_the_camera_has_evidence_and_nothing_else(camera):
     np.testing.assert_array_equal(motion[-1], motion[-2])
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        film(1), film(5), film(5, camera=(3, -2)), film(5, brightness=(1, 0.8)), film(5, noise=4.0),
-        [*film(3), *film(3, seed=9)], [torch.full((3, *SIZE), 90, dtype=torch.uint8)] * 3,
-        [torch.zeros(3, 28, 14, dtype=torch.uint8)] * 2,
-    ],
-    ids=["one frame", "still", "camera alone", "flicker", "noise", "cut", "flat", "tiny"],
-)  # fmt: skip
+def flat_above(num_frames=4, *, noise=0.0, qualities=None, fade=None):
+    """Film a still scene whose upper half is one colour, with noise, saved with changing quality, or fading out."""
+    scene, rng, frames = texture(size=SIZE), np.random.default_rng(0), []
+    scene[: SIZE[0] // 2] = (120, 150, 200)
+    for t in range(num_frames):
+        frame = scene * (fade or [1] * num_frames)[t] + rng.normal(scale=noise or 1e-9, size=scene.shape)
+        frame = np.uint8(np.clip(frame, 0, 255))
+        if qualities:
+            frame = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, qualities[t]])[1], 1)
+        frames.append(torch.from_numpy(frame).permute(2, 0, 1))
+    return frames
+
+
+STILL = {
+    "noise in a flat half": flat_above(noise=1.0),
+    "more noise in a flat half": flat_above(noise=3.0),
+    "changing quality": flat_above(qualities=(60, 90, 70, 80)),
+    "fade to black": flat_above(fade=(1, 0.5, 0.1, 0)),
+    "one frame": film(1),
+    "still": film(5),
+    "camera alone": film(5, camera=(3, -2)),
+    "flicker": film(5, brightness=(1, 0.8)),
+    "noise": film(5, noise=4.0),
+    "cut": [*film(3), *film(3, seed=9)],
+    "flat": [torch.full((3, *SIZE), 90, dtype=torch.uint8)] * 3,
+    "tiny": [torch.zeros(3, 28, 14, dtype=torch.uint8)] * 2,
+}
+
+
+@pytest.mark.parametrize("frames", STILL.values(), ids=STILL)
 def test_no_evidence_where_nothing_moves_by_itself(frames):
     motion = measure(frames)
     assert motion.mean() < 0.01, motion.mean((1, 2))
+
+
+def test_too_few_flows_are_refused():
+    with pytest.raises(ValueError, match="1 flows for 3 frames"):
+        measure(film(3), [np.zeros((*SIZE, 2), np.float32)])
 
 
 def test_frames_of_floats_are_those_of_bytes():
@@ -80,13 +106,13 @@ def test_frames_of_floats_are_those_of_bytes():
 
 def test_evidence_is_the_logarithm_of_the_flow_that_the_camera_leaves_over():
     flow = np.full((*SIZE, 2), (5.0, -2.0), dtype=np.float32)
-    flow[40:60, 40:60] += (3.0, 4.0)  # five pixels
+    flow[40:70, 40:80] += (3.0, 4.0)  # five pixels
     frame = cv2.cvtColor(texture(size=SIZE), cv2.COLOR_RGB2GRAY)
-    rows, columns = np.indices(SIZE, dtype=np.float32)
-    following = cv2.remap(frame, columns - flow[..., 0], rows - flow[..., 1], cv2.INTER_LINEAR)
+    following = np.roll(frame, (-2, 5), axis=(0, 1))
+    following[42:72, 48:88] = frame[40:70, 40:80]
     motion = measure_motion(flow, frame, following)
-    np.testing.assert_allclose(motion[45:55, 45:55], np.log1p(5 / UNIT - LIMITS.noise), rtol=1e-3)
-    assert not motion[:30].any()
+    np.testing.assert_allclose(motion[48:62, 48:72], np.log1p(5 / UNIT - LIMITS.noise), rtol=1e-3)
+    assert not motion[:20].any()
 
 
 def test_the_camera_may_turn_and_zoom():
@@ -102,9 +128,10 @@ def test_flow_of_the_user_is_taken_at_any_size():
     flow[20:30, 20:30] = (4.0, 1.0)
     fitted = fit_flow(flow, SIZE)
     np.testing.assert_allclose(fitted[50, 50], (8.0, 2.0), rtol=1e-5)
-    still = film(3)
-    assert not measure(still).any()
-    assert measure(still, [flow] * 2)[:, 3:4, 3:4].min() > 0
+    frames = film(3, thing=(0, 4))
+    estimated = np.zeros((SIZE[0] // 2, SIZE[1] // 2, 2), dtype=np.float32)
+    estimated[20:40, 20:44] = (2.0, 0.0)  # half the pixels at half the size
+    assert measure(frames, [estimated] * 2)[:, 4, 4].min() > 0.5
 
 
 def test_evidence_does_not_depend_on_the_resolution():
