@@ -2,7 +2,6 @@
 
 python eval.py                                                            # embedded backbone on generated videos
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
-python eval.py --dataset video --basepath clip.mp4 --dino_path dino_deitsmall8_pretrain.pth --training_free
 torchrun --nproc_per_node 8 eval.py ...                                   # distributes the videos over processes
 """
 
@@ -130,8 +129,7 @@ def main() -> None:
     settings = settings_of(args, network, kinds)
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
     results.check(overwrite=args.overwrite)
-    # After all checks of flags, because videos may be generated or decoded for it; before anything is segmented.
-    videos = args.selection.load()
+    videos = args.selection.load()  # after all checks of flags, because videos may be generated or decoded for it
     check_sizes(videos)
     annotations = ground_truth(videos, args.protocol)
     with ExitStack() as stack:
@@ -154,6 +152,8 @@ def parse_arguments(argv: list[str]) -> Namespace:
     args = parser.parse(argv)
     if not parser.explicit & {"dataset", "annotations"} and args.davis_path is None:
         args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)
+    if args.flow_path and args.motion == "none":
+        parser.error("--flow_path: has no effect beside --motion none; give one of the two")
     args.fit_resolution = "resolution" not in parser.explicit
     args.scores_path = args.save_path if "save_path" in parser.explicit else None
     args.split = args.split or DATASETS[args.dataset].default_split

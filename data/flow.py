@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, is_out_of_memory
 from utils.files import digest_files
 
 SUFFIXES = (".flo", ".npy")
+UNKNOWN = 1e9  # pixels; Middlebury's format marks unknown flow by larger values. It is read as no motion
 HEADER = 12  # bytes of a .flo file before its vectors
 
 
@@ -53,22 +54,26 @@ def _read_flow(path: Path) -> np.ndarray:
         flow = flow.transpose(1, 2, 0)
     if flow.ndim != 3 or flow.shape[2] != 2 or flow.size == 0 or flow.dtype.kind != "f":
         raise UserError(f"{path}: an array {flow.shape} of {flow.dtype}; a flow is (H, W, 2), floating-point pixels")
-    if not np.isfinite(flow).all():
-        raise UserError(f"{path}: holds values that are not finite; write it again, with 0 where flow is unknown")
-    return flow.astype(np.float32)
+    unknown = ~(np.abs(flow) < UNKNOWN).all(-1)  # not finite values, too
+    return np.where(unknown[..., None], 0, flow).astype(np.float32)
 
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # of many types: NumPy parses the header as Python
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path}: no array of numbers; write it again with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path}: holds several arrays (.npz); write one with numpy.save")
+    return array
 
 
 def _read_flo(path: Path) -> np.ndarray:
     """Read Middlebury's format: the letters PIEH, width and height as int32, rows of (x, y) as float32."""
     content = path.read_bytes()
-    width, height = np.frombuffer(content[4:12].ljust(8, b"\0"), dtype="<i4").astype(int)
-    if content[:4] != b"PIEH" or len(content) != HEADER + 8 * width * height:
+    width, height = np.frombuffer(content[4:HEADER].ljust(8, b"\0"), dtype="<i4").astype(int)
+    if content[:4] != b"PIEH" or min(width, height) < 1 or len(content) != HEADER + 8 * width * height:
         raise UserError(f"{path}: no flow in Middlebury's format, or cut short; write it again")
     return np.frombuffer(content, dtype="<f4", offset=HEADER).reshape(height, width, 2)

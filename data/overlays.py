@@ -20,7 +20,7 @@ def draw_results(videos: Sequence[Video], results: ResultsFolder, *, with_overla
     """Write a contact sheet of all videos, and with `with_overlays` each video with its masks; print where all lies.
 
     Each video is read once for both; without overlays, only the frames of the contact sheet. Masks are those of the
-    first kind of predictions; objects that are taken for background (objectness 0) are left out.
+    first kind of predictions; objects that reach the border all around, which are background, are left out.
     """
     rows = (row for video in videos for row in draw_sheet_rows(video, results, with_overlay=with_overlays))
     write_picture(path := results.path / CONTACT_SHEET, draw_contact_sheet(rows))

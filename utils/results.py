@@ -139,9 +139,9 @@ class ResultsFolder:
         _write_json(self._stats_file(video), stats)
 
     def list_background(self, video: str) -> list[int]:
-        """List the ids of a video's proposals, of the first kind of predictions, that have no objectness at all."""
+        """List the ids of a video's proposals, of the first kind of predictions, that reach the border all around."""
         proposals = _read_json(self._stats_file(video))["proposals"][self.kinds[0]]
-        return [entry["id"] for entry in proposals if not entry["score"]]
+        return [entry["id"] for entry in proposals if entry.get("border") == 0 and self.kinds[0] != "foreground"]
 
     def _stats_file(self, video: str) -> Path:
         return self.path / "stats" / f"{video}.json"

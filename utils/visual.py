@@ -53,7 +53,7 @@ def draw_numbers(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Write the number of each label (H, W) int, but 0, into a picture (H, W, 3) uint8, where the label is widest."""
     step = max(min(labels.shape) // 120, 1)  # the place need not be exact
     small = np.pad(labels[::step, ::step], 1)
-    size = min(labels.shape) / 480
+    size = labels.shape[1] / 711  # so that a number can be read in a cell of a contact sheet
     for label in np.unique(small[small > 0]):
         depth = cv2.distanceTransform(np.uint8(small == label), cv2.DIST_L2, 3)
         row, column = np.unravel_index(depth.argmax(), depth.shape)

@@ -51,18 +51,18 @@ class Proposals:
     """The proposals of one video.
 
     labels: (T, h, w) int label of every token, >= 0. boundary_tokens: (T, h, w) bool mask of tokens between two
-    labels, or None. components: name -> (number of labels,) float; their product is the score of a label. ids: kind of
-    predictions -> (number of labels,) int, the proposal of each label, 0 for background.
+    labels, or None. components: kind of predictions -> name -> (number of labels,) float, whose product is the score
+    of a label. ids: kind of predictions -> (number of labels,) int, the proposal of each label, 0 for background.
     """
 
     labels: np.ndarray
     boundary_tokens: np.ndarray | None
-    components: dict[str, np.ndarray]
+    components: dict[str, dict[str, np.ndarray]]
     ids: dict[str, np.ndarray]
 
     def describe(self) -> dict[str, list[dict[str, float]]]:
-        """List score, its components, size and length of each proposal, by kind of predictions."""
-        return {kind: describe_proposals(self.labels, ids, self.components) for kind, ids in self.ids.items()}
+        """List score, its components, size and length of each label that is in a proposal, by kind of predictions."""
+        return {kind: describe_proposals(self.labels, ids, self.components[kind]) for kind, ids in self.ids.items()}
 
     def label_maps(self, frames: Iterable[Tensor], *, upsampling: str, device: torch.device) -> Iterator[dict]:
         """Yield for each frame (3, H, W) uint8 its label map (H, W) by kind of predictions."""
@@ -73,20 +73,21 @@ class Proposals:
 def choose_proposals(found: Segmentation, kinds: Sequence[str], *, limit: int | None) -> Proposals:
     """Rank the objects of a video by objectness, or its clusters by size if no objects were made.
 
+    The foreground is selected by objectness in both cases.
+
     Args:
         kinds: kinds of predictions that protocols take, see `utils.scoring.protocols`.
         limit: keep at most this many proposals; without effect on `foreground`.
     """
-    if found.objects is None:
-        labels, components = found.labels, {"size": compute_sizes(found.labels)}
-    else:
-        labels, components = found.objects, rate_labels(found.objects, found.motion)
-    scores = multiply_components(components)
-    ids = {}
+    labels = found.labels if found.objects is None else found.objects
+    rated = rate_labels(labels, found.motion)
+    ranked = {"size": compute_sizes(labels)} if found.objects is None else rated
+    ids, components = {}, {}
     for kind in kinds:
+        components[kind] = rated if kind == "foreground" else ranked
         if kind == "foreground":
             ids[kind] = select_foreground(labels, found.motion)
         else:
             limits = [number for number in (limit, MAX_PROPOSALS if kind == "davis" else None) if number]
-            ids[kind] = rank_labels(labels, scores, max_proposals=min(limits, default=None))
+            ids[kind] = rank_labels(labels, multiply_components(ranked), max_proposals=min(limits, default=None))
     return Proposals(labels, found.boundary_tokens, components, ids)

@@ -110,7 +110,7 @@ def select_foreground(labels: np.ndarray, motion: np.ndarray | None = None) -> n
 def describe_proposals(
     labels: np.ndarray, ids: np.ndarray, components: dict[str, np.ndarray]
 ) -> list[dict[str, float]]:
-    """Describe each proposal, in order of ids: score and components, share of the video's tokens, number of frames.
+    """Describe each label of a proposal, in order of ids: score, components, share of the tokens, number of frames.
 
     Args:
         labels: (T, h, w) int >= 0.
@@ -122,13 +122,17 @@ def describe_proposals(
     return [
         {
             "id": int(ids[label]),
-            "score": round(float(scores[label]), 4),
-            **{name: round(float(values[label]), 4) for name, values in components.items()},
-            "share": round(float(shares[label]), 4),
+            "score": _round(scores[label]),
+            **{name: _round(values[label]) for name, values in components.items()},
+            "share": _round(shares[label]),
             "frames": int(frames[label]),
         }
         for label in sorted(np.flatnonzero(ids), key=lambda label: ids[label])
     ]
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")  # significant digits, so that no small value becomes 0
 
 
 def compute_border_ratios(labels: np.ndarray) -> np.ndarray:

@@ -294,6 +294,8 @@ def test_motion_is_measured_read_or_left_out(davis, tmp_path, run_eval):
     with pytest.raises(UserError, match=r"--flow_path: .*00000\.flo is missing"):
         run_eval(*run, "--save_path", out / "read", "--flow_path", flow)
     assert not (out / "read").exists()
+    with pytest.raises(UserError, match="--flow_path: has no effect beside --motion none"):
+        run_eval(*run, "--save_path", out / "read", "--flow_path", flow, "--motion", "none")
     (flow / "ant").mkdir(parents=True)
     for index in range(6):
         np.save(flow / f"ant/{index:05d}.npy", np.zeros((60, 100, 2), dtype=np.float32))
