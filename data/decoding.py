@@ -7,6 +7,7 @@ it often has a wrong number of frames or none, and only decoding shows which fra
 import heapq
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from PIL import Image, ImageSequence
 
 from utils.errors import UserError, is_out_of_memory
 from utils.file_kinds import identify_foreign, read_start
+from utils.pictures import composite_over_white
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it when it opens the first video
 
@@ -108,9 +110,13 @@ class Reader(ABC):
 
     Attributes:
         name: name of the library, for error messages.
+        conversions: kinds of conversions, as in `utils.pictures.Picture` -> number of frames decoded so far.
     """
 
     name: str
+
+    def __init__(self):
+        self.conversions: Counter[str] = Counter()
 
     @abstractmethod
     def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
@@ -120,6 +126,13 @@ class Reader(ABC):
             CannotDecode: this library cannot decode any frame.
             UserError: no library could use the file.
         """
+
+    def _composite(self, image: Image.Image) -> np.ndarray:
+        """Return an RGBA image over white, (H, W, 3) uint8, and count it if any pixel is not opaque."""
+        conversions: list[str] = []
+        picture = composite_over_white(image, conversions)
+        self.conversions.update(conversions)
+        return picture
 
     @abstractmethod
     def decode(self, path: Path) -> Iterator[np.ndarray]:
@@ -207,11 +220,10 @@ class PillowReader(Reader):
             yield from self._decode_frames(image)
 
     def _decode_frames(self, image: Image.Image) -> Iterator[np.ndarray]:
-        """Decode the frames before the first undecodable one; transparent pixels become black."""
+        """Decode the frames before the first undecodable one."""
         try:
             for frame in ImageSequence.Iterator(image):
-                rgba = np.asarray(frame.convert("RGBA"))
-                yield np.where(rgba[..., 3:] > 0, rgba[..., :3], np.uint8(0))
+                yield self._composite(frame.convert("RGBA"))
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             if is_out_of_memory(error):
                 raise
@@ -260,6 +272,7 @@ class PyAVReader(Reader):
     name = "PyAV"
 
     def __init__(self, *, reorder: bool = False, track: int | None = None):
+        super().__init__()
         self.reorder = reorder
         self.track = track
 
@@ -296,9 +309,13 @@ class PyAVReader(Reader):
     def decode(self, path: Path) -> Iterator[np.ndarray]:
         with self._open(path) as (container, stream):
             for frame in self._sort_frames(self._decode(container, stream, _ScanResult())):
-                # Bicubic as in OpenCV: videos of 10 bits then get the same colours; those of 8 bits do not change.
-                picture = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
-                yield np.ascontiguousarray(_turn_upright(picture, _read_display_matrix(frame)))
+                yield np.ascontiguousarray(_turn_upright(self._to_rgb(frame), _read_display_matrix(frame)))
+
+    def _to_rgb(self, frame: "av.VideoFrame") -> np.ndarray:
+        may_be_clear = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+        # Bicubic as in OpenCV: videos of 10 bits then get the same colours; those of 8 bits do not change.
+        picture = frame.reformat(format="rgba" if may_be_clear else "rgb24", interpolation="BICUBIC").to_ndarray()
+        return self._composite(Image.fromarray(picture)) if may_be_clear else picture
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
