@@ -36,6 +36,7 @@ VIDEO_SUFFIXES = {
 DEFAULT_RATE = Fraction(24)  # frames per second, if the file does not state a rate
 ANIMATION_RATE = Fraction(10)  # frames per second of animated pictures without durations, as browsers show them
 NO_VIDEO = "a still picture, or one cut short, and no video; give a video file, or the folder of a video's frames"
+UNDECODED_ALPHA = "alpha that FFmpeg does not decode; colours below it shown, convert it to ProRes 4444 or PNGs"
 PICTURE_CODECS = ("mjpeg", "png", "bmp")  # a video of one such frame is a picture, perhaps the cover of a song
 
 
@@ -309,13 +310,22 @@ class PyAVReader(Reader):
     def decode(self, path: Path) -> Iterator[np.ndarray]:
         with self._open(path) as (container, stream):
             for frame in self._sort_frames(self._decode(container, stream, _ScanResult())):
-                yield np.ascontiguousarray(_turn_upright(self._to_rgb(frame), _read_display_matrix(frame)))
+                picture = self._to_rgb(frame, is_clear=stream.metadata.get("alpha_mode") == "1")
+                yield np.ascontiguousarray(_turn_upright(picture, _read_display_matrix(frame)))
 
-    def _to_rgb(self, frame: "av.VideoFrame") -> np.ndarray:
+    def _to_rgb(self, frame: "av.VideoFrame", *, is_clear: bool) -> np.ndarray:
+        """Convert a frame to (H, W, 3) uint8, over white if it has alpha.
+
+        Args:
+            is_clear: the file states that it has alpha. FFmpeg's own decoder of VP9 does not decode it.
+        """
         may_be_clear = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
         # Bicubic as in OpenCV: videos of 10 bits then get the same colours; those of 8 bits do not change.
         picture = frame.reformat(format="rgba" if may_be_clear else "rgb24", interpolation="BICUBIC").to_ndarray()
-        return self._composite(Image.fromarray(picture)) if may_be_clear else picture
+        if may_be_clear:
+            return self._composite(Image.fromarray(picture))
+        self.conversions.update([UNDECODED_ALPHA] * is_clear)
+        return picture
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:

@@ -37,6 +37,7 @@ class Video(Protocol):
         pixel_aspect: width of a pixel divided by its height.
         damage: which part of the video cannot be read, in words; None if nothing is damaged.
         doubt: which frames may be missing, in words, though the video can be read; None if nothing suggests it.
+        conversions: kinds of conversions, as in `utils.pictures.Picture` -> number of frames of the last reading.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Video(Protocol):
     pixel_aspect: Fraction
     damage: str | None
     doubt: str | None
+    conversions: Counter[str]
 
     @property
     def frame_names(self) -> list[str]:

@@ -306,6 +306,20 @@ def test_alpha_is_composited_over_white_with_one_note(ending, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == ["note: video clip: alpha; composited over white"]
 
 
+def test_alpha_that_is_not_decoded_is_said(tmp_path, capsys):
+    if not has_encoder("libvpx-vp9"):
+        pytest.skip("PyAV was built without libvpx-vp9")
+    with av.open(str(tmp_path / "clip.webm"), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=10)
+        stream.pix_fmt, (stream.height, stream.width) = "yuva420p", SIZE
+        for frame in clear_frames():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format="yuva420p")))
+        container.mux(stream.encode())
+    assert len(list(VideoFile("clip", tmp_path / "clip.webm").read())) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: video clip: alpha ")
+
+
 def test_a_cover_picture_is_no_video(tmp_path):
     def cover(container):
         stream = container.add_stream("mjpeg", rate=1)
