@@ -327,6 +327,17 @@ def _encode_polygons(polygons: list, height: int, width: int) -> dict:
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
+def read_whole_number(value: object) -> int:
+    """Convert a number of a JSON to int; 3.0, as some tools write 3, is whole.
+
+    Raises:
+        TypeError: no number, or one that is not whole.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise TypeError(f"{value!r} is no whole number")
+    return int(value)
+
+
 def decode_run_lengths(counts: str | list) -> list[int]:
     """Decode the lengths of the runs of an RLE, which alternate between 0 and 1 down the columns of the mask.
 
@@ -339,7 +350,7 @@ def decode_run_lengths(counts: str | list) -> list[int]:
         counts: COCO's text, or the list of lengths.
     """
     if isinstance(counts, list):
-        return [int(run) for run in counts]
+        return [read_whole_number(run) for run in counts]
     if not isinstance(counts, str):
         raise TypeError("its counts are neither text nor a list")
     runs: list[int] = []

@@ -66,8 +66,8 @@ class Report:
         self.problems |= dict.fromkeys(" ".join(str(problem).split()) for problem in problems)
 
     def add_conversions(self, video: Video) -> None:
-        """Add the conversions of the frames of a video, which has been read; video files have none."""
-        for conversion, frames in getattr(video, "conversions", {}).items():
+        """Add the conversions of the frames of a video, which has been read."""
+        for conversion, frames in video.conversions.items():
             kind, _, how = conversion.partition("; ")
             self.conversions.setdefault(kind, {})[video.name] = (frames, how)
 

@@ -7,6 +7,7 @@ it often has a wrong number of frames or none, and only decoding shows which fra
 import heapq
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from PIL import Image, ImageSequence
 
 from utils.errors import UserError, is_out_of_memory
 from utils.file_kinds import identify_foreign, read_start
+from utils.pictures import composite_over_white
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it when it opens the first video
 
@@ -34,6 +36,7 @@ VIDEO_SUFFIXES = {
 DEFAULT_RATE = Fraction(24)  # frames per second, if the file does not state a rate
 ANIMATION_RATE = Fraction(10)  # frames per second of animated pictures without durations, as browsers show them
 NO_VIDEO = "a still picture, or one cut short, and no video; give a video file, or the folder of a video's frames"
+UNDECODED_ALPHA = "alpha that FFmpeg does not decode; colours below it shown, convert it to ProRes 4444 or PNGs"
 PICTURE_CODECS = ("mjpeg", "png", "bmp")  # a video of one such frame is a picture, perhaps the cover of a song
 
 
@@ -108,9 +111,13 @@ class Reader(ABC):
 
     Attributes:
         name: name of the library, for error messages.
+        conversions: kinds of conversions, as in `utils.pictures.Picture` -> number of frames decoded so far.
     """
 
     name: str
+
+    def __init__(self):
+        self.conversions: Counter[str] = Counter()
 
     @abstractmethod
     def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
@@ -120,6 +127,13 @@ class Reader(ABC):
             CannotDecode: this library cannot decode any frame.
             UserError: no library could use the file.
         """
+
+    def _composite(self, image: Image.Image) -> np.ndarray:
+        """Return an RGBA image over white, (H, W, 3) uint8, and count it if any pixel is not opaque."""
+        conversions: list[str] = []
+        picture = composite_over_white(image, conversions)
+        self.conversions.update(conversions)
+        return picture
 
     @abstractmethod
     def decode(self, path: Path) -> Iterator[np.ndarray]:
@@ -207,11 +221,10 @@ class PillowReader(Reader):
             yield from self._decode_frames(image)
 
     def _decode_frames(self, image: Image.Image) -> Iterator[np.ndarray]:
-        """Decode the frames before the first undecodable one; transparent pixels become black."""
+        """Decode the frames before the first undecodable one."""
         try:
             for frame in ImageSequence.Iterator(image):
-                rgba = np.asarray(frame.convert("RGBA"))
-                yield np.where(rgba[..., 3:] > 0, rgba[..., :3], np.uint8(0))
+                yield self._composite(frame.convert("RGBA"))
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             if is_out_of_memory(error):
                 raise
@@ -260,6 +273,7 @@ class PyAVReader(Reader):
     name = "PyAV"
 
     def __init__(self, *, reorder: bool = False, track: int | None = None):
+        super().__init__()
         self.reorder = reorder
         self.track = track
 
@@ -296,9 +310,22 @@ class PyAVReader(Reader):
     def decode(self, path: Path) -> Iterator[np.ndarray]:
         with self._open(path) as (container, stream):
             for frame in self._sort_frames(self._decode(container, stream, _ScanResult())):
-                # Bicubic as in OpenCV: videos of 10 bits then get the same colours; those of 8 bits do not change.
-                picture = frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
+                picture = self._to_rgb(frame, is_clear=stream.metadata.get("alpha_mode") == "1")
                 yield np.ascontiguousarray(_turn_upright(picture, _read_display_matrix(frame)))
+
+    def _to_rgb(self, frame: "av.VideoFrame", *, is_clear: bool) -> np.ndarray:
+        """Convert a frame to (H, W, 3) uint8, over white if it has alpha.
+
+        Args:
+            is_clear: the file states that it has alpha. FFmpeg's own decoder of VP9 does not decode it.
+        """
+        may_be_clear = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+        # Bicubic as in OpenCV: videos of 10 bits then get the same colours; those of 8 bits do not change.
+        picture = frame.reformat(format="rgba" if may_be_clear else "rgb24", interpolation="BICUBIC").to_ndarray()
+        if may_be_clear:
+            return self._composite(Image.fromarray(picture))
+        self.conversions.update([UNDECODED_ALPHA] * is_clear)
+        return picture
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:

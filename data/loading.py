@@ -119,6 +119,9 @@ def load_videos(
         spec.generate(root)
     root = locate_dataset(spec, layout, root, split)
     names = select_range(list_split_videos(spec, layout, root, split, flag=flag), videos)
+    if distributed.is_main():
+        for orphans in layout.find_orphans(root, split):  # they would be missing from the scores without a word
+            print(f"warning: {orphans}", file=sys.stderr, flush=True)
     if sequences:
         if unknown := sorted(set(sequences) - set(names)):
             raise UserError(f"--sequences {unknown[0]}: not among the {len(names)} of {root}")

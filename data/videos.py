@@ -37,6 +37,7 @@ class Video(Protocol):
         pixel_aspect: width of a pixel divided by its height.
         damage: which part of the video cannot be read, in words; None if nothing is damaged.
         doubt: which frames may be missing, in words, though the video can be read; None if nothing suggests it.
+        conversions: kinds of conversions, as in `utils.pictures.Picture` -> number of frames of the last reading.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Video(Protocol):
     pixel_aspect: Fraction
     damage: str | None
     doubt: str | None
+    conversions: Counter[str]
 
     @property
     def frame_names(self) -> list[str]:
@@ -115,11 +117,21 @@ def _replace_other_sizes(frames: Iterator[tuple[str, Tensor | UserError]]) -> It
         yield frame
 
 
+def _read_with_notes(video: "ImageVideo | VideoFile", positions: Sequence[int] | None) -> Iterator[Tensor]:
+    """Yield the frames of a video; report each kind of conversion once for the video, as a note on stderr."""
+    for frame in _raise_errors(video.read_with_errors(positions)):
+        for conversion in video.conversions.keys() - video.reported:
+            tqdm.write(f"note: video {video.name}: {conversion}", file=sys.stderr)
+        video.reported |= video.conversions.keys()
+        yield frame
+
+
 class ImageVideo(ABC):
     """Base class of videos kept as images.
 
     Attributes:
         conversions: the conversions of the last reading, see `FrameReader`.
+        reported: the conversions that a note has named.
     """
 
     flow: FlowFiles | None = None
@@ -132,7 +144,7 @@ class ImageVideo(ABC):
         self.name = name
         self.annotations = annotations
         self.conversions: Counter[str] = Counter()
-        self._reported: set[str] = set()
+        self.reported: set[str] = set()
 
     @abstractmethod
     def _open_reader(self) -> FrameReader:
@@ -150,11 +162,7 @@ class ImageVideo(ABC):
         Raises:
             UserError: a frame is unreadable, or has another size than the first.
         """
-        for frame in _raise_errors(self.read_with_errors(positions)):
-            for conversion in self.conversions.keys() - self._reported:
-                tqdm.write(f"note: video {self.name}: {conversion}", file=sys.stderr)
-            self._reported |= self.conversions.keys()
-            yield frame
+        return _read_with_notes(self, positions)
 
     def read_with_errors(self, positions: Sequence[int] | None = None) -> Iterator[Tensor | UserError]:
         try:
@@ -213,6 +221,7 @@ class VideoFile:
         self.contents = _scan_with_bar(path)
         self.frame_rate = self.contents.rate
         self.pixel_aspect = self.contents.pixel_aspect
+        self.reported: set[str] = set()  # the conversions that a note has named
 
     @property
     def frame_names(self) -> list[str]:
@@ -225,6 +234,11 @@ class VideoFile:
     @property
     def size(self) -> tuple[int, int]:
         return self.contents.size
+
+    @property
+    def conversions(self) -> Counter[str]:
+        """The conversions of the last reading, as in `ImageVideo`."""
+        return self.contents.reader.conversions
 
     @property
     def damage(self) -> str | None:
@@ -249,17 +263,18 @@ class VideoFile:
                 "many it had, so it is taken as whole; if it is not, copy it again")  # fmt: skip
 
     def read(self, positions: Sequence[int] | None = None) -> Iterator[Tensor]:
-        """Yield the decodable frames, (3, H, W) uint8 RGB, counted without the others.
+        """Yield the decodable frames, (3, H, W) uint8 RGB, counted without the others; report conversions once.
 
         Raises:
             UserError: the file has changed since it was opened.
         """
-        return _raise_errors(self.read_with_errors(positions))
+        return _read_with_notes(self, positions)
 
     def read_with_errors(self, positions: Sequence[int] | None = None) -> Iterator[Tensor | UserError]:
         """Yield the frames as `read` does, but an error instead of raising it; it is always the last item."""
         done, count = 0, len(self.contents.positions)
         wanted = range(count) if positions is None else set(positions)
+        self.conversions.clear()
         with suppress(CannotDecode, OSError, ValueError):  # PyAV's errors derive from OSError or ValueError
             for done, frame in enumerate(self.contents.reader.decode(self.path), 1):
                 if done - 1 in wanted:

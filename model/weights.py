@@ -44,6 +44,8 @@ _HF_NAMES = [
 
 # For the name of a backbone that fits: sizes by (width, layers), as timm calls them.
 _SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1536, 40): "giant"}
+# The types that weights may have; they become float32.
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _REGISTERS = ("reg_token", "register_tokens", "storage_tokens")
 
 
@@ -69,8 +71,10 @@ def load_vit_weights(
     if not _holds_tensors(state):
         only = f", only {', '.join(map(str, [*state][:4]))}" if state else ""
         raise UserError(f"{source}: holds no weights{only}; give the file of the backbone's weights")
+    _check_kinds(state, source)
     if _is_hugging_face(state):
-        state, source = from_hugging_face(state), f"{source} (with the names of Hugging Face)"
+        source = f"{source} (with the names of Hugging Face)"
+        state = _join_qkv(rename_from_hugging_face(state), source)
     state = _strip(state, source)
     _check_shape(state, vit, name, source)
     state = _convert(state, vit, name, source)
@@ -97,7 +101,7 @@ def describe_vit(content: dict[str, Any]) -> str | None:
     for state in (content, *(content.get(key) for key in _MODEL_KEYS)):
         if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
             continue
-        state = from_hugging_face(state) if _is_hugging_face(state) else state
+        state = rename_from_hugging_face(state) if _is_hugging_face(state) else state
         for wrapper in _WRAPPERS:
             state = {key.removeprefix(wrapper): value for key, value in state.items()}
         if shape := _shape_in(state):
@@ -133,8 +137,24 @@ def _is_hugging_face(state: dict[str, Any]) -> bool:
     return any(isinstance(key, str) and _HF_MARK.match(key) for key in state)
 
 
-def from_hugging_face(state: dict[str, Any]) -> dict[str, Any]:
-    """Rename the keys of Hugging Face's ViT, DINOv2 or DINOv3 to the official names; other keys keep their names."""
+def _check_kinds(state: dict[str, Any], source: str) -> None:
+    """Refuse tensors that are quantised, sparse, without values or otherwise no plain floating-point tensors."""
+    for key, value in state.items():
+        # Heads with a batch norm count their batches; they are dropped later.
+        if not isinstance(value, Tensor) or str(key).endswith("num_batches_tracked"):
+            continue
+        kind = "nested" if value.is_nested else "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
+        if kind != "strided" or value.dtype not in _DTYPES:
+            what = f"{'' if kind == 'strided' else f'{kind} '}{str(value.dtype).removeprefix('torch.')}"
+            raise UserError(f"{source}: {key} is a tensor of {what}; give dense weights of float32, float16, bfloat16 "
+                            "or float64, not quantised ones")  # fmt: skip
+
+
+def rename_from_hugging_face(state: dict[str, Any]) -> dict[str, Any]:
+    """Rename the keys of Hugging Face's ViT, DINOv2 or DINOv3 to the official names; other keys keep their names.
+
+    Queries, keys and values remain tensors of their own, see `_join_qkv`.
+    """
     prefix = next(found[1] for key in state if isinstance(key, str) and (found := _HF_MARK.match(key)))
     heads = tuple(f"{before}{head}" for before in {"", prefix} for head in _HF_HEADS)
     registers = "embeddings.register_tokens"
@@ -149,10 +169,10 @@ def from_hugging_face(state: dict[str, Any]) -> dict[str, Any]:
         renamed[key.replace(registers, "storage_tokens" if is_dinov3 else "register_tokens")] = value
     if "register_tokens" in renamed:  # by this token timm knows DINOv2's own names
         renamed["mask_token"] = torch.zeros(1)
-    return _join_qkv(renamed)
+    return renamed
 
 
-def _join_qkv(state: dict[str, Any]) -> dict[str, Any]:
+def _join_qkv(state: dict[str, Any], source: str) -> dict[str, Any]:
     """Concatenate queries, keys and values of a layer to one `qkv`; a bias that one of them lacks is 0."""
     joined, parts = {}, {}
     for key, value in state.items():
@@ -165,6 +185,9 @@ def _join_qkv(state: dict[str, Any]) -> dict[str, Any]:
         if key.endswith("weight") and len(found) < 3:
             continue  # a file that is not whole: the missing key is named later
         some = next(iter(found.values()))
+        if some.ndim == 0 or any(value.shape != some.shape for value in found.values()):
+            shapes = ", ".join(f"{part} {tuple(value.shape)}" for part, value in found.items())
+            raise UserError(f"{source}: the parts of {key} do not fit together ({shapes}); fetch the file again")
         joined[key] = torch.cat([found.get(part, torch.zeros_like(some)) for part in "qkv"])
     return joined
 
@@ -185,6 +208,10 @@ def _strip(state: dict[str, Any], source: str) -> dict[str, Tensor]:
 
 def _convert(state: dict[str, Tensor], vit: nn.Module, name: str, source: str) -> dict[str, Tensor]:
     """Convert official names by timm's own filter (registers, SwiGLU, position embeddings of another grid)."""
+    positions = state.get("pos_embed")
+    if positions is not None and positions.ndim != 3:
+        raise UserError(f"{source}: pos_embed has the shape {tuple(positions.shape)} and not (1, tokens, width); "
+                        "give the --backbone that the file was made for")  # fmt: skip
     try:
         with contextlib.redirect_stdout(None):  # it prints what it tried
             return sys.modules[type(vit).__module__].checkpoint_filter_fn(state, vit)

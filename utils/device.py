@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from utils.distributed import started_by_torchrun
 from utils.errors import UserError
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +25,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d{1,4}", name):
         raise UserError(f"--device {name}: only the CPU and CUDA GPUs are supported; give auto, cpu, cuda or cuda:0")
-    if name.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if name.startswith("cuda:") and started_by_torchrun():
         raise UserError(f"--device {name}: several processes cannot share it; give --device cuda, or one process")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

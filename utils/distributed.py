@@ -21,9 +21,21 @@ def _group() -> ModuleType | None:
     return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
-def _started_by_torchrun() -> bool:
-    """Tell whether torchrun started several processes. A RANK alone is not enough: some schedulers set it too."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+def started_by_torchrun() -> bool:
+    """Tell whether torchrun started several processes: it sets WORLD_SIZE and RANK, schedulers may set one alone.
+
+    Raises:
+        UserError: both are set and one is no whole number.
+    """
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and _read_number("WORLD_SIZE") > 1
+
+
+def _read_number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise UserError(f"{name}={os.environ[name]}: no number in the environment; start with torchrun, "
+                        f"or unset {name}") from None  # fmt: skip
 
 
 @contextmanager
@@ -34,7 +46,8 @@ def join_group(device: "torch.device | None" = None) -> Iterator[None]:
     Processes on the CPU, or that only wait for each other (`device` None), use gloo with a timeout of a week, since one
     may have a long video when the others are done.
     """
-    if _started_by_torchrun():
+    if started_by_torchrun():
+        _read_number("RANK")
         import torch.distributed as dist
 
         if device is not None and device.type == "cuda":
@@ -52,7 +65,7 @@ def rank() -> int:
     """Return this process's number; before `join_group` the one that torchrun set."""
     if dist := _group():
         return dist.get_rank()
-    return int(os.environ.get("RANK", 0)) if _started_by_torchrun() else 0
+    return _read_number("RANK") if started_by_torchrun() else 0
 
 
 def world_size() -> int:

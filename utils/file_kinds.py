@@ -49,6 +49,8 @@ def identify_foreign(start: bytes, *, wanted: str) -> tuple[str, str] | None:
         return f"a Git-LFS pointer to the {wanted}", "fetch it with `git lfs pull` or a download link"
     if start.startswith(b"%PDF"):
         return "a PDF", f"give the {wanted}"
+    if start.startswith(b"PK\x05\x06"):
+        return "an empty zip archive", f"give the {wanted}"
     archive = next((name for magic, name in _ARCHIVES.items() if start.startswith(magic)), None)
     if archive or start[257:262] == b"ustar":
         return f"a {archive or 'tar'} archive", f"unpack it and give the {wanted} inside"
@@ -133,8 +135,8 @@ def _kind_of_message(start: bytes) -> str | None:
 
     ONNX is a protocol buffer whose field 1 is a small version number; Flax is a map of MessagePack.
     """
-    if start[:1] == b"\x08" and start[1] < 32 and start[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
+    if start[:1] == b"\x08" and start[1:2] < b"\x20" and start[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
         return f"an ONNX model; {_FOR_PYTORCH}"
-    if (0x81 <= start[0] <= 0x8F and 0xA1 <= start[1] <= 0xBF) or start[:1] in (b"\xde", b"\xdf"):
+    if (b"\x81" <= start[:1] <= b"\x8f" and b"\xa1" <= start[1:2] <= b"\xbf") or start[:1] in (b"\xde", b"\xdf"):
         return f"a Flax file (MessagePack); {_FOR_PYTORCH}"
     return None

@@ -121,12 +121,17 @@ def _convert_to_8_bits(image: Image.Image, conversions: list[str]) -> np.ndarray
     if image.mode == "F":
         raise PictureError("32-bit floating point", "save it with 8 or 16 bits")
     if image.mode.lower() in ("rgba", "la", "pa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
-            conversions.append(COMPOSITED)
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif image.mode not in ("1", "L", "P", "RGB", "RGBX"):
+        return composite_over_white(image.convert("RGBA"), conversions)
+    if image.mode not in ("1", "L", "P", "RGB", "RGBX"):
         conversions.append(f"{image.mode}; turned to RGB{', without its profile' if image.mode == 'CMYK' else ''}")
+    return np.array(image.convert("RGB"))
+
+
+def composite_over_white(image: Image.Image, conversions: list[str]) -> np.ndarray:
+    """Return an RGBA image over white, (H, W, 3) uint8; append to `conversions` if any pixel is not opaque."""
+    if image.getchannel("A").getextrema()[0] < 255:
+        conversions.append(COMPOSITED)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
 
 

@@ -28,6 +28,7 @@ PROTOCOLS = ("davis", "paper", "foreground")
 MEND = "run eval.py again"
 NOT_COMPARED = ("predictions", "origin")  # settings that are not compared: kinds of PNGs, versions
 STAGES = {
+    "motion": ("motion",),
     "backbone": ("backbone",),
     "clustering": ("attention", "stage 1", "stage 2", "assign"),
     "objects": ("objects",),

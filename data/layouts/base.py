@@ -48,7 +48,7 @@ class Layout(Protocol):
         ...
 
     def find_orphans(self, root: Path, split: str) -> list[str]:
-        """Describe annotations that belong to no video of the split. For `data.check`; one line for each problem."""
+        """Describe annotations that belong to no video of the split, one line for each problem."""
         ...
 
     def find_missing_folder(self, root: Path, split: str, *, annotated: bool = True) -> Path | None:

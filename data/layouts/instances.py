@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.annotations import AGAIN, RleVideo, Track
+from data.annotations import AGAIN, RleVideo, Track, read_whole_number
 from data.frames import read_image_size
 from data.layouts.base import report_items
 from data.layouts.splits import read_json
@@ -166,11 +166,7 @@ def _parse_content(path: Path, _version: str) -> Content:
 
 def _parse_id(value: object) -> str:
     """Convert an id to text, since some tools write the same id as a number here and as text there."""
-    if isinstance(value, float):
-        value = int(value)
-    if not isinstance(value, int | str):
-        raise TypeError(f"no id: {value!r}")
-    return str(value)
+    return value if isinstance(value, str) else str(read_whole_number(value))
 
 
 def _parse_track(annotation: dict[str, Any]) -> Track:

@@ -82,7 +82,7 @@ def _compare(here: Segmentation, there: Segmentation) -> float:
 
     By its definition two single clusters agree fully; here they count 0, so that a collapsed block does not look good.
     """
-    if max(here.num_clusters, there.num_clusters) < 2:
+    if max(len(np.unique(found.labels)) for found in (here, there)) < 2:  # `num_clusters` counts empty ones too
         return 0.0
     shared_tokens = np.zeros((here.num_clusters, there.num_clusters), np.int64)
     np.add.at(shared_tokens, (here.labels, there.labels[..., ::-1]), 1)

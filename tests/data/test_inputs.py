@@ -212,6 +212,9 @@ def test_other_places_of_the_json(build, where):
 @pytest.mark.parametrize(
     ("change", "told"),
     [(lambda c: c["annotations"][0].pop("video_id"), r"annotations\[0\] .*'video_id'"),
+     (lambda c: c["annotations"][0].update(video_id=1.5), r"annotations\[0\] .*1\.5 is no whole number"),
+     (lambda c: c["annotations"][0].update(video_id=True), r"annotations\[0\] .*True is no whole number"),
+     (lambda c: c["videos"][1].update(id=1.5), r"videos\[1\] .*1\.5 is no whole number"),
      (lambda c: c["annotations"][0].update(segmentations=None), r"annotations\[0\] .*no list, one for each frame"),
      (lambda c: c["annotations"][0]["segmentations"].pop(), "give one, or null, for each frame"),
      (lambda c: c.update(images=c.pop("videos")), "describes images, not videos; export it as YouTube-VIS")],

@@ -238,6 +238,7 @@ FAULTS = {
     "vis text cut": ("ytvis19", segmentation(lambda s: {**s, "counts": "h"}), "its text ends within a number"),
     "vis characters": ("ytvis19", segmentation(lambda s: {**s, "counts": "!"}), "segmentation of COCO .character"),
     "vis negative": ("ytvis19", segmentation(lambda s: {**s, "counts": [-4, 220]}), "not a segmentation of COCO"),
+    "vis fraction": ("ytvis19", segmentation(lambda s: {**s, "counts": [100.5, 115.5]}), "100.5 is no whole number"),
     "vis no counts": ("ytvis19", segmentation(lambda s: {**s, "counts": None}), "neither text nor a list"),
     "vis number": ("ytvis19", segmentation(lambda s: 7), "not a segmentation of COCO"),
     "vis far polygon": (

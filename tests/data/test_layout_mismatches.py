@@ -1,6 +1,7 @@
 """What lies beside a video that can be segmented all the same is named once by the check."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -121,3 +122,11 @@ def test_lists_that_do_not_name_frames_are_not_compared(build):
     tree, root = build("fbms59-one")
     (root / "Testset/camel01/camel01.bmf").unlink()
     assert not problems(tree, root)
+
+
+def test_annotations_that_would_be_missing_from_the_scores_are_said(build, capsys):
+    tree, root, message = planted(MISMATCHES["vis annotations of no video"], build)
+    capsys.readouterr()
+    load(tree, root)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"warning: .*{message}", line)

@@ -145,6 +145,7 @@ def test_official_dinov2_with_registers(tmp_path):
         (lambda s: s.update({"blocks.6.norm1.weight": torch.zeros(64)}), "7 layers.*6 layers.*give the --backbone"),
         (lambda s: s.update({"reg_token": torch.zeros(1, 2, 64)}), "2 register tokens.*give the --backbone"),
         (lambda s: s.update({"pos_embed": torch.zeros(1, 7, 64)}), r"pos_embed.*give the --backbone"),
+        (lambda s: s.update({"pos_embed": torch.zeros(64)}), r"pos_embed.*\(64,\).*give the --backbone"),
         (lambda s: s.update(note="text"), "'note' is no tensor"),
     ],
 )
@@ -264,6 +265,39 @@ def test_an_incomplete_file_of_hugging_face_names_what_is_missing(tmp_path):
                "encoder.layer.0.attention.attention.query.weight": torch.zeros(384, 384)}  # fmt: skip
     with pytest.raises(UserError, match=r"Hugging Face.*missing: pos_embed.*give the --backbone"):
         build_backbone("vit_small_patch14_dinov2", weights=save(tmp_path, content))
+
+
+@pytest.mark.parametrize("shape", [(384, 300), ()])
+def test_queries_and_keys_of_different_shapes_are_named(tmp_path, shape):
+    content = {"embeddings.cls_token": torch.zeros(1, 1, 384)}
+    for part in ("query", "key", "value"):
+        found = torch.zeros(shape if part == "query" else (384, 384))
+        content[f"encoder.layer.0.attention.attention.{part}.weight"] = found
+    with pytest.raises(UserError, match=r"weights\.pth .*blocks\.0\.attn\.qkv\.weight .*fetch the file again"):
+        build_backbone("vit_small_patch14_dinov2", weights=save(tmp_path, content))
+
+
+KINDS = {
+    "int8": lambda value: value.to(torch.int8),
+    "bool": lambda value: value > 0,
+    "complex64": lambda value: value.to(torch.complex64),
+    "float8_e4m3fn": lambda value: value.to(torch.float8_e4m3fn),
+    "sparse_coo float32": lambda value: value.to_sparse(),
+    "meta float32": lambda value: value.to("meta"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_that_are_no_plain_floats_are_refused(tmp_path, state, kind):
+    key = "blocks.0.norm1.weight"
+    content = {"model": state | {key: KINDS[kind](state[key])}}
+    with pytest.raises(UserError, match=rf"weights\.pth: {key} is a tensor of {kind}; give dense weights"):
+        build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
+
+
+def test_a_head_may_count_its_batches(tmp_path, state):
+    content = state | {"head.1.num_batches_tracked": torch.tensor(7)}
+    assert_holds(build_backbone(TINY_BACKBONE, weights=save(tmp_path, content)), state)
 
 
 def test_unexplained_keys_beside_a_wrapper_are_named(tmp_path, state):

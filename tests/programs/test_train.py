@@ -8,8 +8,9 @@ import torch
 
 import train as train_program
 from data.clips import ReadingLimits
+from model.segmenter import Segmentation
 from model.training import step
-from model.training.monitor import Monitor
+from model.training.monitor import Monitor, _compare
 from tests.conftest import TINY_BACKBONE, moving_disk
 from tests.model.inputs import make_network
 from tests.processes import end, start_ranks, torchrun
@@ -109,6 +110,7 @@ def test_training_learns(davis, tmp_path, run_train):
 
 def test_several_processes_are_not_put_on_one_gpu(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError, match="--device cuda:0: several processes cannot share it"):
         choose_device("cuda:0")
     assert choose_device("cpu").type == "cpu"
@@ -250,6 +252,11 @@ def test_a_block_that_has_collapsed_agrees_with_nothing(tiny_weights):
     assert look["mirror_agreement"] == 0
     assert look["clusters_per_clip_auto"] > 1
     assert look["mirror_agreement_auto"] > 0
+
+
+def test_clusters_without_tokens_do_not_hide_a_collapsed_block():
+    single = Segmentation(np.zeros((2, 3, 4), np.int32), 3, 1.0, {})
+    assert _compare(single, single) == 0
 
 
 def test_a_run_that_goes_on_knows_the_frames_that_could_not_be_read(davis, tmp_path, run_train, monkeypatch, capsys):

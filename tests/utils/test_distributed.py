@@ -14,6 +14,29 @@ def test_a_rank_without_others_is_that_of_the_main_process(monkeypatch):
     assert distributed.rank() == 3
 
 
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "4"), ("WORLD_SIZE", "many"), ("RANK", "3")])
+def test_one_variable_alone_is_of_a_scheduler(monkeypatch, name, value):
+    from utils import distributed
+
+    for variable in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, value)
+    with distributed.join_group():
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+
+
+@pytest.mark.parametrize(("size", "rank", "named"), [("many", "0", "WORLD_SIZE=many"), ("2", "", "RANK=")])
+def test_what_is_no_number_is_refused(monkeypatch, size, rank, named):
+    from utils import distributed
+
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(UserError, match=f"^{named}: .*torchrun"):
+        distributed.is_main()
+    with pytest.raises(UserError, match=f"^{named}: .*torchrun"), distributed.join_group():
+        pass
+
+
 def test_processes_that_would_begin_at_different_steps_are_refused(monkeypatch):
     from utils import distributed
 

@@ -9,6 +9,7 @@ import pytest
 
 from utils import summary
 from utils.errors import UserError
+from utils.report import STAGES
 
 
 def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:
@@ -33,11 +34,15 @@ def test_rows_tell_in_what_results_differ(davis, tmp_path, run_eval, monkeypatch
         labels = [entry["objects"] or entry["clusters"] for entry in stats]
         assert float(row[4]) == pytest.approx(sum(labels) / len(labels), abs=0.06)
         frames = sum(entry["frames"] for entry in stats)
-        assert row[7] == f"{sum(entry['seconds'].get('objects', 0.0) for entry in stats) / frames:.3f}"
+        assert row[8] == f"{sum(entry['seconds'].get('objects', 0.0) for entry in stats) / frames:.3f}"
         value, low, high = (float(x.strip("[],")) for x in row[2].split(" / ")[2].split())
         assert low <= value <= high
         assert (low, high) != (value, value)
-    assert second[7] == "0.000"  # clusters: no objects were made
+    assert second[8] == "0.000"  # clusters: no objects were made
+
+
+def test_every_stage_is_counted_once():
+    assert sorted(stage for stages in summary.STAGES.values() for stage in stages) == sorted(STAGES)
 
 
 def test_rows_of_other_sequences_or_of_a_cache(davis, tmp_path, run_eval, monkeypatch, capsys):
@@ -45,8 +50,8 @@ def test_rows_of_other_sequences_or_of_a_cache(davis, tmp_path, run_eval, monkey
     run_eval(*common, tmp_path / "a")
     run_eval(*common, tmp_path / "b", "--tau", 0.5)
     rows = run_summary(monkeypatch, capsys, "--results", tmp_path / "a", tmp_path / "b")[2:]
-    assert float(rows[0][3]) > 0
-    assert rows[1][3] == ""  # made before: no seconds of the backbone
+    assert float(rows[0][4]) > 0
+    assert rows[1][4] == ""  # made before: no seconds of the backbone
     run_eval(*common, tmp_path / "one", "--sequences", "ant")
     with pytest.raises(UserError, match="a and one were scored by davis on other sequences"):
         run_summary(monkeypatch, capsys, "--results", tmp_path / "a", tmp_path / "one")
