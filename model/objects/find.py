@@ -28,14 +28,14 @@ BACKGROUND_BORDER_RATIO = 1.0
 
 
 def find_objects(
-    labels: np.ndarray, centred: CentredFeatures, *, outlines: bool = True, merge: bool = True, split: bool = True
+    labels: np.ndarray, centred: CentredFeatures, *, reassign: bool = True, merge: bool = True, split: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn the clusters of a whole video into objects.
 
     Args:
         labels: (T, h, w) int >= 0, the cluster of every token.
         centred: features of the same tokens.
-        outlines: reassign the tokens of boundary clusters.
+        reassign: reassign the tokens of boundary clusters.
         merge: merge clusters that touch and look alike.
         split: give tracks that separate labels of their own.
 
@@ -50,7 +50,7 @@ def find_objects(
     if tuple(centred.grid) != labels.shape[1:]:
         raise ValueError(f"labels are on a grid {labels.shape[1:]}, features on {tuple(centred.grid)}")
     boundary_tokens = np.zeros(labels.shape, dtype=bool)
-    if outlines:
+    if reassign:
         reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels), centred)
         boundary_tokens, labels = reassigned != labels, reassigned
     if merge:

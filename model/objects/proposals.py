@@ -21,8 +21,8 @@ from utils.errors import UserError
 from utils.scoring.protocols import MAX_PROPOSALS
 
 OBJECTS, CLUSTERS = "objects", "clusters"
-# Words of --proposals -> the option of `find_objects` that each turns on. `OBJECTS` is all of them, `CLUSTERS` none.
-STEPS = {"outlines": "outlines", "merged": "merge", "split": "split"}
+# Steps of `find_objects`, each of which a word of --proposals turns on. `OBJECTS` is all of them, `CLUSTERS` none.
+STEPS = ("reassign", "merge", "split")
 PROPOSALS = (OBJECTS, *STEPS, CLUSTERS)
 
 
@@ -43,7 +43,7 @@ def object_options(proposals: str) -> dict[str, bool] | None:
     if proposals == CLUSTERS:
         return None
     chosen = STEPS if proposals == OBJECTS else proposals.split()
-    return {option: word in chosen for word, option in STEPS.items()}
+    return {step: step in chosen for step in STEPS}
 
 
 @dataclass(frozen=True)

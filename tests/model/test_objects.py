@@ -163,13 +163,13 @@ def test_whole_objects_of_a_video():
     labels = video(["000000000000 011000000110 022000000220 000000000000"] * 6)
     labels[3, 1, 1] = 0  # for a moment
     centred = centred_of(labels, [[8.0, 5, 5], [10, 5.2, 5], [10, 4.8, 5]])  # alike but for what they have in common
-    found, boundary = find_objects(labels, centred, outlines=False)
+    found, boundary = find_objects(labels, centred, reassign=False)
     assert not boundary.any()
     expected = video(["000000000000 011000000220 011000000220 000000000000"] * 6)
     assert same_partition(found, expected)
     assert found.dtype == np.int32
     counts = {
-        (merge, split): find_objects(labels, centred, outlines=False, merge=merge, split=split)[0].max() + 1
+        (merge, split): find_objects(labels, centred, reassign=False, merge=merge, split=split)[0].max() + 1
         for merge in (False, True)
         for split in (False, True)
     }
@@ -185,7 +185,7 @@ def test_boundary_clusters_are_no_objects():
     found, boundary = find_objects(labels, centred)
     assert same_partition(found, video([rows.replace("2", "0")] * 4))
     assert (boundary == (labels == 2)).all()
-    kept, sure = find_objects(labels, centred, outlines=False, merge=False, split=False)
+    kept, sure = find_objects(labels, centred, reassign=False, merge=False, split=False)
     assert same_partition(kept, labels)
     assert not sure.any()
 

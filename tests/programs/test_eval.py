@@ -68,10 +68,10 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (["outlines"], {"outlines": True, "merge": False, "split": False}),
-    (["split", "merged", "split"], {"outlines": False, "merge": True, "split": True}),
-    (["split", "outlines", "merged"], {"outlines": True, "merge": True, "split": True}),
-    (["objects"], {"outlines": True, "merge": True, "split": True}),
+    (["reassign"], {"reassign": True, "merge": False, "split": False}),
+    (["split", "merge", "split"], {"reassign": False, "merge": True, "split": True}),
+    (["split", "reassign", "merge"], {"reassign": True, "merge": True, "split": True}),
+    (["objects"], {"reassign": True, "merge": True, "split": True}),
     (["clusters"], None),
 ])  # fmt: skip
 def test_pieces_of_making_objects_are_chosen_one_by_one(words, expected):
@@ -80,11 +80,11 @@ def test_pieces_of_making_objects_are_chosen_one_by_one(words, expected):
 
 def test_the_same_pieces_in_another_order_are_the_same_results(davis, tmp_path, run_eval):
     some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "--save_path", tmp_path / "results")
-    run_eval(*some, "--proposals", "split", "merged")
+    run_eval(*some, "--proposals", "split", "merge")
     before = snapshot(tmp_path)
-    run_eval(*some, "--proposals", "merged", "split")
+    run_eval(*some, "--proposals", "merge", "split")
     assert snapshot(tmp_path) == before
-    for words in (("objects", "merged"), ("outlines", "clusters")):
+    for words in (("objects", "merge"), ("reassign", "clusters")):
         with pytest.raises(UserError, match=f"--proposals {' '.join(words)}: (objects|clusters) stands by itself"):
             run_eval(*some, "--proposals", *words, "--save_path", tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -21,11 +21,11 @@ def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:
 
 def test_rows_tell_in_what_results_differ(davis, tmp_path, run_eval, monkeypatch, capsys):
     common = ["--davis_path", davis, "--training_free", "--protocol", "davis", "foreground", "--save_path"]
-    run_eval(*common, tmp_path / "a", "--proposals", "merged", "split", "--clusters", "any")
+    run_eval(*common, tmp_path / "a", "--proposals", "merge", "split", "--clusters", "any")
     run_eval(*common, tmp_path / "b", "--proposals", "clusters", "--tau", 0.5)
     head, _, first, second = run_summary(monkeypatch, capsys, "--results", tmp_path / "a", tmp_path / "b")
     assert head[:4] == ["tau", "proposals", "`davis`, J / F / J&F", "`foreground`, J / F / J&F"]
-    assert first[:2] == ["1.0", "merged split"]
+    assert first[:2] == ["1.0", "merge split"]
     assert second[:2] == ["0.5", "clusters"]
     for folder, row in (("a", first), ("b", second)):
         scores = json.loads((tmp_path / folder / "davis/scores/davis/scores-val.json").read_text())["global"]
