@@ -21,7 +21,7 @@ class RankingLimits:
     """
 
     still_share: float = 0.5
-    moving_share: float = 0.25
+    moving_share: float = 0.2
     motion_power: float = 1.5
     motion_floor: float = 0.02
 
