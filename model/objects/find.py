@@ -12,7 +12,8 @@ the features of the last block (with one block, the backbone's keys) and the pos
     labels = split_tracks(labels, centred, clusters=foreground_clusters)
 
 The limits of all steps were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view,
-those of the tracks also with Sprites val. They are cosines, shares and tokens, so none of them is tied to a data set.
+those of the tracks also with Sprites val. They are cosines, shares, tokens and frames; those in tokens and frames hold
+for grids and frame rates like those of these videos.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Merge clusters that touch and look alike into one object (docs/method.md, section 8)."""
+"""Merge similar clusters that touch into one object (docs/method.md, section 8)."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ LIMITS = MergeLimits()
 
 @torch.no_grad()
 def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures, limits: MergeLimits = LIMITS) -> np.ndarray:
-    """Merge clusters that touch and look alike, the most similar pair first, until none is left.
+    """Merge similar clusters that touch, the most similar pair first, until none is left.
 
     The similarity of two clusters is the smaller of two cosines of centred features: that of their means, and the mean
     over neighbouring tokens across their boundary. The second tells an edge from a gradual change.

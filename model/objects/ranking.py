@@ -35,7 +35,7 @@ def compute_sizes(labels: np.ndarray) -> np.ndarray:
 
 
 def rate_labels(labels: np.ndarray, motion: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Rate how much each label of a video looks like an object, by component.
+    """Rate how likely each label of a video is an object, by component.
 
     The product of all components is the objectness.
 
