@@ -9,10 +9,10 @@ from tqdm import tqdm
 from data.videos import Video
 from utils.png import read_label_png
 from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder
+from utils.scoring.annotations import VOID
 from utils.video import write_video
 from utils.visual import draw_contact_sheet, draw_overlay, write_picture
 
-VOID = 255  # in ground truth: pixels that are not scored
 SHEET_FRAMES = 4  # of each video on a contact sheet
 
 

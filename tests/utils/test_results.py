@@ -14,6 +14,7 @@ from model.engine.windows import ENGINES
 from tests.conftest import snapshot
 from utils.errors import UserError
 from utils.png import write_label_png
+from utils.results import ResultsFolder
 
 
 def test_a_rerun_does_only_what_is_missing(davis, tmp_path, run_eval, monkeypatch):
@@ -180,3 +181,11 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(davis, tmp_path, run_e
         run_eval("--davis_path", davis, "--training_free", "--save_path", tmp_path / "results")
     assert not list((tmp_path / "results").glob("**/*.png"))
     assert not list((tmp_path / "results").glob("**/.*"))
+
+
+def test_backgrounds_are_listed_but_never_a_foreground(tmp_path):
+    entries = [{"id": 1, "score": 0.4, "border": 0.8}, {"id": 2, "score": 0.0, "border": 0.0}]
+    for kind, expected in (("davis", [2]), ("foreground", [])):
+        results = ResultsFolder(tmp_path / kind, kinds=[kind], settings={}, origin={})
+        results.finish("ant", {"proposals": {kind: entries}})
+        assert results.list_background("ant") == expected
