@@ -59,7 +59,7 @@ class MotionMeter:
             to compute them (DIS: Kroeger et al., ECCV 2016).
 
     Attributes:
-        seconds: time that the measuring has taken so far; in `Segmenter` it passes beside the backbone's.
+        seconds: time that the measuring has taken so far; `Segmenter` measures in a thread beside the backbone.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class MotionMeter:
         It is log(1 + x), x the motion against the camera, beyond the noise, in thousandths of the frame's diagonal for
         each frame. The last frame repeats the one before it. A video of one frame has no evidence.
         """
+        if self._previous is None:
+            raise ValueError("no frame was watched")
         if not self._evidence:
             return np.zeros((1, *self.grid_size(*self._previous.shape)), dtype=np.float32)
         return np.stack([*self._evidence, self._evidence[-1]])

@@ -99,6 +99,11 @@ def test_too_few_flows_are_refused():
         measure(film(3), [np.zeros((*SIZE, 2), np.float32)])
 
 
+def test_a_video_without_frames_is_refused():
+    with pytest.raises(ValueError, match="no frame"):
+        MotionMeter(grid_size).finish()
+
+
 def test_frames_of_floats_are_those_of_bytes():
     frames = film(thing=(0, 4))
     np.testing.assert_array_equal(measure([frame.float() / 255 for frame in frames]), measure(frames))
