@@ -27,7 +27,7 @@ from model.engine.windows import ENGINES, WindowClusterer, sample_tokens
 from model.network import SpatioTemporalNetwork
 from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
-from model.objects.motion import MotionMeter
+from model.objects.motion import Motion, MotionMeter
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
@@ -95,7 +95,7 @@ class Segmentation:
         seconds: time of each stage.
         objects: (T, h, w) int32, the object of every token (`find_objects`); None if no objects were asked for.
         boundary_tokens: (T, h, w) bool, tokens that show parts of two things; None as for `objects`.
-        motion: (T, h, w) float32 >= 0, motion evidence of every token; None if it was not measured.
+        motion: motion of every token against the camera; None if it was not measured.
         cached: number of frames whose features came from the feature cache, so that `seconds` has no backbone for them.
     """
 
@@ -105,7 +105,7 @@ class Segmentation:
     seconds: dict[str, float]
     objects: np.ndarray | None = None
     boundary_tokens: np.ndarray | None = None
-    motion: np.ndarray | None = None
+    motion: Motion | None = None
     cached: int = 0
 
 
@@ -178,15 +178,16 @@ class Segmenter:
         frames = meter.watch(frames) if meter else frames
         features, grid = self.encode(frames, num_frames=num_frames, clock=clock, progress=progress)
         found = self.cluster(features, grid, clock=clock, progress=progress)
+        motion = meter.finish() if meter else None
         progress("objects", 0)
         objects = boundary_tokens = None
         if self.settings.objects is not None:
             with clock("objects"), use_one_core(features.device):
                 objects, boundary_tokens = find_objects(
-                    found.labels, CentredFeatures(features, grid), **self.settings.objects
+                    found.labels, CentredFeatures(features, grid), motion=motion, **self.settings.objects
                 )
         return replace(
-            found, objects=objects, boundary_tokens=boundary_tokens, motion=meter.finish() if meter else None,
+            found, objects=objects, boundary_tokens=boundary_tokens, motion=motion,
             seconds=dict(clock.seconds) | ({"motion": meter.seconds} if meter else {}),
             cached=self.cache.hits - hits_before if self.cache else 0,
         )  # fmt: skip

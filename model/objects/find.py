@@ -9,7 +9,7 @@ the features of the last block (with one block, the backbone's keys) and the pos
     labels = reassign_boundary_tokens(labels, is_boundary, centred)
     labels = merge_similar_clusters(labels, centred)
     labels = remove_flicker(labels)
-    labels = split_tracks(labels, centred, clusters=foreground_clusters)
+    labels = split_tracks(labels, centred, clusters=foreground_clusters, boundaries=motion.boundaries)
 
 The limits of all steps were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view,
 those of the tracks also with Sprites val. They are cosines, shares, tokens and frames; those in tokens and frames hold
@@ -21,6 +21,7 @@ import numpy as np
 from model.objects.affinity import CentredFeatures
 from model.objects.boundary import find_boundary_clusters, reassign_boundary_tokens
 from model.objects.merge import merge_similar_clusters
+from model.objects.motion import Motion
 from model.objects.ranking import compute_border_ratios
 from model.objects.tracks import split_tracks
 
@@ -29,16 +30,18 @@ BACKGROUND_BORDER_RATIO = 1.0
 
 
 def find_objects(
-    labels: np.ndarray, centred: CentredFeatures, *, reassign: bool = True, merge: bool = True, split: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
+    labels: np.ndarray, centred: CentredFeatures, *, motion: Motion | None = None, reassign: bool = True,
+    merge: bool = True, split: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Turn the clusters of a whole video into objects.
 
     Args:
         labels: (T, h, w) int >= 0, the cluster of every token.
         centred: features of the same tokens.
+        motion: how the same tokens move, so that `split` also splits parts that move apart; None if it is not known.
         reassign: reassign the tokens of boundary clusters.
         merge: merge clusters that touch and look alike.
-        split: give tracks that separate labels of their own.
+        split: give tracks that separate or move apart labels of their own.
 
     Returns:
         objects (T, h, w) int32, numbered from 0 without gaps; the background is among them.
@@ -59,7 +62,8 @@ def find_objects(
     labels = remove_flicker(labels)
     if split:
         foreground = np.flatnonzero(compute_border_ratios(labels) < BACKGROUND_BORDER_RATIO)
-        labels = split_tracks(labels, centred, clusters=foreground)
+        boundaries = None if motion is None else motion.boundaries
+        labels = split_tracks(labels, centred, clusters=foreground, boundaries=boundaries)
     objects = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
     return objects, boundary_tokens
 

@@ -80,13 +80,14 @@ def choose_proposals(found: Segmentation, kinds: Sequence[str], *, limit: int | 
         limit: keep at most this many proposals; without effect on `foreground`.
     """
     labels = found.labels if found.objects is None else found.objects
-    rated = rate_labels(labels, found.motion)
+    evidence = None if found.motion is None else found.motion.evidence
+    rated = rate_labels(labels, evidence)
     ranked = {"size": compute_sizes(labels)} if found.objects is None else rated
     ids, components = {}, {}
     for kind in kinds:
         components[kind] = rated if kind == "foreground" else ranked
         if kind == "foreground":
-            ids[kind] = select_foreground(labels, found.motion)
+            ids[kind] = select_foreground(labels, evidence)
         else:
             limits = [number for number in (limit, MAX_PROPOSALS if kind == "davis" else None) if number]
             ids[kind] = rank_labels(labels, multiply_components(ranked), max_proposals=min(limits, default=None))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from model.objects.affinity import CentredFeatures, Neighbourhood
+from model.objects.components import find_nearest, label_components
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ NEVER = np.iinfo(np.int32).max  # gap between two tracks that are in one frame t
 
 
 @torch.no_grad()
-def split_tracks(labels: np.ndarray, centred: CentredFeatures, *, clusters: np.ndarray) -> np.ndarray:
-    """Split clusters whose connected components separate: give each of their tracks a label of its own.
+def split_tracks(
+    labels: np.ndarray, centred: CentredFeatures, *, clusters: np.ndarray, boundaries: np.ndarray | None = None
+) -> np.ndarray:
+    """Split clusters whose components separate or move apart: give each of their tracks a label of its own.
 
     Components are followed through the video, also while they touch. Tracks that are seldom separate stay one, and
     tracks that are never in the same frame are one object that returns. Short-lived and tiny tracks stay with the
@@ -55,6 +57,7 @@ def split_tracks(labels: np.ndarray, centred: CentredFeatures, *, clusters: np.n
     Args:
         labels: (T, h, w) int >= 0.
         clusters: the labels to split.
+        boundaries: (T, h, w) bool, tokens that move apart from a neighbour (`model.objects.motion`); None for none.
 
     Returns:
         (T, h, w) int64; the largest track of a cluster keeps the cluster's label, the others get new ones.
@@ -63,9 +66,9 @@ def split_tracks(labels: np.ndarray, centred: CentredFeatures, *, clusters: np.n
     new = int(labels.max()) + 1
     for cluster in clusters:
         mask = labels == cluster
-        if all(ndimage.label(inside)[1] < 2 for inside in mask):
+        if all(count < 2 for _, count in _label_frames(mask, boundaries)):
             continue
-        tracks = join_successive_tracks(follow_components(mask, centred))
+        tracks = join_successive_tracks(follow_components(mask, centred, boundaries))
         for track in _select_objects(tracks)[1:]:
             result[tracks == track] = new
             new += 1
@@ -92,8 +95,8 @@ def find_persistent_labels(labels: np.ndarray) -> np.ndarray:
     return lasting & (sizes >= LIMITS.min_component_size * frames)
 
 
-def follow_components(mask: np.ndarray, centred: CentredFeatures) -> np.ndarray:
-    """Follow the connected components of a mask (T, h, w) bool: tracks (T, h, w) int64, from 1; 0 outside the mask.
+def follow_components(mask: np.ndarray, centred: CentredFeatures, boundaries: np.ndarray | None = None) -> np.ndarray:
+    """Follow the components of a mask (T, h, w) bool: tracks (T, h, w) int64, from 1; 0 outside the mask.
 
     Each token takes the track of near and similar tokens of the frame before. A component out of reach of all tracks
     starts a new one. A track in several components is divided: the smaller components become tracks of their own,
@@ -102,11 +105,10 @@ def follow_components(mask: np.ndarray, centred: CentredFeatures) -> np.ndarray:
     """
     tracks = np.zeros(mask.shape, dtype=np.int64)
     tree = _TrackTree()
-    for frame, inside in enumerate(mask):
-        components, count = ndimage.label(inside)
+    for frame, (components, count) in enumerate(_label_frames(mask, boundaries)):
         if frame:
             tracks[frame] = vote_for_tracks(
-                tracks[frame - 1], inside, centred, track_frame=frame - 1, token_frame=frame
+                tracks[frame - 1], mask[frame], centred, track_frame=frame - 1, token_frame=frame
             )
         _fill_components(tracks[frame], components, count, tree)
         _divide_tracks(tracks[frame], components, count, tree)
@@ -115,6 +117,15 @@ def follow_components(mask: np.ndarray, centred: CentredFeatures) -> np.ndarray:
     for frame in range(len(tracks) - 2, -1, -1):
         _extend_children_back(tracks, frame, tree, centred)
     return tracks
+
+
+def _label_frames(mask: np.ndarray, boundaries: np.ndarray | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the components of each frame of a mask (T, h, w) and their number, as `label_components` returns them."""
+    for frame, inside in enumerate(mask):
+        yield label_components(
+            inside, None if boundaries is None else boundaries[frame],
+            min_size=LIMITS.min_component_size, min_share=LIMITS.min_part_share,
+        )  # fmt: skip
 
 
 class _TrackTree:
@@ -175,7 +186,7 @@ def vote_for_tracks(
     """
     known = np.unique(tracks[tracks > 0])
     if len(known) < 2 or not inside.any():
-        return np.where(inside, _find_nearest(tracks, reach=LIMITS.reach), 0)
+        return np.where(inside, find_nearest(tracks, reach=LIMITS.reach), 0)
     neighbours, weights = NEIGHBOURHOOD.compute_weights(
         centred, frame=token_frame, tokens=inside, other_frame=track_frame, others=tracks > 0
     )
@@ -201,7 +212,7 @@ def _fill_components(tracks: np.ndarray, components: np.ndarray, count: int, tre
         if not tracks[inside].any():
             tracks[inside] = tree.start_track()
         elif not tracks[inside].all():
-            tracks[inside] = _find_nearest(np.where(inside, tracks, 0))[inside]
+            tracks[inside] = find_nearest(np.where(inside, tracks, 0))[inside]
 
 
 def _divide_tracks(tracks: np.ndarray, components: np.ndarray, count: int, tree: _TrackTree) -> None:
@@ -227,14 +238,6 @@ def _extend_children_back(tracks: np.ndarray, frame: int, tree: _TrackTree, cent
             candidates = np.where(np.isin(after, [track, *children]), after, 0)
             found = vote_for_tracks(candidates, now == track, centred, track_frame=frame + 1, token_frame=frame)
             now[found > 0] = found[found > 0]
-
-
-def _find_nearest(values: np.ndarray, *, reach: float = np.inf) -> np.ndarray:
-    """Find the nearest value above 0 at every place of (h, w), 0 where none is within `reach`."""
-    if not values.any():
-        return np.zeros_like(values)
-    distance, (row, column) = ndimage.distance_transform_edt(values == 0, return_indices=True)
-    return np.where(distance <= reach, values[row, column], 0)
 
 
 def join_successive_tracks(tracks: np.ndarray) -> np.ndarray:

@@ -253,7 +253,7 @@ def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segm
     found = segmenter.cluster(features, grid, clock=clock)
     with clock("objects"), use_one_core(features.device):
         objects, boundary_tokens = find_objects(found.labels, CentredFeatures(features, grid))
-        scores = multiply_components(rate_labels(objects, meter.finish()))
+        scores = multiply_components(rate_labels(objects, meter.finish().evidence))
         proposals = rank_labels(objects, scores, max_proposals=20)
     with tempfile.TemporaryDirectory() as folder:
         pixels = upsample_labels(

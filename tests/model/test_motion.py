@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.objects.motion import LIMITS, MotionMeter, fit_camera, fit_flow, measure_motion
+from model.objects.motion import (
+    LIMITS,
+    MotionMeter,
+    compute_evidence,
+    find_motion_boundaries,
+    fit_camera,
+    fit_flow,
+    measure_motion,
+)
 
 SIZE, GRID = (112, 168), (8, 12)
 UNIT = np.hypot(*SIZE) / 1000
@@ -46,7 +54,7 @@ def film(num_frames=4, *, camera=(0, 0), thing=None, brightness=(1, 1), noise=0.
 def measure(frames, flows=None):
     meter = MotionMeter(grid_size, flows)
     assert all(seen is frame for seen, frame in zip(meter.watch(frames), frames, strict=True))
-    return meter.finish()
+    return meter.finish().evidence
 
 
 @pytest.mark.parametrize("camera", [(0, 0), (2, 3)], ids=["static", "moving"])
@@ -115,7 +123,7 @@ def test_evidence_is_the_logarithm_of_the_flow_that_the_camera_leaves_over():
     frame = cv2.cvtColor(texture(size=SIZE), cv2.COLOR_RGB2GRAY)
     following = np.roll(frame, (-2, 5), axis=(0, 1))
     following[42:72, 48:88] = frame[40:70, 40:80]
-    motion = measure_motion(flow, frame, following)
+    motion = compute_evidence(*measure_motion(flow, frame, following))
     np.testing.assert_allclose(motion[48:62, 48:72], np.log1p(5 / UNIT - LIMITS.noise), rtol=1e-3)
     assert not motion[:20].any()
 
@@ -146,5 +154,35 @@ def test_evidence_does_not_depend_on_the_resolution():
     ]
     meter = MotionMeter(lambda height, width: (height // 28, width // 28))
     list(meter.watch(larger))
-    one, other = measure(frames), meter.finish()
+    one, other = measure(frames), meter.finish().evidence
     assert abs(one.mean() - other.mean()) < 0.2 * one.mean()
+
+
+def find_boundaries(frames):
+    meter = MotionMeter(grid_size)
+    list(meter.watch(frames))
+    return meter.finish().boundaries
+
+
+def test_motion_boundaries_lie_around_what_moves_against_the_camera():
+    boundaries = find_boundaries(film(camera=(2, 3), thing=(0, 4)))
+    assert boundaries.shape == (4, *GRID)
+    assert boundaries[:, 2:6, 2:8].any(axis=(1, 2)).all()
+    assert not boundaries[:, :, 9:].any()
+    np.testing.assert_array_equal(boundaries[-1], boundaries[-2])
+
+
+@pytest.mark.parametrize("noise", [0, 8], ids=["clean", "noisy"])
+def test_a_moving_camera_alone_makes_no_motion_boundaries(noise):
+    assert not find_boundaries(film(camera=(2, 3), noise=noise)).any()
+
+
+def test_a_motion_boundary_is_a_step_in_velocity():
+    velocity = np.zeros((2, 6, 2), dtype=np.float32)
+    velocity[:, 3:, 0] = LIMITS.velocity_step + 1
+    np.testing.assert_array_equal(find_motion_boundaries(velocity), [[0, 0, 1, 1, 0, 0]] * 2)
+    slope = np.zeros((2, 6, 2), dtype=np.float32)
+    slope[..., 0] = np.arange(6) * 2  # what turns or zooms
+    assert not find_motion_boundaries(slope).any()
+    fast = velocity + np.float32([0, 100])  # the step is less than three tenths of the speed
+    assert not find_motion_boundaries(fast).any()
