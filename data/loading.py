@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from data.decoding import VIDEO_SUFFIXES
+from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import Layout
 from data.layouts.splits import Subfolders
 from data.own_output import RESULTS, RUN, describe_left_out, describe_unread, find_frames, refuse_own_output

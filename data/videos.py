@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
-from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
+from data.decoding.base import DEFAULT_RATE, CannotDecode, Contents
+from data.decoding.scan import scan
 from data.flow import FlowFiles
 from data.frames import FrameReader, format_size, read_image_size, resize
 from data.tfrecord import MEND, Record, count_values, read_byte_features

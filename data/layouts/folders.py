@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from data.annotations import find_label_files
-from data.decoding import VIDEO_SUFFIXES
+from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import report_items
 from data.layouts.splits import FrameList, SplitSource
 from data.own_output import describe_left_out, describe_unread, find_frame_folders, find_frames, refuse_own_output

@@ -12,8 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data import check, decoding
-from data.decoding import find_gaps, scan
+from data import check
+from data.decoding.base import check_sizes
+from data.decoding.opencv import OpenCVReader
+from data.decoding.pyav import PyAVReader
+from data.decoding.rotation import turn_upright
+from data.decoding.scan import scan
+from data.decoding.timing import find_gaps
 from data.layouts.folders import OwnVideos
 from data.loading import load_videos
 from data.videos import VideoFile, compute_display_shape
@@ -119,7 +124,7 @@ def test_some_frames_of_a_file(whole):
 
 
 def test_both_libraries_see_the_same_colours(whole):
-    by_pyav, by_opencv = (list(reader.decode(whole)) for reader in (decoding.PyAVReader(), decoding.OpenCVReader()))
+    by_pyav, by_opencv = (list(reader.decode(whole)) for reader in (PyAVReader(), OpenCVReader()))
     np.testing.assert_array_equal(by_pyav, by_opencv)
     assert np.abs(np.stack(by_pyav).astype(int) - np.stack(pictures())).mean() < 15  # noise, compressed
 
@@ -131,7 +136,7 @@ def test_colours_are_those_that_were_written(tmp_path):
         for place, colour in enumerate(((230, 40, 40), (40, 230, 40), (40, 40, 230), (128, 128, 128))):
             frame[:, place * size[1] // 4 : (place + 1) * size[1] // 4] = colour
         path = write_video(tmp_path / "flat.mp4", [frame] * 2, rate=Fraction(10))
-        read = next(decoding.PyAVReader().decode(path))
+        read = next(PyAVReader().decode(path))
         for place in range(4):
             middle = (2 * place + 1) * size[1] // 8
             assert np.abs(read[size[0] // 2, middle].astype(int) - frame[0, middle]).max() <= 4
@@ -407,7 +412,7 @@ def test_display_matrices_move_every_pixel_where_they_say(matrix):
     a, b, c, d = matrix
     moved = {(a * x + c * y, b * x + d * y): picture[y, x, 0] for y in range(2) for x in range(3)}
     left, top = (min(place[axis] for place in moved) for axis in (0, 1))
-    turned = decoding._turn_upright(picture, matrix)
+    turned = turn_upright(picture, matrix)
     assert {(x + left, y + top): turned[y, x, 0] for y, x in np.ndindex(turned.shape[:2])} == moved
 
 
@@ -437,7 +442,7 @@ def test_ten_bits_odd_sides_and_varying_rates(tmp_path):
 
 def test_frames_of_two_sizes_are_said_beforehand():
     with pytest.raises(UserError, match="clip.mp4: 64x48 pixels from frame 7 on, 160x96 before.*scale=160:96"):
-        decoding._check_sizes(Path("clip.mp4"), {(96, 160): 0, (48, 64): 7})
+        check_sizes(Path("clip.mp4"), {(96, 160): 0, (48, 64): 7})
 
 
 def test_a_folder_of_clips(whole, tmp_path):

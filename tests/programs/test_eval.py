@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import eval as eval_program
-from data.decoding import PyAVReader
+from data.decoding.pyav import PyAVReader
 from model.objects.proposals import normalise_proposals, object_options
 from model.objects.upsampling import nearest
 from model.segmenter import Segmenter
