@@ -56,7 +56,7 @@ class CannotDecode(Exception):
 
 @dataclass
 class Contents:
-    """Hold what a complete decoding of a video file has shown.
+    """Hold what a complete decoding of a video file has shown, or what its index states.
 
     Attributes:
         reader: decodes the file again, to the same frames.
@@ -68,6 +68,8 @@ class Contents:
         rate: frames per second, on average if the rate varies.
         gaps: number of the frame before a gap in otherwise regular times -> frames that would fill the gap. The file
             does not state its number of frames, so they may be missing, or never have been there.
+        from_index: the file was not decoded, but its index lists every frame. `reader` then ends with `CannotDecode` at
+            a damaged place or a frame of another size.
     """
 
     reader: "Reader"
@@ -78,6 +80,7 @@ class Contents:
     pixel_aspect: Fraction = Fraction(1)
     rate: Fraction = DEFAULT_RATE
     gaps: dict[int, int] = field(default_factory=dict)
+    from_index: bool = False
 
     @property
     def missing(self) -> int:
@@ -96,6 +99,10 @@ class Reader(ABC):
 
     def __init__(self):
         self.conversions: Counter[str] = Counter()
+
+    def read_index(self, path: Path) -> Contents | None:
+        """Return the contents by the index of a file, without decoding it; None if only decoding shows them."""
+        return None
 
     @abstractmethod
     def scan(self, path: Path, report_progress: ReportProgress) -> Contents:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import av
 
 UNDECODED_ALPHA = "alpha that FFmpeg does not decode; colours below it shown, convert it to ProRes 4444 or PNGs"
+INDEXED = {"mov", "mp4"}  # FFmpeg's names of the containers whose index lists every frame; both name one family
 PICTURE_CODECS = ("mjpeg", "png", "bmp")  # a video of one such frame is a picture, perhaps the cover of a song
 
 
@@ -37,14 +38,61 @@ class PyAVReader(Reader):
     Args:
         reorder: sort frames by time, since after damage a decoder can give frames too late.
         track: index of the stream to decode; None chooses one.
+        size: (height, width) that every frame must have. At another size, or a damaged place, decoding then ends with
+            `CannotDecode`. None accepts both.
     """
 
     name = "PyAV"
 
-    def __init__(self, *, reorder: bool = False, track: int | None = None):
+    def __init__(self, *, reorder: bool = False, track: int | None = None, size: tuple[int, int] | None = None):
         super().__init__()
         self.reorder = reorder
         self.track = track
+        self.size = size
+
+    def read_index(self, path: Path) -> Contents | None:
+        """Return the contents of an MP4 or QuickTime file by its index; only its first frame is decoded.
+
+        None if the index does not fit the packets in the file, as after the end was cut off, or if packets have no
+        times of their own.
+        """
+        try:
+            import av
+        except ImportError:
+            return None
+        try:
+            with self._open(path) as (container, stream):
+                track, times = stream.index, self._list_times(container, stream)
+                if times is None or (len(times) == 1 and stream.codec_context.name in PICTURE_CODECS):
+                    return None
+            with PyAVReader(track=track)._open(path) as (container, stream):
+                found = ScanResult(frame_times=sorted(times))
+                first = next(self._decode(container, stream, found), None)
+                if first is None or found.faults:
+                    return None
+                found.turned = is_turned(read_display_matrix(first))
+                size = (first.width, first.height) if found.turned else (first.height, first.width)
+                rate = measure_rate(found, _read_rate(stream), stream.time_base, missing=0)
+                aspect = _read_pixel_aspect(stream, is_turned=found.turned)
+        except (CannotDecode, av.error.FFmpegError, OSError, ValueError):
+            return None  # `scan` will give the reason
+        return Contents(
+            PyAVReader(track=track, size=size), list(range(len(times))), len(times), size, rate=rate,
+            pixel_aspect=aspect, from_index=True,
+        )  # fmt: skip
+
+    def _list_times(self, container: "av.container.InputContainer", stream: "av.VideoStream") -> list[int] | None:
+        """List the times at which packets are shown, in the order of the file.
+
+        None unless the file has an index, its packets are those of the index, and each has a time of its own.
+        """
+        if not INDEXED & set(container.format.name.split(",")) or not stream.frames:
+            return None
+        packets = [packet for packet in container.demux(stream) if packet.size or packet.dts is not None]
+        times = [packet.pts for packet in packets if not packet.is_discard]
+        is_whole = all(packet.size and not packet.is_corrupt for packet in packets)
+        is_timed = None not in times and len(set(times)) == len(times)
+        return times if times and is_whole and is_timed and len(packets) == stream.frames else None
 
     def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
         try:
@@ -54,8 +102,8 @@ class PyAVReader(Reader):
         try:
             with self._open(path) as (container, stream):
                 found = self._scan_stream(container, stream, report_progress)
-                track, indexed, aspect = stream.index, stream.frames, stream.sample_aspect_ratio
-                rate = stream.average_rate or stream.guessed_rate
+                track, indexed, rate = stream.index, stream.frames, _read_rate(stream)
+                aspect = _read_pixel_aspect(stream, is_turned=found.turned)
                 if len(found.frame_times) == 1 and stream.codec_context.name in PICTURE_CODECS:
                     raise UserError(f"{path}: {NO_VIDEO}")
                 unit, duration = stream.time_base, (container.duration or 0) / av.time_base
@@ -67,20 +115,24 @@ class PyAVReader(Reader):
             found.frame_times.sort()
         size = check_sizes(path, found.sizes)
         gaps = {} if indexed else find_gaps(found.frame_times)
-        rate = measure_rate(found, check_rate(rate), unit, missing=sum(gaps.values()))
+        rate = measure_rate(found, rate, unit, missing=sum(gaps.values()))
         total, positions = count_frames(found, indexed=indexed, duration=duration, rate=rate, gaps=gaps)
-        aspect = Fraction(aspect) if aspect and aspect > 0 else Fraction(1)
         return Contents(
             PyAVReader(reorder=found.faults > 0, track=track), positions, total, size, faults=found.faults,
-            rate=rate, pixel_aspect=1 / aspect if found.turned else aspect,
-            gaps=gaps if total == len(positions) else {},
+            rate=rate, pixel_aspect=aspect, gaps=gaps if total == len(positions) else {},
         )  # fmt: skip
 
     def decode(self, path: Path) -> Iterator[np.ndarray]:
+        found = ScanResult()
         with self._open(path) as (container, stream):
-            for frame in self._sort_frames(self._decode(container, stream, ScanResult())):
+            for frame in self._sort_frames(self._decode(container, stream, found)):
                 picture = self._to_rgb(frame, is_clear=stream.metadata.get("alpha_mode") == "1")
-                yield np.ascontiguousarray(turn_upright(picture, read_display_matrix(frame)))
+                picture = np.ascontiguousarray(turn_upright(picture, read_display_matrix(frame)))
+                if self.size and (found.faults or picture.shape[:2] != self.size):
+                    raise CannotDecode("not all frames that its index lists")
+                yield picture
+        if self.size and found.faults:
+            raise CannotDecode("not all frames that its index lists")
 
     def _to_rgb(self, frame: "av.VideoFrame", *, is_clear: bool) -> np.ndarray:
         """Convert a frame to (H, W, 3) uint8, over white if it has alpha.
@@ -209,3 +261,15 @@ class PyAVReader(Reader):
                 yield heapq.heappop(waiting)[-1]
         while waiting:
             yield heapq.heappop(waiting)[-1]
+
+
+def _read_rate(stream: "av.VideoStream") -> Fraction | None:
+    """Read the frame rate that a file states, if it can be one."""
+    return check_rate(stream.average_rate or stream.guessed_rate)
+
+
+def _read_pixel_aspect(stream: "av.VideoStream", *, is_turned: bool) -> Fraction:
+    """Read the width of a pixel divided by its height, as the frames are displayed."""
+    stated = stream.sample_aspect_ratio
+    aspect = Fraction(stated) if stated and stated > 0 else Fraction(1)
+    return 1 / aspect if is_turned else aspect

@@ -15,10 +15,14 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 
 
-def scan(path: Path, *, report_progress: ReportProgress = lambda done, total: None) -> Contents:
+def scan(
+    path: Path, *, trust_index: bool = False, report_progress: ReportProgress = lambda done, total: None
+) -> Contents:
     """Decode a video file to its end with the first library that can.
 
     Args:
+        trust_index: if the file has an index that lists every frame, take the contents from it without decoding. Damage
+            is then found when the frames are read.
         report_progress: called with the number of decoded frames, and that in the header or 0.
 
     Raises:
@@ -27,7 +31,7 @@ def scan(path: Path, *, report_progress: ReportProgress = lambda done, total: No
     reasons = []
     for reader in (PillowReader(), PyAVReader(), OpenCVReader()):
         try:
-            return reader.scan(path, report_progress)
+            return (reader.read_index(path) if trust_index else None) or reader.scan(path, report_progress)
         except CannotDecode as error:
             reasons += [f"{reader.name}: {error}"] if str(error) else []
     if found := identify_foreign(read_start(path), wanted="video"):

@@ -183,7 +183,12 @@ class OwnVideos:
     """Read the user's own videos: a video file, a folder of frames, or a folder of such files or folders.
 
     There are no annotations and no splits.
+
+    Attributes:
+        trust_index: see `VideoFile`.
     """
+
+    trust_index: bool = False
 
     merged: bool = False
     sparse: bool = False
@@ -218,7 +223,7 @@ class OwnVideos:
     def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
         files = [root] if root.is_file() else [path for path in list_video_files(root) if path.stem == name]
         if files:
-            return VideoFile(name, files[0])
+            return VideoFile(name, files[0], trust_index=self.trust_index)
         return FrameFolder(name, find_frames(root)[0] or find_frames(root / name)[0])
 
     def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
