@@ -13,6 +13,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 import sys
 import time
 from argparse import BooleanOptionalAction, Namespace
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from typing import Any
 import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
 
 # isort: split
+import numpy as np
 import torch
+from torch import Tensor
 
 from data.loading import check_root, guess_own_video, resolve_root
-from data.overlays import draw_results
+from data.overlays import Illustrator
 from data.registry import DATASETS, OWN_VIDEO
 from data.resolution import ResolutionRule
 from data.selection import Selection, add_data_arguments, check_sizes, choose_resolutions, ground_truth
@@ -141,9 +144,11 @@ def main() -> None:
             if note := describe_key_frame_limit(lengths, args.ratio, args.max_key_frames):
                 log_line(f"note: {note}")
         distributed.barrier()
-        predict(args, network, videos, results)
+        with_overlays = args.overlay or (args.overlay is None and args.dataset == OWN_VIDEO)
+        illustrator = Illustrator(results, with_overlays=with_overlays)
+        predict(args, network, videos, results, illustrator)
         distributed.barrier()
-        report(args, videos, annotations, results)
+        report(args, videos, annotations, results, illustrator)
 
 
 def parse_arguments(argv: list[str]) -> Namespace:
@@ -206,7 +211,10 @@ def settings_of(args: Namespace, network: SpatioTemporalNetwork, kinds: list[str
     }  # fmt: skip
 
 
-def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder) -> None:
+def predict(
+    args: Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder,
+    illustrator: Illustrator,
+) -> None:  # fmt: skip
     """Write the label PNGs of every video that has none yet, the longest first, distributed over processes."""
     segmenter = Segmenter(network, SegmenterSettings(
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
@@ -226,7 +234,8 @@ def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video]
     with FrameBar([len(video.frame_names) for video in mine], shown=distributed.is_main()) as bar:
         for video in mine:
             bar.start(video.name, len(video.frame_names))
-            tau = segment_video(args, segmenter, video, results, resolution=resolutions[video.name], progress=bar)
+            tau = segment_video(args, segmenter, video, results, illustrator, resolution=resolutions[video.name],
+                                progress=bar)  # fmt: skip
             moved += [video.name] if tau != args.tau else []
     if moved:
         print(f"note: --tau {args.tau:g}: --clusters chose another in {len(moved)} of {len(mine)} videos, such as "
@@ -234,32 +243,39 @@ def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video]
 
 
 def segment_video(
-    args: Namespace, segmenter: Segmenter, video: Video, results: ResultsFolder, *,
+    args: Namespace, segmenter: Segmenter, video: Video, results: ResultsFolder, illustrator: Illustrator, *,
     resolution: tuple[int, int], progress: Progress,
 ) -> float:  # fmt: skip
     """Write the label PNGs and statistics of a video, and return the threshold that its clusters were made with."""
-    fingerprint = compute_fingerprint(
-        video
-    )  # before the frames are read, so that a change of one meanwhile is noticed later
+    fingerprint = compute_fingerprint(video)  # before the frames are read, so that a later change of one is noticed
     device, count, clock = segmenter.device, len(video.frame_names), Clock(segmenter.device)
     found = segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress,
                               flows=video.flow and video.flow.read())  # fmt: skip
     proposals = choose_proposals(found, results.kinds, limit=args.max_objects)
+    described = proposals.describe()
+
+    def make_maps(frames: Iterable[Tensor]) -> Iterator[dict[str, np.ndarray]]:
+        maps = proposals.label_maps(frames, upsampling=args.upsampling, device=device)
+        return report_progress(clock.iterate("upsample", maps), "writing", progress)
+
     with clock("write"):
-        maps = proposals.label_maps(video.read(), upsampling=args.upsampling, device=device)
-        maps = report_progress(clock.iterate("upsample", maps), "writing", progress)
+        maps = illustrator.draw_along(video, make_maps, background=results.select_background(described), clock=clock)
         results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
-    seconds = found.seconds | clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
+    seconds = found.seconds | clock.seconds
+    seconds["write"] -= seconds["upsample"] + seconds["draw"]
     results.finish(video.name, {
         "video": fingerprint, "frames": count, "resolution": list(resolution), "clusters": found.num_clusters,
         "cached": found.cached, "tau": found.tau,
         "objects": None if found.objects is None else int(found.objects.max()) + 1,
-        "proposals": proposals.describe(), "seconds": seconds, "peak_memory_gb": peak_memory_gb(device),
+        "proposals": described, "seconds": seconds, "peak_memory_gb": peak_memory_gb(device),
     })  # fmt: skip
     return found.tau
 
 
-def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotations], results: ResultsFolder) -> None:
+def report(
+    args: Namespace, videos: list[Video], annotations: dict[str, Annotations], results: ResultsFolder,
+    illustrator: Illustrator,
+) -> None:  # fmt: skip
     """Score the results, print what they cost, and draw overlays and a contact sheet."""
     folders = {name: results.predictions(PROTOCOLS[name].predictions) for name in args.protocol}
     start = time.perf_counter()
@@ -276,8 +292,7 @@ def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotati
         write_archive(path, results.predictions("davis"), [video.name for video in videos])
         print(f"no annotation to score against; for the evaluation server: {path}")
     print(format_costs(results.path))
-    with_overlays = args.overlay or (args.overlay is None and args.dataset == OWN_VIDEO)
-    draw_results(videos, results, with_overlays=with_overlays)
+    illustrator.finish(videos)
 
 
 def score_predictions(args: Namespace) -> None:

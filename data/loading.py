@@ -93,7 +93,7 @@ def _is_own_video(root: Path) -> bool:
 
 def load_videos(
     dataset: str, root: Path, *, split: str | None = None, flag: str, sequences: list[str] | None = None,
-    videos: str | None = None, annotations: Path | None = None, allow_damaged: bool = False,
+    videos: str | None = None, annotations: Path | None = None, allow_damaged: bool = False, trust_index: bool = False,
 ) -> list[Video]:  # fmt: skip
     """Open the videos of a split in the order in which the split lists them.
 
@@ -107,6 +107,7 @@ def load_videos(
         annotations: for `pairs`, the folder with one folder of label PNGs for each video; `root` is then the folder
             with one folder of frames for each video.
         allow_damaged: warn about video files that can only be decoded in part, instead of refusing them.
+        trust_index: do not decode video files whose index lists every frame; reading their frames raises damage.
 
     Raises:
         UserError: a missing file or folder, a damaged video file, annotations that do not match the frames, or a name
@@ -114,6 +115,8 @@ def load_videos(
     """
     spec = DATASETS[dataset]
     layout = choose_layout(spec, annotations)
+    if dataset == OWN_VIDEO:
+        layout = replace(layout, trust_index=trust_index and not allow_damaged)
     split = resolve_split(spec, split)
     if spec.generate:
         spec.generate(root)

@@ -68,7 +68,7 @@ class Selection:
         """
         videos = load_videos(
             self.dataset, self.root, split=self.split, flag=self.root_flag, sequences=self.sequences,
-            videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged,
+            videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged, trust_index=True,
         )  # fmt: skip
         if self.flow_path:
             for video in videos:

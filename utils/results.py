@@ -139,9 +139,17 @@ class ResultsFolder:
         _write_json(self._stats_file(video), stats)
 
     def list_background(self, video: str) -> list[int]:
-        """List the ids of a video's proposals, of the first kind of predictions, that reach the border all around."""
-        proposals = _read_json(self._stats_file(video))["proposals"][self.kinds[0]]
-        return [entry["id"] for entry in proposals if entry.get("border") == 0 and self.kinds[0] != "foreground"]
+        """List the proposals of a finished video that are background, see `select_background`."""
+        return self.select_background(_read_json(self._stats_file(video))["proposals"])
+
+    def select_background(self, proposals: dict[str, list[dict[str, Any]]]) -> list[int]:
+        """List the ids of proposals, of the first kind of predictions, that reach the border all around.
+
+        Args:
+            proposals: kind of predictions -> entries of `Proposals.describe`.
+        """
+        kind = self.kinds[0]
+        return [entry["id"] for entry in proposals[kind] if entry.get("border") == 0 and kind != "foreground"]
 
     def _stats_file(self, video: str) -> Path:
         return self.path / "stats" / f"{video}.json"

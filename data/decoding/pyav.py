@@ -88,11 +88,14 @@ class PyAVReader(Reader):
         """
         if not INDEXED & set(container.format.name.split(",")) or not stream.frames:
             return None
-        packets = [packet for packet in container.demux(stream) if packet.size or packet.dts is not None]
-        times = [packet.pts for packet in packets if not packet.is_discard]
-        is_whole = all(packet.size and not packet.is_corrupt for packet in packets)
+        times, number, is_whole = [], 0, True
+        for packet in container.demux(stream):
+            if packet.size or packet.dts is not None:  # the last packet, which ends the stream, has neither
+                number += 1
+                is_whole &= packet.size > 0 and not packet.is_corrupt
+                times += [] if packet.is_discard else [packet.pts]
         is_timed = None not in times and len(set(times)) == len(times)
-        return times if times and is_whole and is_timed and len(packets) == stream.frames else None
+        return times if times and is_whole and is_timed and number == stream.frames else None
 
     def scan(self, path: Path, report_progress: ReportProgress) -> Contents:
         try:
