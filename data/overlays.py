@@ -45,7 +45,7 @@ class Illustrator:
 
         Args:
             background: labels that are not drawn.
-            clock: measures the stage "draw".
+            clock: measures the stages "upsample" and "draw".
         """
         waiting: deque[Tensor] = deque()  # frames whose label map is not made yet; they are read in another thread
 
@@ -55,7 +55,7 @@ class Illustrator:
                 yield frame
 
         with self._open_drawing(video, background, with_overlay=self.with_overlays) as draw:
-            for index, maps in enumerate(make_maps(remember_frames())):
+            for index, maps in enumerate(clock.iterate("upsample", make_maps(remember_frames()))):
                 with clock("draw"):
                     draw(index, waiting.popleft(), maps[self.results.kinds[0]])
                 yield maps
@@ -70,8 +70,8 @@ class Illustrator:
                 print(f"overlay: {self._find_overlay(video.name)}")
         sheet = draw_contact_sheet(row for video in videos for row in self.rows[video.name])
         write_picture(path := self.results.path / CONTACT_SHEET, sheet)
-        masks = self.results.predictions(self.results.kinds[0])
-        print(f"masks: {masks}/<video>/<frame>.png\ncontact sheet: {path}")
+        name = videos[0].name if len(videos) == 1 else "<video>"
+        print(f"masks: {self.results.predictions(self.results.kinds[0]) / name}/<frame>.png\ncontact sheet: {path}")
 
     def _draw_finished(self, video: Video) -> None:
         """Draw a video from its label PNGs; without a missing overlay only the frames of the contact sheet are read."""

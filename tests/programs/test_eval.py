@@ -22,7 +22,7 @@ from PIL import Image
 import eval as eval_program
 from data.decoding.pyav import PyAVReader
 from model.objects.proposals import normalise_proposals, object_options
-from model.objects.upsampling import nearest
+from model.objects.upsampling import UPSAMPLING, nearest
 from model.segmenter import Segmenter
 from tests.conftest import TINY_BACKBONE, snapshot
 from tests.processes import ROOT, end, start_ranks, torchrun
@@ -122,7 +122,7 @@ def test_boundary_tokens_and_cached_features_are_passed_on(davis, tmp_path, run_
     def with_doubt(labels, features, **options):
         return labels, np.arange(labels.size).reshape(labels.shape) % 5 == 0
 
-    monkeypatch.setitem(eval_program.UPSAMPLING, "guided", upsample)
+    monkeypatch.setitem(UPSAMPLING, "guided", upsample)
     monkeypatch.setattr("model.segmenter.find_objects", with_doubt)
     for place, cached in (("first", 0), ("again", 7)):
         out = tmp_path / place
