@@ -11,9 +11,10 @@ from pathlib import Path
 
 from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import Layout
+from data.layouts.known import OTHER_SIZES, PAIRS_LAYOUT
 from data.layouts.splits import Subfolders
 from data.own_output import RESULTS, RUN, describe_left_out, describe_unread, find_frames, refuse_own_output
-from data.registry import DATASETS, OTHER_SIZES, OWN_VIDEO, PAIRS, PAIRS_LAYOUT, DatasetSpec
+from data.registry import DATASETS, OWN_VIDEO, PAIRS, DatasetSpec
 from data.videos import FrameFolder, Video, refuse_damaged_videos
 from utils import distributed
 from utils.errors import UserError
