@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -159,6 +160,32 @@ def test_a_damaged_file_is_refused_or_counted(make, library, whole, tmp_path, mo
     assert 0 < missing < 20
     assert len(list(video.read())) == len(video.frame_names)
     assert OwnVideos().find_mismatches(path, "all", video) == [video.damage]  # for data.check
+
+
+def test_an_index_tells_what_a_decoding_shows(whole, tmp_path):
+    turned = encode(tmp_path / "turned.mov", pictures(6), rotation=90)
+    odd = write_video(tmp_path / "odd.mp4", pictures(3), rate=Fraction(30000, 1001), pixel_aspect=Fraction(2))
+    slow = encode(tmp_path / "slow.mp4", pictures(9), times=[*range(5), *range(8, 12)], unit=Fraction(1, 30))
+    for path in (whole, turned, odd, slow):
+        by_index, decoded = scan(path, trust_index=True), scan(path)
+        assert by_index.from_index
+        assert not decoded.from_index
+        assert replace(by_index, reader=decoded.reader, from_index=False) == decoded
+        assert len(list(by_index.reader.decode(path))) == len(decoded.positions)
+    for path in (encode(tmp_path / "clip.mkv", pictures(9)), cut(whole, tmp_path / "cut.mp4")):
+        assert not scan(path, trust_index=True).from_index
+
+
+def test_damage_behind_a_whole_index_is_found_when_frames_are_read(whole, tmp_path):
+    path = damage(whole, tmp_path / "clip.mp4")
+    video = VideoFile("clip", path, trust_index=True)
+    assert (len(video.frame_names), video.damage) == (20, None)
+    with pytest.raises(UserError, match=r"clip.mp4: \d+ of 20 frames cannot be decoded, .*--allow_damaged"):
+        list(video.read())
+    video = VideoFile("clip", whole, trust_index=True)
+    video.path = encode(tmp_path / "other.mp4", pictures(4, size=(48, 64)))
+    with pytest.raises(UserError, match=r"other.mp4: 0 frames now, 20 before"):
+        list(video.read())
 
 
 def test_frames_after_a_damaged_place_keep_their_numbers(whole, tmp_path):
