@@ -1,6 +1,7 @@
 """Segment whole videos without labels, then score them where ground truth exists (docs/method.md, sections 4 to 6).
 
 python eval.py                                                            # embedded backbone on generated videos
+python eval.py clip.mp4                                                   # your own clips, nothing to score
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
 torchrun --nproc_per_node 8 eval.py ...                                   # distributes the videos over processes
 """
