@@ -14,7 +14,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 import sys
 import time
 from argparse import BooleanOptionalAction, Namespace
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -238,8 +238,8 @@ def segment_video(
     proposals = choose_proposals(found, results.kinds, limit=args.max_objects)
     make_maps = partial(proposals.label_maps, upsampling=args.upsampling, device=device)
     described = proposals.describe()
-    with clock("write"):
-        maps = illustrator.draw_along(video, make_maps, background=results.select_background(described), clock=clock)
+    maps = illustrator.draw_along(video, make_maps, background=results.select_background(described), clock=clock)
+    with clock("write"), closing(maps):  # closed, so that no half-written overlay stays if a mask cannot be written
         results.write_video(video.name, frame_names=video.frame_names,
                             label_maps=report_progress(maps, "writing", progress))  # fmt: skip
     seconds = found.seconds | clock.seconds

@@ -1,8 +1,8 @@
-"""Draw the masks of results over the frames of their videos: an overlay of each video, and a contact sheet of all."""
+"""Draw the masks of results over the frames of their videos: overlays of each video, and a contact sheet of all."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +18,21 @@ from utils.video import open_video
 from utils.visual import CELL_WIDTH, draw_contact_sheet, draw_overlay, resize_to_width, write_picture
 
 SHEET_FRAMES = 4  # of each video on a contact sheet
-SUFFIXES = (".mp4", ".webm")  # that overlays can have
+OVERLAY, SIDE_BY_SIDE = "", ".side_by_side"  # ends of the stems of the two files
+SUFFIXES = (".mp4", ".webm")  # that they can have
 LabelMaps = Iterator[dict[str, np.ndarray]]  # one a frame: kind of predictions -> (H, W) int
 
 
 class Illustrator:
-    """Draw an overlay of each video if asked to, and frames of it on the contact sheet.
+    """Draw overlays of each video if asked to, and frames of it on the contact sheet.
 
     Videos are drawn while their label maps are made, so that they are not decoded again. Drawn are the masks of the
     first kind of predictions; objects that reach the border all around, which are background, are left out.
 
     Args:
-        results: the folder of results: overlays go to `overlays/<video>.mp4`, or another format without an encoder.
-        with_overlays: write overlays.
+        results: the folder of results.
+        with_overlays: write frames with masks as `overlays/<video>.mp4`, and beside the bare frames as
+            `overlays/<video>.side_by_side.mp4`; in another format if there is no encoder.
     """
 
     def __init__(self, results: ResultsFolder, *, with_overlays: bool):
@@ -64,10 +66,11 @@ class Illustrator:
         """Draw what is missing from finished results, write the contact sheet, and print where all lies."""
         videos = list(videos)
         for video in videos:
-            if video.name not in self.rows or (self.with_overlays and not self._find_overlay(video.name)):
+            if video.name not in self.rows or self._lacks_overlay(video.name):
                 self._draw_finished(video)
             if self.with_overlays:
-                print(f"overlay: {self._find_overlay(video.name)}")
+                print(f"overlay: {self._find_overlay(video.name, OVERLAY)}")
+                print(f"side by side: {self._find_overlay(video.name, SIDE_BY_SIDE)}")
         sheet = draw_contact_sheet(row for video in videos for row in self.rows[video.name])
         write_picture(path := self.results.path / CONTACT_SHEET, sheet)
         name = videos[0].name if len(videos) == 1 else "<video>"
@@ -76,7 +79,7 @@ class Illustrator:
     def _draw_finished(self, video: Video) -> None:
         """Draw a video from its label PNGs; without a missing overlay only the frames of the contact sheet are read."""
         folder = self.results.predictions(self.results.kinds[0]) / video.name
-        with_overlay = self.with_overlays and not self._find_overlay(video.name)
+        with_overlay = self._lacks_overlay(video.name)
         positions = range(len(video.frame_names)) if with_overlay else _choose_sheet_frames(video)
         bar = tqdm(positions, f"overlay {video.name}", unit="frame", leave=False, disable=not with_overlay)
         background = self.results.list_background(video.name)
@@ -90,34 +93,37 @@ class Illustrator:
     ) -> Iterator[Callable[[int, Tensor, np.ndarray], None]]:
         """Yield a function that draws a frame, given as position, frame (3, H, W) uint8 and label map (H, W).
 
-        After the last frame, the rows of the contact sheet are complete and the overlay is in its place.
+        After the last frame, the rows of the contact sheet are complete and the overlays are in their place.
         """
         chosen = _choose_sheet_frames(video)
-        bare, masked = [], []
+        bare, masked, writers = [], [], []
 
         def draw(index: int, frame: Tensor, labels: np.ndarray) -> None:
-            if write is None and index not in chosen:
+            if not writers and index not in chosen:
                 return
             frame = frame.permute(1, 2, 0).numpy()
             picture = draw_overlay(frame, np.where(np.isin(labels, background), 0, labels))
-            if write is not None:
-                write(picture)
+            for write, shown in zip(writers, (picture, np.concatenate([frame, picture], axis=1)), strict=False):
+                write(shown)
             if index in chosen:
                 bare.append(resize_to_width(draw_truth(video, index, frame), CELL_WIDTH))
                 masked.append(resize_to_width(picture, CELL_WIDTH))
 
-        write = None
-        if with_overlay:
-            path = self.results.path / OVERLAYS / f"{video.name}.mp4"
-            with open_video(path, rate=video.frame_rate, pixel_aspect=video.pixel_aspect) as (_, write):
-                yield draw
-        else:
+        with ExitStack() as stack:
+            for end in (OVERLAY, SIDE_BY_SIDE) if with_overlay else ():
+                path = self.results.path / OVERLAYS / f"{video.name}{end}.mp4"
+                _, write = stack.enter_context(open_video(path, rate=video.frame_rate, pixel_aspect=video.pixel_aspect))
+                writers.append(write)
             yield draw
         title = "frames" if video.annotations is None else "ground truth"
         self.rows[video.name] = [(f"{video.name}: {title}", bare), (f"{video.name}: masks", masked)]
 
-    def _find_overlay(self, name: str) -> Path | None:
-        paths = (self.results.path / OVERLAYS / f"{name}{suffix}" for suffix in SUFFIXES)
+    def _lacks_overlay(self, name: str) -> bool:
+        """Tell whether one of the overlays of a video is wanted but missing."""
+        return self.with_overlays and not all(self._find_overlay(name, end) for end in (OVERLAY, SIDE_BY_SIDE))
+
+    def _find_overlay(self, name: str, end: str) -> Path | None:
+        paths = (self.results.path / OVERLAYS / f"{name}{end}{suffix}" for suffix in SUFFIXES)
         return next((path for path in paths if path.is_file()), None)
 
 

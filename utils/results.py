@@ -3,7 +3,7 @@
 <save_path>/settings.json              everything that the predictions depend on
 <save_path>/<video>/<frame>.png        label maps; with several kinds of them <save_path>/<kind>/<video>/...
 <save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
-<save_path>/overlays/<video>.mp4       the masks drawn over the frames, with --overlay
+<save_path>/overlays/<video>.mp4       the masks drawn over the frames, with --overlay; .side_by_side.mp4: beside them
 <save_path>/scores/<protocol>/         written by utils.scoring.score
 """
 

@@ -119,6 +119,18 @@ def test_damage_that_the_index_does_not_show_leaves_nothing_half_written(here, r
     assert (out / "overlays/b.mp4").is_file()
 
 
+def test_a_fault_while_masks_are_written_leaves_no_overlay(here, run_eval, monkeypatch):
+    def fail_at_the_third(path, labels):
+        if path.stem == "00002":
+            raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("utils.results.write_label_png", fail_at_the_third)
+    with pytest.raises(OSError, match="No space left"):
+        run_eval(make_clip(here / "clip.mp4"))
+    left = {path.name for path in (here / "outputs/clip").rglob("*")}
+    assert left <= {".lock", "settings.json", "overlays"}
+
+
 # The command line
 
 
@@ -140,7 +152,11 @@ def test_several_clips_among_flags(here, run_eval):
     run_eval("a.mp4", "--ratio", 2, "b.gif", "DAVIS/JPEGImages/480p", "--overlay")
     out = here / "outputs/videos"
     assert sorted(path.stem for path in (out / "stats").iterdir()) == ["a", "b", "c", "d"]
-    assert sorted(path.name for path in (out / "overlays").iterdir()) == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    names = [f"{name}{end}.mp4" for name in "abcd" for end in ("", ".side_by_side")]
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == names
+    with av.open(str(out / "overlays/c.side_by_side.mp4")) as container:
+        (stream,) = container.streams.video
+        assert (stream.width, stream.height) == (200, 60)
 
 
 def test_a_clip_is_the_same_as_a_basepath(here, run_eval):
