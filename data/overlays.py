@@ -19,6 +19,7 @@ from utils.visual import CELL_WIDTH, draw_contact_sheet, draw_overlay, resize_to
 
 SHEET_FRAMES = 4  # of each video on a contact sheet
 OVERLAY, SIDE_BY_SIDE = "", ".side_by_side"  # ends of the stems of the two files
+PRESETS = {OVERLAY: "fast", SIDE_BY_SIDE: "veryfast"}  # of their encoder; frames side by side have twice the pixels
 SUFFIXES = (".mp4", ".webm")  # that they can have
 LabelMaps = Iterator[dict[str, np.ndarray]]  # one a frame: kind of predictions -> (H, W) int
 
@@ -110,9 +111,10 @@ class Illustrator:
                 masked.append(resize_to_width(picture, CELL_WIDTH))
 
         with ExitStack() as stack:
-            for end in (OVERLAY, SIDE_BY_SIDE) if with_overlay else ():
+            for end, preset in PRESETS.items() if with_overlay else ():
                 path = self.results.path / OVERLAYS / f"{video.name}{end}.mp4"
-                _, write = stack.enter_context(open_video(path, rate=video.frame_rate, pixel_aspect=video.pixel_aspect))
+                options = {"rate": video.frame_rate, "pixel_aspect": video.pixel_aspect, "preset": preset}
+                _, write = stack.enter_context(open_video(path, **options))
                 writers.append(write)
             yield draw
         title = "frames" if video.annotations is None else "ground truth"
@@ -120,7 +122,7 @@ class Illustrator:
 
     def _lacks_overlay(self, name: str) -> bool:
         """Tell whether one of the overlays of a video is wanted but missing."""
-        return self.with_overlays and not all(self._find_overlay(name, end) for end in (OVERLAY, SIDE_BY_SIDE))
+        return self.with_overlays and not all(self._find_overlay(name, end) for end in PRESETS)
 
     def _find_overlay(self, name: str, end: str) -> Path | None:
         paths = (self.results.path / OVERLAYS / f"{name}{end}{suffix}" for suffix in SUFFIXES)
