@@ -106,7 +106,8 @@ def main() -> None:
         args.resolution = scale_to_patches(args.resolution, network.backbone.patch_size)
     config.check_resolution(args.resolution, network.backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in args.protocol))
-    origin = {"root": str(args.root.resolve()), "config": args.config, "checkpoint": args.resume_path,
+    roots = [str(Path(root).resolve()) for root in args.clips or [args.root]]
+    origin = {"root": roots[0] if len(roots) == 1 else roots, "config": args.config, "checkpoint": args.resume_path,
               "versions": list_versions()}  # fmt: skip
     settings = settings_of(args, network, kinds)
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)

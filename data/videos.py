@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
-from data.decoding.base import DEFAULT_RATE, CannotDecode, Contents
-from data.decoding.scan import scan
+from data.decoding.base import DEFAULT_RATE, CannotDecode
+from data.decoding.scan import scan_with_bar
 from data.flow import FlowFiles
 from data.frames import FrameReader, format_size, read_image_size, resize
 from data.tfrecord import MEND, Record, count_values, read_byte_features
@@ -224,7 +224,7 @@ class VideoFile:
         self.path = path
         self.annotations = None
         self.flow: FlowFiles | None = None
-        self.contents = _scan_with_bar(path, trust_index=trust_index)
+        self.contents = scan_with_bar(path, trust_index=trust_index)
         self.frame_rate = self.contents.rate
         self.pixel_aspect = self.contents.pixel_aspect
         self.reported: set[str] = set()  # the conversions that a note has named
@@ -294,24 +294,12 @@ class VideoFile:
         count = len(self.contents.positions)
         if self.contents.from_index:
             try:
-                self.contents = _scan_with_bar(self.path)
+                self.contents = scan_with_bar(self.path)
             except UserError as error:
                 return error
             if self.damage:
                 return UserError(f"{self.damage}: {MEND_DAMAGE}")
         return UserError(f"{self.path}: {done} frames now, {count} before; leave the file alone while it is read")
-
-
-def _scan_with_bar(path: Path, *, trust_index: bool = False) -> Contents:
-    """Call `scan` with a progress bar that appears if it takes more than two seconds."""
-    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not distributed.is_main())
-
-    def update_bar(done: int, total: int) -> None:
-        bar.total = total or None
-        bar.update(done - bar.n)
-
-    with bar:
-        return scan(path, trust_index=trust_index, report_progress=update_bar)
 
 
 def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -> None:

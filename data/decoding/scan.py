@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from data.decoding.animations import PillowReader
 from data.decoding.base import CannotDecode, Contents, ReportProgress
 from data.decoding.opencv import OpenCVReader
 from data.decoding.pyav import PyAVReader
+from utils import distributed
 from utils.errors import UserError
 from utils.file_kinds import identify_foreign, read_start
 
@@ -40,3 +43,15 @@ def scan(
         f"{path}: no library can decode it ({'; '.join(reasons)}); it is damaged, cut short or no video: copy it "
         f"again, or convert it with ffmpeg -i {path.name} -c:v libx264 converted.mp4"
     )
+
+
+def scan_with_bar(path: Path, *, trust_index: bool = False) -> Contents:
+    """Call `scan` with a progress bar that appears if it takes more than two seconds."""
+    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not distributed.is_main())
+
+    def update_bar(done: int, total: int) -> None:
+        bar.total = total or None
+        bar.update(done - bar.n)
+
+    with bar:
+        return scan(path, trust_index=trust_index, report_progress=update_bar)
