@@ -12,6 +12,7 @@ from PIL import Image
 import eval as eval_program
 from data.decoding.animations import PillowReader
 from data.decoding.pyav import PyAVReader
+from data.resolution import scale_to_patches
 from tests.conftest import make_davis, moving_disk, snapshot
 from tests.processes import launch
 from utils.errors import UserError
@@ -224,3 +225,9 @@ def test_weights_and_resolution_fit_themselves(here):
     assert (args.backbone, args.temperature) == ("vit_small_patch8_224.dino", 3.0)
     args = eval_program.parse_arguments(["clip.mp4", "--resume_path", "last.pt", "--save_path", "out"])
     assert (args.backbone, args.training_free, args.save_path) == ("embedded", False, "out")
+
+
+def test_other_patches_get_as_many_as_those_of_eight_pixels():
+    for patch, resolution in ((8, (160, 280)), (14, (280, 490)), (16, (320, 560))):
+        assert scale_to_patches((160, 280), (patch, patch)) == resolution
+    assert scale_to_patches((320, 480), (16, 16)) == (320, 480)
