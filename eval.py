@@ -1,6 +1,7 @@
 """Segment whole videos without labels, then score them where ground truth exists (docs/method.md, sections 4 to 6).
 
 python eval.py                                                            # embedded backbone on generated videos
+python eval.py clip.mp4                                                   # your own clips, nothing to score
 python eval.py --davis_path DAVIS --dino_path dino_deitsmall8_pretrain.pth --resume_path outputs/run/last.pt
 torchrun --nproc_per_node 8 eval.py ...                                   # distributes the videos over processes
 """
@@ -13,7 +14,8 @@ if __name__ == "__main__":  # before the imports, which take seconds
 import sys
 import time
 from argparse import BooleanOptionalAction, Namespace
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +24,23 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 
+from data.inputs import check_clips, choose_results_name
 from data.loading import check_root, guess_own_video, resolve_root
-from data.overlays import draw_results
+from data.overlays import Illustrator
 from data.registry import DATASETS, OWN_VIDEO
-from data.resolution import ResolutionRule
+from data.resolution import ResolutionRule, scale_to_patches
 from data.selection import Selection, add_data_arguments, check_sizes, choose_resolutions, ground_truth
 from data.videos import Video, compute_fingerprint, read_resized_frames
+from model.arguments import add_method_arguments
 from model.engine.threshold import CLUSTERS
 from model.engine.windows import ENGINES
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
-from model.objects.proposals import PROPOSALS, choose_proposals, normalise_proposals, object_options
-from model.objects.upsampling import UPSAMPLING
-from model.segmenter import (
-    CLUSTERINGS,
-    MAX_KEY_FRAMES,
-    Progress,
-    Segmenter,
-    SegmenterSettings,
-    describe_key_frame_limit,
-)
+from model.objects.proposals import choose_proposals, normalise_proposals, object_options
+from model.segmenter import Progress, Segmenter, SegmenterSettings, describe_key_frame_limit
 from model.weights import checkpoint_path
 from utils import config, distributed
 from utils.clock import Clock
-from utils.config import positive_float, positive_int
+from utils.config import positive_int
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
@@ -60,7 +56,7 @@ from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.score import add_score_options, read_provenance
 from utils.scoring.tables import choose_scores_folder
 
-KEPT_OPTIONS = ("dataset", "split", "davis_path", "basepath", "annotations", "sequences", "videos", "protocol",
+KEPT_OPTIONS = ("clips", "dataset", "split", "davis_path", "basepath", "annotations", "sequences", "videos", "protocol",
                 "save_path")  # that a command for the embedded backbone repeats  # fmt: skip
 
 
@@ -72,36 +68,20 @@ def make_parser() -> config.Parser:
     count = {"type": positive_int, "metavar": "N"}
     # fmt: off
     main = parser.main_group.add_argument
+    main("clips", nargs="*", metavar="CLIP",
+         help="Segment these video files, folders of frames or folders of both, by configs/own_video.yaml.")
     main("--davis_path", metavar="DIR", help="Read DAVIS from this folder.")
     main("--basepath", metavar="PATH", help="Read any other --dataset here, or a video file or folder of frames.")
     main("--dino_path", metavar="FILE", help="Read the backbone's weights from this file; else timm downloads them.")
     main("--resume_path", metavar="FILE", help="Load the trained block from this file; embedded: that in assets/.")
-    main("--save_path", default="outputs/eval", metavar="DIR", help="Write results here, or scores of --predictions.")
+    main("--save_path", metavar="DIR",
+         help="Write results here, or scores of --predictions; else to outputs/eval, outputs/CLIP or outputs/videos.")
     data = parser.add_argument_group("data").add_argument
     add_data_arguments(data)
     data("--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"),
          help="Resize frames; if only a recipe says so, own videos and unusual shapes keep theirs at as many pixels.")
     config.add_network_arguments(parser)
-    method = parser.add_argument_group("method").add_argument
-    method("--training_free", action=BooleanOptionalAction, default=False, help="Use the block without training.")
-    method("--ratio", **count, default=10, help="Take every N-th frame as a key frame (R).")
-    method("--max_key_frames", **count, default=MAX_KEY_FRAMES, help="Take at most N key frames, spread evenly.")
-    method("--tau", type=config.positive_float_or_auto, default=1.0, metavar="X",
-           help="Cluster with this distance threshold, in nats; auto: the one stored in the checkpoint.")
-    method("--clusters", type=config.cluster_count, nargs="+", metavar="N",
-           help="Choose another tau for videos with fewer or more clusters than these two numbers; any: keep --tau.")
-    method("--clustering", choices=CLUSTERINGS, default="exact",
-           help="Cluster by the paper's formulas (exact, or slowly as plain), or fast with other masks.")
-    method("--proposals", nargs="+", choices=PROPOSALS, default=["objects"],
-           help="Make objects of the clusters, by all steps or some, or take the clusters as the paper does.")
-    method("--motion", choices=("flow", "none"), default="flow",
-           help="Rank objects by their motion against the camera too, as the optical flow between frames shows it.")
-    method("--max_objects", **count, help="Keep the N best proposals of each video.")
-    method("--upsampling", choices=tuple(UPSAMPLING), default="guided",
-           help="Take masks to pixels guided by the frame's colours, or as blocks like the paper.")
-    method("--memory_gb", type=positive_float, default=8.0, metavar="X", help="Limit memory but the network's to X GB.")
-    method("--frame_batch", **count, default=4, help="Put N frames into a forward pass of the backbone.")
-    method("--feature_cache", type=Path, metavar="DIR", help="Keep the backbone's features here for later runs.")
+    add_method_arguments(parser.add_argument_group("method").add_argument)
     output = parser.add_argument_group("output and scoring").add_argument
     output("--overwrite", action="store_true", help="Replace results of other settings in --save_path.")
     output("--predictions", metavar="DIR", help="Segment nothing, but score the PNGs <video>/<frame>.png of DIR.")
@@ -122,9 +102,12 @@ def main() -> None:
     device = choose_device(args.device)
     with config.offer_embedded("start_eval.sh", {name: getattr(args, name) for name in KEPT_OPTIONS}):
         network = make_network(args).to(device)
+    if args.fit_resolution and args.dataset == OWN_VIDEO:
+        args.resolution = scale_to_patches(args.resolution, network.backbone.patch_size)
     config.check_resolution(args.resolution, network.backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in args.protocol))
-    origin = {"root": str(args.root.resolve()), "config": args.config, "checkpoint": args.resume_path,
+    roots = [str(Path(root).resolve()) for root in args.clips or [args.root]]
+    origin = {"root": roots[0] if len(roots) == 1 else roots, "config": args.config, "checkpoint": args.resume_path,
               "versions": list_versions()}  # fmt: skip
     settings = settings_of(args, network, kinds)
     results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
@@ -141,27 +124,34 @@ def main() -> None:
             if note := describe_key_frame_limit(lengths, args.ratio, args.max_key_frames):
                 log_line(f"note: {note}")
         distributed.barrier()
-        predict(args, network, videos, results)
+        with_overlays = args.overlay or (args.overlay is None and args.dataset == OWN_VIDEO)
+        illustrator = Illustrator(results, with_overlays=with_overlays)
+        predict(args, network, videos, results, illustrator)
         distributed.barrier()
-        report(args, videos, annotations, results)
+        report(args, videos, annotations, results, illustrator)
 
 
 def parse_arguments(argv: list[str]) -> Namespace:
     """Parse the command line, complete the flags that depend on others, and check the place of the data."""
     parser = make_parser()
     args = parser.parse(argv)
-    if not parser.explicit & {"dataset", "annotations"} and args.davis_path is None:
+    if args.clips:
+        check_clips(args.clips, explicit=parser.explicit, dataset=args.dataset)
+        args.dataset, args.basepath, args.davis_path = OWN_VIDEO, args.clips[0], None
+    elif not parser.explicit & {"dataset", "annotations"} and args.davis_path is None:
         args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)
     if args.flow_path and args.motion == "none":
         parser.error("--flow_path: has no effect beside --motion none; give one of the two")
     args.fit_resolution = "resolution" not in parser.explicit
     args.scores_path = args.save_path if "save_path" in parser.explicit else None
+    args.save_path = args.save_path or f"outputs/{choose_results_name(args.clips) if args.clips else 'eval'}"
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = normalise_proposals(args.proposals)
     args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
     args.clusters = config.cluster_range(args.clusters or (["any"] if args.proposals == "clusters" else CLUSTERS))
     args.protocol = choose_protocols(args.protocol, DATASETS[args.dataset].protocols, dataset=args.dataset)
     args.root, args.root_flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
+    args.root_flag = "" if args.clips else args.root_flag
     check_root(args.dataset, args.root, split=args.split, flag=args.root_flag)
     args.selection = config.settings_from(vars(args), Selection)
     args.score_options = config.settings_from(vars(args), Options)
@@ -206,7 +196,10 @@ def settings_of(args: Namespace, network: SpatioTemporalNetwork, kinds: list[str
     }  # fmt: skip
 
 
-def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder) -> None:
+def predict(
+    args: Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder,
+    illustrator: Illustrator,
+) -> None:  # fmt: skip
     """Write the label PNGs of every video that has none yet, the longest first, distributed over processes."""
     segmenter = Segmenter(network, SegmenterSettings(
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
@@ -226,7 +219,8 @@ def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video]
     with FrameBar([len(video.frame_names) for video in mine], shown=distributed.is_main()) as bar:
         for video in mine:
             bar.start(video.name, len(video.frame_names))
-            tau = segment_video(args, segmenter, video, results, resolution=resolutions[video.name], progress=bar)
+            tau = segment_video(args, segmenter, video, results, illustrator, resolution=resolutions[video.name],
+                                progress=bar)  # fmt: skip
             moved += [video.name] if tau != args.tau else []
     if moved:
         print(f"note: --tau {args.tau:g}: --clusters chose another in {len(moved)} of {len(mine)} videos, such as "
@@ -234,32 +228,36 @@ def predict(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video]
 
 
 def segment_video(
-    args: Namespace, segmenter: Segmenter, video: Video, results: ResultsFolder, *,
+    args: Namespace, segmenter: Segmenter, video: Video, results: ResultsFolder, illustrator: Illustrator, *,
     resolution: tuple[int, int], progress: Progress,
 ) -> float:  # fmt: skip
     """Write the label PNGs and statistics of a video, and return the threshold that its clusters were made with."""
-    fingerprint = compute_fingerprint(
-        video
-    )  # before the frames are read, so that a change of one meanwhile is noticed later
+    fingerprint = compute_fingerprint(video)  # before the frames are read, so that a later change of one is noticed
     device, count, clock = segmenter.device, len(video.frame_names), Clock(segmenter.device)
     found = segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress,
                               flows=video.flow and video.flow.read())  # fmt: skip
     proposals = choose_proposals(found, results.kinds, limit=args.max_objects)
-    with clock("write"):
-        maps = proposals.label_maps(video.read(), upsampling=args.upsampling, device=device)
-        maps = report_progress(clock.iterate("upsample", maps), "writing", progress)
-        results.write_video(video.name, frame_names=video.frame_names, label_maps=maps)
-    seconds = found.seconds | clock.seconds | {"write": clock.seconds["write"] - clock.seconds["upsample"]}
+    make_maps = partial(proposals.label_maps, upsampling=args.upsampling, device=device)
+    described = proposals.describe()
+    maps = illustrator.draw_along(video, make_maps, background=results.select_background(described), clock=clock)
+    with clock("write"), closing(maps):  # closed, so that no half-written overlay stays if a mask cannot be written
+        results.write_video(video.name, frame_names=video.frame_names,
+                            label_maps=report_progress(maps, "writing", progress))  # fmt: skip
+    seconds = found.seconds | clock.seconds
+    seconds["write"] -= seconds["upsample"] + seconds["draw"]
     results.finish(video.name, {
         "video": fingerprint, "frames": count, "resolution": list(resolution), "clusters": found.num_clusters,
         "cached": found.cached, "tau": found.tau,
         "objects": None if found.objects is None else int(found.objects.max()) + 1,
-        "proposals": proposals.describe(), "seconds": seconds, "peak_memory_gb": peak_memory_gb(device),
+        "proposals": described, "seconds": seconds, "peak_memory_gb": peak_memory_gb(device),
     })  # fmt: skip
     return found.tau
 
 
-def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotations], results: ResultsFolder) -> None:
+def report(
+    args: Namespace, videos: list[Video], annotations: dict[str, Annotations], results: ResultsFolder,
+    illustrator: Illustrator,
+) -> None:  # fmt: skip
     """Score the results, print what they cost, and draw overlays and a contact sheet."""
     folders = {name: results.predictions(PROTOCOLS[name].predictions) for name in args.protocol}
     start = time.perf_counter()
@@ -276,8 +274,7 @@ def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotati
         write_archive(path, results.predictions("davis"), [video.name for video in videos])
         print(f"no annotation to score against; for the evaluation server: {path}")
     print(format_costs(results.path))
-    with_overlays = args.overlay or (args.overlay is None and args.dataset == OWN_VIDEO)
-    draw_results(videos, results, with_overlays=with_overlays)
+    illustrator.finish(videos)
 
 
 def score_predictions(args: Namespace) -> None:

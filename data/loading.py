@@ -4,16 +4,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from data.decoding import VIDEO_SUFFIXES
+from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import Layout
+from data.layouts.known import OTHER_SIZES, PAIRS_LAYOUT
 from data.layouts.splits import Subfolders
 from data.own_output import RESULTS, RUN, describe_left_out, describe_unread, find_frames, refuse_own_output
-from data.registry import DATASETS, OTHER_SIZES, OWN_VIDEO, PAIRS, PAIRS_LAYOUT, DatasetSpec
+from data.registry import DATASETS, OWN_VIDEO, PAIRS, DatasetSpec
 from data.videos import FrameFolder, Video, refuse_damaged_videos
 from utils import distributed
 from utils.errors import UserError
@@ -60,7 +61,7 @@ def check_root(dataset: str, root: Path, *, split: str | None, flag: str) -> Non
     """
     resolve_split(DATASETS[dataset], split)
     if not DATASETS[dataset].generate and not root.exists():
-        raise UserError(f"{flag} {root}: no such file or folder")
+        raise UserError(f"{flag} {root}: no such file or folder".lstrip())
     if dataset != OWN_VIDEO and root.is_file():
         raise UserError(f"{flag} {root}: is a file; give the folder where the download of --dataset {dataset} was "
                         f"unpacked, or --dataset {OWN_VIDEO} for a video file")  # fmt: skip
@@ -93,7 +94,8 @@ def _is_own_video(root: Path) -> bool:
 
 def load_videos(
     dataset: str, root: Path, *, split: str | None = None, flag: str, sequences: list[str] | None = None,
-    videos: str | None = None, annotations: Path | None = None, allow_damaged: bool = False,
+    videos: str | None = None, annotations: Path | None = None, allow_damaged: bool = False, trust_index: bool = False,
+    clips: Sequence[Path] = (),
 ) -> list[Video]:  # fmt: skip
     """Open the videos of a split in the order in which the split lists them.
 
@@ -101,12 +103,14 @@ def load_videos(
         dataset: one of `DATASET_NAMES`.
         root: the root of the data set, or a folder up to two levels above it; for `video` the file or folder itself.
         split: the split, such as `val`; by default the first split of the data set.
-        flag: the flag that named `root`, for error messages.
+        flag: the flag that named `root`, for error messages; empty if no flag did.
         sequences: keep only the videos of these names.
         videos: "A:B", keep only videos A to B - 1 of the split, counted from 0; either number may be omitted.
         annotations: for `pairs`, the folder with one folder of label PNGs for each video; `root` is then the folder
             with one folder of frames for each video.
         allow_damaged: warn about video files that can only be decoded in part, instead of refusing them.
+        trust_index: do not decode video files whose index lists every frame; reading their frames raises damage.
+        clips: for `video`, several files and folders to read in place of `root`.
 
     Raises:
         UserError: a missing file or folder, a damaged video file, annotations that do not match the frames, or a name
@@ -114,6 +118,8 @@ def load_videos(
     """
     spec = DATASETS[dataset]
     layout = choose_layout(spec, annotations)
+    if dataset == OWN_VIDEO:
+        layout = replace(layout, trust_index=trust_index and not allow_damaged, paths=tuple(clips))
     split = resolve_split(spec, split)
     if spec.generate:
         spec.generate(root)
@@ -181,7 +187,7 @@ def list_split_videos(
             raise UserError(f"{root}: lacks {missing.relative_to(root)}")
         return names
     except UserError as error:
-        if str(error).startswith(f"{root}: "):
+        if flag and str(error).startswith(f"{root}: "):
             raise UserError(f"{flag} {error}{_suggest_mend(spec, root, split, annotated=annotated)}") from None
         raise
 

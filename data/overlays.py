@@ -1,75 +1,138 @@
-"""Draw the masks of results over the frames of their videos."""
+"""Draw the masks of results over the frames of their videos: overlays of each video, and a contact sheet of all."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from data.videos import Video
+from utils.clock import Clock
 from utils.png import read_label_png
 from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder
 from utils.scoring.annotations import VOID
-from utils.video import write_video
-from utils.visual import draw_contact_sheet, draw_overlay, write_picture
+from utils.video import open_video
+from utils.visual import CELL_WIDTH, draw_contact_sheet, draw_overlay, resize_to_width, write_picture
 
 SHEET_FRAMES = 4  # of each video on a contact sheet
+OVERLAY, SIDE_BY_SIDE = "", ".side_by_side"  # ends of the stems of the two files
+PRESETS = {OVERLAY: "fast", SIDE_BY_SIDE: "veryfast"}  # of their encoder; frames side by side have twice the pixels
+SUFFIXES = (".mp4", ".webm")  # that they can have
+LabelMaps = Iterator[dict[str, np.ndarray]]  # one a frame: kind of predictions -> (H, W) int
 
 
-def draw_results(videos: Sequence[Video], results: ResultsFolder, *, with_overlays: bool) -> None:
-    """Write a contact sheet of all videos, and with `with_overlays` each video with its masks; print where all lies.
+class Illustrator:
+    """Draw overlays of each video if asked to, and frames of it on the contact sheet.
 
-    Each video is read once for both; without overlays, only the frames of the contact sheet. Masks are those of the
+    Videos are drawn while their label maps are made, so that they are not decoded again. Drawn are the masks of the
     first kind of predictions; objects that reach the border all around, which are background, are left out.
+
+    Args:
+        results: the folder of results.
+        with_overlays: write frames with masks as `overlays/<video>.mp4`, and beside the bare frames as
+            `overlays/<video>.side_by_side.mp4`; in another format if there is no encoder.
     """
-    rows = (row for video in videos for row in draw_sheet_rows(video, results, with_overlay=with_overlays))
-    write_picture(path := results.path / CONTACT_SHEET, draw_contact_sheet(rows))
-    print(f"masks: {results.predictions(results.kinds[0])}/<video>/<frame>.png\ncontact sheet: {path}")
 
+    def __init__(self, results: ResultsFolder, *, with_overlays: bool):
+        self.results = results
+        self.with_overlays = with_overlays
+        self.rows: dict[str, list[tuple[str, list[np.ndarray]]]] = {}  # of the contact sheet, by video
 
-def draw_sheet_rows(
-    video: Video, results: ResultsFolder, *, with_overlay: bool
-) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Draw frames spread over a video, bare or with the ground truth if there is any, and with masks.
+    def draw_along(
+        self, video: Video, make_maps: Callable[[Iterable[Tensor]], LabelMaps], *, background: list[int], clock: Clock
+    ) -> LabelMaps:
+        """Read a video once, yield the label maps that `make_maps` makes of its frames, and draw them on the way.
 
-    With `with_overlay` also write an overlay of all frames to the folder of results, `overlays/<video>.mp4`, or in
-    another format if there is no encoder.
+        Args:
+            background: labels that are not drawn.
+            clock: measures the stages "upsample" and "draw".
+        """
+        waiting: deque[Tensor] = deque()  # frames whose label map is not made yet; they are read in another thread
 
-    Yields:
-        Two rows of the sheet: a title, and pictures (H, W, 3) uint8 RGB.
-    """
-    count = len(video.frame_names)
-    chosen = sorted(set(np.linspace(0, count - 1, SHEET_FRAMES).round().astype(int).tolist()))
-    bare, masked = [], []
+        def remember_frames() -> Iterator[Tensor]:
+            for frame in video.read():
+                waiting.append(frame)
+                yield frame
 
-    def draw(positions: Sequence[int]) -> Iterator[np.ndarray]:
-        for index, frame, picture in draw_frames(video, results, positions):
+        with self._open_drawing(video, background, with_overlay=self.with_overlays) as draw:
+            for index, maps in enumerate(clock.iterate("upsample", make_maps(remember_frames()))):
+                with clock("draw"):
+                    draw(index, waiting.popleft(), maps[self.results.kinds[0]])
+                yield maps
+
+    def finish(self, videos: Iterable[Video]) -> None:
+        """Draw what is missing from finished results, write the contact sheet, and print where all lies."""
+        videos = list(videos)
+        for video in videos:
+            if video.name not in self.rows or self._lacks_overlay(video.name):
+                self._draw_finished(video)
+            if self.with_overlays:
+                print(f"overlay: {self._find_overlay(video.name, OVERLAY)}")
+                print(f"side by side: {self._find_overlay(video.name, SIDE_BY_SIDE)}")
+        sheet = draw_contact_sheet(row for video in videos for row in self.rows[video.name])
+        write_picture(path := self.results.path / CONTACT_SHEET, sheet)
+        name = videos[0].name if len(videos) == 1 else "<video>"
+        print(f"masks: {self.results.predictions(self.results.kinds[0]) / name}/<frame>.png\ncontact sheet: {path}")
+
+    def _draw_finished(self, video: Video) -> None:
+        """Draw a video from its label PNGs; without a missing overlay only the frames of the contact sheet are read."""
+        folder = self.results.predictions(self.results.kinds[0]) / video.name
+        with_overlay = self._lacks_overlay(video.name)
+        positions = range(len(video.frame_names)) if with_overlay else _choose_sheet_frames(video)
+        bar = tqdm(positions, f"overlay {video.name}", unit="frame", leave=False, disable=not with_overlay)
+        background = self.results.list_background(video.name)
+        with self._open_drawing(video, background, with_overlay=with_overlay) as draw:
+            for index, frame in zip(bar, video.read(positions), strict=True):
+                draw(index, frame, read_label_png(folder / f"{video.frame_names[index]}.png"))
+
+    @contextmanager
+    def _open_drawing(
+        self, video: Video, background: list[int], *, with_overlay: bool
+    ) -> Iterator[Callable[[int, Tensor, np.ndarray], None]]:
+        """Yield a function that draws a frame, given as position, frame (3, H, W) uint8 and label map (H, W).
+
+        After the last frame, the rows of the contact sheet are complete and the overlays are in their place.
+        """
+        chosen = _choose_sheet_frames(video)
+        bare, masked, writers = [], [], []
+
+        def draw(index: int, frame: Tensor, labels: np.ndarray) -> None:
+            if not writers and index not in chosen:
+                return
+            frame = frame.permute(1, 2, 0).numpy()
+            picture = draw_overlay(frame, np.where(np.isin(labels, background), 0, labels))
+            for write, shown in zip(writers, (picture, np.concatenate([frame, picture], axis=1)), strict=False):
+                write(shown)
             if index in chosen:
-                bare.append(draw_truth(video, index, frame))
-                masked.append(picture)
-            yield picture
+                bare.append(resize_to_width(draw_truth(video, index, frame), CELL_WIDTH))
+                masked.append(resize_to_width(picture, CELL_WIDTH))
 
-    if with_overlay:
-        pictures = tqdm(draw(range(count)), f"overlay {video.name}", count, unit="frame", leave=False)
-        path = results.path / OVERLAYS / f"{video.name}.mp4"
-        path = write_video(path, pictures, rate=video.frame_rate, pixel_aspect=video.pixel_aspect)
-        print(f"overlay: {path}")
-    else:
-        deque(draw(chosen), maxlen=0)
-    yield f"{video.name}: {'frames' if video.annotations is None else 'ground truth'}", bare
-    yield f"{video.name}: masks", masked
+        with ExitStack() as stack:
+            for end, preset in PRESETS.items() if with_overlay else ():
+                path = self.results.path / OVERLAYS / f"{video.name}{end}.mp4"
+                options = {"rate": video.frame_rate, "pixel_aspect": video.pixel_aspect, "preset": preset}
+                _, write = stack.enter_context(open_video(path, **options))
+                writers.append(write)
+            yield draw
+        title = "frames" if video.annotations is None else "ground truth"
+        self.rows[video.name] = [(f"{video.name}: {title}", bare), (f"{video.name}: masks", masked)]
+
+    def _lacks_overlay(self, name: str) -> bool:
+        """Tell whether one of the overlays of a video is wanted but missing."""
+        return self.with_overlays and not all(self._find_overlay(name, end) for end in PRESETS)
+
+    def _find_overlay(self, name: str, end: str) -> Path | None:
+        paths = (self.results.path / OVERLAYS / f"{name}{end}{suffix}" for suffix in SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
 
 
-def draw_frames(
-    video: Video, results: ResultsFolder, positions: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield the position, the frame, and the frame with its masks, (H, W, 3) uint8 RGB, of each of `positions`."""
-    folder = results.predictions(results.kinds[0]) / video.name
-    background = results.list_background(video.name)
-    for index, tensor in zip(positions, video.read(positions), strict=True):
-        frame = tensor.permute(1, 2, 0).numpy()
-        labels = read_label_png(folder / f"{video.frame_names[index]}.png")
-        yield index, frame, draw_overlay(frame, np.where(np.isin(labels, background), 0, labels))
+def _choose_sheet_frames(video: Video) -> list[int]:
+    """Choose the positions of the frames for the contact sheet, spread over the video."""
+    places = np.linspace(0, len(video.frame_names) - 1, SHEET_FRAMES)
+    return sorted(set(places.round().astype(int).tolist()))
 
 
 def draw_truth(video: Video, index: int, frame: np.ndarray) -> np.ndarray:

@@ -5,24 +5,23 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from data.annotations import find_fbms_annotations, find_label_files, find_merged_masks, find_undefined_fbms_images
 from data.layouts.base import AnyOf, Layout
 from data.layouts.folders import FolderLayout, OwnVideos
-from data.layouts.instances import InstanceLayout
-from data.layouts.records import RecordLayout
-from data.layouts.splits import (
-    FrameList,
-    Listed,
-    MetaKeys,
-    SplitFile,
-    Subfolders,
-    read_annotated_frames,
-    read_bmf_frames,
-    read_frame_pairs,
+from data.layouts.known import (
+    DAVIS16_IN_17_LAYOUT,
+    DAVIS16_LAYOUT,
+    DAVIS17_LAYOUT,
+    DAVIS17_UNSUPERVISED_LAYOUT,
+    FBMS_LAYOUT,
+    PAIRS_LAYOUT,
+    SEGTRACK_LAYOUT,
+    YTVIS_LAYOUT,
+    YTVOS_LAYOUT,
+    make_movi_layout,
 )
+from data.layouts.splits import SplitFile, Subfolders
 from data.sprites.writer import DEFAULT_ROOT, FRAMES, LABELS, SPLITS, ensure_sprites
 from utils.scoring.annotations import VOID
 
@@ -97,127 +96,6 @@ def _order_protocols(*usual: str) -> tuple[str, ...]:
     return (*usual, *(protocol for protocol in OBJECTS if protocol not in usual))
 
 
-# ------------------------------------------------------------------ splits fixed by the literature
-
-FBMS_TEST = (
-    "camel01", "cars1", "cars10", "cars4", "cars5", "cats01", "cats03", "cats06", "dogs01", "dogs02", "farm01",
-    "giraffes01", "goats01", "horses02", "horses04", "horses05", "lion01", "marple12", "marple2", "marple4", "marple6",
-    "marple7", "marple9", "people03", "people1", "people2", "rabbits02", "rabbits03", "rabbits04", "tennis",
-)  # fmt: skip
-FBMS_TRAIN = (
-    "bear01", "bear02", "cars2", "cars3", "cars6", "cars7", "cars8", "cars9", "cats02", "cats04", "cats05", "cats07",
-    "ducks01", "horses01", "horses03", "horses06", "lion02", "marple1", "marple10", "marple11", "marple13", "marple3",
-    "marple5", "marple8", "meerkats01", "people04", "people05", "rabbits01", "rabbits05",
-)  # fmt: skip
-SEGTRACK = (
-    "bird_of_paradise", "birdfall", "bmx", "cheetah", "drift", "frog", "girl", "hummingbird", "monkey", "monkeydog",
-    "parachute", "penguin", "soldier", "worm",
-)  # fmt: skip
-
-# ------------------------------------------------------------------ layouts
-
-_DAVIS17 = FolderLayout(
-    frames="JPEGImages/480p/{name}",
-    annotations="Annotations/480p/{name}",
-    source=SplitFile("ImageSets/2017/{split}.txt"),
-    unannotated=("test-dev", "test-challenge"),
-)
-_DAVIS17_UNSUPERVISED = replace(
-    _DAVIS17,
-    annotations="Annotations_unsupervised/480p/{name}",
-    source=SplitFile(
-        "ImageSets/2017/{split}.txt",
-        special={"test-dev": "ImageSets/2019/test-dev.txt", "test-challenge": "ImageSets/2019/test-challenge.txt"},
-    ),
-)
-_DAVIS16_IN_17 = replace(
-    _DAVIS17, find_annotations=find_merged_masks, merged=True, unannotated=(),
-    source=SplitFile("ImageSets/2016/{split}.txt"), marker="ImageSets/2016",
-)  # fmt: skip
-_DAVIS16 = replace(
-    _DAVIS16_IN_17, source=SplitFile("ImageSets/480p/{split}.txt", frames=True), marker="ImageSets/480p",
-    frame_list=FrameList("ImageSets/480p/{split}.txt", read_frame_pairs),
-)  # fmt: skip
-_FBMS_SPLITS = Listed({"test": FBMS_TEST, "train": FBMS_TRAIN})
-_FBMS = FolderLayout(
-    frames="{split}/{name}",
-    annotations="{split}/{name}/GroundTruth",
-    source=_FBMS_SPLITS,
-    find_annotations=find_fbms_annotations,
-    merged=True,
-    sparse=True,
-    folders={"test": "Testset", "train": "Trainingset"},
-    marker="T*set",
-    marker_in_words="a folder Testset or Trainingset",
-    frame_list=FrameList("{split}/{name}/{name}.bmf", read_bmf_frames),
-    find_unread=find_undefined_fbms_images,
-)
-_SEGTRACK = FolderLayout(
-    frames="JPEGImages/{name}",
-    annotations="GroundTruth/{name}",
-    source=Listed({"all": SEGTRACK}),
-    find_annotations=find_merged_masks,
-    merged=True,
-    marker="GroundTruth",
-)
-_YTVOS = FolderLayout(
-    frames="{split}/JPEGImages/{name}",
-    annotations="{split}/Annotations/{name}",
-    source=MetaKeys("{split}/meta.json"),
-    sparse=True,
-    unannotated=("valid", "test"),  # only the first frame of each object is public
-    frame_list=FrameList("{split}/meta.json", read_annotated_frames, annotated=True),
-    folders_per_split=True,
-)
-_YTVIS = InstanceLayout(
-    frames=("{split}/JPEGImages", "JPEGImages"),
-    json=(
-        "{split}/instances.json", "{split}/{split}.json", "{split}.json", "annotations/instances_{split}.json",
-        "annotations/{split}.json", "annotations/instances.json",
-    ),
-)  # fmt: skip
-PAIRS_LAYOUT = FolderLayout(
-    frames="frames/{name}",
-    annotations="annotations/{name}",
-    source=Subfolders("frames"),
-    sparse=True,
-    marker="frames",
-    folders_per_split=True,
-)
-
-
-def _make_movi_layout(variant: str) -> AnyOf:
-    folders = (f"movi_{variant}/256x256/1.0.0", f"movi_{variant}/128x128/1.0.0", "256x256/1.0.0", "1.0.0", ".")
-    exported = FolderLayout(
-        frames="{split}/{name}/frames",
-        annotations="{split}/{name}/masks",
-        source=Subfolders("{split}"),
-        marker="*/*/frames",
-        marker_in_words="folders <split>/<video>/frames",
-    )
-    masks_among_frames = replace(
-        exported, frames="{split}/{name}", annotations="{split}/{name}", mask_ending="_mask",
-        find_annotations=partial(find_label_files, ending="_mask"), marker="*/*/*_mask.[pP][nN][gG]",
-        marker_in_words="masks <split>/<video>/<frame>_mask.png",
-    )  # fmt: skip
-    return AnyOf((RecordLayout(f"movi_{variant}", folders), exported, masks_among_frames))
-
-
-def _change_size(layout: FolderLayout, size: str) -> FolderLayout:
-    """Return a layout of DAVIS with frames and annotations of another size than 480p."""
-    frames, annotations = (path.replace("480p", size) for path in (layout.frames, layout.annotations))
-    return replace(layout, frames=frames, annotations=annotations)
-
-
-# Layouts of other sizes of a data set, by which an error tells the user that the wrong archive was unpacked.
-OTHER_SIZES = {
-    name: tuple(_change_size(layout, size) for size in ("Full-Resolution", "1080p") for layout in layouts)
-    for name, layouts in {
-        "davis17u": (_DAVIS17_UNSUPERVISED,), "davis17": (_DAVIS17,), "davis16": (_DAVIS16, _DAVIS16_IN_17),
-    }.items()
-}  # fmt: skip
-
-
 # ------------------------------------------------------------------ entries
 
 # The user's own video: a video file, a folder of frames, or a folder of such files or folders; no annotations.
@@ -241,7 +119,7 @@ _SPECS = (
     DatasetSpec(
         name="davis17u",
         title="DAVIS-17-Unsupervised",
-        layout=_DAVIS17_UNSUPERVISED,
+        layout=DAVIS17_UNSUPERVISED_LAYOUT,
         splits=("val", "train", "test-dev", "test-challenge"),
         protocols=OBJECTS,
         licence=_DAVIS_LICENCE,
@@ -252,7 +130,7 @@ _SPECS = (
     DatasetSpec(
         name="davis17",
         title="DAVIS-17 (semi-supervised annotations)",
-        layout=_DAVIS17,
+        layout=DAVIS17_LAYOUT,
         splits=("val", "train", "test-dev", "test-challenge"),
         protocols=OBJECTS,
         licence=_DAVIS_LICENCE,
@@ -263,7 +141,7 @@ _SPECS = (
     DatasetSpec(
         name="davis16",
         title="DAVIS-16",
-        layout=AnyOf((_DAVIS16, _DAVIS16_IN_17)),
+        layout=AnyOf((DAVIS16_LAYOUT, DAVIS16_IN_17_LAYOUT)),
         splits=("val", "train"),
         protocols=FOREGROUND,
         licence=_DAVIS_LICENCE,
@@ -274,7 +152,7 @@ _SPECS = (
     DatasetSpec(
         name="davis17-motion",
         title="DAVIS-17-motion",
-        layout=replace(_DAVIS17, annotations="Annotations_unsupervised_motion/480p/{name}"),
+        layout=replace(DAVIS17_LAYOUT, annotations="Annotations_unsupervised_motion/480p/{name}"),
         splits=("val", "train"),
         protocols=OBJECTS,
         licence=f"{_DAVIS_LICENCE} (DAVIS); see the download page",
@@ -286,9 +164,9 @@ _SPECS = (
         title="FBMS-59",
         layout=AnyOf(
             (
-                _FBMS,
+                FBMS_LAYOUT,
                 replace(
-                    _FBMS,
+                    FBMS_LAYOUT,
                     frames="JPEGImages/{name}",
                     annotations="Annotations/{name}",
                     marker="JPEGImages",
@@ -306,7 +184,9 @@ _SPECS = (
     DatasetSpec(
         name="segtrackv2",
         title="SegTrack-v2",
-        layout=AnyOf((_SEGTRACK, replace(_SEGTRACK, annotations="Annotations/{name}", marker="Annotations"))),
+        layout=AnyOf(
+            (SEGTRACK_LAYOUT, replace(SEGTRACK_LAYOUT, annotations="Annotations/{name}", marker="Annotations"))
+        ),
         splits=("all",),
         protocols=FOREGROUND,
         licence="none stated; see the download page",
@@ -317,7 +197,7 @@ _SPECS = (
         DatasetSpec(
             name=f"ytvos{year - 2000}",
             title=f"YouTube-VOS {year}",
-            layout=_YTVOS,
+            layout=YTVOS_LAYOUT,
             splits=("train", "valid", "test"),
             protocols=OBJECTS,
             licence=_YOUTUBE_LICENCE,
@@ -330,7 +210,7 @@ _SPECS = (
         DatasetSpec(
             name=f"ytvis{year - 2000}",
             title=f"YouTube-VIS {year}",
-            layout=_YTVIS,
+            layout=YTVIS_LAYOUT,
             splits=("train", "valid", "test"),
             protocols=_order_protocols("slots", "tracks"),
             licence=_YOUTUBE_LICENCE,
@@ -339,8 +219,8 @@ _SPECS = (
         )
         for year in (2019, 2021)
     ),
-    DatasetSpec(name="movi-c", title="MOVi-C", layout=_make_movi_layout("c"), **_MOVI),
-    DatasetSpec(name="movi-e", title="MOVi-E", layout=_make_movi_layout("e"), **_MOVI),
+    DatasetSpec(name="movi-c", title="MOVi-C", layout=make_movi_layout("c"), **_MOVI),
+    DatasetSpec(name="movi-e", title="MOVi-E", layout=make_movi_layout("e"), **_MOVI),
     DatasetSpec(
         name="sprites",
         title="Sprites",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 Size = tuple[int, int]  # (height, width) in pixels
 
+USUAL_PATCH = 8  # pixels; of the backbones that the default resolutions are meant for
 MAX_SHAPE_CHANGE = 1.25  # factor; the usual resolutions of data sets change shapes by less (320x480: DAVIS by 1.19)
 NOTED_SHAPE_CHANGE = 1.05  # factor; a smaller change at a resolution that the user has chosen is not worth a note
 
@@ -20,6 +21,16 @@ def measure_shape_change(resolution: Size, shape: tuple[float, float]) -> float:
     """
     ratio = (resolution[1] / resolution[0]) / (shape[1] / shape[0])
     return max(ratio, 1 / ratio)
+
+
+def scale_to_patches(resolution: Size, patch_size: Size) -> Size:
+    """Return a resolution with as many patches as `resolution` has of `USUAL_PATCH` pixels.
+
+    A resolution that has a whole number of patches of `patch_size` anyway is returned unchanged.
+    """
+    if all(side % patch == 0 for side, patch in zip(resolution, patch_size, strict=True)):
+        return resolution
+    return tuple(side // USUAL_PATCH * patch for side, patch in zip(resolution, patch_size, strict=True))
 
 
 def fit_resolution(budget: Size, shape: tuple[float, float], *, patch_size: Size) -> Size:

@@ -39,12 +39,14 @@ def add_data_arguments(add: Callable[..., Any]) -> None:
 class Selection:
     """Which videos of a data set to evaluate. Fields are named as the flags are.
 
+    clips: the user's own video files and folders, if named without a flag; `root` is then the first of them.
     root: folder of the data set, or a video file. root_flag: the flag that named it. videos: "A:B", by number.
     sequences: by name. annotations: folder of label PNGs. flow_path: folder of optical flow.
     allow_damaged: take what can be decoded of damaged files.
     """
 
     dataset: str
+    clips: list[str]
     root: Path
     root_flag: str
     split: str
@@ -68,7 +70,8 @@ class Selection:
         """
         videos = load_videos(
             self.dataset, self.root, split=self.split, flag=self.root_flag, sequences=self.sequences,
-            videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged,
+            videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged, trust_index=True,
+            clips=[Path(clip) for clip in self.clips],
         )  # fmt: skip
         if self.flow_path:
             for video in videos:

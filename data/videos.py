@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
-from data.decoding import DEFAULT_RATE, CannotDecode, Contents, scan
+from data.decoding.base import DEFAULT_RATE, CannotDecode
+from data.decoding.scan import scan_with_bar
 from data.flow import FlowFiles
 from data.frames import FrameReader, format_size, read_image_size, resize
 from data.tfrecord import MEND, Record, count_values, read_byte_features
@@ -24,6 +25,8 @@ from utils.errors import UserError
 from utils.files import digest_files
 from utils.names import format_ranges
 from utils.scoring.annotations import Annotations
+
+MEND_DAMAGE = "copy it again, or have eval.py go on without them: --allow_damaged"
 
 
 class Video(Protocol):
@@ -211,14 +214,17 @@ class VideoFile:
     """A video kept as a video file, which is decoded once to its end to find all damage (see `data.decoding`).
 
     Frames are named by their positions in the video, 00000, 00001, ...; undecodable frames are left out.
+
+    Args:
+        trust_index: where the file has an index of all frames, do not decode it first. `read` then raises the damage.
     """
 
-    def __init__(self, name: str, path: Path):
+    def __init__(self, name: str, path: Path, *, trust_index: bool = False):
         self.name = name
         self.path = path
         self.annotations = None
         self.flow: FlowFiles | None = None
-        self.contents = _scan_with_bar(path)
+        self.contents = scan_with_bar(path, trust_index=trust_index)
         self.frame_rate = self.contents.rate
         self.pixel_aspect = self.contents.pixel_aspect
         self.reported: set[str] = set()  # the conversions that a note has named
@@ -242,7 +248,7 @@ class VideoFile:
 
     @property
     def damage(self) -> str | None:
-        """How many frames cannot be decoded, and which as far as known; None if the file is whole."""
+        """How many frames cannot be decoded, and which as far as known; None if no damage has been found."""
         contents = self.contents
         if contents.missing:
             missing = format_ranges(sorted(set(range(contents.total)) - set(contents.positions)), most=3)
@@ -266,33 +272,34 @@ class VideoFile:
         """Yield the decodable frames, (3, H, W) uint8 RGB, counted without the others; report conversions once.
 
         Raises:
-            UserError: the file has changed since it was opened.
+            UserError: the file has changed since it was opened, or is damaged and its index was trusted.
         """
         return _read_with_notes(self, positions)
 
     def read_with_errors(self, positions: Sequence[int] | None = None) -> Iterator[Tensor | UserError]:
         """Yield the frames as `read` does, but an error instead of raising it; it is always the last item."""
-        done, count = 0, len(self.contents.positions)
+        done, count, is_whole = 0, len(self.contents.positions), False
         wanted = range(count) if positions is None else set(positions)
         self.conversions.clear()
         with suppress(CannotDecode, OSError, ValueError):  # PyAV's errors derive from OSError or ValueError
             for done, frame in enumerate(self.contents.reader.decode(self.path), 1):
                 if done - 1 in wanted:
                     yield torch.from_numpy(frame).permute(2, 0, 1)
-        if done != count:
-            yield UserError(f"{self.path}: {done} frames now, {count} before; leave the file alone while it is read")
+            is_whole = done == count
+        if not is_whole:
+            yield self._explain_failure(done)
 
-
-def _scan_with_bar(path: Path) -> Contents:
-    """Call `scan` with a progress bar that appears if it takes more than two seconds."""
-    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not distributed.is_main())
-
-    def update_bar(done: int, total: int) -> None:
-        bar.total = total or None
-        bar.update(done - bar.n)
-
-    with bar:
-        return scan(path, report_progress=update_bar)
+    def _explain_failure(self, done: int) -> UserError:
+        """Explain why other frames than expected, `done` of them, were decoded; decodes a trusted file completely."""
+        count = len(self.contents.positions)
+        if self.contents.from_index:
+            try:
+                self.contents = scan_with_bar(self.path)
+            except UserError as error:
+                return error
+            if self.damage:
+                return UserError(f"{self.damage}: {MEND_DAMAGE}")
+        return UserError(f"{self.path}: {done} frames now, {count} before; leave the file alone while it is read")
 
 
 def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -> None:
@@ -305,7 +312,7 @@ def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -
     """
     for damage in filter(None, (video.damage for video in videos)):
         if not allow_damaged:
-            raise UserError(f"{damage}: copy it again, or have eval.py go on without them: --allow_damaged")
+            raise UserError(f"{damage}: {MEND_DAMAGE}")
         if distributed.is_main():
             print(f"warning: {damage}; going on without them", file=sys.stderr, flush=True)
     for doubt in filter(None, (video.doubt for video in videos)):

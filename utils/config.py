@@ -3,13 +3,14 @@
 import argparse
 import difflib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
@@ -17,8 +18,10 @@ from utils import distributed
 from utils.errors import NoWeights, OneLineParser, UserError
 
 PROGRAMS = ("train", "eval")
+CLIPS = {"train": "", "eval": "[CLIP ...] "}  # what a program takes without a flag
 Settings = TypeVar("Settings")
-EMBEDDED_RECIPE = Path(__file__).resolve().parent.parent / "configs" / "embedded.yaml"
+RECIPES = Path(__file__).resolve().parent.parent / "configs"
+EMBEDDED_RECIPE, CLIPS_RECIPE = RECIPES / "embedded.yaml", RECIPES / "own_video.yaml"
 # Sharpness s of the training-free block. For the embedded backbone it was chosen by the number of clusters, not by
 # masks. Videos of Sprites are more alike than real ones and need a larger s: on those for training s = 6 gives 11
 # clusters a clip, 5.75 gives 8 and 6.25 gives 17.
@@ -29,6 +32,7 @@ AUTO = "auto"  # value of --tau: take the threshold that the checkpoint holds
 _TAG_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 # Any of these options on the command line means that the embedded recipe is not wanted.
 NOT_EMBEDDED = ("config", "dataset", "basepath", "davis_path", "backbone", "dino_path", "checkpoint_key", "train_list")
+CLIPS_NOTICE = "note: settings are those of configs/own_video.yaml and of the flags; other settings: --help"
 EMBEDDED_NOTICE = (
     "no data and no backbone given: using generated videos (Sprites) and the backbone embedded in this repository; "
     "to change a setting, also give --config configs/embedded.yaml; for DINO and DAVIS give {data} --dino_path FILE"
@@ -52,7 +56,7 @@ class Parser(OneLineParser):
 
     The file maps option names, without dashes, to values. Keys at the top are for both programs; keys under `train:`
     or `eval:` are for that program alone. If the command line names no data, no weights and no file, the file is
-    `EMBEDDED_RECIPE`, and a line on stderr says so.
+    `EMBEDDED_RECIPE`, or `CLIPS_RECIPE` for clips, which eval.py takes without a flag. A line on stderr says so.
 
     Args:
         program: one of `PROGRAMS`.
@@ -71,8 +75,8 @@ class Parser(OneLineParser):
         ineffective: tuple[tuple[str, str], ...] = (),
     ):  # fmt: skip
         super().__init__(
-            prog=f"{program}.py", usage="%(prog)s [--flag VALUE ...]", description=description, allow_abbrev=False,
-            formatter_class=HelpFormatter, add_help=False,
+            prog=f"{program}.py", usage=f"%(prog)s {CLIPS[program]}[--flag VALUE ...]", description=description,
+            allow_abbrev=False, formatter_class=HelpFormatter, add_help=False,
         )  # fmt: skip
         self.program = program
         self.alternatives = alternatives
@@ -90,15 +94,19 @@ class Parser(OneLineParser):
             UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
         """
         explicit = self.explicit = self._options_in(argv)
-        path = self._recipe_path(explicit, argv)
+        clips = getattr(self.parse_intermixed_args(argv), "clips", [])
+        path = self._recipe_path(explicit, argv, clips)
         replaced = {name for group in self.alternatives if explicit & set(group) for name in group}
-        # The recipe becomes the start of the command line: the same types and checks apply, and later values win.
-        recipe = self._recipe_arguments(path, without=replaced) if path else []
-        args = self.parse_args([*recipe, *argv])
+        if clips and "config" not in explicit and "dino_path" in explicit:
+            replaced.add("backbone")  # the file is hardly one for the embedded backbone, which has weights
+        # The recipe is parsed as a command line of its own, so that the same types and checks apply.
+        recipe = self.parse_args(self._recipe_arguments(path, without=replaced) if path else [])
+        vars(recipe).pop("clips", None)
+        args = self.parse_intermixed_args(argv, namespace=recipe)
         args.config = path
         self._check_effect(explicit, args)
         if path and "config" not in explicit:
-            self._print_embedded_notice(args)
+            self._print_notice(args, clips)
         return args
 
     def _check_effect(self, explicit: set[str], args: argparse.Namespace) -> None:
@@ -106,18 +114,29 @@ class Parser(OneLineParser):
             if option in explicit and (value := getattr(args, other)):
                 self.error(f"--{option}: has no effect beside --{other} {value}; give one of the two")
 
-    def _recipe_path(self, explicit: set[str], argv: list[str]) -> str | None:
+    def error(self, message: str) -> NoReturn:
+        """Raise a `UserError`, with a hint if a flag of several values has taken a clip for one of them."""
+        taken = re.search(r"argument --\w+: invalid .*'([^']+)'", message)
+        if CLIPS[self.program] and taken and Path(taken[1].partition("' ")[0]).exists():
+            message += "; give clips before the flags"
+        super().error(message)
+
+    def _recipe_path(self, explicit: set[str], argv: list[str], clips: list[str]) -> str | None:
         if "config" in explicit:
             chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
             chosen.error = self.error
             chosen.add_argument("--config")
             return chosen.parse_known_args(argv)[0].config
+        if clips:
+            return str(CLIPS_RECIPE)
         if explicit & {*NOT_EMBEDDED, "help"}:
             return None
         return str(EMBEDDED_RECIPE)
 
-    def _print_embedded_notice(self, args: argparse.Namespace) -> None:
-        if distributed.is_main():
+    def _print_notice(self, args: argparse.Namespace, clips: list[str]) -> None:
+        if distributed.is_main() and clips:
+            print(CLIPS_NOTICE, file=sys.stderr, flush=True)
+        elif distributed.is_main():
             notice = SPRITES_NOTICE if getattr(args, "predictions", None) else EMBEDDED_NOTICE
             data = {"train": "--basepath VIDEOS", "eval": "--davis_path DAVIS"}[self.program]
             print(notice.format(data=data), file=sys.stderr, flush=True)
@@ -128,7 +147,7 @@ class Parser(OneLineParser):
         return {flags[word.split("=")[0]] for word in argv if word.split("=")[0] in flags}
 
     def _recipe_arguments(self, path: str, *, without: set[str]) -> list[str]:
-        options = {action.dest: action for action in self._actions}
+        options = {action.dest: action for action in self._actions if action.option_strings}
         arguments = []
         for key, value in load_recipe(path, self.program).items():
             if key not in options or key in ("help", "config"):
@@ -241,9 +260,11 @@ def offer_embedded(script: str, flags: Mapping[str, Any]) -> Iterator[None]:
         yield
     except NoWeights as error:
         folder = EMBEDDED_RECIPE.parents[1]
-        words = ["bash", os.path.relpath(folder / script), "--config", os.path.relpath(EMBEDDED_RECIPE)]
+        clips = flags.get("clips") or []
+        words = ["bash", os.path.relpath(folder / script), *clips]
+        words += [] if clips else ["--config", os.path.relpath(EMBEDDED_RECIPE)]
         for name, value in flags.items():
-            if value is not None:
+            if value is not None and name != "clips" and not (clips and name in ("dataset", "split", "basepath")):
                 words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
         raise UserError(f"{error}; or use the small one of this repository: {shlex.join(words)}") from error
 

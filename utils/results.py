@@ -3,7 +3,7 @@
 <save_path>/settings.json              everything that the predictions depend on
 <save_path>/<video>/<frame>.png        label maps; with several kinds of them <save_path>/<kind>/<video>/...
 <save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
-<save_path>/overlays/<video>.mp4       the masks drawn over the frames, with --overlay
+<save_path>/overlays/<video>.mp4       the masks drawn over the frames, with --overlay; .side_by_side.mp4: beside them
 <save_path>/scores/<protocol>/         written by utils.scoring.score
 """
 
@@ -139,9 +139,17 @@ class ResultsFolder:
         _write_json(self._stats_file(video), stats)
 
     def list_background(self, video: str) -> list[int]:
-        """List the ids of a video's proposals, of the first kind of predictions, that reach the border all around."""
-        proposals = _read_json(self._stats_file(video))["proposals"][self.kinds[0]]
-        return [entry["id"] for entry in proposals if entry.get("border") == 0 and self.kinds[0] != "foreground"]
+        """List the proposals of a finished video that are background, see `select_background`."""
+        return self.select_background(_read_json(self._stats_file(video))["proposals"])
+
+    def select_background(self, proposals: dict[str, list[dict[str, Any]]]) -> list[int]:
+        """List the ids of proposals, of the first kind of predictions, that reach the border all around.
+
+        Args:
+            proposals: kind of predictions -> entries of `Proposals.describe`.
+        """
+        kind = self.kinds[0]
+        return [entry["id"] for entry in proposals[kind] if entry.get("border") == 0 and kind != "foreground"]
 
     def _stats_file(self, video: str) -> Path:
         return self.path / "stats" / f"{video}.json"

@@ -25,6 +25,8 @@ from utils.png import find_pngs, make_palette, read_label_png
 # Text in the PNGs that we draw, by which no program takes them for frames of a video.
 MARK = {"Software": "self-supervised video object segmentation"}
 
+CELL_WIDTH = 320  # pixels of a picture on a contact sheet
+
 
 def make_distinct_colours() -> np.ndarray:
     """Make colours of which those of near ids differ clearly, (256, 3) uint8 RGB; id 0 is black."""
@@ -69,15 +71,17 @@ def draw_numbers(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return picture
 
 
-def draw_contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = 320) -> np.ndarray:
+def resize_to_width(picture: np.ndarray, width: int) -> np.ndarray:
+    """Resize a picture (H, W, 3) uint8 to a width in pixels and keep its shape."""
+    height = round(picture.shape[0] * width / picture.shape[1])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def draw_contact_sheet(rows: Iterable[tuple[str, list[np.ndarray]]], *, cell_width: int = CELL_WIDTH) -> np.ndarray:
     """Arrange pictures in one row per name; return one picture, RGB uint8. rows: (name, pictures (H, W, 3) uint8)."""
     drawn = []
     for name, pictures in rows:
-        cells = []
-        for picture in pictures:
-            height = round(picture.shape[0] * cell_width / picture.shape[1])
-            cells.append(cv2.resize(picture, (cell_width, height), interpolation=cv2.INTER_AREA))
-        row = np.concatenate(cells, axis=1)
+        row = np.concatenate([resize_to_width(picture, cell_width) for picture in pictures], axis=1)
         cv2.rectangle(row, (0, 0), (12 + 10 * len(name), 24), (0, 0, 0), -1)
         cv2.putText(row, name, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
         drawn.append(row)

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from data.annotations import find_label_files
-from data.decoding import VIDEO_SUFFIXES
+from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import report_items
 from data.layouts.splits import FrameList, SplitSource
 from data.own_output import describe_left_out, describe_unread, find_frame_folders, find_frames, refuse_own_output
@@ -183,14 +182,30 @@ class OwnVideos:
     """Read the user's own videos: a video file, a folder of frames, or a folder of such files or folders.
 
     There are no annotations and no splits.
+
+    Attributes:
+        paths: several such files and folders to read together; if empty, the root is the only one.
+        trust_index: see `VideoFile`.
     """
 
+    paths: tuple[Path, ...] = ()
+    trust_index: bool = False
     merged: bool = False
     sparse: bool = False
     split_source: str = "whatever lies there"
     fixed_splits: bool = True
 
     def list_videos(self, root: Path, split: str) -> list[str]:
+        places = {}
+        for path in self.paths or (root,):
+            for name in self._list_at(path):
+                if name in places:
+                    also = "" if places[name] == path else f", the other in {places[name]}"
+                    raise UserError(f"{path}: two videos are named {name} but for their endings{also}; rename one")
+                places[name] = path
+        return list(places)
+
+    def _list_at(self, root: Path) -> list[str]:
         if not root.exists():
             raise UserError(f"{root}: no such video file or folder of frames")
         refuse_own_output(root)
@@ -211,15 +226,23 @@ class OwnVideos:
         if not names:
             raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames"
                             f"{describe_unread(root) or '; name a video file or folder'}")  # fmt: skip
-        if twice := next((name for name, after in pairwise(names) if name == after), None):
-            raise UserError(f"{root}: two videos are named {twice} but for their endings; rename one")
         return names
 
     def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        files = [root] if root.is_file() else [path for path in list_video_files(root) if path.stem == name]
+        videos = (self._open_at(path, name) for path in self.paths or (root,))
+        return next(video for video in videos if video is not None)
+
+    def _open_at(self, root: Path, name: str) -> Video | None:
+        """Open a video of this name that lies at a path, as `_list_at` lists it, or return None."""
+        files = [path for path in ([root] if root.is_file() else list_video_files(root)) if path.stem == name]
         if files:
-            return VideoFile(name, files[0])
-        return FrameFolder(name, find_frames(root)[0] or find_frames(root / name)[0])
+            return VideoFile(name, files[0], trust_index=self.trust_index)
+        if root.is_file():
+            return None
+        frames = find_frames(root)[0] if root.resolve().name == name else []
+        if not frames and (root / name).is_dir():
+            frames = find_frames(root / name)[0]
+        return FrameFolder(name, frames) if frames else None
 
     def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
         return [video.damage] if video.damage else []

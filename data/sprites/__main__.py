@@ -6,7 +6,7 @@
 Two to five textured, jointed animals and machines move, occlude one another, leave and return before a cluttered,
 moving background. Same arguments, same bytes, however many processes wrote them, on the same CPU with the same OpenCV,
 NumPy, SciPy and Pillow: the instructions of another CPU can round one value in some 25,000 differently.
-`data/sprites/scene.py` plans a video, `render.py` paints it, `writer.py` writes it.
+`data/sprites/plan.py` plans a video, `render.py` paints it, `writer.py` writes it.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds

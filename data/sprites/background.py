@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.sprites.bodies import draw_blob
 from data.sprites.light import Light, inflate, shade
-from data.sprites.scene import Scene, compose, draw_blob, make_camera_map
+from data.sprites.scene import Scene, compose, make_camera_map
 from data.sprites.shapes import fill_polygon, find_window, ruffle_edge
 from data.sprites.textures import draw_fractal_noise, draw_pattern, draw_smooth_noise, paint
 

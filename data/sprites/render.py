@@ -17,7 +17,8 @@ import numpy as np
 from data.sprites.actors import draw_puppet, make_puppet
 from data.sprites.background import make_layers, make_plane_map
 from data.sprites.light import Light, draw_light
-from data.sprites.scene import Actor, compose, make_camera_map, make_root_map, map_points, plan_scene
+from data.sprites.plan import plan_scene
+from data.sprites.scene import Actor, compose, make_camera_map, make_root_map, map_points
 from data.sprites.shapes import find_window, place_image
 from data.sprites.textures import GROUNDS, SKINS, draw_fractal_noise
 

@@ -1,6 +1,6 @@
 """Write the Sprites data set to disk, draw a contact sheet of it, and segment it by colour alone for comparison.
 
-`data/sprites/scene.py` plans a video, `data/sprites/render.py` paints it, and this module writes its files.
+`data/sprites/plan.py` plans a video, `data/sprites/render.py` paints it, and this module writes its files.
 """
 
 import json

@@ -13,8 +13,9 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from data.check import Report, check
+from data.layouts.known import FBMS_TEST, FBMS_TRAIN, SEGTRACK
 from data.loading import load_videos
-from data.registry import DATASETS, FBMS_TEST, FBMS_TRAIN, SEGTRACK
+from data.registry import DATASETS
 from data.sprites.writer import write_sprites
 from data.videos import Video
 from utils.png import write_label_png

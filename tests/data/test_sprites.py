@@ -16,8 +16,8 @@ from PIL import Image
 
 from data.sprites import __main__ as program
 from data.sprites import writer as sprites
+from data.sprites.plan import draw_coarse_labels, plan_scene
 from data.sprites.render import render_sequence
-from data.sprites.scene import draw_coarse_labels, plan_scene
 from data.sprites.writer import (
     DEFAULT_ROOT,
     FRAMES,

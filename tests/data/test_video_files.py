@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data import check, decoding
-from data.decoding import find_gaps, scan
+from data import check
+from data.decoding.base import check_sizes
+from data.decoding.opencv import OpenCVReader
+from data.decoding.pyav import PyAVReader
+from data.decoding.rotation import turn_upright
+from data.decoding.scan import scan
+from data.decoding.timing import find_gaps
 from data.layouts.folders import OwnVideos
 from data.loading import load_videos
 from data.videos import VideoFile, compute_display_shape
@@ -119,7 +125,7 @@ def test_some_frames_of_a_file(whole):
 
 
 def test_both_libraries_see_the_same_colours(whole):
-    by_pyav, by_opencv = (list(reader.decode(whole)) for reader in (decoding.PyAVReader(), decoding.OpenCVReader()))
+    by_pyav, by_opencv = (list(reader.decode(whole)) for reader in (PyAVReader(), OpenCVReader()))
     np.testing.assert_array_equal(by_pyav, by_opencv)
     assert np.abs(np.stack(by_pyav).astype(int) - np.stack(pictures())).mean() < 15  # noise, compressed
 
@@ -131,7 +137,7 @@ def test_colours_are_those_that_were_written(tmp_path):
         for place, colour in enumerate(((230, 40, 40), (40, 230, 40), (40, 40, 230), (128, 128, 128))):
             frame[:, place * size[1] // 4 : (place + 1) * size[1] // 4] = colour
         path = write_video(tmp_path / "flat.mp4", [frame] * 2, rate=Fraction(10))
-        read = next(decoding.PyAVReader().decode(path))
+        read = next(PyAVReader().decode(path))
         for place in range(4):
             middle = (2 * place + 1) * size[1] // 8
             assert np.abs(read[size[0] // 2, middle].astype(int) - frame[0, middle]).max() <= 4
@@ -154,6 +160,32 @@ def test_a_damaged_file_is_refused_or_counted(make, library, whole, tmp_path, mo
     assert 0 < missing < 20
     assert len(list(video.read())) == len(video.frame_names)
     assert OwnVideos().find_mismatches(path, "all", video) == [video.damage]  # for data.check
+
+
+def test_an_index_tells_what_a_decoding_shows(whole, tmp_path):
+    turned = encode(tmp_path / "turned.mov", pictures(6), rotation=90)
+    odd = write_video(tmp_path / "odd.mp4", pictures(3), rate=Fraction(30000, 1001), pixel_aspect=Fraction(2))
+    slow = encode(tmp_path / "slow.mp4", pictures(9), times=[*range(5), *range(8, 12)], unit=Fraction(1, 30))
+    for path in (whole, turned, odd, slow):
+        by_index, decoded = scan(path, trust_index=True), scan(path)
+        assert by_index.from_index
+        assert not decoded.from_index
+        assert replace(by_index, reader=decoded.reader, from_index=False) == decoded
+        assert len(list(by_index.reader.decode(path))) == len(decoded.positions)
+    for path in (encode(tmp_path / "clip.mkv", pictures(9)), cut(whole, tmp_path / "cut.mp4")):
+        assert not scan(path, trust_index=True).from_index
+
+
+def test_damage_behind_a_whole_index_is_found_when_frames_are_read(whole, tmp_path):
+    path = damage(whole, tmp_path / "clip.mp4")
+    video = VideoFile("clip", path, trust_index=True)
+    assert (len(video.frame_names), video.damage) == (20, None)
+    with pytest.raises(UserError, match=r"clip.mp4: \d+ of 20 frames cannot be decoded, .*--allow_damaged"):
+        list(video.read())
+    video = VideoFile("clip", whole, trust_index=True)
+    video.path = encode(tmp_path / "other.mp4", pictures(4, size=(48, 64)))
+    with pytest.raises(UserError, match=r"other.mp4: 0 frames now, 20 before"):
+        list(video.read())
 
 
 def test_frames_after_a_damaged_place_keep_their_numbers(whole, tmp_path):
@@ -407,7 +439,7 @@ def test_display_matrices_move_every_pixel_where_they_say(matrix):
     a, b, c, d = matrix
     moved = {(a * x + c * y, b * x + d * y): picture[y, x, 0] for y in range(2) for x in range(3)}
     left, top = (min(place[axis] for place in moved) for axis in (0, 1))
-    turned = decoding._turn_upright(picture, matrix)
+    turned = turn_upright(picture, matrix)
     assert {(x + left, y + top): turned[y, x, 0] for y, x in np.ndindex(turned.shape[:2])} == moved
 
 
@@ -437,7 +469,7 @@ def test_ten_bits_odd_sides_and_varying_rates(tmp_path):
 
 def test_frames_of_two_sizes_are_said_beforehand():
     with pytest.raises(UserError, match="clip.mp4: 64x48 pixels from frame 7 on, 160x96 before.*scale=160:96"):
-        decoding._check_sizes(Path("clip.mp4"), {(96, 160): 0, (48, 64): 7})
+        check_sizes(Path("clip.mp4"), {(96, 160): 0, (48, 64): 7})
 
 
 def test_a_folder_of_clips(whole, tmp_path):

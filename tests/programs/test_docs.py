@@ -12,7 +12,7 @@ from data.check import format_table
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "assets/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = [ROOT / "train.py", ROOT / "eval.py"]
-SOURCES += [path for folder in ("data", "utils", "tests/benchmarks") for path in (ROOT / folder).rglob("*.py")]
+SOURCES += [path for folder in ("data", "model", "utils", "tests/benchmarks") for path in (ROOT / folder).rglob("*.py")]
 # Of argparse, Slurm, torchrun and TensorBoard.
 FOREIGN_FLAGS = {"--help", "--requeue", "--signal", "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint",
                  "--signals-to-handle", "--logdir"}  # fmt: skip

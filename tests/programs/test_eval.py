@@ -6,9 +6,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections import Counter
-from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,20 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import eval as eval_program
-from data.decoding import PyAVReader
 from model.objects.proposals import normalise_proposals, object_options
-from model.objects.upsampling import nearest
+from model.objects.upsampling import UPSAMPLING, nearest
 from model.segmenter import Segmenter
 from tests.conftest import TINY_BACKBONE, snapshot
 from tests.processes import ROOT, end, start_ranks, torchrun
 from utils import distributed
 from utils.errors import UserError, run_main
 from utils.export import export_block
-from utils.pictures import read_picture
 from utils.png import read_label_png
 from utils.report import format_costs, format_scores
 from utils.run.checkpoints import hash_file, load_checkpoint, load_tensors
-from utils.video import write_video
 
 
 def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsys):
@@ -122,7 +116,7 @@ def test_boundary_tokens_and_cached_features_are_passed_on(davis, tmp_path, run_
     def with_doubt(labels, features, **options):
         return labels, np.arange(labels.size).reshape(labels.shape) % 5 == 0
 
-    monkeypatch.setitem(eval_program.UPSAMPLING, "guided", upsample)
+    monkeypatch.setitem(UPSAMPLING, "guided", upsample)
     monkeypatch.setattr("model.segmenter.find_objects", with_doubt)
     for place, cached in (("first", 0), ("again", 7)):
         out = tmp_path / place
@@ -253,31 +247,6 @@ def test_own_video_file(tmp_path, run_eval):
         "--dataset", "video", "--basepath", tmp_path / "my.mp4", "--training_free", "--save_path", tmp_path / "out"
     )
     assert sorted(p.name for p in (tmp_path / "out/my").iterdir()) == [f"{index:05d}.png" for index in range(5)]
-
-
-def test_frames_are_decoded_once_for_the_network_and_once_for_pixels(davis, tmp_path, run_eval, monkeypatch):
-    """The contact sheet takes four frames more; sizes come from headers."""
-    decoded = Counter()
-
-    def count_and_read(source):
-        decoded[Path(source).relative_to(davis).parts[0]] += 1
-        return read_picture(source)
-
-    monkeypatch.setattr("data.frames.read_picture", count_and_read)
-    run_eval("--davis_path", davis, "--sequences", "ant", "--training_free", "--save_path", tmp_path / "out")
-    assert decoded == {"JPEGImages": 7 + 7 + 4}
-
-
-def test_a_video_file_is_decoded_once_for_overlay_and_contact_sheet(tmp_path, run_eval, monkeypatch):
-    clip = write_video(
-        tmp_path / "my.mp4", [np.full((48, 64, 3), 40 * n, np.uint8) for n in range(5)], rate=Fraction(9)
-    )
-    calls = Counter()
-    for name in ("scan", "decode"):
-        plain = getattr(PyAVReader, name)
-        monkeypatch.setattr(PyAVReader, name, lambda *a, n=name, f=plain: calls.update([n]) or f(*a))
-    run_eval("--basepath", clip, "--training_free", "--save_path", tmp_path / "out")
-    assert calls == {"scan": 1, "decode": 3}  # for the network, for pixels, and for overlay and contact sheet
 
 
 def test_motion_is_measured_read_or_left_out(davis, tmp_path, run_eval):

@@ -32,3 +32,9 @@ def test_the_flags_of_train_are_these():
 
 def test_the_flags_of_eval_are_these():
     assert sorted(eval_program.make_parser()._option_string_actions) == sorted((NETWORK + EVAL).split())
+
+
+def test_only_eval_takes_words_without_a_flag_and_these_are_clips():
+    names = [[action.dest for action in program.make_parser()._get_positional_actions()]
+             for program in (train_program, eval_program)]  # fmt: skip
+    assert names == [[], ["clips"]]

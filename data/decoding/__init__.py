@@ -1,0 +1,1 @@
+"""Decode video files with Pillow, PyAV or OpenCV."""

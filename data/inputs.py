@@ -1,0 +1,37 @@
+"""Check the clips that the command line names without a flag, and name their results."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from data.loading import check_root
+from data.registry import OWN_VIDEO
+from utils.errors import UserError
+
+SEVERAL = "videos"  # name of the folder of results of several clips
+
+
+def check_clips(clips: Sequence[str], *, explicit: Collection[str], dataset: str) -> None:
+    """Refuse flags that name other data beside clips, and clips that do not exist.
+
+    Args:
+        clips: video files and folders that the command line names without a flag.
+        explicit: the flags of the command line, by `dest`.
+        dataset: value of `--dataset`.
+
+    Raises:
+        UserError: it begins with the clip.
+    """
+    others = [f"--{name}" for name in ("davis_path", "basepath", "annotations", "predictions") if name in explicit]
+    if "dataset" in explicit and dataset != OWN_VIDEO:
+        others.append(f"--dataset {dataset}")
+    if others:
+        raise UserError(f"{clips[0]}: a clip of your own beside {others[0]}; leave one of them out")
+    for clip in clips:
+        check_root(OWN_VIDEO, Path(clip), split=None, flag="")
+
+
+def choose_results_name(clips: Sequence[str]) -> str:
+    """Choose the name of the folder of results: that of the clip, or `videos` for several."""
+    first = Path(clips[0])
+    name = first.stem if first.is_file() else first.resolve().name
+    return name if len(clips) == 1 and name else SEVERAL

@@ -1,0 +1,178 @@
+"""Plan a Sprites video: draw random scenes until one keeps the promises on visibility and size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from data.sprites.bodies import BODIES, UPRIGHT, draw_blob
+from data.sprites.scene import Actor, Occluder, Part, Scene, compose, make_camera_map, make_part_maps, map_points
+
+COARSE_HEIGHT = 48  # rows of the label maps on which a plan is rated before it is painted
+MAX_PLANS = 40  # drawn for one video; the best is taken if none keeps all promises
+MIN_VISIBLE_SHARE = 0.68  # of the coarse frames in which an actor is visible; 60 % of all frames are promised
+AREA_RANGE = (0.04, 0.3)  # share of the image that an actor covers, as the median over its visible frames
+
+
+# ------------------------------------------------------------------ motion
+
+
+def _fit_spline(times: list[float], values: list[np.ndarray]) -> Callable[[float], np.ndarray]:
+    """Fit a smooth curve through the values at the times."""
+    return PchipInterpolator(times, np.array(values), extrapolate=True)
+
+
+def _draw_path(
+    rng: np.random.Generator, kind: str, anchor: np.ndarray, outside: float
+) -> Callable[[float], np.ndarray]:
+    """Draw a random path, u -> (x, y, log scale, angle).
+
+    Args:
+        kind: wander, cross, leave, enter or exit.
+        anchor: (x, y) around which the actor moves.
+        outside: |x| of places beyond the edge of the picture.
+    """
+
+    def near(spread: float) -> np.ndarray:
+        return anchor + rng.uniform(-1, 1, 2) * (spread, 0.3 * spread)
+
+    away = np.array([outside * (np.sign(anchor[0]) or 1.0), anchor[1]])
+    first, second = near(0.1), near(0.2)
+    places = {
+        "wander": ([0, 0.35, 0.7, 1], [near(0.22), near(0.22), near(0.22), near(0.22)]),
+        "cross": ([0, 0.4, 1], [anchor, anchor * (0.1, 1) + (0, 0.03), anchor * (-1, 1)]),
+        "leave": ([0, 0.25, 0.5, 0.62, 0.9, 1], [first, second, away, away, second, first]),
+        "enter": ([0, 0.35, 0.7, 1], [away, first, second, near(0.15)]),
+        "exit": ([0, 0.35, 0.62, 0.95, 1], [near(0.15), second, first, away, away]),
+    }
+    times, points = places[kind]
+    drift = np.c_[rng.normal(0, 0.13, len(times)), rng.normal(0, 0.13, len(times))]
+    return _fit_spline(times, list(np.c_[np.array(points), drift]))
+
+
+def _draw_camera(rng: np.random.Generator) -> Callable[[float], np.ndarray]:
+    """Draw a random motion of the camera, u -> (x, y, log zoom, roll)."""
+    reach = rng.uniform(0.3, 1.0)
+    knots = [rng.uniform(-1, 1, 4) * (0.22 * reach, 0.07 * reach, 0.06, 0.04) for _ in range(4)]
+    curve, shake = _fit_spline([0, 0.33, 0.67, 1], knots), rng.uniform(0.0, 0.004)
+    beats, shifts = rng.uniform(4, 9, 2), rng.uniform(0, 6, 2)
+
+    def camera(u: float) -> np.ndarray:
+        pose = curve(u)
+        pose[:2] += shake * np.sin(2 * np.pi * beats * u + shifts)
+        return pose
+
+    return camera
+
+
+def _draw_occluders(rng: np.random.Generator, aspect: float, num_actors: int) -> tuple[Occluder, ...]:
+    """Draw none, one or two occluders: trunks as high as the picture, or bushes."""
+    found = []
+    for _ in range(int(rng.choice(3, p=(0.35, 0.45, 0.2)))):
+        x = rng.uniform(-0.4, 0.4) * aspect
+        after = int(rng.integers(1, num_actors + 1))
+        if rng.random() < 0.65:
+            y = np.linspace(-1, 1, 24)
+            half = rng.uniform(0.06, 0.15) * (1 + 0.25 * y**2 + 0.08 * np.sin(9 * y + rng.uniform(0, 6)))
+            lean = x + rng.uniform(-0.1, 0.1) * y + 0.015 * np.sin(5 * y)
+            outline = np.r_[np.c_[lean - half, y], np.c_[lean + half, y][::-1]]
+        else:
+            outline = draw_blob(rng, rng.uniform(0.16, 0.28), rng.uniform(0.2, 0.34), rough=0.3) + np.array([x, 0.32])
+        found.append(Occluder(outline, after))
+    return tuple(sorted(found, key=lambda o: o.after))
+
+
+# ------------------------------------------------------------------ plans and their rating
+
+
+def _measure_rest_area(parts: list[Part]) -> float:
+    """Measure the area of an actor at rest, in squared body units."""
+    still = Actor(tuple(parts), lambda u: np.zeros(4), 1.0, 1, 1.0, 0.0)
+    scene = Scene((still,), (), lambda u: np.zeros(4), aspect=4.0)
+    view = np.array([[0.25, 0, 96.0], [0, 0.25, 96.0]])  # 64 pixels per unit
+    mask = np.zeros((256, 256), np.uint8)
+    for part, matrix in zip(parts, make_part_maps(scene, still, 0.0, height=256), strict=True):
+        matrix[:, 2] -= (512, 128)
+        cv2.fillPoly(mask, [np.round(map_points(compose(view, matrix), part.outline)).astype(np.int32)], 1)
+    return float(mask.sum()) / 64**2
+
+
+def _draw_scene(rng: np.random.Generator, aspect: float) -> Scene:
+    """Draw a random scene of two to five actors, whether or not it keeps the promises."""
+    num = int(rng.choice([2, 3, 4, 5], p=(0.5, 0.3, 0.12, 0.08)))
+    horizon = float(rng.uniform(-0.25, 0.1)) if rng.random() < 0.6 else None
+    names = UPRIGHT if horizon is not None else tuple(n for n in BODIES if n != "digger")
+    low, high = {2: (0.15, 0.24), 3: (0.11, 0.18), 4: (0.08, 0.13), 5: (0.07, 0.1)}[num]
+    columns = rng.permutation(np.linspace(-0.34, 0.34, num)) * aspect
+    kinds = rng.choice(["wander", "cross", "leave", "enter", "exit"], size=num, p=(0.4, 0.24, 0.14, 0.08, 0.14))
+    rows = np.sort(rng.uniform(-0.16, 0.2, num))
+    actors = []
+    for kind, x, y in zip(kinds, columns, rows, strict=True):
+        parts = BODIES[str(rng.choice(names))](rng)
+        size = float(np.sqrt(rng.uniform(low, high) * aspect / _measure_rest_area(parts)))
+        path = _draw_path(rng, kind, np.array([x, y]), aspect / 2 + 0.95 * size)
+        facing = int(np.sign(path(0.5)[0] - path(0.0)[0]) or 1)
+        actors.append(Actor(tuple(parts), path, size, facing, float(rng.uniform(1.5, 3.5)), float(rng.uniform(0, 6))))
+    return Scene(tuple(actors), _draw_occluders(rng, aspect, num), _draw_camera(rng), aspect, horizon)
+
+
+def draw_coarse_labels(scene: Scene, *, num_frames: int, height: int = COARSE_HEIGHT) -> np.ndarray:
+    """Draw small label maps (num_frames, height, width) uint8 from outlines alone, without textures or fur."""
+    width = round(height * scene.aspect)
+    labels = np.zeros((num_frames, height, width), np.uint8)
+    for frame, u in zip(labels, np.linspace(0, 1, num_frames), strict=True):
+        for k, actor in enumerate(scene.actors):
+            for part, matrix in zip(actor.parts, make_part_maps(scene, actor, u, height=height), strict=True):
+                cv2.fillPoly(frame, [np.round(map_points(matrix, part.outline)).astype(np.int32)], k + 1)
+            view = make_camera_map(scene, u, height=height, parallax=1.1)
+            for occluder in (o for o in scene.occluders if o.after == k + 1):
+                cv2.fillPoly(frame, [np.round(map_points(view, occluder.outline)).astype(np.int32)], 0)
+    return labels
+
+
+@dataclass
+class _Rating:
+    """Rate a plan.
+
+    faults: sum of the violations of promises; 0 if all are kept.
+    events: number of actors that are occluded or leave.
+    present: for each actor, whether it is visible in the first frame.
+    """
+
+    faults: float = 0.0
+    events: int = 0
+    present: list[bool] = field(default_factory=list)
+
+
+def _rate_plan(labels: np.ndarray, num_actors: int) -> _Rating:
+    """Rate a plan from its coarse label maps (T, H, W)."""
+    rating = _Rating()
+    for k in range(1, num_actors + 1):
+        area = (labels == k).mean((1, 2))
+        seen = area > 0.008
+        typical = float(np.median(area[seen])) if seen.any() else 0.0
+        rating.faults += max(0.0, MIN_VISIBLE_SHARE - seen.mean()) * 10
+        rating.faults += float(not AREA_RANGE[0] <= typical <= AREA_RANGE[1])
+        rating.events += int((area < 0.4 * typical).any())
+        rating.present.append(bool(seen[0]))
+    rating.faults += max(0, num_actors - 1 - sum(rating.present))
+    return rating
+
+
+def plan_scene(rng: np.random.Generator, *, aspect: float) -> Scene:
+    """Draw scenes until one keeps the promises on visibility and size and has an occlusion or an exit.
+
+    After `MAX_PLANS` scenes the best of them is returned.
+    """
+    best, best_faults = None, np.inf
+    for _ in range(MAX_PLANS):
+        scene = _draw_scene(rng, aspect)
+        rating = _rate_plan(draw_coarse_labels(scene, num_frames=20), len(scene.actors))
+        faults = rating.faults + 0.5 * (rating.events == 0)
+        if faults < best_faults:
+            best, best_faults = scene, faults
+        if faults == 0:
+            break
+    return best
