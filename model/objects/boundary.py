@@ -9,19 +9,21 @@ which keeps the two from touching.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 from scipy import ndimage, sparse
 
 from model.objects.affinity import CentredFeatures, Neighbourhood
+from model.objects.scale import count_at_least_one, scale_area, scale_length
 
 
 @dataclass(frozen=True)
 class BoundaryLimits:
     """Limits that define a boundary cluster and the reassignment of its tokens.
 
+    Those in tokens hold for the grid of `model.objects.scale`; `scale_to` gives those of another.
     `max_width`, `min_thin_share`, `min_between_share` and the neighbourhood are the first values tried, on dev-8.
     Other values of the two shares gained up to 2 points of J&F on the training videos of Sprites and lost on dev-8.
     `blob_size` and `blob_slenderness` protect clusters that must not be boundaries (tests/model/test_boundary.py).
@@ -49,11 +51,23 @@ class BoundaryLimits:
     similarity_scale: float = 0.1
     frames_at_once: int = 64
 
+    def scale_to(self, grid: tuple[int, int]) -> "BoundaryLimits":
+        """Return the limits for a grid (h, w)."""
+        return replace(
+            self, max_width=count_at_least_one(scale_length(self.max_width, grid)),
+            blob_size=count_at_least_one(scale_area(self.blob_size, grid)),
+            reach=count_at_least_one(scale_length(self.reach, grid)),
+            distance_scale=scale_length(self.distance_scale, grid),
+        )  # fmt: skip
+
+    @cached_property
+    def neighbourhood(self) -> Neighbourhood:
+        return Neighbourhood(
+            reach=self.reach, distance_scale=self.distance_scale, similarity_scale=self.similarity_scale
+        )
+
 
 LIMITS = BoundaryLimits()
-NEIGHBOURHOOD = Neighbourhood(
-    reach=LIMITS.reach, distance_scale=LIMITS.distance_scale, similarity_scale=LIMITS.similarity_scale
-)
 
 
 def find_boundary_clusters(labels: np.ndarray, limits: BoundaryLimits = LIMITS) -> np.ndarray:
@@ -100,7 +114,9 @@ def find_boundary_clusters(labels: np.ndarray, limits: BoundaryLimits = LIMITS) 
         is_boundary |= found & (widths == widths[found].min())
 
 
-def reassign_boundary_tokens(labels: np.ndarray, is_boundary: np.ndarray, centred: CentredFeatures) -> np.ndarray:
+def reassign_boundary_tokens(
+    labels: np.ndarray, is_boundary: np.ndarray, centred: CentredFeatures, limits: BoundaryLimits = LIMITS
+) -> np.ndarray:
     """Give each token of a boundary cluster the label of the tokens around it, weighted as in `Neighbourhood`.
 
     A token with only boundary tokens within reach takes the label of the nearest token that has one by then. In a frame
@@ -117,13 +133,15 @@ def reassign_boundary_tokens(labels: np.ndarray, is_boundary: np.ndarray, centre
     for frame, tokens in enumerate(result):
         boundary = is_boundary[tokens]
         if boundary.any() and not boundary.all():
-            tokens[boundary] = _vote_for_labels(tokens, boundary, centred, frame)[boundary]
+            tokens[boundary] = _vote_for_labels(tokens, boundary, centred, frame, limits)[boundary]
     return result
 
 
-def _vote_for_labels(tokens: np.ndarray, boundary: np.ndarray, centred: CentredFeatures, frame: int) -> np.ndarray:
+def _vote_for_labels(
+    tokens: np.ndarray, boundary: np.ndarray, centred: CentredFeatures, frame: int, limits: BoundaryLimits
+) -> np.ndarray:
     """Replace the labels (h, w) of a frame within the mask `boundary` by those with the largest sum of weights."""
-    near, weights = NEIGHBOURHOOD.compute_weights(
+    near, weights = limits.neighbourhood.compute_weights(
         centred, frame=frame, tokens=boundary, other_frame=frame, others=~boundary
     )
     candidates, owners = np.unique(tokens[~boundary], return_inverse=True)

@@ -12,12 +12,13 @@ the features of the last block (with one block, the backbone's keys) and the pos
     labels = split_tracks(labels, centred, clusters=foreground_clusters, boundaries=motion.boundaries)
 
 The limits of all steps were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view,
-those of the tracks also with Sprites val. They are cosines, shares, tokens and frames; those in tokens and frames hold
-for grids and frame rates like those of these videos.
+those of the tracks also with Sprites val. They are cosines and shares; lengths and areas, which scale with the grid;
+and a least number of frames, below which nothing is told from noise.
 """
 
 import numpy as np
 
+from model.objects import boundary, tracks
 from model.objects.affinity import CentredFeatures
 from model.objects.boundary import find_boundary_clusters, reassign_boundary_tokens
 from model.objects.merge import merge_similar_clusters
@@ -55,7 +56,8 @@ def find_objects(
         raise ValueError(f"labels are on a grid {labels.shape[1:]}, features on {tuple(centred.grid)}")
     boundary_tokens = np.zeros(labels.shape, dtype=bool)
     if reassign:
-        reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels), centred)
+        limits = boundary.LIMITS.scale_to(centred.grid)
+        reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels, limits), centred, limits)
         boundary_tokens, labels = reassigned != labels, reassigned
     if merge:
         labels = merge_similar_clusters(labels, centred)
@@ -63,7 +65,9 @@ def find_objects(
     if split:
         foreground = np.flatnonzero(compute_border_ratios(labels) < BACKGROUND_BORDER_RATIO)
         boundaries = None if motion is None else motion.boundaries
-        labels = split_tracks(labels, centred, clusters=foreground, boundaries=boundaries)
+        labels = split_tracks(
+            labels, centred, clusters=foreground, boundaries=boundaries, limits=tracks.LIMITS.scale_to(centred.grid)
+        )
     objects = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
     return objects, boundary_tokens
 

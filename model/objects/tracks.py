@@ -1,18 +1,22 @@
 """Follow connected components of a cluster in time and split tracks that separate (docs/method.md, section 8)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from model.objects.affinity import CentredFeatures, Neighbourhood
 from model.objects.components import find_nearest, label_components
+from model.objects.scale import count_at_least_one, scale_area, scale_length
 
 
 @dataclass(frozen=True)
 class TrackLimits:
     """Limits by which components are followed and tracks become objects.
+
+    Those in tokens hold for the grid of `model.objects.scale`; `scale_to` gives those of another.
 
     Attributes:
         reach: tokens; the largest movement from one frame to the next.
@@ -36,18 +40,30 @@ class TrackLimits:
     min_separate_frames: int = 3
     min_lifetime: float = 0.1
 
+    def scale_to(self, grid: tuple[int, int]) -> "TrackLimits":
+        """Return the limits for a grid (h, w)."""
+        return replace(
+            self, reach=count_at_least_one(scale_length(self.reach, grid)),
+            distance_scale=scale_length(self.distance_scale, grid),
+            min_component_size=count_at_least_one(scale_area(self.min_component_size, grid)),
+        )  # fmt: skip
+
+    @cached_property
+    def neighbourhood(self) -> Neighbourhood:
+        return Neighbourhood(
+            reach=self.reach, distance_scale=self.distance_scale, similarity_scale=self.similarity_scale
+        )
+
 
 LIMITS = TrackLimits()
-NEIGHBOURHOOD = Neighbourhood(
-    reach=LIMITS.reach, distance_scale=LIMITS.distance_scale, similarity_scale=LIMITS.similarity_scale
-)
 NEVER = np.iinfo(np.int32).max  # gap between two tracks that are in one frame together and so can never be one
 
 
 @torch.no_grad()
 def split_tracks(
-    labels: np.ndarray, centred: CentredFeatures, *, clusters: np.ndarray, boundaries: np.ndarray | None = None
-) -> np.ndarray:
+    labels: np.ndarray, centred: CentredFeatures, *, clusters: np.ndarray, boundaries: np.ndarray | None = None,
+    limits: TrackLimits = LIMITS,
+) -> np.ndarray:  # fmt: skip
     """Split clusters whose components separate or move apart: give each of their tracks a label of its own.
 
     Components are followed through the video, also while they touch. Tracks that are seldom separate stay one, and
@@ -66,24 +82,24 @@ def split_tracks(
     new = int(labels.max()) + 1
     for cluster in clusters:
         mask = labels == cluster
-        if all(count < 2 for _, count in _label_frames(mask, boundaries)):
+        if all(count < 2 for _, count in _label_frames(mask, boundaries, limits)):
             continue
-        tracks = join_successive_tracks(follow_components(mask, centred, boundaries))
-        for track in _select_objects(tracks)[1:]:
+        tracks = join_successive_tracks(follow_components(mask, centred, boundaries, limits))
+        for track in _select_objects(tracks, limits)[1:]:
             result[tracks == track] = new
             new += 1
     return result
 
 
-def _select_objects(tracks: np.ndarray) -> list[int]:
+def _select_objects(tracks: np.ndarray, limits: TrackLimits) -> list[int]:
     """List the tracks (T, h, w) that can be objects, by falling size; the largest always can, and 0 is no track."""
-    sizes, persistent = np.bincount(tracks.ravel()), find_persistent_labels(tracks)
+    sizes, persistent = np.bincount(tracks.ravel()), find_persistent_labels(tracks, limits)
     sizes[0] = 0
     order = np.argsort(-sizes, kind="stable")
     return [int(track) for place, track in enumerate(order) if sizes[track] and (place == 0 or persistent[track])]
 
 
-def find_persistent_labels(labels: np.ndarray) -> np.ndarray:
+def find_persistent_labels(labels: np.ndarray, limits: TrackLimits = LIMITS) -> np.ndarray:
     """Find the labels (T, h, w) int >= 0 that live long enough and are large enough to be objects.
 
     Returns:
@@ -91,11 +107,13 @@ def find_persistent_labels(labels: np.ndarray) -> np.ndarray:
     """
     counts = np.stack([np.bincount(frame.ravel(), minlength=labels.max() + 1) for frame in labels])
     sizes, frames = counts.sum(0), (counts > 0).sum(0)
-    lasting = frames >= max(LIMITS.min_separate_frames, LIMITS.min_lifetime * len(labels))
-    return lasting & (sizes >= LIMITS.min_component_size * frames)
+    lasting = frames >= max(limits.min_separate_frames, limits.min_lifetime * len(labels))
+    return lasting & (sizes >= limits.min_component_size * frames)
 
 
-def follow_components(mask: np.ndarray, centred: CentredFeatures, boundaries: np.ndarray | None = None) -> np.ndarray:
+def follow_components(
+    mask: np.ndarray, centred: CentredFeatures, boundaries: np.ndarray | None = None, limits: TrackLimits = LIMITS
+) -> np.ndarray:
     """Follow the components of a mask (T, h, w) bool: tracks (T, h, w) int64, from 1; 0 outside the mask.
 
     Each token takes the track of near and similar tokens of the frame before. A component out of reach of all tracks
@@ -104,34 +122,37 @@ def follow_components(mask: np.ndarray, centred: CentredFeatures, boundaries: np
     children are followed backwards in time, to the frames before the separation.
     """
     tracks = np.zeros(mask.shape, dtype=np.int64)
-    tree = _TrackTree()
-    for frame, (components, count) in enumerate(_label_frames(mask, boundaries)):
+    tree = _TrackTree(limits)
+    for frame, (components, count) in enumerate(_label_frames(mask, boundaries, limits)):
         if frame:
             tracks[frame] = vote_for_tracks(
-                tracks[frame - 1], mask[frame], centred, track_frame=frame - 1, token_frame=frame
+                tracks[frame - 1], mask[frame], centred, track_frame=frame - 1, token_frame=frame, limits=limits
             )
         _fill_components(tracks[frame], components, count, tree)
-        _divide_tracks(tracks[frame], components, count, tree)
+        _divide_tracks(tracks[frame], components, count, tree, limits)
         tree.count_frame(tracks[frame], components)
     tracks = tree.merge_inseparable_tracks()[tracks]
     for frame in range(len(tracks) - 2, -1, -1):
-        _extend_children_back(tracks, frame, tree, centred)
+        _extend_children_back(tracks, frame, tree, centred, limits)
     return tracks
 
 
-def _label_frames(mask: np.ndarray, boundaries: np.ndarray | None) -> Iterator[tuple[np.ndarray, int]]:
+def _label_frames(
+    mask: np.ndarray, boundaries: np.ndarray | None, limits: TrackLimits
+) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the components of each frame of a mask (T, h, w) and their number, as `label_components` returns them."""
     for frame, inside in enumerate(mask):
         yield label_components(
             inside, None if boundaries is None else boundaries[frame],
-            min_size=LIMITS.min_component_size, min_share=LIMITS.min_part_share,
+            min_size=limits.min_component_size, min_share=limits.min_part_share,
         )  # fmt: skip
 
 
 class _TrackTree:
     """Remember the parent of each track and count the frames in which the two are separate; tracks count from 1."""
 
-    def __init__(self):
+    def __init__(self, limits: TrackLimits):
+        self.limits = limits
         self.parents = [0]  # by track; 0 where it has none
         self.common_frames, self.separate_frames = [0], [0]
 
@@ -163,7 +184,7 @@ class _TrackTree:
         """
         merged = list(range(len(self.parents)))
         for track in range(1, len(self.parents)):  # parents have smaller numbers than their children
-            required = max(LIMITS.min_separate_frames, LIMITS.min_separate_share * self.common_frames[track])
+            required = max(self.limits.min_separate_frames, self.limits.min_separate_share * self.common_frames[track])
             if self.parents[track] and self.separate_frames[track] < required:
                 merged[track] = merged[self.parents[track]]
         self.parents = [merged[parent] for parent in self.parents]
@@ -171,8 +192,9 @@ class _TrackTree:
 
 
 def vote_for_tracks(
-    tracks: np.ndarray, inside: np.ndarray, centred: CentredFeatures, *, track_frame: int, token_frame: int
-) -> np.ndarray:
+    tracks: np.ndarray, inside: np.ndarray, centred: CentredFeatures, *, track_frame: int, token_frame: int,
+    limits: TrackLimits = LIMITS,
+) -> np.ndarray:  # fmt: skip
     """Give tokens of one frame the tracks of near and similar tokens of the frame before or after.
 
     Each track's votes are the largest `voters` weights of its tokens within reach, added up.
@@ -186,12 +208,12 @@ def vote_for_tracks(
     """
     known = np.unique(tracks[tracks > 0])
     if len(known) < 2 or not inside.any():
-        return np.where(inside, find_nearest(tracks, reach=LIMITS.reach), 0)
-    neighbours, weights = NEIGHBOURHOOD.compute_weights(
+        return np.where(inside, find_nearest(tracks, reach=limits.reach), 0)
+    neighbours, weights = limits.neighbourhood.compute_weights(
         centred, frame=token_frame, tokens=inside, other_frame=track_frame, others=tracks > 0
     )
     owners = np.concatenate([[0], tracks[tracks > 0]])[neighbours]
-    votes = [_sum_largest(np.where(owners == track, weights, 0), LIMITS.voters) for track in known]
+    votes = [_sum_largest(np.where(owners == track, weights, 0), limits.voters) for track in known]
     result = np.zeros_like(tracks)
     result[inside] = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
     return result
@@ -215,7 +237,9 @@ def _fill_components(tracks: np.ndarray, components: np.ndarray, count: int, tre
             tracks[inside] = find_nearest(np.where(inside, tracks, 0))[inside]
 
 
-def _divide_tracks(tracks: np.ndarray, components: np.ndarray, count: int, tree: _TrackTree) -> None:
+def _divide_tracks(
+    tracks: np.ndarray, components: np.ndarray, count: int, tree: _TrackTree, limits: TrackLimits
+) -> None:
     """Divide tracks (h, w) that lie in several components: all but the largest become children, if large enough.
 
     tracks: changed in place.
@@ -223,20 +247,24 @@ def _divide_tracks(tracks: np.ndarray, components: np.ndarray, count: int, tree:
     for track in np.unique(tracks[tracks > 0]):
         sizes = np.bincount(components[tracks == track], minlength=count + 1)
         largest = sizes.argmax()
-        required = max(LIMITS.min_component_size, LIMITS.min_part_share * sizes[largest])
+        required = max(limits.min_component_size, limits.min_part_share * sizes[largest])
         for component in np.flatnonzero(sizes >= required):
             if component != largest:
                 tracks[(components == component) & (tracks == track)] = tree.start_track(int(track))
 
 
-def _extend_children_back(tracks: np.ndarray, frame: int, tree: _TrackTree, centred: CentredFeatures) -> None:
+def _extend_children_back(
+    tracks: np.ndarray, frame: int, tree: _TrackTree, centred: CentredFeatures, limits: TrackLimits
+) -> None:
     """Divide each track of a frame among itself and its children in the next frame; tracks (T, h, w), in place."""
     now, after = tracks[frame], tracks[frame + 1]
     later = np.unique(after[after > 0]).tolist()
     for track in np.unique(now[now > 0]).tolist():
         if children := [other for other in later if track in tree.ancestors(other)]:
             candidates = np.where(np.isin(after, [track, *children]), after, 0)
-            found = vote_for_tracks(candidates, now == track, centred, track_frame=frame + 1, token_frame=frame)
+            found = vote_for_tracks(
+                candidates, now == track, centred, track_frame=frame + 1, token_frame=frame, limits=limits
+            )
             now[found > 0] = found[found > 0]
 
 
