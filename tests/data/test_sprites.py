@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_kept(tmp_path, monkeypa
         write_sprites(tmp_path / "set", **SMALL)
     monkeypatch.undo()
     written = (tmp_path / "set" / FRAMES / "train-00/00000.jpg").stat().st_mtime_ns
-    ensure_sprites(tmp_path / "set")
+    write_sprites(tmp_path / "set", **SMALL)
     assert (tmp_path / "set" / FRAMES / "train-00/00000.jpg").stat().st_mtime_ns == written
     assert (tmp_path / "set" / SPLITS / "val.txt").read_text().split() == ["val-00", "val-01"]
 

@@ -22,7 +22,7 @@ from utils.run.checkpoints import load_metadata, load_tensors, save_checkpoint, 
 
 # More of them: FUZZ_EXAMPLES=4000 python -m pytest tests/programs/test_fuzz.py --hypothesis-seed 1
 FUZZ = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 40)),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 25)),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processes import end, run_ranks, start_ranks
 from tests.utils.test_scoring import ROOT, davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
 from utils.errors import UserError
 from utils.png import write_label_png
@@ -125,22 +123,16 @@ def test_damaged_kept_scores_are_done_anew(davis):  # noqa: F811
     assert scoring.score(results, folders(root), keep=True, workers=1) == first
 
 
-def test_two_processes_of_torchrun_score_what_one_does(davis):  # noqa: F811
+def test_two_processes_score_what_one_does(davis, tmp_path):  # noqa: F811
     root, results = davis
     alone = scoring.score(results, folders(root), protocols=list(PROTOCOLS), workers=1)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
-                "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]  # fmt: skip
-    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results, "--protocol", "all",
-               "--scores_path", results]  # fmt: skip
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    arguments = ["--davis_path", root, "--results", results, "--protocol", "all", "--scores_path", results]
+    run_ranks("utils.scoring.__main__", *arguments, folder=tmp_path)
+    printed = "".join((tmp_path / f"rank{rank}.out").read_text() for rank in range(2))
     for protocol, scores in alone.items():
         content = json.loads((results / "scores" / protocol / "scores-val.json").read_text())
         assert content["global"] == pytest.approx(scores.summary() | unknown(content["global"]))
-        assert done.stdout.count(f"protocol {protocol}:") == 1
+        assert printed.count(f"protocol {protocol}:") == 1
 
 
 def unknown(summary: dict) -> dict:
@@ -252,19 +244,12 @@ def test_options_that_a_protocol_does_not_have_change_nothing_kept(davis, monkey
     )
 
 
-def test_a_fault_of_one_process_is_that_of_all(davis):  # noqa: F811
+def test_a_fault_of_one_process_is_that_of_all(davis, tmp_path):  # noqa: F811
     root, results = davis
     (results / "cat" / "00002.png").unlink()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
-                "--rdzv_endpoint", "localhost:0"]  # fmt: skip
-    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results]
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode != 0
-    lines = done.stderr.splitlines()
-    # torchrun ends the other process when the first exits, so it may or may not get to print its own line.
-    assert sum("error: " in line and "00002.png: no such file" in line for line in lines) in (1, 2)
-    assert "Connection closed by peer" not in done.stderr  # it did not wait for a process that was gone
+    arguments = ["--davis_path", root, "--results", results]
+    for rank, process in enumerate(start_ranks("utils.scoring.__main__", *arguments, folder=tmp_path)):
+        assert end(process) == 2
+        (line,) = (line for line in (tmp_path / f"rank{rank}").read_text().splitlines() if "error: " in line)
+        assert "00002.png: no such file" in line  # it did not wait for a process that was gone
     assert not (results / "scores" / "davis" / "scores-val.json").exists()
