@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.files import lock_folder
 from utils.run.checkpoints import load_tensors
 
-KILLS = 20
+KILLS = 12
 
 
 def same_runs(first: Path, second: Path) -> None:
