@@ -13,14 +13,8 @@ from data import check
 from data.loading import check_root, guess_own_video, list_training_videos, load_videos
 from data.registry import DATASETS, parse_dataset_name
 from tests.data.layout_edits import edit_json
-from tests.data.layout_trees import (
-    FRAMES,
-    TREES,
-    labels_of,
-    load,
-    problems,
-    write_frames,
-)
+from tests.data.layout_trees import TREES, load, problems
+from tests.data.tree_files import FRAMES, labels_of, write_frames
 from utils.errors import UserError
 from utils.names import read_names
 

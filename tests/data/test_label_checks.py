@@ -11,15 +11,8 @@ import eval as eval_program
 from data.frames import read_image_size
 from data.selection import check_sizes
 from tests.data.layout_edits import edit_json
-from tests.data.layout_trees import (
-    FRAMES,
-    SIZE,
-    labels_of,
-    load,
-    problems,
-    write_labels,
-    write_masks,
-)
+from tests.data.layout_trees import load, problems
+from tests.data.tree_files import FRAMES, SIZE, labels_of, write_labels, write_masks
 from utils.errors import UserError
 from utils.names import check_name
 from utils.png import write_label_png

@@ -7,14 +7,8 @@ import shutil
 import pytest
 
 from tests.data.layout_edits import JPEGS, MASKS, planted, read_everything, vis, write
-from tests.data.layout_trees import (
-    CAMEL,
-    load,
-    problems,
-    write_frames,
-    write_labels,
-    write_masks,
-)
+from tests.data.layout_trees import CAMEL, load, problems
+from tests.data.tree_files import write_frames, write_labels, write_masks
 
 
 def extra_vis_annotation(content):

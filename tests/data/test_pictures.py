@@ -16,7 +16,7 @@ from data.frames import FrameReader, UnreadableImage, read_image
 from data.loading import load_videos
 from data.tfrecord import list_records
 from data.videos import FrameFolder, RecordVideo
-from tests.data.layout_trees import example, record
+from tests.data.movi_trees import example, record
 from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png
 from utils.errors import UserError, is_out_of_memory
 from utils.png import find_pngs, make_palette, read_label_png, write_label_png
