@@ -70,7 +70,7 @@ WITHOUT_INDEX = [("mkv", "h264"), ("mkv", "ffv1"), ("ts", "h264"), ("ts", "mpeg2
 
 
 @pytest.mark.parametrize(("ending", "codec"), WITHOUT_INDEX)
-def test_frames_missing_from_a_file_without_an_index_are_said(ending, codec, tmp_path, capfd):
+def test_frames_missing_from_a_file_without_an_index_are_noted(ending, codec, tmp_path, capfd):
     """Many decoders read on behind an erased place as if nothing had been there: only the times have a gap."""
     if not has_encoder(codec):
         pytest.skip(f"PyAV was built without {codec}")
@@ -92,7 +92,7 @@ def test_frames_missing_from_a_file_without_an_index_are_said(ending, codec, tmp
     assert len(list(video.read())) == 60 - lost
 
 
-def test_a_check_says_so_too(tmp_path, capsys, monkeypatch):
+def test_data_check_notes_missing_frames(tmp_path, capsys, monkeypatch):
     path = encode(tmp_path / "whole.mkv", pictures(40), codec="ffv1", options={})
     path = erase(path, tmp_path / "clip.mkv")
     monkeypatch.setattr(sys, "argv", ["check", "--basepath", str(path)])
@@ -149,7 +149,7 @@ NO_VIDEOS = {
 
 
 @pytest.mark.parametrize("kind", NO_VIDEOS)
-def test_what_is_no_video_is_one_line(kind, tmp_path, capfd):
+def test_files_that_are_no_videos_are_refused_in_one_line(kind, tmp_path, capfd):
     content, message = NO_VIDEOS[kind]
     (tmp_path / "clip.mp4").write_bytes(content)
     with pytest.raises(UserError, match=f"clip.mp4: .*{message}"):
@@ -165,6 +165,6 @@ def test_a_still_picture_is_refused_though_opencv_would_read_its_neighbours(endi
         VideoFile("00000", tmp_path / f"00000.{ending}")
 
 
-def test_frames_of_two_sizes_are_said_beforehand():
+def test_frames_of_two_sizes_are_refused_beforehand():
     with pytest.raises(UserError, match="clip.mp4: 64x48 pixels from frame 7 on, 160x96 before.*scale=160:96"):
         decoding._check_sizes(Path("clip.mp4"), {(96, 160): 0, (48, 64): 7})

@@ -104,7 +104,7 @@ def use_numbers(definition):
 
 
 @pytest.mark.parametrize("fault", MISMATCHES)
-def test_a_mismatch_is_named_once_and_keeps_nobody_from_reading(fault, build):
+def test_a_mismatch_is_named_once_and_the_video_is_read_all_the_same(fault, build):
     tree, root, _ = planted(MISMATCHES[fault], build)
     read_everything(load(tree, root))
 
@@ -118,7 +118,7 @@ def test_lists_that_do_not_name_frames_are_not_compared(build):
     assert not problems(tree, root)
 
 
-def test_annotations_that_would_be_missing_from_the_scores_are_said(build, capsys):
+def test_annotations_that_would_be_missing_from_the_scores_are_noted(build, capsys):
     tree, root, message = planted(MISMATCHES["vis annotations of no video"], build)
     capsys.readouterr()
     load(tree, root)

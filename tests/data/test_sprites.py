@@ -173,7 +173,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_what_a_killed_process_left_is_no_hindrance(tmp_path, dataset):
+def test_files_that_a_killed_process_left_are_no_hindrance(tmp_path, dataset):
     """It was killed while it wrote the first manifest, or a list."""
     root = tmp_path / "set"
     root.mkdir()
@@ -267,7 +267,7 @@ def test_colour_alone_does_not_find_the_objects(video):
     assert compute_mean_best_iou(clusters, labels) < 0.35
 
 
-def test_colour_baseline_finds_what_differs_in_colour():
+def test_the_colour_baseline_finds_objects_that_differ_in_colour():
     frames = np.full((2, 40, 60, 3), (200, 30, 30), np.uint8)
     frames[:, 8:32, 20:44] = (20, 40, 220)
     labels = (frames[..., 2] == 220).astype(np.uint8)

@@ -43,7 +43,7 @@ def test_alpha_is_composited_over_white_with_one_note(ending, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == ["note: video clip: alpha; composited over white"]
 
 
-def test_alpha_that_is_not_decoded_is_said(tmp_path, capsys):
+def test_alpha_that_is_not_decoded_is_noted(tmp_path, capsys):
     if not has_encoder("libvpx-vp9"):
         pytest.skip("PyAV was built without libvpx-vp9")
     with av.open(str(tmp_path / "clip.webm"), "w") as container:

@@ -51,7 +51,7 @@ def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsy
         assert word in printed
 
 
-def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
+def test_objects_are_ranked_and_described(davis, tmp_path, run_eval):
     out = tmp_path / "results"
     run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "both", "--sequences", "ant")
     stats = json.loads((out / "stats/ant.json").read_text())
@@ -72,11 +72,11 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     (["objects"], {"reassign": True, "merge": True, "split": True}),
     (["clusters"], None),
 ])  # fmt: skip
-def test_pieces_of_making_objects_are_chosen_one_by_one(words, expected):
+def test_the_steps_that_make_objects_are_chosen_one_by_one(words, expected):
     assert object_options(normalise_proposals(words)) == expected
 
 
-def test_the_same_pieces_in_another_order_are_the_same_results(davis, tmp_path, run_eval):
+def test_the_order_in_which_steps_are_named_does_not_matter(davis, tmp_path, run_eval):
     some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "--save_path", tmp_path / "results")
     run_eval(*some, "--proposals", "split", "merge")
     before = snapshot(tmp_path)
@@ -110,26 +110,26 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
 
 
 def test_boundary_tokens_and_cached_features_are_passed_on(davis, tmp_path, run_eval, monkeypatch):
-    """What `find_objects` doubts reaches the upsampling, frame by frame; statistics tell what came from the cache."""
-    doubts = []
+    """The boundary tokens of `find_objects` reach the upsampling frame by frame; statistics count features from the cache."""
+    passed = []
 
     def upsample(labels, frame, boundary_tokens):
-        doubts.append(boundary_tokens.numpy().copy())
+        passed.append(boundary_tokens.numpy().copy())
         return nearest(labels, frame)
 
-    def with_doubt(labels, features, **options):
+    def with_boundary_tokens(labels, features, **options):
         return labels, np.arange(labels.size).reshape(labels.shape) % 5 == 0
 
     monkeypatch.setitem(eval_program.UPSAMPLING, "guided", upsample)
-    monkeypatch.setattr("model.segmenter.find_objects", with_doubt)
+    monkeypatch.setattr("model.segmenter.find_objects", with_boundary_tokens)
     for place, cached in (("first", 0), ("again", 7)):
         out = tmp_path / place
         run_eval("--davis_path", davis, "--training_free", "--sequences", "ant", "--feature_cache", tmp_path / "kept",
                  "--save_path", out)  # fmt: skip
         assert json.loads((out / "stats/ant.json").read_text())["cached"] == cached
-    assert len(doubts) == 14
-    expected = np.arange(7 * doubts[0].size) % 5 == 0
-    assert (np.stack(doubts[:7]).ravel() == expected).all()
+    assert len(passed) == 14
+    expected = np.arange(7 * passed[0].size) % 5 == 0
+    assert (np.stack(passed[:7]).ravel() == expected).all()
 
 
 def test_any_tau_gives_the_clusters_wanted(davis, tmp_path, run_eval):
@@ -160,7 +160,7 @@ def test_the_best_proposals_are_kept_and_nothing_else_changes(davis, tmp_path, r
     assert np.array_equal(kept, np.where(labels == 1, labels, 0))
 
 
-def test_a_tau_that_gives_no_clusters_to_speak_of_is_replaced_and_said(davis, tmp_path, run_eval, capsys):
+def test_a_tau_that_gives_too_few_clusters_is_replaced_with_a_note(davis, tmp_path, run_eval, capsys):
     """For whole objects; the paper's clusters keep it, and so does `any`."""
     some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "bee", "--tau", 50)
     taus = {}

@@ -81,7 +81,7 @@ def test_a_split_without_annotation_gives_an_archive_for_the_server(davis, tmp_p
         assert archive.namelist() == [f"bee/{index:05d}.png" for index in range(7)]
 
 
-def test_anybodys_predictions_are_scored_without_a_backbone(davis, tmp_path, monkeypatch, capsys):
+def test_predictions_of_another_method_are_scored_without_a_backbone(davis, tmp_path, monkeypatch, capsys):
     """DAVIS-16 from the same tree, two of its videos by number, no network and no weights."""
     shutil.move(davis / "Annotations_unsupervised", davis / "Annotations")
     (davis / "ImageSets/2016").mkdir()

@@ -148,7 +148,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(davis, tmp_path, run_t
     assert load_tensors(out / "previous.pt")["step"] == 4
 
 
-def test_where_no_checkpoint_is_whole_nothing_is_begun_anew(davis, tmp_path, run_train):
+def test_if_no_checkpoint_is_whole_no_new_run_begins(davis, tmp_path, run_train):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out)
     for path in out.glob("*.pt"):
@@ -246,7 +246,7 @@ def test_a_save_that_fails_leaves_the_whole_checkpoint_and_not_the_damaged_one(d
     monkeypatch.undo()
 
 
-def test_of_what_is_whole_the_latest_step_is_taken_whatever_the_file_times(davis, tmp_path, run_train, capsys):
+def test_the_whole_checkpoint_of_the_latest_step_is_resumed_whatever_the_file_times(davis, tmp_path, run_train, capsys):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out, "--save_freq", 1, "--num_train_steps", 3)
     for name in ("last.pt", "previous.pt"):
@@ -257,7 +257,7 @@ def test_of_what_is_whole_the_latest_step_is_taken_whatever_the_file_times(davis
     assert "step_0000003.pt, step 3" in said
 
 
-def test_of_a_run_taken_up_at_an_earlier_step_the_later_ones_are_set_aside(davis, tmp_path, run_train, capsys):
+def test_resuming_at_an_earlier_step_sets_later_checkpoints_aside(davis, tmp_path, run_train, capsys):
     out = tmp_path / "run"
     common = ["--basepath", davis, "--output_path", out, "--save_freq", 1, "--last_freq", 1]
     run_train(*common)
@@ -274,7 +274,7 @@ def test_of_a_run_taken_up_at_an_earlier_step_the_later_ones_are_set_aside(davis
     assert not list(out.glob("*.later"))
 
 
-def test_a_checkpoint_that_cannot_be_read_just_now_is_not_passed_over(davis, tmp_path, run_train, monkeypatch):
+def test_a_checkpoint_with_a_read_error_is_not_skipped(davis, tmp_path, run_train, monkeypatch):
     out = tmp_path / "run"
     run_train("--basepath", davis, "--output_path", out, "--save_freq", 1)
     (out / "last.pt").write_bytes(b"")

@@ -246,11 +246,11 @@ def test_a_block_that_has_collapsed_agrees_with_nothing(tiny_weights):
     network = make_network(tiny_weights)
     network.init_blocks("identity", temperature=8.0)
     clip = torch.from_numpy(np.stack([moving_disk(index, size=(64, 96), seed=0)[0] for index in range(6)]))
-    look = Monitor(network, [clip.permute(0, 3, 1, 2)], tau=1e6).measure(network)
-    assert look["clusters_per_clip"] == 1
-    assert look["mirror_agreement"] == 0
-    assert look["clusters_per_clip_auto"] > 1
-    assert look["mirror_agreement_auto"] > 0
+    measured = Monitor(network, [clip.permute(0, 3, 1, 2)], tau=1e6).measure(network)
+    assert measured["clusters_per_clip"] == 1
+    assert measured["mirror_agreement"] == 0
+    assert measured["clusters_per_clip_auto"] > 1
+    assert measured["mirror_agreement_auto"] > 0
 
 
 def test_clusters_without_tokens_do_not_hide_a_collapsed_block():

@@ -95,7 +95,7 @@ def test_the_common_sequences_are_compared_and_the_others_named(scored, capsys, 
     assert "1 of B alone (bee)" in err
 
 
-def test_what_cannot_be_compared_is_said(scored, monkeypatch):
+def test_scores_that_cannot_be_compared_are_refused(scored, monkeypatch):
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
     fewer = replace(second, sequences=second.sequences[:1])
     with pytest.raises(UserError, match="known of 1 sequences; at least 2"):

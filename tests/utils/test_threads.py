@@ -73,7 +73,7 @@ def test_every_program_settles_threads_before_a_library_is_loaded(program):
 
 
 @pytest.mark.parametrize("package", ["model.objects.upsampling", "data.frames", "utils.clock"])
-def test_so_does_every_package(package):
+def test_every_package_settles_threads_too(package):
     code = UP_TO_A_LIBRARY.split("name = ")[0] + f"import {package}"
     environment = json.loads(run(sys.executable, "-c", code).stdout)
     assert environment["GOMP_SPINCOUNT"] == "0"
