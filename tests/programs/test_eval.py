@@ -110,7 +110,7 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
 
 
 def test_boundary_tokens_and_cached_features_are_passed_on(davis, tmp_path, run_eval, monkeypatch):
-    """The boundary tokens of `find_objects` reach the upsampling frame by frame; statistics count features from the cache."""
+    """Boundary tokens of `find_objects` reach the upsampling frame by frame; statistics count cached features."""
     passed = []
 
     def upsample(labels, frame, boundary_tokens):
