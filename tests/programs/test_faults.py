@@ -3,6 +3,7 @@
 import ast
 import ctypes
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -45,10 +46,21 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
+def sleep_whatever_the_signal() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(900)
+
+
+def start_stubborn_process_and(prepare: Callable[[], None]) -> None:
+    """Start a process for which Python would wait at its exit, then `prepare`."""
+    multiprocessing.get_context("fork").Process(target=sleep_whatever_the_signal).start()
+    prepare()
+
+
 @pytest.fixture
 def run_faulty(folder, tiny_network, tmp_path):
-    """run_faulty(name, prepare): run a program after `prepare`; return its exit code, its messages, how many processes
-    outlived it."""
+    """run_faulty(name, prepare): run a program after `prepare`, with another process started; return its exit code, its
+    messages, how many processes outlived it."""
     davis, out = folder / "DAVIS", tmp_path / "out"
     arguments = {
         "train": [*tiny_network, *training(davis, out)],
@@ -57,6 +69,7 @@ def run_faulty(folder, tiny_network, tmp_path):
     }
 
     def run(name: str, prepare: Callable[[], None]) -> tuple[int, str, int]:
+        prepare = partial(start_stubborn_process_and, prepare)
         process = start_program(PROGRAM[name], *arguments[name], stderr=tmp_path / "stderr", prepare=prepare)
         code = end(process)
         return code, (tmp_path / "stderr").read_text(), kill_session(process.pid)
