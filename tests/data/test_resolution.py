@@ -65,7 +65,7 @@ def test_data_sets_keep_their_resolution_unless_it_squashes():
     assert "phone" in note
 
 
-def test_a_resolution_that_was_asked_for_holds_and_is_told():
+def test_a_resolution_given_by_the_user_is_kept_with_a_note():
     rule = ResolutionRule((160, 280), (8, 8), explicit=True, fit_every_video=True)
     assert rule.choose((640, 360)) == (160, 280)
     assert "1 of 1 videos, by up to a factor of 3.11 (phone, 640x360)" in rule.describe_changes({"phone": (640, 360)})
