@@ -49,7 +49,8 @@ from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.progress import FrameBar, log_line, report_progress
-from utils.report import format_costs
+from utils.report.pages import write_report
+from utils.report.tables import format_costs
 from utils.results import ResultsFolder, write_archive
 from utils.run.checkpoints import hash_file, load_checkpoint, stored_tau
 from utils.run.provenance import list_versions
@@ -238,9 +239,7 @@ def segment_video(
     resolution: tuple[int, int], progress: Progress,
 ) -> float:  # fmt: skip
     """Write the label PNGs and statistics of a video, and return the threshold that its clusters were made with."""
-    fingerprint = compute_fingerprint(
-        video
-    )  # before the frames are read, so that a change of one meanwhile is noticed later
+    fingerprint = compute_fingerprint(video)  # before the frames are read, so that a later change of one is noticed
     device, count, clock = segmenter.device, len(video.frame_names), Clock(segmenter.device)
     found = segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress,
                               flows=video.flow and video.flow.read())  # fmt: skip
@@ -260,7 +259,7 @@ def segment_video(
 
 
 def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotations], results: ResultsFolder) -> None:
-    """Score the results, print what they cost, and draw overlays and a contact sheet."""
+    """Score the results, print what they cost, draw overlays and a contact sheet, and write pages for a browser."""
     folders = {name: results.predictions(PROTOCOLS[name].predictions) for name in args.protocol}
     start = time.perf_counter()
     if annotations:
@@ -278,6 +277,7 @@ def report(args: Namespace, videos: list[Video], annotations: dict[str, Annotati
     print(format_costs(results.path))
     with_overlays = args.overlay or (args.overlay is None and args.dataset == OWN_VIDEO)
     draw_results(videos, results, with_overlays=with_overlays)
+    print(f"report: {write_report(results.path, videos, flag='--save_path')}")
 
 
 def score_predictions(args: Namespace) -> None:

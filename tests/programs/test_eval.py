@@ -31,7 +31,7 @@ from utils.errors import UserError, run_main
 from utils.export import export_block
 from utils.pictures import read_picture
 from utils.png import read_label_png
-from utils.report import format_costs, format_scores
+from utils.report.tables import format_costs, format_scores
 from utils.run.checkpoints import hash_file, load_checkpoint, load_tensors
 from utils.video import write_video
 
