@@ -149,7 +149,7 @@ def write_pages(compared: Comparison, results: Sequence[Path], measure: str, pro
     }
     names = sorted(values, key=lambda name: -abs(values[name]["difference"]))
     hint = f"{measure}, protocol {protocol}: {PROTOCOLS[protocol].meaning}"
-    columns = [{"key": side, "label": f"{side}, {measure}", "hint": hint, "kind": "percent"} for side in "AB"]
+    columns = [{"key": side, "label": side, "hint": hint, "kind": "percent"} for side in "AB"]
     columns.append({"key": "difference", "label": "B − A", "hint": hint, "kind": "difference"})
     intervals = {"A": compared.first_interval, "B": compared.second_interval, "B − A": compared.difference}
     facts = [

@@ -87,7 +87,7 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
     names = [source.frame_names[position] for position in positions]
     scores, protocol = _choose_scores(results, source.name)
     curves = ScoreCurves(scores, source.annotations, protocol)
-    poster, told = _choose_poster(names, source.annotations), results.read_proposals(source.name)
+    poster, (_, told) = _choose_poster(names, source.annotations), results.read_stats(source.name)
     masks, truths, areas, size, has_frames = [], [], [], (0, 0), False
     for index, (frame, labels) in enumerate(_read_frames(source, results, positions)):
         if not index:
@@ -113,7 +113,7 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
         "proposals": _describe_proposals(told, areas, results), "scores": curves.describe(),
     }  # fmt: skip
     (folder / DATA).write_text(f"addRun({json.dumps(data, separators=(',', ':'))});\n", encoding="utf-8")
-    about = {"digest": digest, "frames": len(source.frame_names), "truth": any(truths), "pictures": pictures}
+    about = {"digest": digest, "frames": len(source.frame_names), "shown": len(names), "pictures": pictures}
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -234,7 +234,7 @@ def _describe_proposals(
     """Describe each proposal: score and components as eval.py recorded them, share of the pixels of every frame.
 
     Args:
-        told: id -> what eval.py recorded, see `Results.read_proposals`.
+        told: id -> what eval.py recorded, see `Results.read_stats`.
         areas: of each frame, the share of the pixels of each label, (labels,) float.
     """
     width = max(len(area) for area in areas)
@@ -283,13 +283,14 @@ def _encode_labels(labels: np.ndarray) -> str:
     """
     if labels.max(initial=0) > 255:
         labels = np.stack([np.zeros_like(labels), labels >> 8, labels & 255], axis=-1)  # OpenCV has BGR
-    content = cv2.imencode(".png", labels.astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
+    runs = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]  # label maps are smallest and fastest by it
+    content = cv2.imencode(".png", labels.astype(np.uint8), runs)[1]
     return base64.b64encode(content).decode()
 
 
 def _encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-    return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def _write_pictures(

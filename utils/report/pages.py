@@ -27,6 +27,7 @@ from utils.report.encode import ABOUT, DATA, PICTURES, choose_pixels, compute_di
 from utils.report.place import INDEX, MARKER, MEND, REPORT, check_report_folder, identify_results
 from utils.report.results import Results, choose_main_protocol
 from utils.report.sources import Source
+from utils.scoring.bootstrap import LEVEL
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.tables import Scores
 from utils.visual import make_distinct_colours
@@ -99,7 +100,7 @@ def write_comparison(
             if not (path / VIDEOS / name / ABOUT).is_file():
                 raise UserError(f"{path / REPORT}: lacks {name}; run eval.py again, or python -m utils.report --html")
     for name in names:
-        counts = [len(list((path / VIDEOS / name).glob("[0-9]*.jpg"))) for path in results]
+        counts = [_read_about(path, name)["shown"] for path in results]
         if counts[0] != counts[1]:
             shown = " but ".join(f"{count} in {path}" for count, path in zip(counts, results, strict=True))
             raise UserError(f"{name}: {shown} frames; compare results of the same frames")
@@ -142,10 +143,9 @@ def _describe_report(folder: Path, results: Results, names: list[str]) -> dict[s
     columns = _describe_columns(protocols, main)
     videos = []
     for name in names:
-        about, stats = _read_about(folder, name), results.read_stats(name)
+        about, (seconds, proposals) = _read_about(folder, name), results.read_stats(name)
         values = {"frames": about["frames"]} | _list_values(scored[name], main)
-        if stats:
-            values |= {"proposals": len(results.read_proposals(name)), "seconds": sum(stats["seconds"].values())}
+        values |= {} if seconds is None else {"proposals": len(proposals), "seconds": seconds}
         pictures = [{"label": LABELS[picture], "file": f"{picture}.jpg"} for picture in about["pictures"]]
         videos.append({"name": name, "pictures": pictures, "values": values, "data": [DATA]})
     used = {key for video in videos for key in video["values"]}
@@ -207,7 +207,7 @@ def _list_facts(scored: dict[str, dict[str, Any]], main: str | None, videos: lis
         known = [(key, summary[f"{key}-Mean"]) for key in ("J&F", "J", "F") if not math.isnan(summary[f"{key}-Mean"])]
         facts += [[key, f"{100 * value:.1f}", ""] for key, value in known]
         if facts and interval:
-            facts[0][2] = f"95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f}"
+            facts[0][2] = f"{LEVEL:.0%} interval {100 * interval.low:.1f} to {100 * interval.high:.1f}"
         gap = scores.sequences and PROTOCOLS[main].scores.total_row(scores).get("gap")
         facts += [["Identity gap", f"{100 * gap:.1f}", ""]] if gap is not None else []
     frames = sum(video["values"]["frames"] for video in videos)

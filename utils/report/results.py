@@ -42,19 +42,25 @@ class Results:
         several = self.kind is not None and (self.path / self.kind).is_dir()
         return self.path / self.kind if several else self.path
 
-    def read_stats(self, video: str) -> dict[str, Any]:
-        """Read the statistics of a video; empty for another program's."""
-        path = self.path / "stats" / f"{video}.json"
-        return read_object(path, mend=MEND) if path.is_file() else {}
+    def read_stats(self, video: str) -> tuple[float | None, dict[int, dict[str, Any]]]:
+        """Read what eval.py recorded of a video: the seconds it took, and id -> score and components of a proposal.
 
-    def read_proposals(self, video: str) -> dict[int, dict[str, Any]]:
-        """Read id -> score, its components and size of each proposal; of several parts of one, the best is kept."""
-        found: dict[int, dict[str, Any]] = {}
-        for entry in self.read_stats(video).get("proposals", {}).get(self.kind, ()):
-            kept = found.setdefault(entry["id"], entry)
-            if kept is not entry and entry["score"] > kept["score"]:
-                found[entry["id"]] = entry
-        return found
+        Of several parts of one proposal, the best is kept. Both are empty for another program's masks.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.path / "stats" / f"{video}.json"
+        if not path.is_file():
+            return None, {}
+        content, found = read_object(path, mend=MEND), {}
+        try:
+            for entry in content["proposals"].get(self.kind, ()):
+                if entry["id"] not in found or entry["score"] > found[entry["id"]]["score"]:
+                    found[entry["id"]] = entry
+            return sum(content["seconds"].values()), found
+        except (LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: no statistics of eval.py ({error!r}); {MEND}") from error
 
     def find_scores(self, video: str) -> dict[str, Path]:
         """Find the saved scores of a video: protocol -> file."""

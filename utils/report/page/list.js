@@ -15,6 +15,7 @@ function showHeader() {
     return make("li", {}, ...(rest.length ? [make("b", {}, name), " ", rest.join(": ")] : [note]));
   }));
   byId("settings").hidden = !REPORT.settings.length;
+  if (REPORT.runs.length) byId("settings").firstElementChild.textContent = "Settings that differ";
   byId("settings-list").append(...REPORT.settings.map(([name, value]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   const example = REPORT.columns.find((column) => column.kind === "percent");

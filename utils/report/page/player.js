@@ -78,7 +78,13 @@ function visibility(run, id) {
     return state.picked.id === id ? "full" : "none";
   }
   if (proposal && proposal.background && !state.background) return "none";
-  return state.hovered && state.hovered.run === run.number && state.hovered.id !== id ? "faint" : "full";
+  return isAside(run, id) ? "faint" : "full";
+}
+
+/** Tell whether another proposal of this run is picked, or pointed at in the list. */
+function isAside(run, id) {
+  const chosen = state.picked || (state.hovered && state.hovered.fade ? state.hovered : null);
+  return Boolean(chosen) && chosen.run === run.number && chosen.id !== id;
 }
 
 /** The colours of all ids of a run as they are drawn now, packed as pixels: [of the area, of the outline]. */
@@ -177,7 +183,7 @@ class View {
     this.tip.style.left = `${x}px`;
     this.tip.style.top = `${event.clientY - box.top}px`;
     this.tip.classList.toggle("left", x > box.width - 130);
-    hoverOver(id ? { run: this.run.number, id } : null);
+    hoverOver(id ? { run: this.run.number, id, fade: false } : null); // else all would flicker below the pointer
   }
 }
 
@@ -217,7 +223,7 @@ class Panel {
       ...known.map((name) => make("td", {}, formatScore(proposal.components[name]))),
       make("td", { title: `visible in ${proposal.frames} of ${run.count} frames` }, shortenRange(range)));
     row.addEventListener("click", () => pick(run.number, id));
-    row.addEventListener("pointerenter", () => hoverOver({ run: run.number, id }));
+    row.addEventListener("pointerenter", () => hoverOver({ run: run.number, id, fade: true }));
     row.addEventListener("pointerleave", () => hoverOver(null));
     const notes = [...matches, ...(proposal.background ? ["background"] : [])];
     if (notes.length) row.firstChild.append(make("small", {}, notes.join(", ")));
@@ -269,7 +275,10 @@ function makeCharts(run) {
     });
     const each = run.scores.merged ? "all objects as one" : "a line an object";
     charts.unshift(new Chart(`J${side}, %: ${run.scores.protocol}, ${each}`, lines, { ...options, full: true }));
+    charts[0].visibility = (id) => (isAside(run, id) ? "faint" : "full"); // scores count, whatever is hidden
   }
+  const area = charts.at(-1);
+  area.visibility = (id) => visibility(run, id);
   for (const chart of charts) chart.run = run;
   return charts;
 }
@@ -279,6 +288,7 @@ function makeCharts(run) {
 let views = [];
 let panels = [];
 let charts = [];
+let loops = 0; // how often playing has begun; only the last loop goes on
 let wanted = 0; // the last frame that was asked for; frames that load later than it are not drawn
 
 async function go(index) {
@@ -300,7 +310,7 @@ async function go(index) {
 /** Draw the same frame again, after a change of how it is shown. */
 function refresh() {
   for (const panel of panels) panel.update();
-  for (const chart of charts) chart.pick((id) => (id === 0 ? "full" : visibility(chart.run, id)));
+  for (const chart of charts) chart.pick((id) => chart.visibility(id));
   byId("all").disabled = !state.picked;
   byId("truth").setAttribute("aria-pressed", String(state.truth));
   byId("background").setAttribute("aria-pressed", String(state.background));
@@ -330,20 +340,23 @@ function setPlaying(playing) {
   state.playing = playing;
   byId("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   byId("player").classList.toggle("is-playing", playing);
-  if (playing) play();
+  if (playing) play().catch(showError);
 }
 
 /** Show frame after frame at the video's rate; a frame that is late is shown late, and none is left out. */
 async function play() {
+  loops += 1;
+  const loop = loops;
   if (state.index === runs[0].count - 1) await go(0);
   let due = performance.now();
-  while (state.playing && state.index < runs[0].count - 1) {
+  const isOn = () => state.playing && loop === loops;
+  while (isOn() && state.index < runs[0].count - 1) {
     due = Math.max(due + 1000 / (runs[0].rate * Number(byId("speed").value)), performance.now() - 50);
     await new Promise((resolve) => setTimeout(resolve, Math.max(due - performance.now(), 0)));
     await new Promise(requestAnimationFrame);
-    if (state.playing) await go(state.index + 1);
+    if (isOn()) await go(state.index + 1);
   }
-  if (state.playing) setPlaying(false);
+  if (isOn()) setPlaying(false);
 }
 
 function step(by) {
@@ -405,6 +418,9 @@ function connectControls() {
   byId("truth").hidden = !first.truth;
   byId("background").hidden = !runs.some((run) => run.proposals.some((proposal) => proposal.background));
   document.addEventListener("keydown", onKey);
+  byId("player").addEventListener("mousedown", (event) => { // a click does not move the focus: Space still plays
+    if (event.target.closest("button")) event.preventDefault();
+  });
 }
 
 async function start() {
