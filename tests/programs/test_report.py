@@ -394,6 +394,7 @@ def test_nothing_is_wider_than_the_window(page, reported, width):
     page.resize(width, 800)
     page.open(reported / "a/index.html")
     assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.run("document.querySelector('.videos img').getBoundingClientRect().width") > 100
     open_video(page, reported / "a", "bee")
     assert page.run("document.documentElement.scrollWidth") <= width
     page.resize(1280, 800)

@@ -32,7 +32,7 @@ class Limits:
 
     Attributes:
         frames: most frames of a video that are shown, spread evenly; playing needs no more, and files stay few.
-        pixels: of all frames of a report together, which then take about 0.15 bytes a pixel as JPEG.
+        pixels: of all frames of a report together, which then take about 0.2 bytes a pixel.
         largest, smallest: pixels of one frame; more cannot be seen in a window, and with fewer nothing can.
         quality: of JPEG, 0 to 100.
         picture: width of the small pictures in the list, twice of what is seen, for displays of high density.
@@ -40,10 +40,10 @@ class Limits:
     """
 
     frames: int = 600
-    pixels: int = 330_000_000
+    pixels: int = 270_000_000
     largest: int = 854 * 480
     smallest: int = 400 * 225
-    quality: int = 66
+    quality: int = 62
     picture: int = 320
     picture_quality: int = 82
 
