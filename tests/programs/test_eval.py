@@ -256,7 +256,7 @@ def test_own_video_file(tmp_path, run_eval):
 
 
 def test_frames_are_decoded_once_for_the_network_and_once_for_pixels(davis, tmp_path, run_eval, monkeypatch):
-    """The contact sheet takes four frames more; sizes come from headers."""
+    """The contact sheet takes four frames more, the report all; sizes come from headers."""
     decoded = Counter()
 
     def count_and_read(source):
@@ -265,7 +265,7 @@ def test_frames_are_decoded_once_for_the_network_and_once_for_pixels(davis, tmp_
 
     monkeypatch.setattr("data.frames.read_picture", count_and_read)
     run_eval("--davis_path", davis, "--sequences", "ant", "--training_free", "--save_path", tmp_path / "out")
-    assert decoded == {"JPEGImages": 7 + 7 + 4}
+    assert decoded == {"JPEGImages": 7 + 7 + 4 + 7}
 
 
 def test_a_video_file_is_decoded_once_for_overlay_and_contact_sheet(tmp_path, run_eval, monkeypatch):
@@ -277,7 +277,7 @@ def test_a_video_file_is_decoded_once_for_overlay_and_contact_sheet(tmp_path, ru
         plain = getattr(PyAVReader, name)
         monkeypatch.setattr(PyAVReader, name, lambda *a, n=name, f=plain: calls.update([n]) or f(*a))
     run_eval("--basepath", clip, "--training_free", "--save_path", tmp_path / "out")
-    assert calls == {"scan": 1, "decode": 3}  # for the network, for pixels, and for overlay and contact sheet
+    assert calls == {"scan": 1, "decode": 4}  # for the network, pixels, overlay with contact sheet, and report
 
 
 def test_motion_is_measured_read_or_left_out(davis, tmp_path, run_eval):
