@@ -136,8 +136,11 @@ class Browser:
         path.write_bytes(base64.b64decode(content))
 
     def close(self) -> None:
-        self.send("Browser.close")
-        self.process.wait(PATIENCE)
+        try:
+            self.send("Browser.close")
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
         os.close(self.write_end)
         os.close(self.read_end)
         shutil.rmtree(self.folder, ignore_errors=True)

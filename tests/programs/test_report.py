@@ -411,13 +411,20 @@ def test_a_comparison_shows_both_with_the_largest_difference_first(page, reporte
     page.wait(f"{INDEX} === 1")
 
 
-def test_masks_alone_can_be_seen_without_frames_truth_and_scores(page, reported, tmp_path, monkeypatch, capsys):
-    shutil.copytree(reported / "a/paper/ant", tmp_path / "masks/ant")
+def test_upright_masks_alone_can_be_seen(page, reported, tmp_path, monkeypatch, capsys):
+    """Without frames, truth and scores; and clicks meet the proposal below them though the picture is not as wide."""
+    for path in (reported / "a/paper/ant").glob("*.png"):
+        write_label_png(tmp_path / "masks/ant" / path.name, read_label_png(path).T)
     run_report(monkeypatch, "--results", tmp_path / "masks", "--html", tmp_path / "out")
     assert "note: no --frames, so masks are shown alone" in capsys.readouterr().err
     page.open(tmp_path / "out/index.html")
     assert page.run(ROWS) == ["ant"]
     open_video(page, tmp_path / "out", "ant")
     assert page.run("document.getElementById('truth').hidden")
+    width, height = page.run("(box => [box.width, box.height])(views[0].canvas.getBoundingClientRect())")
+    assert width / height == pytest.approx(0.6, abs=0.01)
+    assert height < 800
+    page.click(".screen canvas")
+    assert page.wait("state.picked.id") == page.run("views[0].labels[50 * 60 + 30]")
     page.press("End")
     page.wait(f"{INDEX} === 6")

@@ -125,7 +125,7 @@ class View {
   constructor(run) {
     const [height, width] = run.size;
     this.run = run;
-    this.canvas = make("canvas", { width, height, role: "img" });
+    this.canvas = make("canvas", { width, height, role: "img", style: `--ratio: ${width / height}` });
     this.tip = make("span", { class: "tip", hidden: true });
     const label = REPORT.runs.length ? make("figcaption", {}, REPORT.runs[run.number]) : null;
     this.node = make("figure", { class: "view" }, label, make("div", { class: "screen" }, this.canvas, this.tip));
