@@ -14,6 +14,7 @@ function showHeader() {
     const [name, ...rest] = note.split(": ");
     return make("li", {}, ...(rest.length ? [make("b", {}, name), " ", rest.join(": ")] : [note]));
   }));
+  document.querySelector(".toolbar").hidden = REPORT.videos.length < 2;
   byId("settings").hidden = !REPORT.settings.length;
   if (REPORT.runs.length) byId("settings").firstElementChild.textContent = "Settings that differ";
   byId("settings-list").append(...REPORT.settings.map(([name, value]) =>
