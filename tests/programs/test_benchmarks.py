@@ -16,7 +16,7 @@ from tests.benchmarks import inference as benchmark
 from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
 from utils.errors import UserError
-from utils.report import STAGES
+from utils.report.tables import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 

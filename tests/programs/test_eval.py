@@ -23,7 +23,7 @@ from utils import distributed
 from utils.errors import UserError, run_main
 from utils.export import export_block
 from utils.png import read_label_png
-from utils.report import format_costs
+from utils.report.tables import format_costs
 from utils.run.checkpoints import hash_file, load_checkpoint, load_tensors
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import eval as eval_program
 from utils.png import read_label_png
-from utils.report import format_costs, format_scores
+from utils.report.tables import format_costs, format_scores
 
 
 def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):

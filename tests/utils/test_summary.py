@@ -9,7 +9,7 @@ import pytest
 
 from utils import summary
 from utils.errors import UserError
-from utils.report import STAGES
+from utils.report.tables import STAGES
 
 
 def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:
