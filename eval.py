@@ -45,7 +45,8 @@ from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.progress import FrameBar, log_line, report_progress
-from utils.report import format_costs
+from utils.report.pages import write_report
+from utils.report.tables import format_costs
 from utils.results import ResultsFolder, write_archive
 from utils.run.checkpoints import hash_file, load_checkpoint, stored_tau
 from utils.run.provenance import list_versions
@@ -258,7 +259,7 @@ def report(
     args: Namespace, videos: list[Video], annotations: dict[str, Annotations], results: ResultsFolder,
     illustrator: Illustrator,
 ) -> None:  # fmt: skip
-    """Score the results, print what they cost, and draw overlays and a contact sheet."""
+    """Score the results, print what they cost, draw overlays and a contact sheet, and write pages for a browser."""
     folders = {name: results.predictions(PROTOCOLS[name].predictions) for name in args.protocol}
     start = time.perf_counter()
     if annotations:
@@ -275,6 +276,7 @@ def report(
         print(f"no annotation to score against; for the evaluation server: {path}")
     print(format_costs(results.path))
     illustrator.finish(videos)
+    print(f"report: {write_report(results.path, videos, flag='--save_path')}")
 
 
 def score_predictions(args: Namespace) -> None:

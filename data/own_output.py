@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.names import sort_naturally
 from utils.pictures import FAULTS, IMAGE_SUFFIXES, list_images
 from utils.png import make_palette
+from utils.report.place import REPORT, holds_report
 from utils.results import CONTACT_SHEET, OVERLAYS
 from utils.visual import MARK
 
@@ -25,7 +26,7 @@ MAX_NAMED = 3  # folders of each kind that a note names
 
 def identify_own_output(folder: Path) -> str | None:
     """Return `RESULTS` or `RUN` if this folder was written by eval.py or train.py, else None."""
-    if _holds_results(folder):
+    if _holds_results(folder) or holds_report(folder):
         return RESULTS
     return RUN if (folder / "log.jsonl").is_file() and (folder / "last.pt").is_file() else None
 
@@ -106,12 +107,12 @@ def describe_left_out(root: Path, left_out: Iterable[tuple[str, str]]) -> str:
 
 
 def _lies_in_results(place: Path) -> bool:
-    """Tell whether a folder or file lies in a folder of results, as the masks of a video or among the overlays."""
+    """Tell whether a folder or file lies in results: as a video's masks, among the overlays, or in a report."""
     chain = (place, *place.parents)
     return any(
         _holds_results(folder) and ((folder / f"stats/{place.name}.json").is_file() or folder / OVERLAYS in chain)
         for folder in chain[1:4]
-    )
+    ) or any(holds_report(folder) and folder / REPORT in chain for folder in chain[1:5])
 
 
 def _holds_results(folder: Path) -> bool:

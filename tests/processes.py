@@ -21,8 +21,7 @@ SECONDS = 200  # that a program may take to end on a busy machine
 # A server imports the programs once and forks for each process that is asked for. It has never computed a gradient;
 # after that, torch refuses to compute one in a forked process.
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["train", "eval"])
-
+FORKED.set_forkserver_preload(["train", "eval", "utils.scoring.__main__", "tests.conftest"])
 
 STARTED: list[BaseProcess] = []
 
@@ -30,7 +29,11 @@ STARTED: list[BaseProcess] = []
 def start_program(
     program: str, *arguments, stderr: Path, prepare: Callable[[], None] | None = None, **environment: str
 ) -> BaseProcess:
-    """Start `main` of train or eval in a forked process, after `prepare`; its messages go to the file `stderr`."""
+    """Start `main` of a program in a forked process, after `prepare`; its messages go to the file `stderr`, what it
+    prints to the file of that name and `.out`.
+
+    program: a module, such as "train". The process leads a session, so that what it starts can be found and killed.
+    """
     process = FORKED.Process(target=_run, args=(program, [*map(str, arguments)], stderr, prepare, environment))
     process.start()
     STARTED.append(process)
@@ -38,28 +41,44 @@ def start_program(
 
 
 def kill_started() -> None:
-    """Kill the processes that a test has left behind."""
+    """Kill the processes that a test has left behind, and what they have started."""
     while STARTED:
         process = STARTED.pop()
         process.kill()
+        kill_group(process.pid)
         process.join()
+
+
+def kill_session(leader: int) -> int:
+    """Kill what is left of a session where the system lists it, and return the number of processes."""
+    left = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+                left += 1
+        except OSError:  # it has ended
+            continue
+    return left
 
 
 def _run(
     program: str, arguments: list[str], stderr: Path, prepare: Callable[[], None] | None, environment: dict[str, str]
 ) -> None:
+    os.setsid()
     multiprocessing.set_start_method(None, force=True)  # the program's own processes are started as always
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    for stream, path in ((1, f"{stderr}.out"), (2, stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.environ.update(environment)
     if prepare is not None:
         prepare()
     sys.argv = [f"{program}.py", *arguments]
-    run_main(importlib.import_module(program).main)
+    run_main(importlib.import_module(program).main, lower="--lower")
 
 
 def start_ranks(program: str, *arguments, folder: Path, prepare: Callable[[], None] | None = None) -> list[BaseProcess]:
-    """Start `main` of train or eval in two processes that form a group; their messages go to folder/rank0 and rank1."""
+    """Start `main` of a program in two processes that form a group; their messages go to folder/rank0 and rank1."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,6 +88,12 @@ def start_ranks(program: str, *arguments, folder: Path, prepare: Callable[[], No
         start_program(program, *arguments, stderr=folder / f"rank{rank}", prepare=prepare, **environment)
         for rank, environment in enumerate(own)
     ]
+
+
+def run_ranks(program: str, *arguments, folder: Path) -> None:
+    """Run `main` of a program in two processes that form a group, as torchrun starts them, to a successful end."""
+    for rank, process in enumerate(start_ranks(program, *arguments, folder=folder)):
+        assert end(process) == 0, (folder / f"rank{rank}").read_text()
 
 
 def end(process: BaseProcess) -> int:
@@ -96,14 +121,6 @@ def launch(script: str, *arguments, cwd: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
     command = ["bash", str(ROOT / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, cwd=cwd, env=environment)
-
-
-def torchrun(program: str, *arguments) -> None:
-    """Run train.py or eval.py in two processes that torchrun starts."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*TORCHRUN, str(ROOT / program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment)
-    assert done.returncode == 0, done.stderr
 
 
 def kill_group(leader: int) -> bool:

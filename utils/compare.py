@@ -1,11 +1,12 @@
 """Compare two folders of results, scored by the same protocol, sequence by sequence.
 
     python -m utils.compare outputs/a outputs/b --protocol davis --picture outputs/a_or_b.png
+    python -m utils.compare outputs/a outputs/b --html outputs/a_or_b
 
 A and B are folders that eval.py or utils.scoring has scored, or the --scores_path of the latter. Sequences that only
 one of them has are left out, with a note. Differences are B minus A. The interval comes from a paired bootstrap over
 sequences. If it does not contain zero, the difference is unlikely to come from the choice of sequences; other seeds or
-datasets may still give another result.
+datasets may still give another result. --html makes pages of the reports of A and B: open its index.html.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -15,6 +16,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +24,11 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import OneLineParser, UserError, run_main
+from utils.report.pages import write_comparison
+from utils.report.place import check_report_folder
 from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, bootstrap_difference, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
-from utils.scoring.tables import Scores, read_scores
+from utils.scoring.tables import Scores, find_scores
 from utils.visual import save_figure
 
 
@@ -37,22 +41,6 @@ class Comparison(NamedTuple):
     first_interval: Interval
     second_interval: Interval
     difference: Interval
-
-
-def find_scores(results: Path, protocol: str, split: str = "*") -> Scores:
-    """Find and read the scores in a folder of results, or in its subfolder for the protocol's kind of predictions.
-
-    Raises:
-        UserError: there are no scores, or those of several splits.
-    """
-    places = [results, results / PROTOCOLS[protocol].predictions]
-    found = [path for place in places for path in sorted((place / "scores" / protocol).glob(f"scores-{split}.json"))]
-    if not found:
-        raise UserError(f"{results}: no scores under {protocol}; score it first (eval.py, or python -m utils.scoring)")
-    if len(found) > 1:
-        names = ", ".join(path.stem.removeprefix("scores-") for path in found)
-        raise UserError(f"{results}: scores of several splits ({names}); name one with --split")
-    return read_scores(found[0])
 
 
 def keep_common_sequences(first: Scores, second: Scores) -> tuple[Scores, Scores]:
@@ -149,6 +137,33 @@ def draw_comparison(compared: Comparison, labels: tuple[str, str], measure: str,
     save_figure(figure, picture, dpi=110)
 
 
+def write_pages(compared: Comparison, results: Sequence[Path], measure: str, protocol: str, folder: Path) -> Path:
+    """Write pages that show the videos of A and B beside each other, the largest differences first.
+
+    Raises:
+        UserError: A or B has no report of these videos, or `folder` holds something else; see `write_comparison`.
+    """
+    values = {
+        name: {"A": float(a), "B": float(b), "difference": float(b - a)}
+        for name, a, b in zip(compared.sequences, compared.first, compared.second, strict=True)
+    }
+    names = sorted(values, key=lambda name: -abs(values[name]["difference"]))
+    hint = f"{measure}, protocol {protocol}: {PROTOCOLS[protocol].meaning}"
+    columns = [{"key": side, "label": side, "hint": hint, "kind": "percent"} for side in "AB"]
+    columns.append({"key": "difference", "label": "B − A", "hint": hint, "kind": "difference"})
+    intervals = {"A": compared.first_interval, "B": compared.second_interval, "B − A": compared.difference}
+    facts = [
+        [name, f"{100 * value:{sign}.1f}", f"{LEVEL:.0%} interval {100 * low:{sign}.1f} to {100 * high:{sign}.1f}"]
+        for (name, (value, low, high)), sign in zip(intervals.items(), ("", "", "+"), strict=True)
+    ]
+    better = int((compared.second > compared.first).sum())
+    facts.append(["B is better on", str(better), f"of {len(names)} videos"])
+    return write_comparison(
+        folder, results, names, columns=columns, values=values, facts=facts, notes=[hint], sort="difference",
+        flag="--html",
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = OneLineParser(
         prog="python -m utils.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -161,7 +176,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="where a picture of the sequences goes (.png)")
+    parser.add_argument("--html", type=Path, metavar="DIR", help="write pages that show both side by side here")
     args = parser.parse_args()
+    if args.html:
+        check_report_folder(args.html, [args.a, args.b], flag="--html")
     if args.samples < 2:
         raise UserError(f"--samples is {args.samples}; give at least 2")
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
@@ -173,6 +191,9 @@ def main() -> None:
     if args.picture:
         draw_comparison(compared, (str(args.a), str(args.b)), measure, args.picture)
         print(f"picture: {args.picture}")
+    if args.html:
+        page = write_pages(compared, (args.a, args.b), measure, args.protocol, args.html)
+        print(f"report: {page}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 <save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
 <save_path>/overlays/<video>.mp4       the masks drawn over the frames, with --overlay; .side_by_side.mp4: beside them
 <save_path>/scores/<protocol>/         written by utils.scoring.score
+<save_path>/index.html, report/        pages for a browser, written by utils.report.pages
 """
 
 import json
@@ -21,10 +22,11 @@ from utils.errors import UserError
 from utils.files import LOCK, check_writable, read_object, write_atomically
 from utils.names import check_name
 from utils.png import find_pngs, write_label_png
+from utils.report.place import INDEX, REPORT, check_report_folder, remove_report
 
 CONTACT_SHEET = "contact_sheet.png"
 OVERLAYS = "overlays"
-RESERVED = {"stats", OVERLAYS, "scores"}
+RESERVED = {"stats", OVERLAYS, "scores", REPORT, INDEX}
 
 
 class ResultsFolder:
@@ -56,6 +58,7 @@ class ResultsFolder:
                 f"--save_path {self.path}: holds results of other settings ({_difference(existing, self.settings)}); "
                 "choose another folder or give --overwrite"
             )
+        check_report_folder(self.path, [self.path], flag="--save_path")
         check_writable(self.path, flag="--save_path")
 
     def prepare(self, *, overwrite: bool) -> None:
@@ -155,7 +158,7 @@ class ResultsFolder:
         return self.path / "stats" / f"{video}.json"
 
     def _remove(self, existing: dict[str, Any]) -> None:
-        """Remove earlier results of eval.py: videos with statistics, their scores and overlays."""
+        """Remove earlier results of eval.py: videos with statistics, their scores, overlays and report."""
         kinds, marker = existing.get("predictions", []), self.path / "settings.json"
         if not isinstance(kinds, list):
             raise UserError(f"{marker}: 'predictions' is no list of names; choose another folder")
@@ -166,8 +169,9 @@ class ResultsFolder:
                 shutil.rmtree(root / stats.stem, ignore_errors=True)
         for root in {self.path, *roots}:
             shutil.rmtree(root / "scores", ignore_errors=True)
-        for name in ("stats", "overlays"):
+        for name in ("stats", OVERLAYS):
             shutil.rmtree(self.path / name, ignore_errors=True)
+        remove_report(self.path)
 
 
 def write_archive(path: Path, folder: Path, videos: list[str]) -> None:

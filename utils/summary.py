@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.compare import find_scores
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import read_object
+from utils.scoring.tables import find_scores
 from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")

@@ -67,7 +67,7 @@ from utils.files import check_writable
 from utils.parallel import use_one_core
 from utils.png import write_label_png
 from utils.processes import run_in_own_process
-from utils.report import STAGES
+from utils.report.tables import STAGES
 from utils.visual import save_figure
 
 WARM_UP = 6  # frames

@@ -6,10 +6,8 @@ import re
 import numpy as np
 from PIL import Image
 
-from tests.data.layout_trees import (
-    SIZE,
-    problems,
-)
+from tests.data.layout_trees import problems
+from tests.data.tree_files import SIZE
 from utils.errors import UserError
 
 

@@ -1,11 +1,8 @@
 """Tiny trees of exactly each dataset's layout, with the same little videos in all of them."""
 
-import io
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +15,9 @@ from data.loading import load_videos
 from data.registry import DATASETS
 from data.sprites.writer import write_sprites
 from data.videos import Video
-from utils.png import write_label_png
+from tests.data.movi_trees import movi_folders, movi_records
+from tests.data.tree_files import FRAMES, SIZE, labels_of, write_frames, write_labels, write_list, write_masks
 
-SIZE = (12, 18)
-FRAMES = ["00000", "00001", "00002", "00003"]
 # Beginnings of paths in the trees of FBMS-59 and of MOVi-C as TFRecords.
 CAMEL = "Testset/camel01/GroundTruth/camel01"
 SHARD = "movi_c/256x256/1.0.0/movi_c-validation.tfrecord-0000{}-of-00002"
@@ -44,55 +40,6 @@ class Tree:
     void: bool = False
     more: int = 0
     part: str | None = None
-
-
-def labels_of(index: int, *, void: bool = False) -> np.ndarray:
-    """(H, W) uint8 ids of frame `index`: two boxes that drift."""
-    labels = np.zeros(SIZE, np.uint8)
-    labels[2:6, 1 + index : 6 + index] = 1
-    labels[7:11, 12 - index : 16 - index] = 2
-    if void:
-        labels[0, 0] = 255
-    return labels
-
-
-def frame_of(index: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of frame `index`."""
-    colours = np.array([[30, 60, 90], [230, 40, 40], [40, 220, 40]], np.uint8)
-    return colours[labels_of(index)]
-
-
-@cache
-def picture(index: int, ending: str) -> bytes:
-    """Frame `index` as a file with this ending holds it."""
-    buffer = io.BytesIO()
-    Image.fromarray(frame_of(index)).save(buffer, Image.registered_extensions()[ending])
-    return buffer.getvalue()
-
-
-def write_frames(folder: Path, names: list[str], ending: str = ".jpg") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(names):
-        (folder / f"{name}{ending}").write_bytes(picture(index, ending))
-
-
-def write_labels(folder: Path, names: list[str], *, of: list[str] | None = None, void: bool = False, ending="") -> None:
-    """Indexed PNGs; `of`: the frames of the video, where they are not the same."""
-    for name in names:
-        write_label_png(folder / f"{name}{ending}.png", labels_of((of or names).index(name), void=void))
-
-
-def write_masks(folder: Path, names: list[str], ids: tuple[int, ...], ending: str = ".png", *, rgb: bool = False):
-    """Grey masks of 0 and 255: where one of `ids` is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, name in enumerate(names):
-        mask = Image.fromarray((np.isin(labels_of(index), ids) * 255).astype(np.uint8))
-        (mask.convert("RGB") if rgb else mask).save(folder / f"{name}{ending}")
-
-
-def write_list(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 # ------------------------------------------------------------------ DAVIS, pairs, own
@@ -260,97 +207,6 @@ def ytvis_json(split: str, encode: Callable) -> dict:
             annotations.append({"id": len(annotations) + 1, "video_id": number + 1, "category_id": 7, "iscrowd": 0,
                                 "segmentations": masks})  # fmt: skip
     return {"videos": videos, "categories": [{"id": 7, "name": "ant"}], "annotations": annotations or None}
-
-
-# ------------------------------------------------------------------ MOVi
-
-
-def slow_crc32c(content: bytes) -> int:
-    """Bit by bit, from the definition."""
-    state = 0xFFFFFFFF
-    for byte in content:
-        state ^= byte
-        for _ in range(8):
-            state = (state >> 1) ^ (0x82F63B78 if state & 1 else 0)
-    return state ^ 0xFFFFFFFF
-
-
-def masked(content: bytes) -> bytes:
-    crc = slow_crc32c(content)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def member(number: int, content: bytes) -> bytes:
-    """A length-delimited member of a protobuf message."""
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def varint(value: int) -> bytes:
-    low = b""
-    while value > 127:
-        low, value = low + bytes([value & 127 | 128]), value >> 7
-    return low + bytes([value])
-
-
-def example(features: dict[str, list]) -> bytes:
-    """A tf.train.Example: lists of byte strings, of floats, or of whole numbers."""
-    entries = b""
-    for key, values in features.items():
-        if isinstance(values[0], bytes):
-            feature = member(1, b"".join(member(1, value) for value in values))
-        elif isinstance(values[0], float):
-            feature = member(2, member(1, struct.pack(f"<{len(values)}f", *values)))
-        else:
-            feature = member(3, member(1, b"".join(map(varint, values))))
-        entries += member(1, member(1, key.encode()) + member(2, feature))
-    return member(1, entries)
-
-
-def record(content: bytes) -> bytes:
-    length = struct.pack("<Q", len(content))
-    return length + masked(length) + content + masked(content)
-
-
-def png(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def movi_example(number: int) -> bytes:
-    return example({
-        "background": [b"dome"],
-        "camera/focal_length": [35.0],
-        "metadata/num_frames": [24, 300],
-        "metadata/video_name": [str(100 + number).encode()],
-        "segmentations": [png(labels_of(index)) for index in range(len(FRAMES))],
-        "video": [png(frame_of(index)) for index in range(len(FRAMES))],
-    })  # fmt: skip
-
-
-def movi_records(variant: str) -> Callable[[Path], None]:
-    """As TFDS keeps it: three videos of validation in two files, one of train in one."""
-
-    def build(root: Path) -> None:
-        folder = root / f"movi_{variant}/256x256/1.0.0"
-        folder.mkdir(parents=True)
-        (folder / "dataset_info.json").write_text("{}")
-        for split, shards in (("validation", [(0, 1), (2,)]), ("train", [(3,)])):
-            for number, videos in enumerate(shards):
-                path = folder / f"movi_{variant}-{split}.tfrecord-{number:05d}-of-{len(shards):05d}"
-                path.write_bytes(b"".join(record(movi_example(video)) for video in videos))
-
-    return build
-
-
-def movi_folders(frames: str, masks: str, ending: str) -> Callable[[Path], None]:
-    def build(root: Path) -> None:
-        for split in ("train", "validation"):
-            for name in ("00000000", "00000001"):
-                write_frames(root / split / name / frames, FRAMES)
-                write_labels(root / split / name / masks, FRAMES, ending=ending)
-
-    return build
 
 
 # ------------------------------------------------------------------ all of them

@@ -9,7 +9,8 @@ import pytest
 
 from data import check
 from data.registry import DATASETS
-from tests.data.layout_trees import FRAMES, TREES
+from tests.data.layout_trees import TREES
+from tests.data.tree_files import FRAMES
 from utils import compare, export, report, visual
 from utils.errors import run_main
 from utils.png import read_label_png, write_label_png

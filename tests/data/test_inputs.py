@@ -13,14 +13,8 @@ from data import check
 from data.loading import check_root, guess_own_video, list_training_videos, load_videos
 from data.registry import DATASETS, parse_dataset_name
 from tests.data.layout_edits import edit_json
-from tests.data.layout_trees import (
-    FRAMES,
-    TREES,
-    labels_of,
-    load,
-    problems,
-    write_frames,
-)
+from tests.data.layout_trees import TREES, load, problems
+from tests.data.tree_files import FRAMES, labels_of, write_frames
 from utils.errors import UserError
 from utils.names import read_names
 
@@ -187,7 +181,7 @@ SQUARE = [2, 2, 7, 2, 7, 7, 2, 7]
     ("written", "seen"),
     [(None, False), ([], False), ([[]], False), ({}, False), ([[], SQUARE], True), ([SQUARE], True), (SQUARE, True)],
 )
-def test_segmentations_that_show_nothing_and_those_that_do(build, written, seen):
+def test_segmentations_with_and_without_objects(build, written, seen):
     tree, root = build("ytvis19")
     edit_json(root / "train.json", lambda c: c["annotations"][0]["segmentations"].__setitem__(0, written))
     labels = load(tree, root)[0].annotations.read("00000")
@@ -219,7 +213,7 @@ def test_other_places_of_the_json(build, where):
      (lambda c: c["annotations"][0]["segmentations"].pop(), "give one, or null, for each frame"),
      (lambda c: c.update(images=c.pop("videos")), "describes images, not videos; export it as YouTube-VIS")],
 )  # fmt: skip
-def test_exports_that_cannot_be_read_are_answered(build, change, told):
+def test_exports_that_cannot_be_read_are_refused(build, change, told):
     tree, root = build("ytvis19")
     edit_json(root / "train.json", change)
     with pytest.raises(UserError, match=rf"train\.json.*{told}"):
@@ -254,7 +248,7 @@ ZIPS = {
 
 @pytest.mark.parametrize("kind", ZIPS)
 @pytest.mark.parametrize("level", ["", "DAVIS"])
-def test_a_download_that_does_not_fit_is_answered_with_what_does(tmp_path, kind, level):
+def test_a_download_of_another_dataset_is_refused_with_the_dataset_that_it_is(tmp_path, kind, level):
     there, asked, change, told = ZIPS[kind]
     root = tmp_path / "root"
     TREES[there].build(root / level)

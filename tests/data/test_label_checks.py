@@ -11,15 +11,8 @@ import eval as eval_program
 from data.frames import read_image_size
 from data.selection import check_sizes
 from tests.data.layout_edits import edit_json
-from tests.data.layout_trees import (
-    FRAMES,
-    SIZE,
-    labels_of,
-    load,
-    problems,
-    write_labels,
-    write_masks,
-)
+from tests.data.layout_trees import load, problems
+from tests.data.tree_files import FRAMES, SIZE, labels_of, write_labels, write_masks
 from utils.errors import UserError
 from utils.names import check_name
 from utils.png import write_label_png
@@ -148,7 +141,7 @@ def renumbered(davis, name):
         write_label_png(path, np.asarray(Image.open(path)).astype(int) * 9)
 
 
-def test_gaps_in_object_ids_are_said_once_a_run_and_again_from_kept_scores(davis, tmp_path, monkeypatch, capsys):
+def test_gaps_in_object_ids_are_noted_once_a_run_and_again_from_kept_scores(davis, tmp_path, monkeypatch, capsys):
     renumbered(davis, "bee")
     predictions = shutil.copytree(davis / LABELS, tmp_path / "predictions")
     commands = [
@@ -167,7 +160,7 @@ def test_gaps_in_object_ids_are_said_once_a_run_and_again_from_kept_scores(davis
     assert sorted(path.name for path in predictions.iterdir()) == ["ant", "bee"]
 
 
-def test_scores_go_where_told_and_never_to_others(davis, tmp_path, monkeypatch, capsys):
+def test_scores_go_to_the_folder_given_and_never_beside_foreign_predictions(davis, tmp_path, monkeypatch, capsys):
     predictions = shutil.copytree(davis / LABELS, tmp_path / "theirs")
     monkeypatch.chdir(tmp_path)
 

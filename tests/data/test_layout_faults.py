@@ -21,21 +21,9 @@ from tests.data.layout_edits import (
     vis,
     write,
 )
-from tests.data.layout_trees import (
-    CAMEL,
-    FRAMES,
-    SHARD,
-    SIZE,
-    compressed,
-    example,
-    labels_of,
-    load,
-    png,
-    record,
-    write_frames,
-    write_labels,
-    write_masks,
-)
+from tests.data.layout_trees import CAMEL, SHARD, compressed, load
+from tests.data.movi_trees import example, png, record
+from tests.data.tree_files import FRAMES, SIZE, labels_of, write_frames, write_labels, write_masks
 from utils.errors import UserError
 from utils.png import write_label_png
 

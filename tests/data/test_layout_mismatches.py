@@ -7,14 +7,8 @@ import shutil
 import pytest
 
 from tests.data.layout_edits import JPEGS, MASKS, planted, read_everything, vis, write
-from tests.data.layout_trees import (
-    CAMEL,
-    load,
-    problems,
-    write_frames,
-    write_labels,
-    write_masks,
-)
+from tests.data.layout_trees import CAMEL, load, problems
+from tests.data.tree_files import write_frames, write_labels, write_masks
 
 
 def extra_vis_annotation(content):
@@ -110,7 +104,7 @@ def use_numbers(definition):
 
 
 @pytest.mark.parametrize("fault", MISMATCHES)
-def test_a_mismatch_is_named_once_and_keeps_nobody_from_reading(fault, build):
+def test_a_mismatch_is_named_once_and_the_video_is_read_all_the_same(fault, build):
     tree, root, _ = planted(MISMATCHES[fault], build)
     read_everything(load(tree, root))
 
@@ -124,7 +118,7 @@ def test_lists_that_do_not_name_frames_are_not_compared(build):
     assert not problems(tree, root)
 
 
-def test_annotations_that_would_be_missing_from_the_scores_are_said(build, capsys):
+def test_annotations_that_would_be_missing_from_the_scores_are_noted(build, capsys):
     tree, root, message = planted(MISMATCHES["vis annotations of no video"], build)
     capsys.readouterr()
     load(tree, root)

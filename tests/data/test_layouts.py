@@ -17,19 +17,9 @@ from data.annotations import RleVideo, Track, decode_run_lengths, decode_segment
 from data.layouts import instances
 from data.loading import check_root, list_training_videos, load_videos, resolve_root, select_range
 from data.registry import DATASETS
-from tests.data.layout_trees import (
-    CAMEL,
-    SHARD,
-    SIZE,
-    TREES,
-    checked,
-    compressed,
-    labels_of,
-    load,
-    problems,
-    slow_crc32c,
-    uncompressed,
-)
+from tests.data.layout_trees import CAMEL, SHARD, TREES, checked, compressed, load, problems, uncompressed
+from tests.data.movi_trees import slow_crc32c
+from tests.data.tree_files import SIZE, labels_of
 from utils.errors import UserError
 from utils.scoring.protocols import PROTOCOLS
 

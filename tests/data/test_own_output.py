@@ -109,7 +109,7 @@ def test_labels_and_pictures_among_frames_are_left_out(tmp_path, capsys):
     assert OURS in capsys.readouterr().err
 
 
-def test_anybodys_frames_are_frames(tmp_path, capsys):
+def test_frames_of_other_programs_are_frames(tmp_path, capsys):
     """Indexed PNGs of other colours, settings and logs of other programs."""
     folder = tmp_path / "v"
     folder.mkdir()

@@ -16,7 +16,7 @@ from data.frames import FrameReader, UnreadableImage, read_image
 from data.loading import load_videos
 from data.tfrecord import list_records
 from data.videos import FrameFolder, RecordVideo
-from tests.data.layout_trees import example, record
+from tests.data.movi_trees import example, record
 from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png
 from utils.errors import UserError, is_out_of_memory
 from utils.png import find_pngs, make_palette, read_label_png, write_label_png
@@ -149,7 +149,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_is_refused_by_name(tmp_path, name):
+def test_unreadable_pictures_are_refused_by_name(tmp_path, name):
     make, message = REFUSED[name]
     make(tmp_path / name)
     with pytest.raises(UnreadableImage, match=f"{name}: not a readable image .*{message}"):
@@ -206,7 +206,7 @@ def test_records_are_read_as_files_are(tmp_path):
     assert video.conversions == {"16-bit grey; values 0 to 4095 become 0 to 255": 2}
 
 
-def test_check_says_what_it_saw(tmp_path, monkeypatch, capsys):
+def test_data_check_names_the_conversions(tmp_path, monkeypatch, capsys):
     for name, count in (("thermal", 3), ("glass", 2), ("plain", 2)):
         (tmp_path / name).mkdir()
         for index in range(count):
@@ -284,7 +284,7 @@ def test_png_in_capitals_and_two_of_one_name(tmp_path):
 # ------------------------------------------------------------------ fingerprints
 
 
-def test_a_frame_in_anothers_place_is_noticed_and_a_copy_is_the_same(tmp_path):
+def test_a_replaced_frame_is_noticed_and_a_copy_is_the_same(tmp_path):
     for index in range(3):
         write_label_png(tmp_path / f"v/{index}.png", np.full(SIZE, index))
     paths = sorted((tmp_path / "v").iterdir())

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import cv2
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eval as eval_program
@@ -16,7 +16,13 @@ from utils.progress import STAGES, FrameBar, report_progress
 from utils.video import write_video
 
 
+def measure_error(fitted, shape, budget):
+    pixels = math.log(math.prod(fitted) / math.prod(budget))
+    return math.log(measure_shape_change(fitted, shape)) ** 2 + pixels**2
+
+
 @settings(deadline=None)
+@example(budget=(44, 53), patch=8, shape=(212, 532))  # two resolutions are equally near
 @given(
     budget=st.tuples(st.integers(20, 60), st.integers(20, 60)), patch=st.sampled_from([8, 14, 16]),
     shape=st.tuples(st.integers(100, 4000), st.integers(100, 4000)).filter(lambda s: 1 / 4 <= s[0] / s[1] <= 4),
@@ -28,7 +34,7 @@ def test_fitted_resolutions_have_the_shape_and_the_pixels(budget, patch, shape):
     assert abs(math.log(math.prod(fitted) / math.prod(budget))) < 0.08
     assert measure_shape_change(fitted, shape) < 1.08
     turned = fit_resolution(budget[::-1], shape[::-1], patch_size=(patch, patch))
-    assert measure_shape_change(turned, shape[::-1]) == pytest.approx(measure_shape_change(fitted, shape))
+    assert measure_error(turned, shape[::-1], budget) == pytest.approx(measure_error(fitted, shape, budget))
 
 
 @given(shape=st.tuples(st.integers(1, 10_000), st.integers(1, 10_000)))
@@ -59,7 +65,7 @@ def test_data_sets_keep_their_resolution_unless_it_squashes():
     assert "phone" in note
 
 
-def test_a_resolution_that_was_asked_for_holds_and_is_told():
+def test_a_resolution_given_by_the_user_is_kept_with_a_note():
     rule = ResolutionRule((160, 280), (8, 8), explicit=True, fit_every_video=True)
     assert rule.choose((640, 360)) == (160, 280)
     assert "1 of 1 videos, by up to a factor of 3.11 (phone, 640x360)" in rule.describe_changes({"phone": (640, 360)})

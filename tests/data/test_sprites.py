@@ -173,7 +173,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_what_a_killed_process_left_is_no_hindrance(tmp_path, dataset):
+def test_files_that_a_killed_process_left_are_no_hindrance(tmp_path, dataset):
     """It was killed while it wrote the first manifest, or a list."""
     root = tmp_path / "set"
     root.mkdir()
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_kept(tmp_path, monkeypa
         write_sprites(tmp_path / "set", **SMALL)
     monkeypatch.undo()
     written = (tmp_path / "set" / FRAMES / "train-00/00000.jpg").stat().st_mtime_ns
-    ensure_sprites(tmp_path / "set")
+    write_sprites(tmp_path / "set", **SMALL)
     assert (tmp_path / "set" / FRAMES / "train-00/00000.jpg").stat().st_mtime_ns == written
     assert (tmp_path / "set" / SPLITS / "val.txt").read_text().split() == ["val-00", "val-01"]
 
@@ -267,7 +267,7 @@ def test_colour_alone_does_not_find_the_objects(video):
     assert compute_mean_best_iou(clusters, labels) < 0.35
 
 
-def test_colour_baseline_finds_what_differs_in_colour():
+def test_the_colour_baseline_finds_objects_that_differ_in_colour():
     frames = np.full((2, 40, 60, 3), (200, 30, 30), np.uint8)
     frames[:, 8:32, 20:44] = (20, 40, 220)
     labels = (frames[..., 2] == 220).astype(np.uint8)

@@ -88,7 +88,7 @@ def test_low_precision_keeps_the_mean_in_float32():
     torch.testing.assert_close(q.grad.double(), exact[0].grad, atol=2e-2, rtol=0)
 
 
-def test_large_scores_are_no_matter():
+def test_large_scores_do_not_overflow():
     q, k, v = (part.detach() * 100 for part in inputs(dtype=torch.float32))
     mixed, mean = attend(q, k, v)
     torch.testing.assert_close(mean, usual(q, k, v)[1], atol=1e-3, rtol=0)

@@ -61,7 +61,7 @@ def test_keys_and_cls_are_the_last_layers(name):
     for short, whole in zip((keys, cls), backbone(images, with_cls=True), strict=True):
         torch.testing.assert_close(short, whole)
 
-    # Independently: the whole forward pass, with the last attention's input and the last block's output looked at.
+    # Independently: the whole forward pass, with the last attention's input and the last block's output recorded.
     seen = {}
     vit.blocks[-1].attn.register_forward_pre_hook(lambda _, args: seen.update(attention_input=args[0]))
     vit.blocks[-1].register_forward_hook(lambda _, args, output: seen.update(output=output))

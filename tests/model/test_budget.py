@@ -52,11 +52,11 @@ def test_summaries_are_as_good_as_fits(tiny_weights, monkeypatch, directions, mo
     needed = bytes_without_spare(network, features.shape, num_key_frames=6, **options)
     ranks, merge = [], WindowClusterer.merge
 
-    def look(self):
+    def merge_and_record(self):
         merge(self)
         ranks[:] = [summary.x_inside.shape[1] if summary else 0 for summary in self.summaries]
 
-    monkeypatch.setattr(WindowClusterer, "merge", look)
+    monkeypatch.setattr(WindowClusterer, "merge", merge_and_record)
     # Half of what is to spare is for summaries of 180 tokens, floats of 4 bytes.
     spare = (2 * directions + 3.5) * 180 * 4 * 2
     make_segmenter(network, memory_gb=(needed + spare) / 1e9, **options).cluster(features, grid)

@@ -148,7 +148,7 @@ def test_column_groups_without_attention_keep_the_bound_valid():
     assert [len(found) for found in greedy_leaders(rows, tau=distance * 0.999, column_groups=[64] * 4)] == [1, 1]
 
 
-def test_the_greedy_pass_ends_on_what_is_no_number():
+def test_the_greedy_pass_ends_on_nan():
     rows = torch.full((3, 4), float("nan"))
     assert [found.tolist() for found in greedy_leaders(rows, tau=1.0)] == [[0], [1], [2]]
 
@@ -173,7 +173,7 @@ def test_column_groups_save_distances(monkeypatch):
 
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.01, 0.5, 1.0]), st.sampled_from([(1, 1), (3, 7), (40, 65)]))
 @settings(max_examples=25, deadline=None)
-def test_places_of_what_is_true(seed, share, shape):
+def test_indices_of_true_entries(seed, share, shape):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
     row, column = find_true(mask)
     assert torch.equal(torch.stack([row, column], 1), mask.nonzero())
@@ -191,7 +191,7 @@ def test_smoothing_is_the_mean_of_neighbours(seed, tau):
 
 
 @pytest.mark.parametrize(("usual", "odd"), [(22, 1), (48, 12)])
-def test_smoothing_keeps_the_digits_of_what_is_unlike_its_group(usual, odd):
+def test_smoothing_keeps_the_digits_of_rows_unlike_their_group(usual, odd):
     """Many rows with much at column 0 and few with next to nothing there, one in their small group or a small group in
     their large one: what the few lack has to be subtracted again from the sum of the others."""
     count = usual + odd

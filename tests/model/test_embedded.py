@@ -67,7 +67,7 @@ def test_keys_of_the_embedded_backbone_tell_an_object_from_its_background():
 
 
 @pytest.mark.parametrize("program", [train_program, eval_program])
-def test_defaults_are_embedded_and_said_so(program, capsys):
+def test_defaults_are_embedded_with_a_note(program, capsys):
     args = parse(program)
     assert (args.backbone, args.dataset, args.dino_path) == ("embedded", "sprites", None)
     assert capsys.readouterr().err.count(EMBEDDED_LINE) == 1
@@ -75,7 +75,7 @@ def test_defaults_are_embedded_and_said_so(program, capsys):
 
 
 @pytest.mark.parametrize("option", NOT_EMBEDDED)
-def test_nothing_embedded_is_used_with_data_or_weights_of_ones_own(option, tmp_path, capsys):
+def test_nothing_embedded_is_used_with_data_or_weights_of_the_user(option, tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text("seed: 3\n")
     values = {"config": tmp_path / "recipe.yaml", "backbone": "vit_tiny_patch16_224", "dataset": "video"}
     only_one_has = {"davis_path": eval_program, "train_list": train_program}
@@ -139,7 +139,7 @@ def test_faults_are_found_before_anything_is_generated(tmp_path, monkeypatch, pr
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["file", "full", "full/last.pt"]
 
 
-def test_a_block_of_ones_own_replaces_the_default():
+def test_a_block_of_the_user_replaces_the_default():
     assert parse(eval_program, "--training_free").resume_path is None
     own = parse(eval_program, "--resume_path", "mine.pt")
     assert (own.resume_path, own.training_free) == ("mine.pt", False)

@@ -58,7 +58,7 @@ def measure(frames, flows=None):
 
 
 @pytest.mark.parametrize("camera", [(0, 0), (2, 3)], ids=["static", "moving"])
-def test_what_moves_against_the_camera_has_evidence_and_nothing_else(camera):
+def test_only_motion_against_the_camera_is_evidence(camera):
     motion = measure(film(camera=camera, thing=(0, 4)))
     assert motion.shape == (4, *GRID)
     assert motion.dtype == np.float32

@@ -107,7 +107,7 @@ def rows(row: str, count: int, times: int) -> list[str]:
 APART, NEAR, TOUCHING = rows("0111000001110", 3, 4), rows("0001110111000", 3, 1), rows("0001111110000", 3, 4)
 
 
-def test_two_that_meet_and_part_stay_two():
+def test_two_objects_that_meet_and_part_stay_two():
     tracks = follow(video(APART + NEAR + TOUCHING + NEAR + APART) == 1)
     left, right = tracks[0, 1, 1], tracks[0, 1, 11]
     assert left != right
@@ -117,7 +117,7 @@ def test_two_that_meet_and_part_stay_two():
     assert np.unique(tracks).tolist() == sorted([0, left, right])
 
 
-def test_looks_tell_which_is_which_where_places_do_not():
+def test_features_tell_objects_apart_where_positions_do_not():
     """Two that touch move two tokens a frame, as far as they are wide: by place alone one would take the other's."""
     frames = ["011022000000 011022000000"] * 4
     frames += [" ".join(["0" * (1 + 2 * step) + "1122" + "0" * (7 - 2 * step)] * 2) for step in range(1, 4)]
@@ -127,7 +127,7 @@ def test_looks_tell_which_is_which_where_places_do_not():
     assert same_partition(tracks, labels)
 
 
-def test_two_that_part_later_were_two_before():
+def test_objects_that_part_later_were_two_before():
     tracks = follow(video(TOUCHING + NEAR + APART) == 1)
     for frame in tracks:
         row = frame[1][frame[1] > 0]
@@ -135,20 +135,20 @@ def test_two_that_part_later_were_two_before():
     assert len(np.unique(tracks)) == 3
 
 
-def test_one_that_breaks_for_a_moment_stays_one():
+def test_an_object_that_breaks_for_a_moment_stays_one():
     broken = ["000000000 001101100 001101100 000000000"] * 2
     whole = ["000000000 001111100 001111100 000000000"] * 10
     assert np.unique(follow(video(whole + broken + whole) == 1)).tolist() == [0, 1]
 
 
-def test_what_returns_is_the_same_object():
+def test_an_object_that_returns_is_the_same_object():
     gone = rows("0000000001110", 3, 4)
     tracks = join_successive_tracks(follow(video(APART + gone + APART) == 1))
     assert len(np.unique(tracks)) == 3
     assert tracks[0, 1, 1] == tracks[-1, 1, 1] != tracks[0, 1, 11]
 
 
-def test_specks_and_short_lives_stay_with_the_largest():
+def test_small_and_short_tracks_stay_with_the_largest():
     speck = ["000000000 011000010 011000000 000000000"] * 8
     short = ["000000000 011000110 011000110 000000000"] * 2
     alone = ["000000000 011000000 011000000 000000000"] * 8
@@ -190,7 +190,7 @@ def test_boundary_clusters_are_no_objects():
     assert not sure.any()
 
 
-def test_centred_of_another_grid_are_refused():
+def test_centred_features_of_another_grid_are_refused():
     labels = np.zeros((2, 3, 4), dtype=int)
     with pytest.raises(ValueError, match=r"\(3, 4\), features on \(4, 3\)"):
         find_objects(labels, CentredFeatures(torch.zeros(2, 12, 2), (4, 3)))
@@ -240,7 +240,7 @@ def test_tracks_cover_the_mask(mask):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_the_shortest_absence_is_bridged_first(seed):
-    """Against every pair of tracks looked at anew after each that is joined."""
+    """Against comparing every pair of tracks again after each that is joined."""
     random = np.random.default_rng(seed)
     tracks = random.integers(1, 12, (random.integers(1, 12), 1, 3)) * (random.random((1, 3)) < 0.8)
     seen = {track: {frame for frame in range(len(tracks)) if track in tracks[frame]} for track in np.unique(tracks)}
@@ -260,7 +260,7 @@ def test_the_shortest_absence_is_bridged_first(seed):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1))
-def test_votes_are_of_the_nearest_and_most_alike(seed):
+def test_the_nearest_and_most_similar_tokens_vote(seed):
     """Against the weights of all pairs of tokens."""
     random = np.random.default_rng(seed)
     height, width = random.integers(1, 24, 2)
@@ -279,7 +279,7 @@ def test_votes_are_of_the_nearest_and_most_alike(seed):
     assert vote_for_tracks(tracks, inside, centred, track_frame=0, token_frame=1)[inside].tolist() == expected.tolist()
 
 
-def test_what_is_in_one_piece_is_not_split():
+def test_an_object_in_one_piece_is_not_split():
     """However far it jumps from frame to frame."""
     assert np.unique(split(video(rows("1100000000000", 3, 4) + rows("0000000000011", 3, 4)), [1])).tolist() == [0, 1]
 
@@ -305,7 +305,7 @@ def test_memory_does_not_grow_with_pairs_of_tokens():
     assert peak_memory(follow, mask) < 2 * 4000**2
 
 
-def test_apart_in_a_tenth_of_the_frames_at_least():
+def test_objects_are_apart_in_at_least_a_tenth_of_the_frames():
     """Three frames apart are enough in a short video and too few in one where they touch in forty."""
     short, long = (rows("0001110111000", 3, 3) + rows("0001111110000", 3, times) for times in (10, 40))
     assert len(np.unique(follow(video(short) == 1))) == 3
@@ -315,7 +315,7 @@ def test_apart_in_a_tenth_of_the_frames_at_least():
     assert len(np.unique(follow(video(long) == 1))) == 2
 
 
-def test_an_object_lives_a_tenth_of_the_video():
+def test_an_object_is_seen_in_at_least_a_tenth_of_the_video():
     beside = rows("0111000001110", 3, 4)
     for frames, objects in ((30, 2), (60, 1)):
         labels = video(beside + rows("0111000000000", 3, frames))

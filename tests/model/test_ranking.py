@@ -41,7 +41,7 @@ def test_backgrounds_rank_behind_objects():
     assert [entry["id"] for entry in described] == [1, 2, 3]
 
 
-def test_foreground_is_what_has_half_of_the_best_objectness():
+def test_foreground_has_at_least_half_of_the_best_objectness():
     labels = np.zeros((1, 12, 16), dtype=np.int32)
     labels[:, 2:6, 2:6] = 1
     labels[:, 8:10, 2:4] = 2  # a quarter of the size of 1, so half of its objectness
@@ -49,7 +49,7 @@ def test_foreground_is_what_has_half_of_the_best_objectness():
     assert select_foreground(labels).tolist() == [0, 1, 1, 0]
 
 
-def test_where_all_run_out_of_the_picture_the_one_that_does_least_is_foreground():
+def test_if_all_objects_touch_the_border_the_one_that_touches_it_least_is_foreground():
     labels = np.array([[[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]]])
     assert not compute_objectness(labels)[1]
     assert select_foreground(labels).tolist() == [1, 0]
@@ -81,7 +81,7 @@ def test_of_more_than_allowed_the_best_are_chosen():
         assert set(np.flatnonzero(ids)) == set(range(25 - number, 25))
 
 
-def test_what_moves_against_the_camera_ranks_before_what_is_larger():
+def test_objects_that_move_rank_before_larger_ones():
     labels, motion = np.zeros((3, 12, 16), dtype=np.int32), np.zeros((3, 12, 16), dtype=np.float32)
     labels[:, 2:8, 2:8], labels[:, 8:11, 9:12] = 1, 2
     assert rank_labels(labels, compute_objectness(labels), max_proposals=2).tolist() == [0, 1, 2]
@@ -100,7 +100,7 @@ def test_a_video_without_motion_is_ranked_as_without_the_measurement(labels):
     np.testing.assert_array_equal(select_foreground(labels, still), select_foreground(labels))
 
 
-def test_foreground_rule_takes_what_keeps_off_the_border():
+def test_the_foreground_rule_prefers_objects_away_from_the_border():
     labels = np.zeros((2, 9, 9), dtype=int)
     labels[:, 3:6, 3:6], labels[:, 6:, 4:6] = 4, 2  # one in the middle, one that stands on the lower edge
     expected = (labels == 4).astype(int)

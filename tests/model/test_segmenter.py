@@ -137,26 +137,26 @@ def test_settings_of_the_fast_engine():
 def test_diagonals_cover_every_position_once_in_a_round():
     assert select_diagonals(0, 1, (2, 4), 2).tolist() == [0, 2, 5, 7]
     assert select_diagonals(1, 1, (2, 4), 2).tolist() == [1, 3, 4, 6]
-    looked = select_diagonals(2, 3, (4, 7), 3)
-    assert (looked % 28).sort().values.tolist() == list(range(28))
-    assert looked.tolist() == sorted(looked.tolist())
+    chosen = select_diagonals(2, 3, (4, 7), 3)
+    assert (chosen % 28).sort().values.tolist() == list(range(28))
+    assert chosen.tolist() == sorted(chosen.tolist())
     assert select_diagonals(0, 3, (1, 1), 2).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_fast_engine_covers_every_position_of_single_frames(tiny_weights, monkeypatch, at_once):
     """Counted on from one step to the next, and anew with another threshold."""
-    looked = []
+    chosen = []
     monkeypatch.setattr(
-        "model.engine.windows.select_diagonals", lambda *args: looked.append(args[:2]) or select_diagonals(*args)
+        "model.engine.windows.select_diagonals", lambda *args: chosen.append(args[:2]) or select_diagonals(*args)
     )
     stream = make_segmenter(make_network(tiny_weights), clustering="fast").open(torch.stack(video(1)))
     for frames in torch.stack(video(6)).split(at_once):
         stream.step(frames)
-    assert looked == [(first, at_once) for first in range(0, 6, at_once)]
+    assert chosen == [(first, at_once) for first in range(0, 6, at_once)]
     stream.clusterer.reset(1.0)
     stream.step(torch.stack(video(1)))
-    assert looked[-1] == (0, 1)
+    assert chosen[-1] == (0, 1)
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])

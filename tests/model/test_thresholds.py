@@ -65,7 +65,7 @@ def test_a_threshold_is_found_however_far_away(scale, steepness):
     assert len(set(asked)) == len(asked)
 
 
-def test_a_threshold_that_does_is_kept_and_else_the_usual_one_if_that_does():
+def test_a_threshold_with_a_wanted_number_of_clusters_is_kept_else_the_usual_one_is_tried():
     def count(tau):
         return round(28 * tau**-2)
 
@@ -73,7 +73,7 @@ def test_a_threshold_that_does_is_kept_and_else_the_usual_one_if_that_does():
     assert search_tau(count, start=0.25, least=4, most=30) == search_tau(count, start=5.0, least=4, most=30) == 1.0
 
 
-def test_one_within_is_taken_where_none_is_well_within():
+def test_a_number_of_clusters_near_the_limits_is_taken_if_none_is_well_within():
     def count(tau):
         return 31 if tau <= 0.55 else 3 if tau > 0.6 else 20
 
@@ -81,7 +81,7 @@ def test_one_within_is_taken_where_none_is_well_within():
 
 
 @pytest.mark.parametrize("number", [1, 1000])
-def test_where_none_is_within_the_threshold_stays(number):
+def test_the_threshold_stays_if_none_gives_a_wanted_number(number):
     tried = []
     assert search_tau(lambda tau: tried.append(tau) or number, start=1.0, least=4, most=30) == 1.0
     assert min(tried) >= 1e-3

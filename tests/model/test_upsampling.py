@@ -47,7 +47,7 @@ def test_box_mean_is_the_mean_of_the_window(radius):
         torch.testing.assert_close(found[:, y, x], window.mean((1, 2)))
 
 
-def test_solving_is_that_of_the_library():
+def test_equations_are_solved_as_numpy_solves_them():
     basis = random(3, 3, 4, 5)
     matrices = torch.einsum("ikyx,jkyx->ijyx", basis, basis)
     right = random(2, 3, 4, 5, seed=1)
@@ -57,7 +57,7 @@ def test_solving_is_that_of_the_library():
     torch.testing.assert_close(found, expected)
 
 
-def test_what_is_linear_in_colour_is_found_exactly():
+def test_labels_linear_in_colour_are_found_exactly():
     guide = random(3, 20, 30)
     target = (torch.tensor([0.5, -1.0, 2.0])[:, None, None] * guide).sum(0) + 0.3
     slopes, offsets = fit_linear(target[None], guide, radius=4, ridge=1e-12)
@@ -125,7 +125,8 @@ def test_pixels_of_a_boundary_token_take_the_label_of_their_colour():
     share = torch.from_numpy(mask.reshape(6, 16, 10, 16).mean((1, 3)))
     tokens, boundary = (share > 0.02).long(), (share > 0.02) & (share < 0.9)
     wrong = [
-        (guided(tokens, frame, doubt).numpy() != mask).mean() for doubt in (None, torch.zeros(6, 10) > 0, boundary)
+        (guided(tokens, frame, uncertain).numpy() != mask).mean()
+        for uncertain in (None, torch.zeros(6, 10) > 0, boundary)
     ]
     assert wrong[0] == wrong[1]
     assert wrong[2] < 0.8 * wrong[0]
@@ -141,8 +142,8 @@ def test_frames_side_by_side_are_as_one_after_the_other(how, threads):
     boundary = generator.random(labels.shape) < 0.2
     frames = [disk(centre=(44, 40 + 8 * time))[0] for time in range(len(labels))]
     expected = [
-        UPSAMPLING[how](torch.from_numpy(tokens).long(), frame, torch.from_numpy(doubt))
-        for tokens, frame, doubt in zip(labels, frames, boundary, strict=True)
+        UPSAMPLING[how](torch.from_numpy(tokens).long(), frame, torch.from_numpy(uncertain))
+        for tokens, frame, uncertain in zip(labels, frames, boundary, strict=True)
     ]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ from tests.benchmarks import inference as benchmark
 from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
 from utils.errors import UserError
-from utils.report import STAGES
+from utils.report.tables import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -149,7 +149,7 @@ def test_benchmark_of_training(tmp_path, run_benchmark):
         assert float(ours[loss]) == pytest.approx(float(plain[loss]), rel=1e-4, abs=2e-6)
 
 
-def test_what_the_benchmark_of_training_says():
+def test_comparisons_of_the_benchmark_of_training():
     row = {"step": 2.0, "cpu": 2.0, "backbone": 1.0, "base_gb": 1.0, "peak_gb": 1.5}
     rows = {"plain": row | {"step": 3.0, "cpu": 4.0, "peak_gb": 2.0}, benchmark_training.PROGRAM: row,
             benchmark_training.COMPILED: row | {"step": 2.2}}  # fmt: skip

@@ -1,11 +1,9 @@
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import zipfile
 
 import cv2
 import numpy as np
@@ -16,17 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import eval as eval_program
 from model.objects.proposals import normalise_proposals, object_options
 from model.objects.upsampling import UPSAMPLING, nearest
 from model.segmenter import Segmenter
 from tests.conftest import TINY_BACKBONE, snapshot
-from tests.processes import ROOT, end, start_ranks, torchrun
+from tests.processes import ROOT, end, run_ranks, start_ranks
 from utils import distributed
 from utils.errors import UserError, run_main
 from utils.export import export_block
 from utils.png import read_label_png
-from utils.report import format_costs, format_scores
+from utils.report.tables import format_costs
 from utils.run.checkpoints import hash_file, load_checkpoint, load_tensors
 
 
@@ -47,7 +44,7 @@ def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsy
         assert word in printed
 
 
-def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
+def test_objects_are_ranked_and_described(davis, tmp_path, run_eval):
     out = tmp_path / "results"
     run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "both", "--sequences", "ant")
     stats = json.loads((out / "stats/ant.json").read_text())
@@ -68,11 +65,11 @@ def test_objects_are_ranked_and_told(davis, tmp_path, run_eval):
     (["objects"], {"reassign": True, "merge": True, "split": True}),
     (["clusters"], None),
 ])  # fmt: skip
-def test_pieces_of_making_objects_are_chosen_one_by_one(words, expected):
+def test_the_steps_that_make_objects_are_chosen_one_by_one(words, expected):
     assert object_options(normalise_proposals(words)) == expected
 
 
-def test_the_same_pieces_in_another_order_are_the_same_results(davis, tmp_path, run_eval):
+def test_the_order_in_which_steps_are_named_does_not_matter(davis, tmp_path, run_eval):
     some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "--save_path", tmp_path / "results")
     run_eval(*some, "--proposals", "split", "merge")
     before = snapshot(tmp_path)
@@ -106,26 +103,26 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
 
 
 def test_boundary_tokens_and_cached_features_are_passed_on(davis, tmp_path, run_eval, monkeypatch):
-    """What `find_objects` doubts reaches the upsampling, frame by frame; statistics tell what came from the cache."""
-    doubts = []
+    """Boundary tokens of `find_objects` reach the upsampling frame by frame; statistics count cached features."""
+    passed = []
 
     def upsample(labels, frame, boundary_tokens):
-        doubts.append(boundary_tokens.numpy().copy())
+        passed.append(boundary_tokens.numpy().copy())
         return nearest(labels, frame)
 
-    def with_doubt(labels, features, **options):
+    def with_boundary_tokens(labels, features, **options):
         return labels, np.arange(labels.size).reshape(labels.shape) % 5 == 0
 
     monkeypatch.setitem(UPSAMPLING, "guided", upsample)
-    monkeypatch.setattr("model.segmenter.find_objects", with_doubt)
+    monkeypatch.setattr("model.segmenter.find_objects", with_boundary_tokens)
     for place, cached in (("first", 0), ("again", 7)):
         out = tmp_path / place
         run_eval("--davis_path", davis, "--training_free", "--sequences", "ant", "--feature_cache", tmp_path / "kept",
                  "--save_path", out)  # fmt: skip
         assert json.loads((out / "stats/ant.json").read_text())["cached"] == cached
-    assert len(doubts) == 14
-    expected = np.arange(7 * doubts[0].size) % 5 == 0
-    assert (np.stack(doubts[:7]).ravel() == expected).all()
+    assert len(passed) == 14
+    expected = np.arange(7 * passed[0].size) % 5 == 0
+    assert (np.stack(passed[:7]).ravel() == expected).all()
 
 
 def test_any_tau_gives_the_clusters_wanted(davis, tmp_path, run_eval):
@@ -156,7 +153,7 @@ def test_the_best_proposals_are_kept_and_nothing_else_changes(davis, tmp_path, r
     assert np.array_equal(kept, np.where(labels == 1, labels, 0))
 
 
-def test_a_tau_that_gives_no_clusters_to_speak_of_is_replaced_and_said(davis, tmp_path, run_eval, capsys):
+def test_a_tau_that_gives_too_few_clusters_is_replaced_with_a_note(davis, tmp_path, run_eval, capsys):
     """For whole objects; the paper's clusters keep it, and so does `any`."""
     some = ("--davis_path", davis, "--training_free", "--sequences", "ant", "bee", "--tau", 50)
     taus = {}
@@ -177,52 +174,6 @@ def test_half_precision_backbone(davis, tmp_path, run_eval):
         "--davis_path", davis, "--training_free", "--amp", "bf16", "--sequences", "ant", "--save_path", tmp_path / "r"
     )
     assert json.loads((tmp_path / "r/stats/ant.json").read_text())["clusters"] >= 1
-
-
-def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
-    out = tmp_path / "results"
-    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "both", "--tau", "1e-4",
-             "--proposals", "clusters")  # fmt: skip
-    stats = json.loads((out / "stats/ant.json").read_text())
-    assert stats["clusters"] > 20
-    official = np.stack([read_label_png(path) for path in sorted((out / "davis/ant").iterdir())])
-    every = np.stack([read_label_png(path) for path in sorted((out / "paper/ant").iterdir())])
-    assert official.max() == 20
-    assert every.max() > 20
-    assert every.min() == 1
-    np.testing.assert_array_equal(official, np.where(every <= 20, every, 0))
-    for protocol in ("davis", "paper"):
-        scores = json.loads((out / protocol / "scores" / protocol / "scores-val.json").read_text())
-        assert scores["protocol"] == protocol
-    table = format_scores([out]).splitlines()
-    assert table[0] == f"| J / F / J&F | {out}, davis, val | {out}, paper, val |"
-    assert [line.split("|")[1].strip() for line in table[2:]] == [
-        "ant",
-        "bee",
-        "mean of sequences",
-        "**mean of objects**",
-    ]
-    assert table[-1].count(f"{100 * scores['global']['J-Mean']:.1f} / {100 * scores['global']['F-Mean']:.1f}") >= 1
-    assert f"| ant | 7 | {stats['clusters']} | 0 |" in format_costs(out)
-
-
-def test_more_than_255_clusters(davis, tmp_path, run_eval):
-    """Under `paper` they become 16-bit PNGs, and are scored like any."""
-    for folder in ("JPEGImages", "Annotations_unsupervised"):
-        source = davis / folder / "480p/ant"
-        for path in sorted(source.iterdir()):
-            for copy in range(1, 4):
-                shutil.copy(path, source / f"{int(path.stem) + 7 * copy:05d}{path.suffix}")
-    for seed, path in enumerate(sorted((davis / "JPEGImages/480p/ant").iterdir())):
-        noise = np.random.default_rng(seed).integers(0, 256, (60, 100, 3), dtype=np.uint8)
-        cv2.imwrite(str(path), noise)
-    out = tmp_path / "results"
-    run_eval("--davis_path", davis, "--sequences", "ant", "--training_free", "--temperature", 8, "--tau", "1e-6",
-             "--proposals", "clusters", "--save_path", out, "--protocol", "paper")  # fmt: skip
-    assert json.loads((out / "stats/ant.json").read_text())["clusters"] > 255
-    assert max(read_label_png(path).max() for path in (out / "ant").iterdir()) > 255
-    scores = json.loads((out / "scores/paper/scores-val-selected.json").read_text())
-    assert scores["sequences"]["ant"]["proposals"] > 255
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -318,20 +269,16 @@ def test_errors_of_user_and_system_are_one_line(error, line, capsys):
     assert capsys.readouterr().err.startswith(line)
 
 
-def test_two_processes_share_out_the_videos(davis, tmp_path, tiny_network, run_eval):
-    arguments = ["--davis_path", davis, "--training_free"]
-    run_eval(*arguments, "--save_path", tmp_path / "one")
-    torchrun("eval.py", *tiny_network, *arguments, "--save_path", tmp_path / "two")
-    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
-
-
 def kill_the_second_process_at_its_first_clusters() -> None:
     if os.environ["RANK"] == "1":
         Segmenter.cluster = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_process_that_dies_loses_its_current_video_only(davis, tmp_path, tiny_network, run_eval):
-    """The second process is killed with a video begun; the same command again keeps what was done and goes on."""
+def test_two_processes_share_the_videos_and_one_that_dies_loses_its_current_video_only(
+    davis, tmp_path, tiny_network, run_eval
+):
+    """The second process is killed with a video begun; the same command again keeps what was done and goes on. Its
+    results are those of one process."""
     arguments = ["--davis_path", davis, "--training_free"]
     run_eval(*arguments, "--save_path", tmp_path / "one")
     again = [*tiny_network, *arguments, "--save_path", tmp_path / "two"]
@@ -339,9 +286,10 @@ def test_a_process_that_dies_loses_its_current_video_only(davis, tmp_path, tiny_
     first, second = start_ranks("eval", *again, folder=tmp_path, prepare=prepare)
     assert end(second) == -signal.SIGKILL
     assert end(first) != 0
-    assert len(list((tmp_path / "two/stats").glob("*.json"))) <= 1
-    for process in start_ranks("eval", *again, folder=tmp_path):
-        assert end(process) == 0
+    (done,) = (tmp_path / "two/stats").glob("*.json")
+    written = done.stat().st_mtime_ns
+    run_ranks("eval", *again, folder=tmp_path)
+    assert done.stat().st_mtime_ns == written
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
@@ -356,59 +304,23 @@ def test_videos_are_shared_out_evenly(lengths, processes):
 
 
 def test_real_video_has_the_clusters_and_j_once_measured(shared, tmp_path, run_eval):
-    """car-shadow, training-free: 7 clusters and J 76.9 where it was measured; rounding moves them a little."""
+    """Each fourth frame of car-shadow, training-free: 11 clusters, J 62.3; rounding moves them a little."""
+    data, part = shared / "data/davis17_dev", tmp_path / "DAVIS"
+    for folder in ("JPEGImages/480p/car-shadow", "Annotations_unsupervised/480p/car-shadow"):
+        (part / folder).mkdir(parents=True)
+        for path in sorted((data / folder).iterdir())[::4]:
+            (part / folder / path.name).symlink_to(path)
+    (part / "ImageSets/2017").mkdir(parents=True)
+    (part / "ImageSets/2017/val.txt").write_text("car-shadow\n")
     weights = shared / "weights/dinov2_vits14_fp16.pth"
-    run_eval("--config", ROOT / "configs/dev8_dinov2_s14.yaml", "--davis_path", shared / "data/davis17_dev",
+    run_eval("--config", ROOT / "configs/dev8_dinov2_s14.yaml", "--davis_path", part, "--ratio", 3,
              "--backbone", "vit_small_patch14_dinov2.lvd142m", "--dino_path", weights, "--resolution", 280, 490,
-             "--training_free", "--sequences", "car-shadow", "--protocol", "davis", "--upsampling", "nearest",
-             "--proposals", "clusters", "--save_path", tmp_path / "results")  # fmt: skip
-    found = json.loads((tmp_path / "results/scores/davis/scores-val-selected.json").read_text())
-    assert 5 <= found["sequences"]["car-shadow"]["proposals"] <= 10
-    assert found["global"]["J-Mean"] == pytest.approx(0.769, abs=0.04)
-    assert found["global"]["F-Mean"] == pytest.approx(0.626, abs=0.04)
-
-
-# Other data sets and protocols
-
-
-def test_all_protocols_of_a_dataset_side_by_side(davis, tmp_path, run_eval, capsys):
-    out = tmp_path / "results"
-    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--protocol", "all", "foreground", "oracle")
-    printed = capsys.readouterr().out
-    assert printed.count("written to ") == 6
-    assert "side by side (davis: J&F-Mean, paper: J&F-Mean, slots: fg_ari_video, tracks: AP" in printed
-    assert sorted(path.name for path in (out / "paper/scores").iterdir()) == ["oracle", "paper", "slots", "tracks"]
-    masks = read_label_png(out / "foreground/ant/00003.png")
-    assert set(np.unique(masks)) <= {0, 1}
-
-
-def test_a_split_without_annotation_gives_an_archive_for_the_server(davis, tmp_path, run_eval, capsys):
-    shutil.rmtree(davis / "Annotations_unsupervised")
-    (davis / "ImageSets/2019").mkdir()
-    (davis / "ImageSets/2019/test-dev.txt").write_text("bee\n")
-    out = tmp_path / "results"
-    run_eval("--davis_path", davis, "--training_free", "--save_path", out, "--split", "test-dev")
-    assert "for the evaluation server" in capsys.readouterr().out
-    with zipfile.ZipFile(out / "davis17u-test-dev.zip") as archive:
-        assert archive.namelist() == [f"bee/{index:05d}.png" for index in range(7)]
-
-
-def test_anybodys_predictions_are_scored_without_a_backbone(davis, tmp_path, monkeypatch, capsys):
-    """DAVIS-16 from the same tree, two of its videos by number, no network and no weights."""
-    shutil.move(davis / "Annotations_unsupervised", davis / "Annotations")
-    (davis / "ImageSets/2016").mkdir()
-    (davis / "ImageSets/2016/val.txt").write_text("nothing\nant\nbee\n")
-    predictions = shutil.copytree(davis / "Annotations/480p", tmp_path / "predictions")
-    command = ["--dataset", "DAVIS2016", "--davis_path", davis, "--predictions", predictions, "--videos", "1:"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, command), "--workers", "1"])
-    eval_program.main()
-    assert "J-Mean of frames 100.0" in capsys.readouterr().out
-    assert (tmp_path / "outputs/scores/predictions/scores/foreground/global_results-val-1-.csv").is_file()
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--save_path", str(tmp_path / "told")])
-    eval_program.main()
-    assert f"written to {tmp_path / 'told/scores/foreground'}" in capsys.readouterr().out
-    assert sorted(path.name for path in predictions.iterdir()) == ["ant", "bee"]
+             "--training_free", "--protocol", "davis", "--upsampling", "nearest", "--proposals", "clusters",
+             "--save_path", tmp_path / "results")  # fmt: skip
+    found = json.loads((tmp_path / "results/scores/davis/scores-val.json").read_text())
+    assert 8 <= found["sequences"]["car-shadow"]["proposals"] <= 14
+    assert found["global"]["J-Mean"] == pytest.approx(0.623, abs=0.04)
+    assert found["global"]["F-Mean"] == pytest.approx(0.474, abs=0.04)
 
 
 def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval):

@@ -1,7 +1,9 @@
 """A fault ends the program within seconds, with all that it has started: errors, lack of memory, Ctrl-C."""
 
 import ast
+import ctypes
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -9,153 +11,140 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 from shlex import quote
 
+import numpy as np
 import pytest
 import torch
 
+import train as train_program
 from data import clips
-from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION, make_davis
-from tests.processes import ROOT, SECONDS, TORCHRUN, kill_group
+from tests.conftest import make_davis
+from tests.processes import ROOT, SECONDS, end, kill_session, start_program, start_ranks
 from utils.errors import UserError
 from utils.processes import run_in_own_process, run_in_processes
 from utils.run.checkpoints import load_tensors
 
-# Runs programs in processes of this one, which has the slow imports behind it; they exit as any Python does. Takes
-# cases as JSON: name -> [program, what to run before it, arguments]; prints name -> [exit code, stderr, how many
-# processes of its session outlived it].
-RUNNER = """
-import json, os, pathlib, signal, sys, tempfile, time
-import torch, train, eval, utils.scoring.__main__, utils.scoring.score, utils.errors
-SECONDS = float(sys.argv[1])
-torch.set_num_threads(1)
-
-def session(leader):
-    found = []
-    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, its = stat.read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(its) == leader and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-told = {}
-for name, (program, patch, arguments) in json.loads(sys.argv[2]).items():
-    with tempfile.TemporaryFile("w+") as said:
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os.dup2(said.fileno(), 2)
-            sys.argv = [program, *arguments]
-            exec(patch)
-            main = {"train.py": train, "eval.py": eval, "scoring": utils.scoring.__main__}[program].main
-            utils.errors.run_main(main, lower="--lower")
-            sys.exit(0)
-        deadline, code = time.monotonic() + SECONDS, None
-        while code is None and time.monotonic() < deadline:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            code = os.waitstatus_to_exitcode(status) if ended else None
-            time.sleep(0.01)
-        left = session(pid)
-        for process in left:
-            os.kill(process, signal.SIGKILL)
-        said.seek(0)
-        told[name] = [code, said.read(), len(left)]
-print(json.dumps(told))
-"""
-STEP = """
-step = train.train_step
-def faulty(*arguments, step, **options):
-    if step == 2:
-        {fault}
-    return working(*arguments, step=step, **options)
-working, train.train_step = step, faulty
-"""
-ERROR = "raise ValueError('an edited loss')"
-NO_MEMORY = "torch.empty(1 << 50)"
-NO_GPU_MEMORY = "raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total')"
-IN_READER = "train.ClipDataset.__getitem__ = lambda *_: __import__('numpy').empty(1 << 50); train.make_monitor = print"
+PROGRAM = {"train": "train", "eval": "eval", "scoring": "utils.scoring.__main__"}
 
 
-def run_cases(cases: dict, *, before: tuple[str, ...] = ()) -> dict:
-    command = [*before, sys.executable, "-c", RUNNER, str(SECONDS), json.dumps(cases)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1000)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def network(tiny_weights) -> list[str]:
-    return ["--backbone", TINY_BACKBONE, "--dino_path", str(tiny_weights), "--resolution", *TINY_RESOLUTION,
-            "--device", "cpu"]  # fmt: skip
-
-
-def training(tiny_weights, davis, out, *more) -> list[str]:
+def training(davis, out, *more) -> list:
     steps = ["--num_train_steps", 9, "--last_freq", 1, "--log_freq", 1, "--num_workers", 2, "--watch_clips", 1]
-    return list(map(str, [*network(tiny_weights), "--basepath", davis, "--output_path", out, *steps, *more]))
+    return ["--basepath", davis, "--output_path", out, *steps, *more]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    """A folder with a DAVIS tree and perfect results of it."""
     path = tmp_path_factory.mktemp("faults")
     davis = make_davis(path / "DAVIS")
     shutil.copytree(davis / "Annotations_unsupervised/480p", path / "results")
     return path
 
 
-@pytest.fixture(scope="module")
-def ended(folder, tiny_weights) -> dict:
-    def train(name, patch, *more):
-        return ["train.py", patch, training(tiny_weights, folder / "DAVIS", folder / name, *more)]
-
-    def evaluate(name, patch):
-        paths = ["--davis_path", str(folder / "DAVIS"), "--save_path", str(folder / name), "--training_free"]
-        return ["eval.py", patch, [*network(tiny_weights), *paths]]
-
-    score = ["--results", str(folder / "results"), "--davis_path", str(folder / "DAVIS")]
-    return run_cases({
-        "step": train("step", STEP.format(fault=ERROR)),
-        "watch": train("watch", "train.make_monitor = lambda *_: 1 / 0"),
-        "memory": train("memory", STEP.format(fault=NO_MEMORY)),
-        "memory of the GPU": train("gpu", STEP.format(fault=NO_GPU_MEMORY)),
-        "memory of a reader": train("reader", IN_READER),
-        "write": evaluate("write", "eval.ResultsFolder.write_video = lambda *_, **__: 1 / 0"),
-        "memory of eval": evaluate("memory of eval", f"eval.Segmenter.segment = lambda *_, **__: {NO_MEMORY}"),
-        "score": ["scoring", "utils.scoring.score.score_sequence = lambda *_: 1 / 0", score],
-        "memory of scoring": ["scoring", f"utils.scoring.score.score_sequence = lambda *_: {NO_MEMORY}", score],
-    })  # fmt: skip
+def sleep_whatever_the_signal() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(900)
 
 
-@pytest.mark.parametrize("name", ["step", "watch", "write", "score"])
-def test_an_error_of_the_program_ends_it_and_all_it_has_started(ended, name):
-    code, said, left = ended[name]
+def start_stubborn_process_and(prepare: Callable[[], None]) -> None:
+    """Start a process for which Python would wait at its exit, then `prepare`."""
+    multiprocessing.get_context("fork").Process(target=sleep_whatever_the_signal).start()
+    prepare()
+
+
+@pytest.fixture
+def run_faulty(folder, tiny_network, tmp_path):
+    """run_faulty(name, prepare): run a program after `prepare`, with another process started; return its exit code, its
+    messages, how many processes outlived it."""
+    davis, out = folder / "DAVIS", tmp_path / "out"
+    arguments = {
+        "train": [*tiny_network, *training(davis, out)],
+        "eval": [*tiny_network, "--davis_path", davis, "--save_path", out, "--training_free"],
+        "scoring": ["--results", folder / "results", "--davis_path", davis],
+    }
+
+    def run(name: str, prepare: Callable[[], None]) -> tuple[int, str, int]:
+        prepare = partial(start_stubborn_process_and, prepare)
+        process = start_program(PROGRAM[name], *arguments[name], stderr=tmp_path / "stderr", prepare=prepare)
+        code = end(process)
+        return code, (tmp_path / "stderr").read_text(), kill_session(process.pid)
+
+    return run
+
+
+# ------------------------------------------------------------------ errors of the program, lack of memory
+
+
+def fail(*_, **__):
+    raise ValueError("an edited loss")
+
+
+def take_all_memory(*_, **__):
+    torch.empty(1 << 50)
+
+
+def take_all_memory_of_the_gpu(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total")
+
+
+def fail_in(place: str, fault: Callable = fail) -> Callable[[], None]:
+    """Give a `prepare` that puts `fault` in the place of a function or method."""
+    return partial(pytest.MonkeyPatch().setattr, place, fault)
+
+
+def fail_in_third_step(fault: Callable = fail) -> None:
+    working = train_program.train_step
+
+    def step_or_fail(*arguments, step, **options):
+        return (fault if step == 2 else working)(*arguments, step=step, **options)
+
+    train_program.train_step = step_or_fail
+
+
+def take_all_memory_in_a_reader() -> None:
+    train_program.ClipDataset.__getitem__ = lambda *_: np.empty(1 << 50)
+    train_program.make_monitor = print
+
+
+@pytest.mark.parametrize(("program", "prepare"), [
+    pytest.param("train", fail_in_third_step, id="step"),
+    pytest.param("train", fail_in("train.make_monitor"), id="monitor"),
+    pytest.param("eval", fail_in("eval.ResultsFolder.write_video"), id="write"),
+    pytest.param("scoring", fail_in("utils.scoring.score.score_sequence"), id="score"),
+])  # fmt: skip
+def test_an_error_of_the_program_ends_it_and_all_it_has_started(run_faulty, tmp_path, request, program, prepare):
+    code, said, left = run_faulty(program, prepare)
     assert code == 1, said
     assert "Traceback" in said
-    assert ("ZeroDivisionError" if name != "step" else "ValueError: an edited loss") in said
+    assert "ValueError: an edited loss" in said
     assert left == 0
+    if request.node.callspec.id == "step":
+        assert load_tensors(tmp_path / "out/last.pt")["step"] == 2
 
 
-@pytest.mark.parametrize("name", ["step", "memory", "memory of the GPU"])
-def test_the_last_checkpoint_is_kept(ended, folder, name):
-    assert load_tensors(folder / {"memory of the GPU": "gpu"}.get(name, name) / "last.pt")["step"] == 2
-
-
-@pytest.mark.parametrize(
-    "name", ["memory", "memory of the GPU", "memory of a reader", "memory of eval", "memory of scoring"]
-)
-def test_lack_of_memory_is_one_line_that_says_what_to_lower(ended, name):
-    code, said, left = ended[name]
+@pytest.mark.parametrize(("program", "prepare"), [
+    pytest.param("train", partial(fail_in_third_step, take_all_memory), id="step"),
+    pytest.param("train", partial(fail_in_third_step, take_all_memory_of_the_gpu), id="step on a GPU"),
+    pytest.param("train", take_all_memory_in_a_reader, id="reader"),
+    pytest.param("eval", fail_in("eval.Segmenter.segment", take_all_memory), id="eval"),
+    pytest.param("scoring", fail_in("utils.scoring.score.score_sequence", take_all_memory), id="scoring"),
+])  # fmt: skip
+def test_lack_of_memory_is_one_line_that_says_what_to_lower(run_faulty, tmp_path, request, program, prepare):
+    code, said, left = run_faulty(program, prepare)
     assert code == 2, said
     assert "Traceback" not in said
     (line,) = (line for line in said.splitlines() if "error: out of memory " in line)  # a bar may stand before it
     assert line.endswith("; lower --lower")
-    assert ("of the GPU (20.00 GiB" in line) == (name == "memory of the GPU")
+    case = request.node.callspec.id
+    assert ("of the GPU (20.00 GiB" in line) == (case == "step on a GPU")
     assert left == 0
+    if case.startswith("step"):
+        assert load_tensors(tmp_path / "out/last.pt")["step"] == 2
 
 
 def test_every_program_that_can_run_out_of_memory_says_what_to_lower():
@@ -192,23 +181,19 @@ def test_a_checkpoint_that_does_not_fit_memory_is_not_called_damaged(davis, tmp_
 # ------------------------------------------------------------------ several processes
 
 
-def test_an_error_in_one_process_of_several_ends_all(folder, tiny_weights, tmp_path):
-    fault = f"if distributed.rank() == 1: {ERROR}"
-    program = f"import torch, train\nfrom utils import distributed\nfrom utils.errors import run_main\n{STEP}"
-    (tmp_path / "faulty.py").write_text(program.format(fault=fault) + "\nrun_main(train.main)\n")
-    command = [*TORCHRUN, str(tmp_path / "faulty.py")]
-    process = subprocess.Popen(
-        [*command, *training(tiny_weights, folder / "DAVIS", tmp_path / "run")],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, start_new_session=True,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        _, said = process.communicate(timeout=3 * SECONDS)
-    finally:
-        alive = kill_group(process.pid)
-    assert process.returncode == 1
-    assert "ValueError: an edited loss" in said
-    assert not alive
+def fail_in_third_step_of_the_second_process() -> None:
+    if os.environ["RANK"] == "1":
+        fail_in_third_step()
+
+
+def test_an_error_in_one_process_of_several_ends_all(folder, tiny_network, tmp_path):
+    arguments = [*tiny_network, *training(folder / "DAVIS", tmp_path / "run")]
+    prepare = fail_in_third_step_of_the_second_process
+    first, second = start_ranks("train", *arguments, folder=tmp_path, prepare=prepare)
+    assert (end(first), end(second)) == (2, 1)
+    assert "ValueError: an edited loss" in (tmp_path / "rank1").read_text()
+    assert "error: another process of this run has ended" in (tmp_path / "rank0").read_text()
+    assert kill_session(first.pid) == kill_session(second.pid) == 0
     assert load_tensors(tmp_path / "run/last.pt")["step"] == 2
 
 
@@ -277,12 +262,25 @@ def test_processes_end_with_the_one_they_work_for(tmp_path, number):
 # ------------------------------------------------------------------ shared memory
 
 
-def small_shared_memory(size: str) -> tuple[str, ...]:
-    """The start of a command that runs another one where /dev/shm has this size, as in a container."""
-    command = ("unshare", "-m", "bash", "-c", f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"', "--")
+@pytest.fixture(scope="module")
+def small_shared_memory() -> list[str]:
+    """The start of a command that runs another one where /dev/shm has 4 kB, as a container's may be small."""
+    command = ["unshare", "-m", "bash", "-c", 'mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"', "--"]
     if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to mount")
     return command
+
+
+def shrink_shared_memory(size: str) -> None:
+    """Give this process a /dev/shm of its own and of this size, as `unshare -m` and `mount` do."""
+    new_mounts, private_and_recursive = 0x20000, 0x44000
+    system = ctypes.CDLL(None, use_errno=True)
+    for failed in (
+        system.unshare(new_mounts),
+        system.mount(b"none", b"/", None, private_and_recursive, None),
+        system.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, f"size={size}".encode()),
+    ):
+        assert not failed, os.strerror(ctypes.get_errno())
 
 
 def logged(out: Path) -> list[dict]:
@@ -290,36 +288,35 @@ def logged(out: Path) -> list[dict]:
     return [{key: line[key] for key in line if key.startswith("loss")} for line in lines]
 
 
-def test_too_little_shared_memory_does_not_stop_a_run(folder, tiny_weights, tmp_path):
-    def run(name, *more):
-        return ["train.py", "", training(tiny_weights, folder / "DAVIS", tmp_path / name, "--batch_size", 4, *more)]
-
-    cases = {"readers": run("a"), "none": run("b", "--num_workers", 0)}
-    told = run_cases(cases, before=small_shared_memory("120k"))
-    for name in cases:
-        code, said, left = told[name]
-        assert code == 0, said
-        assert "Traceback" not in said
-        assert left == 0
-        assert ("--shm-size" in said) == (name != "none")
-    assert told["readers"][1].count("note: /dev/shm is full") == 1
+@pytest.mark.usefixtures("small_shared_memory")
+def test_too_little_shared_memory_does_not_stop_a_run(folder, tiny_network, tmp_path, run_train):
+    arguments = training(folder / "DAVIS", tmp_path / "a", "--batch_size", 4)
+    prepare = partial(shrink_shared_memory, "120k")
+    process = start_program("train", *tiny_network, *arguments, stderr=tmp_path / "stderr", prepare=prepare)
+    code, said = end(process), (tmp_path / "stderr").read_text()
+    assert code == 0, said
+    assert "Traceback" not in said
+    assert kill_session(process.pid) == 0
+    assert "--shm-size" in said
+    assert said.count("note: /dev/shm is full") == 1
+    run_train(*training(folder / "DAVIS", tmp_path / "b", "--batch_size", 4, "--num_workers", 0))
     assert logged(tmp_path / "a") == logged(tmp_path / "b")
 
 
-def test_without_any_shared_memory_there_is_one_line_or_less_haste(folder, tiny_weights, tmp_path):
-    processes = "from utils.processes import run_in_processes\nprint(0) if __name__ == '__main__' else None\n"
-    processes += "with run_in_processes(pow, [(2, 3), (3, 2)], workers=2, flag='--workers') as answers: print(*answers)"
-    before = small_shared_memory("4k")
-    code, said, left = run_cases(
-        {"train": ["train.py", "", training(tiny_weights, folder / "DAVIS", tmp_path / "run")]}, before=before
-    )["train"]
+@pytest.mark.usefixtures("small_shared_memory")
+def test_without_any_shared_memory_training_names_num_workers(run_faulty):
+    code, said, left = run_faulty("train", partial(shrink_shared_memory, "4k"))
     assert (code, left) == (2, 0), said
     assert said.splitlines()[-1].startswith("error: --num_workers 2: ")
     assert "--num_workers 0" in said
     assert "--shm-size" in said
-    done = subprocess.run(
-        [*before, sys.executable, "-c", processes], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
-    )  # fmt: skip
+
+
+def test_without_any_shared_memory_one_process_does_the_work(small_shared_memory):
+    code = "from utils.processes import run_in_processes\nprint(0) if __name__ == '__main__' else None\n"
+    code += "with run_in_processes(pow, [(2, 3), (3, 2)], workers=2, flag='--workers') as answers: print(*answers)"
+    command = [*small_shared_memory, sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.stdout.splitlines()[-1] == "(0, 8) (1, 9)"
     assert done.stderr.startswith("note: --workers: ")
 

@@ -22,7 +22,7 @@ from utils.run.checkpoints import load_metadata, load_tensors, save_checkpoint, 
 
 # More of them: FUZZ_EXAMPLES=4000 python -m pytest tests/programs/test_fuzz.py --hypothesis-seed 1
 FUZZ = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 40)),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 25)),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -46,8 +46,8 @@ def damages(draw) -> list[tuple]:
     return draw(st.lists(one, min_size=1, max_size=4))
 
 
-def damaged(whole: bytes, wounds: list[tuple]) -> bytes:
-    for kind, share, piece in wounds:
+def damaged(whole: bytes, edits: list[tuple]) -> bytes:
+    for kind, share, piece in edits:
         place = int(share * len(whole))
         rest = {"cut": b"", "over": piece + whole[place + len(piece) :], "in": piece + whole[place:]}[kind]
         whole = whole[:place] + rest
@@ -94,10 +94,10 @@ def weights(tmp_path_factory) -> dict[str, bytes]:
 
 
 @FUZZ
-@given(name=st.sampled_from(["run.pt", "old.pth", "block.safetensors"]), wounds=damages())
-def test_damaged_checkpoints(weights, tmp_path, name, wounds):
+@given(name=st.sampled_from(["run.pt", "old.pth", "block.safetensors"]), edits=damages())
+def test_damaged_checkpoints(weights, tmp_path, name, edits):
     path = tmp_path / name
-    path.write_bytes(damaged(weights[name], wounds))
+    path.write_bytes(damaged(weights[name], edits))
     for read in (load_tensors, lambda path: load_metadata(path, "checkpoint")):
         try:
             assert isinstance(read(path), dict | None)
@@ -170,11 +170,11 @@ def parse_with(path: Path) -> None:
 
 
 @FUZZ
-@given(wounds=damages(), deep=st.booleans())
-def test_damaged_label_pngs(tmp_path, wounds, deep):
+@given(edits=damages(), deep=st.booleans())
+def test_damaged_label_pngs(tmp_path, edits, deep):
     path = tmp_path / "labels.png"
     write_label_png(path, np.arange(35).reshape(5, 7) * (40 if deep else 1))
-    path.write_bytes(damaged(path.read_bytes(), wounds))
+    path.write_bytes(damaged(path.read_bytes(), edits))
     try:
         assert read_label_png(path).ndim == 2
     except UserError as error:
@@ -206,10 +206,10 @@ def test_changed_json_of_a_data_set(described, seed, junk):
 
 
 @FUZZ
-@given(wounds=damages())
-def test_damaged_json_of_a_data_set(described, wounds):
+@given(edits=damages())
+def test_damaged_json_of_a_data_set(described, edits):
     tree, root, path, content = described
-    path.write_bytes(damaged(json.dumps(content).encode(), wounds))
+    path.write_bytes(damaged(json.dumps(content).encode(), edits))
     try:
         read_all(tree, root)
     except UserError as error:
@@ -225,10 +225,10 @@ def records(tmp_path_factory):
 
 
 @FUZZ
-@given(wounds=damages())
-def test_damaged_records(records, wounds):
+@given(edits=damages())
+def test_damaged_records(records, edits):
     root, path, whole = records
-    path.write_bytes(damaged(whole, wounds))
+    path.write_bytes(damaged(whole, edits))
     try:
         read_all(TREES["movi-c"], root)
     except UserError as error:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.utils.test_scoring import davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
+from tests.utils.label_folders import folders, moving_squares, write_video
 from utils import compare
 from utils.errors import UserError
 from utils.scoring import score as scoring
@@ -41,9 +41,9 @@ def test_pairing_removes_what_both_share():
 
 
 @pytest.fixture
-def scored(davis, tmp_path):  # noqa: F811
+def scored(scored_davis, tmp_path):
     """Two scored folders; the second is right about `cat`."""
-    root, first = davis
+    root, first = scored_davis
     second = tmp_path / "second"
     write_video(second / "dogs", moving_squares(5, ids=(2, 1, 3), seed=11))
     write_video(second / "cat", moving_squares(5, seed=0))
@@ -95,7 +95,7 @@ def test_the_common_sequences_are_compared_and_the_others_named(scored, capsys, 
     assert "1 of B alone (bee)" in err
 
 
-def test_what_cannot_be_compared_is_said(scored, monkeypatch):
+def test_scores_that_cannot_be_compared_are_refused(scored, monkeypatch):
     first, second = (compare.find_scores(folder, "davis") for folder in scored)
     fewer = replace(second, sequences=second.sequences[:1])
     with pytest.raises(UserError, match="known of 1 sequences; at least 2"):

@@ -15,7 +15,7 @@ def test_a_rank_without_others_is_that_of_the_main_process(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "4"), ("WORLD_SIZE", "many"), ("RANK", "3")])
-def test_one_variable_alone_is_of_a_scheduler(monkeypatch, name, value):
+def test_one_variable_of_torchrun_alone_is_ignored(monkeypatch, name, value):
     from utils import distributed
 
     for variable in ("WORLD_SIZE", "RANK"):
@@ -26,7 +26,7 @@ def test_one_variable_alone_is_of_a_scheduler(monkeypatch, name, value):
 
 
 @pytest.mark.parametrize(("size", "rank", "named"), [("many", "0", "WORLD_SIZE=many"), ("2", "", "RANK=")])
-def test_what_is_no_number_is_refused(monkeypatch, size, rank, named):
+def test_variables_that_are_no_numbers_are_refused(monkeypatch, size, rank, named):
     from utils import distributed
 
     monkeypatch.setenv("WORLD_SIZE", size)

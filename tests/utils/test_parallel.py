@@ -36,7 +36,7 @@ def test_pieces_of_a_piece(threads):
     assert found == [0, 6, 12, 18, 24]
 
 
-def test_what_is_short_is_computed_by_one_core(threads):
+def test_short_work_is_computed_by_one_core(threads):
     with use_one_core(CPU):
         assert torch.get_num_threads() == 1
         assert map_parallel(lambda _: torch.get_num_threads(), range(2), device=CPU) == [1, 1]
@@ -50,7 +50,7 @@ def test_what_is_short_is_computed_by_one_core(threads):
     assert set(found) == {1}
 
 
-def test_an_error_comes_up_when_none_is_worked_on_and_no_other_is_begun(threads):
+def test_an_error_is_raised_after_begun_pieces_end_and_no_other_begins(threads):
     begun, done = [], []
 
     def work(piece):

@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -12,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.utils.test_scoring import ROOT, davis, folders, moving_squares, write_video  # noqa: F401 - davis is a fixture
+from tests.processes import end, run_ranks, start_ranks
+from tests.utils.label_folders import folders, moving_squares, write_video
 from utils.errors import UserError
 from utils.png import write_label_png
 from utils.results import write_archive
@@ -94,8 +92,8 @@ def test_eight_bit_decay_is_the_toolkits():
     assert statistics(values[:256], eight_bit=True) == statistics(values[:256])
 
 
-def test_scores_are_kept_for_the_same_files_only(davis, monkeypatch):  # noqa: F811
-    root, results = davis
+def test_scores_are_kept_for_the_same_files_only(scored_davis, monkeypatch):
+    root, results = scored_davis
     first = scoring.score(results, folders(root), protocols=["davis", "paper"], keep=True, workers=1)
     seen = []
     read = scoring._read_pair
@@ -117,30 +115,24 @@ def test_scores_are_kept_for_the_same_files_only(davis, monkeypatch):  # noqa: F
     assert {path.parent.name for path in seen} == {"dogs", "cat"}
 
 
-def test_damaged_kept_scores_are_done_anew(davis):  # noqa: F811
-    root, results = davis
+def test_damaged_kept_scores_are_done_anew(scored_davis):
+    root, results = scored_davis
     first = scoring.score(results, folders(root), keep=True, workers=1)
     for path in (results / "scores" / "davis" / "sequences").iterdir():
         path.write_text(path.read_text()[:-9])
     assert scoring.score(results, folders(root), keep=True, workers=1) == first
 
 
-def test_two_processes_of_torchrun_score_what_one_does(davis):  # noqa: F811
-    root, results = davis
+def test_two_processes_score_what_one_does(scored_davis, tmp_path):
+    root, results = scored_davis
     alone = scoring.score(results, folders(root), protocols=list(PROTOCOLS), workers=1)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
-                "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]  # fmt: skip
-    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results, "--protocol", "all",
-               "--scores_path", results]  # fmt: skip
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    arguments = ["--davis_path", root, "--results", results, "--protocol", "all", "--scores_path", results]
+    run_ranks("utils.scoring.__main__", *arguments, folder=tmp_path)
+    printed = "".join((tmp_path / f"rank{rank}.out").read_text() for rank in range(2))
     for protocol, scores in alone.items():
         content = json.loads((results / "scores" / protocol / "scores-val.json").read_text())
         assert content["global"] == pytest.approx(scores.summary() | unknown(content["global"]))
-        assert done.stdout.count(f"protocol {protocol}:") == 1
+        assert printed.count(f"protocol {protocol}:") == 1
 
 
 def unknown(summary: dict) -> dict:
@@ -150,8 +142,8 @@ def unknown(summary: dict) -> dict:
     return missing
 
 
-def test_protocols_side_by_side(davis, capsys):  # noqa: F811
-    root, results = davis
+def test_protocols_side_by_side(scored_davis, capsys):
+    root, results = scored_davis
     scored = scoring.score(results, folders(root), protocols=["davis", "paper"], workers=1)
     print_side_by_side(list(scored.values()))
     lines = capsys.readouterr().out.splitlines()
@@ -161,8 +153,8 @@ def test_protocols_side_by_side(davis, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_scores_survive_their_file(davis, tmp_path, protocol):  # noqa: F811
-    root, results = davis
+def test_scores_survive_their_file(scored_davis, tmp_path, protocol):
+    root, results = scored_davis
     scores = scoring.score(results, folders(root), protocols=[protocol], workers=1)[protocol]
     again = read_scores(write_scores(scores, tmp_path, split="val") / "scores-val.json")
     assert [sequence.to_json() for sequence in again.sequences] == [s.to_json() for s in scores.sequences]
@@ -197,8 +189,8 @@ def test_archive_has_the_layout_of_the_server(tmp_path):
         assert archive.namelist() == ["cat/00000.png", "cat/00001.png"]
 
 
-def test_sequences_without_objects_are_left_out_and_named(davis):  # noqa: F811
-    root, results = davis
+def test_sequences_without_objects_are_left_out_and_named(scored_davis):
+    root, results = scored_davis
     empty = np.zeros((5, 36, 48), dtype=int)
     write_video(root / "Annotations_unsupervised/480p/cat", empty)
     for protocol, scores in scoring.score(results, folders(root), protocols=list(PROTOCOLS), workers=1).items():
@@ -217,8 +209,8 @@ def test_sequences_without_objects_are_left_out_and_named(davis):  # noqa: F811
         scoring.score(results, folders(root), workers=1)
 
 
-def test_the_first_frames_objects_may_be_none(davis):  # noqa: F811
-    root, results = davis
+def test_the_first_frames_objects_may_be_none(scored_davis):
+    root, results = scored_davis
     gt = moving_squares(5)
     gt[0] = 0
     write_video(root / "Annotations_unsupervised/480p/cat", gt)
@@ -235,16 +227,16 @@ def test_davis_2016s_toolkit_leaves_out_first_and_last_frame():
     assert evaluate("foreground", gt, labels, toolkit_exact=True).j[0].mean == 1
 
 
-def test_frames_are_in_the_order_of_their_numbers(davis):  # noqa: F811
-    root, _ = davis
+def test_frames_are_in_the_order_of_their_numbers(scored_davis):
+    root, _ = scored_davis
     folder = root / "unpadded"
     for index in range(12):
         write_label_png(folder / f"{index}.png", moving_squares(1)[0])
     assert find_label_files(folder).frame_names == [str(index) for index in range(12)]
 
 
-def test_options_that_a_protocol_does_not_have_change_nothing_kept(davis, monkeypatch):  # noqa: F811
-    root, results = davis
+def test_options_that_a_protocol_does_not_have_change_nothing_kept(scored_davis, monkeypatch):
+    root, results = scored_davis
     first = scoring.score(results, folders(root), keep=True, workers=1)
     monkeypatch.setattr(scoring, "_read_pair", lambda *args: pytest.fail("scored again"))
     assert (
@@ -252,19 +244,12 @@ def test_options_that_a_protocol_does_not_have_change_nothing_kept(davis, monkey
     )
 
 
-def test_a_fault_of_one_process_is_that_of_all(davis):  # noqa: F811
-    root, results = davis
+def test_a_fault_of_one_process_is_that_of_all(scored_davis, tmp_path):
+    root, results = scored_davis
     (results / "cat" / "00002.png").unlink()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
-                "--rdzv_endpoint", "localhost:0"]  # fmt: skip
-    command = [*torchrun, "-m", "utils.scoring", "--davis_path", root, "--results", results]
-    done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode != 0
-    lines = done.stderr.splitlines()
-    # torchrun ends the other process when the first exits, so it may or may not get to print its own line.
-    assert sum("error: " in line and "00002.png: no such file" in line for line in lines) in (1, 2)
-    assert "Connection closed by peer" not in done.stderr  # it did not wait for a process that was gone
+    arguments = ["--davis_path", root, "--results", results]
+    for rank, process in enumerate(start_ranks("utils.scoring.__main__", *arguments, folder=tmp_path)):
+        assert end(process) == 2
+        (line,) = (line for line in (tmp_path / f"rank{rank}").read_text().splitlines() if "error: " in line)
+        assert "00002.png: no such file" in line  # it did not wait for a process that was gone
     assert not (results / "scores" / "davis" / "scores-val.json").exists()

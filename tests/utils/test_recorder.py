@@ -14,7 +14,7 @@ def test_a_mean_is_of_the_steps_that_have_the_value():
     assert means.sums == {}
 
 
-def test_means_go_on_from_sums_that_are_some():
+def test_means_continue_from_saved_sums_and_ignore_damaged_ones():
     means = RunningMeans()
     means.add({"loss": 0.1})
     again = RunningMeans(means.sums)

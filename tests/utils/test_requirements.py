@@ -38,7 +38,7 @@ def environment(tmp_path):
     return Environment()
 
 
-def test_what_could_be_imported_is_remembered_until_a_package_changes(environment):
+def test_importable_packages_are_remembered_until_one_changes(environment):
     environment.install("solid", "1.5")
     for _ in range(2):
         assert environment.check("solid>=1.5  # for tests\n").returncode == 0

@@ -149,7 +149,7 @@ def test_a_place_that_not_even_root_may_write_is_named(davis, run_eval):
         run_eval("--davis_path", davis, "--training_free", "--save_path", "/proc/x")
 
 
-def test_limited_key_frames_are_said_once(davis, tmp_path, run_eval, capsys):
+def test_limited_key_frames_are_noted_once(davis, tmp_path, run_eval, capsys):
     """7 frames at --ratio 2 have key frames 0, 2, 4."""
     arguments = ["--davis_path", davis, "--training_free", "--ratio", 2]
     run_eval(*arguments, "--max_key_frames", 3, "--save_path", tmp_path / "all")
@@ -160,7 +160,7 @@ def test_limited_key_frames_are_said_once(davis, tmp_path, run_eval, capsys):
     ) == 1  # fmt: skip
 
 
-def test_a_run_that_failed_does_not_stand_in_the_way_of_its_mend(davis, tmp_path, run_eval):
+def test_a_failed_run_does_not_block_the_corrected_one(davis, tmp_path, run_eval):
     arguments = ["--davis_path", davis, "--training_free", "--save_path", tmp_path / "results"]
     with pytest.raises(UserError, match="--memory_gb"):
         run_eval(*arguments, "--memory_gb", 0.0001)

@@ -9,7 +9,7 @@ import pytest
 
 from utils import summary
 from utils.errors import UserError
-from utils.report import STAGES
+from utils.report.tables import STAGES
 
 
 def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:
@@ -19,7 +19,7 @@ def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
 
 
-def test_rows_tell_in_what_results_differ(davis, tmp_path, run_eval, monkeypatch, capsys):
+def test_rows_show_in_which_settings_results_differ(davis, tmp_path, run_eval, monkeypatch, capsys):
     common = ["--davis_path", davis, "--training_free", "--protocol", "davis", "foreground", "--save_path"]
     run_eval(*common, tmp_path / "a", "--proposals", "merge", "split", "--clusters", "any")
     run_eval(*common, tmp_path / "b", "--proposals", "clusters", "--tau", 0.5)

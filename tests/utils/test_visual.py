@@ -9,7 +9,7 @@ from tests.conftest import TINY_BACKBONE, TINY_RESOLUTION
 from utils import visual
 from utils.errors import UserError
 from utils.png import make_palette, write_label_png
-from utils.report import draw_log
+from utils.report.training_log import draw_log
 from utils.visual import draw_contact_sheet, draw_overlay, make_distinct_colours
 
 

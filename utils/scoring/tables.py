@@ -129,6 +129,22 @@ def read_scores(path: Path) -> Scores:
     return scores
 
 
+def find_scores(results: Path, protocol: str, split: str = "*") -> Scores:
+    """Find and read the scores in a folder of results, or in its subfolder for the protocol's kind of predictions.
+
+    Raises:
+        UserError: there are no scores, or those of several splits.
+    """
+    places = [results, results / PROTOCOLS[protocol].predictions]
+    found = [path for place in places for path in sorted((place / "scores" / protocol).glob(f"scores-{split}.json"))]
+    if not found:
+        raise UserError(f"{results}: no scores under {protocol}; score it first (eval.py, or python -m utils.scoring)")
+    if len(found) > 1:
+        names = ", ".join(path.stem.removeprefix("scores-") for path in found)
+        raise UserError(f"{results}: scores of several splits ({names}); name one with --split")
+    return read_scores(found[0])
+
+
 def print_table(scores: Scores, out: Callable[[str], None] = print) -> None:
     """Print a line per sequence and the global row, in percent, headed by the protocol and what it means."""
     out(f"protocol {scores.protocol}: {PROTOCOLS[scores.protocol].meaning}")

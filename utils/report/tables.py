@@ -1,58 +1,16 @@
-"""Print scores and times of results as tables; draw a training log.
-
-python -m utils.report --log outputs/train/log.jsonl --picture curve.png
-python -m utils.report --results outputs/training_free outputs/trained            # Markdown, side by side
-"""
-
-if __name__ == "__main__":  # before the imports, which take seconds
-    from utils.run.signals import guard_imports
-
-    guard_imports()
+"""Format the scores and costs of results as Markdown tables."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from utils.errors import OneLineParser, UserError, run_main
+from utils.errors import UserError
 from utils.files import read_object
 from utils.names import natural_key
-from utils.run.logs import read_log
 from utils.scoring.protocols import PROTOCOLS
-from utils.visual import save_figure
 
 MEND = "run eval.py again"
 STAGES = ("decode", "motion", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
-PANELS = ("clusters_per_clip", "mirror_agreement", "attention_entropy", "grad_norm")
-
-
-def draw_log(log: Path, picture: Path) -> None:
-    """Draw losses, clusters per clip, agreement with mirrored clips and attention entropy over the steps of a log."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    if not log.is_file():
-        raise UserError(f"--log {log}: no such file; give the log.jsonl in an --output_path of train.py")
-    records = read_log(log)
-    panels = [("loss_semantic", "loss_motion"), *((name,) for name in PANELS)]
-    panels = [names for names in panels if any(name in record for record in records for name in names)]
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3), constrained_layout=True)
-    for axis, names in zip(axes, panels, strict=True):
-        axis.margins(y=0.2)
-        for name in names:
-            points = [(record["step"], record[name]) for record in records if name in record]
-            axis.plot(
-                *zip(*points, strict=True),
-                marker="." if len(points) < 20 else "",
-                label=name.replace("_", " "),
-                linewidth=1,
-            )
-        axis.set_xlabel("step")
-        axis.set_ylim(bottom=0)
-        axis.legend()
-        axis.grid(alpha=0.3)
-    save_figure(figure, picture, dpi=110)
 
 
 def format_scores(results: list[Path]) -> str:
@@ -123,28 +81,3 @@ def _format_cost_row(name: str, entry: dict[str, Any]) -> str:
     clusters, objects = (f"{entry.get(counted) or 0:.1f}".removesuffix(".0") for counted in ("clusters", "objects"))
     times = " | ".join(f"{entry['seconds'].get(stage, 0.0) / entry['frames']:.3f}" for stage in STAGES)
     return f"| {name} | {entry['frames']} | {clusters} | {objects} | {times} |"
-
-
-def main() -> None:
-    parser = OneLineParser(
-        prog="python -m utils.report", description="Tables of results, or the picture of a training log."
-    )
-    parser.add_argument("--results", type=Path, nargs="+", help="folders that eval.py wrote, side by side")
-    parser.add_argument("--log", type=Path, help="log.jsonl of a training run")
-    parser.add_argument("--picture", type=Path, help="where the picture of --log goes (.png)")
-    args = parser.parse_args()
-    if bool(args.log) != bool(args.picture) or not (args.log or args.results):
-        raise UserError("give --results FOLDER..., or --log FILE with --picture FILE")
-    if args.log:
-        draw_log(args.log, args.picture)
-    try:
-        tables = [format_scores(args.results)] if args.results else []
-        tables += [f"{folder.name}:\n\n{format_costs(folder)}" for folder in args.results or ()]
-    except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(f"--results: a file of scores or stats is damaged ({error!r}); {MEND}") from error
-    if tables:
-        print("\n\n".join(tables))
-
-
-if __name__ == "__main__":
-    run_main(main)
