@@ -13,7 +13,6 @@ from model.objects.merge import merge_similar_clusters
 from model.objects.ranking import compute_border_ratios
 from model.objects.tracks import (
     LIMITS,
-    NEIGHBOURHOOD,
     follow_components,
     join_successive_tracks,
     split_tracks,
@@ -173,8 +172,8 @@ def test_whole_objects_of_a_video():
         for merge in (False, True)
         for split in (False, True)
     }
-    # The parts alone have two tokens a piece, too few to be objects.
-    assert counts == {(False, False): 3, (True, False): 2, (False, True): 3, (True, True): 3}
+    # Without merging, each part of each of the two is an object.
+    assert counts == {(False, False): 3, (True, False): 2, (False, True): 5, (True, True): 3}
 
 
 def test_boundary_clusters_are_no_objects():
@@ -271,9 +270,9 @@ def test_the_nearest_and_most_similar_tokens_vote(seed):
         return
     distance = ((places[:, None] - voters) ** 2).sum(-1)
     cosine = (centred[1][inside] @ centred[0][tracks > 0].T).numpy()
-    weight = np.exp(
-        (cosine - 1) / NEIGHBOURHOOD.similarity_scale - distance / (2 * NEIGHBOURHOOD.distance_scale**2)
-    ) * (distance <= NEIGHBOURHOOD.reach**2)
+    weight = np.exp((cosine - 1) / LIMITS.similarity_scale - distance / (2 * LIMITS.distance_scale**2)) * (
+        distance <= LIMITS.reach**2
+    )
     votes = [np.sort(weight[:, tracks[tracks > 0] == track], axis=1)[:, -LIMITS.voters :].sum(1) for track in known]
     expected = np.where(np.any(votes, axis=0), known[np.argmax(votes, axis=0)], 0)
     assert vote_for_tracks(tracks, inside, centred, track_frame=0, token_frame=1)[inside].tolist() == expected.tolist()
