@@ -21,20 +21,13 @@ from typing import Any
 
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import read_object
+from utils.report.tables import STAGE_GROUPS
 from utils.scoring.tables import find_scores
 from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")
 MEND = "run eval.py again"
 NOT_COMPARED = ("predictions", "origin")  # settings that are not compared: kinds of PNGs, versions
-STAGES = {
-    "motion": ("motion",),
-    "backbone": ("backbone",),
-    "clustering": ("attention", "stage 1", "stage 2", "assign"),
-    "objects": ("objects",),
-    "upsampling": ("upsample",),
-    "files": ("decode", "write"),
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Row:
         scored: protocol -> options and ground truth of the scores; figures can be compared if these are equal.
         scores: protocol -> J, F, J&F and the ends of its interval, in percent; the ends are NaN for one sequence.
         labels: mean number of objects a video, or of clusters if no objects were made.
-        seconds: stage of `STAGES` -> seconds a frame; None for the backbone if features came from a cache.
+        seconds: stage of `STAGE_GROUPS` -> seconds a frame; None for the backbone if features came from a cache.
     """
 
     name: str
@@ -69,7 +62,7 @@ def read_row(folder: Path, *, split: str = "*") -> Row:
         frames = sum(entry["frames"] for entry in stats)
         seconds = {
             name: sum(entry["seconds"].get(stage, 0.0) for entry in stats for stage in stages) / frames
-            for name, stages in STAGES.items()
+            for name, stages in STAGE_GROUPS.items()
         }
         if any(entry["cached"] for entry in stats):
             seconds["backbone"] = None
@@ -120,8 +113,11 @@ def format_markdown(rows: list[Row]) -> str:
         [name for name in PROTOCOLS if any(name in row.scores for row in rows)],
     )
     head = [*(names or ["results"]), *(f"`{name}`, J / F / J&F" for name in protocols), "labels"]
-    head += [f"{name}, s/frame" for name in STAGES]
-    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * (len(head) - len(STAGES) - 1) + " ---: |" * (len(STAGES) + 1)]
+    head += [f"{name}, s/frame" for name in STAGE_GROUPS]
+    lines = [
+        f"| {' | '.join(head)} |",
+        "|" + " --- |" * (len(head) - len(STAGE_GROUPS) - 1) + " ---: |" * (len(STAGE_GROUPS) + 1),
+    ]
     for row in rows:
         cells = [_format_setting(row.settings.get(name)) for name in names] or [row.name]
         cells += [_format_scores(row.scores.get(name)) for name in protocols]
@@ -173,7 +169,9 @@ def draw_resolutions(rows: list[Row], picture: Path) -> Any:
             quality.fill_between(places, low, high, alpha=0.1)
     quality.set_ylabel("J&F (band: 95 %, over sequences)")
     quality.set_ylim(bottom=0)
-    cost.stackplot(pixels, [[row.seconds[name] for row in rows] for name in STAGES], labels=STAGES, alpha=0.8)
+    cost.stackplot(
+        pixels, [[row.seconds[name] for row in rows] for name in STAGE_GROUPS], labels=STAGE_GROUPS, alpha=0.8
+    )
     cost.set_ylabel("seconds a frame")
     sizes = ["x".join(map(str, row.settings["resolution"])) for row in rows]
     for axis in (quality, cost):

@@ -37,7 +37,8 @@ def test_identity_over_time_and_limit_of_proposals(davis, tmp_path, run_eval):
         "**mean of objects**",
     ]
     assert table[-1].count(f"{100 * scores['global']['J-Mean']:.1f} / {100 * scores['global']['F-Mean']:.1f}") >= 1
-    assert f"| ant | 7 | {stats['clusters']} | 0 |" in format_costs(out)
+    row = next(line.split() for line in format_costs(out).splitlines() if line.startswith("ant"))
+    assert row[:4] == ["ant", "7", str(stats["clusters"]), "0"]
 
 
 def test_more_than_255_clusters(davis, tmp_path, run_eval):

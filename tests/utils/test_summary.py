@@ -9,7 +9,7 @@ import pytest
 
 from utils import summary
 from utils.errors import UserError
-from utils.report.tables import STAGES
+from utils.report.tables import STAGE_GROUPS, STAGES
 
 
 def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:
@@ -42,7 +42,7 @@ def test_rows_show_in_which_settings_results_differ(davis, tmp_path, run_eval, m
 
 
 def test_every_stage_is_counted_once():
-    assert sorted(stage for stages in summary.STAGES.values() for stage in stages) == sorted(STAGES)
+    assert sorted(stage for stages in STAGE_GROUPS.values() for stage in stages) == sorted([*STAGES, "draw"])
 
 
 def test_rows_of_other_sequences_or_of_a_cache(davis, tmp_path, run_eval, monkeypatch, capsys):
@@ -76,7 +76,7 @@ def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
     quality, cost = summary.draw_resolutions(rows, picture).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in quality.get_lines()}
     assert lines["paper"] == [[h * w, row.scores["paper"][2]] for row, h, w in ((rows[1], 32, 64), (rows[0], 48, 96))]
-    assert len(cost.collections) == len(summary.STAGES)
+    assert len(cost.collections) == len(STAGE_GROUPS)
     run_eval(*common, "--save_path", tmp_path / "tau", "--resolution", 32, 64, "--tau", 2)
     with pytest.raises(UserError, match="resolution alone; these do in resolution, tau"):
         run_summary(monkeypatch, capsys, "--results", *(tmp_path / n for n in ("48", "tau")), "--picture", picture)

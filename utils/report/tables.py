@@ -1,4 +1,4 @@
-"""Format the scores and costs of results as Markdown tables."""
+"""Format the scores of results as a Markdown table, and their costs as a text table."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,9 +8,18 @@ from utils.errors import UserError
 from utils.files import read_object
 from utils.names import natural_key
 from utils.scoring.protocols import PROTOCOLS
+from utils.scoring.tables import align_columns
 
 MEND = "run eval.py again"
 STAGES = ("decode", "motion", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
+STAGE_GROUPS = {  # columns of tables
+    "motion": ("motion",),
+    "backbone": ("backbone",),
+    "clustering": ("attention", "stage 1", "stage 2", "assign"),
+    "objects": ("objects",),
+    "upsampling": ("upsample",),
+    "files": ("decode", "draw", "write"),
+}
 
 
 def format_scores(results: list[Path]) -> str:
@@ -48,24 +57,32 @@ def _keep_object_scores(paths: Iterable[Path]) -> list[Path]:
 
 
 def format_costs(folder: Path) -> str:
-    """Format clusters, objects, and seconds per frame and stage of every video of one folder of results."""
+    """Format the length, labels and seconds of every video of one folder of results.
+
+    All stages stand in stats/<video>.json; here they are grouped.
+    """
     paths = sorted((folder / "stats").glob("*.json"), key=lambda path: natural_key(path.name))
     stats = {path.stem: read_object(path, mend=MEND) for path in paths}
     if not stats:
         raise UserError(f"--results {folder}: holds no statistics of eval.py")
-    lines = ["| | frames | clusters | objects | " + " | ".join(f"{stage}, s/frame" for stage in STAGES) + " |"]
-    lines.append("| --- |" + " ---: |" * (3 + len(STAGES)))
-    total = {"frames": 0, "clusters": 0, "objects": 0, "seconds": dict.fromkeys(STAGES, 0.0)}
-    for name, entry in stats.items():
-        lines.append(_format_cost_row(name, entry))
-        total["frames"] += entry["frames"]
-        for counted in ("clusters", "objects"):
-            total[counted] += (entry.get(counted) or 0) / len(stats)
-        for stage in STAGES:
-            total["seconds"][stage] += entry["seconds"].get(stage, 0.0)
-    lines.append(_format_cost_row("**all**", total))
+    rows = [["cost", "frames", "clusters", "objects", "s/frame:", *STAGE_GROUPS, "all"]]
+    rows += [[name, *_format_cost(entry)] for name, entry in stats.items()]
+    total: dict[str, Any] = {"frames": sum(entry["frames"] for entry in stats.values())}
+    for counted in ("clusters", "objects"):
+        total[counted] = sum(entry.get(counted) or 0 for entry in stats.values()) / len(stats)
+    stages = {stage for entry in stats.values() for stage in entry["seconds"]}
+    total["seconds"] = {stage: sum(e["seconds"].get(stage, 0.0) for e in stats.values()) for stage in stages}
+    rows.append(["all", *_format_cost(total)])
     peak = max(entry["peak_memory_gb"] for entry in stats.values())
-    return "\n".join([*lines, "", f"Peak memory of the process: {peak:.2f} GB."])
+    return "\n".join([*align_columns(rows), f"peak memory of the process: {peak:.2f} GB"])
+
+
+def _format_cost(entry: dict[str, Any]) -> list[str]:
+    """Format the cells of a video: frames, clusters, objects, and seconds a frame by group of stages and in all."""
+    counts = [f"{entry.get(counted) or 0:.1f}".removesuffix(".0") for counted in ("clusters", "objects")]
+    seconds, frames = entry["seconds"], entry["frames"]
+    groups = [sum(seconds.get(stage, 0.0) for stage in group) for group in STAGE_GROUPS.values()]
+    return [str(frames), *counts, "", *(f"{each / frames:.3f}" for each in [*groups, sum(groups)])]
 
 
 def _mean(content: dict[str, Any], sequence: str, measure: str) -> float:
@@ -75,9 +92,3 @@ def _mean(content: dict[str, Any], sequence: str, measure: str) -> float:
 
 def _format_cell(j: float, f: float) -> str:
     return f"{100 * j:.1f} / {100 * f:.1f} / {50 * (j + f):.1f}"
-
-
-def _format_cost_row(name: str, entry: dict[str, Any]) -> str:
-    clusters, objects = (f"{entry.get(counted) or 0:.1f}".removesuffix(".0") for counted in ("clusters", "objects"))
-    times = " | ".join(f"{entry['seconds'].get(stage, 0.0) / entry['frames']:.3f}" for stage in STAGES)
-    return f"| {name} | {entry['frames']} | {clusters} | {objects} | {times} |"

@@ -204,12 +204,15 @@ def _columns(rows: dict[str, dict[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(column for row in rows.values() for column in row))
     cells = [["sequence", *names]]
     cells += [[name, *(_cell(row.get(column)) for column in names)] for name, row in rows.items()]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
-    )
-    return [line.rstrip() for line in lines]
+    return align_columns(cells)
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the cells of a text table, the first column to the left and all others to the right: one line a row."""
+    first, *others = ([column, max(map(len, column))] for column in zip(*rows, strict=True))
+    columns = [[cell.ljust(first[1]) for cell in first[0]]]
+    columns += [[cell.rjust(width) for cell in column] for column, width in others]
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def _cell(value: Any) -> str:
