@@ -1,6 +1,7 @@
 """The Python interface: the masks of eval.py with one import, from frames of any kind, without output."""
 
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -25,11 +26,12 @@ from utils.progress import log_line
 from utils.video import write_video
 
 COUNT, SIZE = 12, (48, 80)
+TINY = {"device": "cpu", "resolution": SIZE}  # a resolution that takes little time
 
 
 @pytest.fixture(scope="module")
 def predictor(tiny_weights) -> Predictor:
-    return Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, device="cpu")
+    return Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_frames_of_a_path_are_given_up_while_it_is_read(predictor, tmp_path, mon
 
 @pytest.mark.parametrize("frame", [0, 7])
 def test_attention_is_a_row_over_the_key_frames(tiny_weights, frames, frame):
-    predictor = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, device="cpu", key_stride=4)
+    predictor = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY, key_stride=4)
     result = predictor.segment(frames)
     attention = predictor.attention(result, frame=frame, point=(79, 47))
     height, width = (side // 16 for side in result.resolution)
@@ -150,7 +152,7 @@ def test_frames_come_one_at_a_time(predictor, frames):
 
 
 def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
-    many = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, device="cpu", clusters=(10**5, 10**5))
+    many = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY, clusters=(10**5, 10**5))
     with pytest.warns(UserWarning, match="no threshold found"):
         many.segment(frames)
     assert capfd.readouterr() == ("", "")
@@ -239,6 +241,12 @@ def test_other_modules_of_these_names_are_refused_in_one_line(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("ImportError")]
     assert str(tmp_path / "utils.py") in line
     assert done.stderr.endswith(f"{line}\n")
+
+
+def test_a_copy_without_the_clone_says_how_to_install(tmp_path):
+    shutil.copytree(ROOT / "selfvos", tmp_path / "selfvos")
+    done = subprocess.run([sys.executable, "-c", "import selfvos"], cwd=tmp_path, capture_output=True, text=True)
+    assert "model is missing; install with `pip install -e .`" in done.stderr.splitlines()[-1]
 
 
 def test_the_example_runs(tmp_path, frames):
