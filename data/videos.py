@@ -1,6 +1,5 @@
 """Open the videos that are to be segmented: folders of frames, video files, TFRecords."""
 
-import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from data.annotations import RECORD_KEYS
 from data.decoding.base import DEFAULT_RATE, CannotDecode
@@ -20,10 +18,10 @@ from data.decoding.scan import scan_with_bar
 from data.flow import FlowFiles
 from data.frames import FrameReader, format_size, read_image_size, resize
 from data.tfrecord import MEND, Record, count_values, read_byte_features
-from utils import distributed
 from utils.errors import UserError
 from utils.files import digest_files
 from utils.names import format_ranges
+from utils.progress import log_line
 from utils.scoring.annotations import Annotations
 
 MEND_DAMAGE = "copy it again, or have eval.py go on without them: --allow_damaged"
@@ -124,7 +122,7 @@ def _read_with_notes(video: "ImageVideo | VideoFile", positions: Sequence[int] |
     """Yield the frames of a video; report each kind of conversion once for the video, as a note on stderr."""
     for frame in _raise_errors(video.read_with_errors(positions)):
         for conversion in video.conversions.keys() - video.reported:
-            tqdm.write(f"note: video {video.name}: {conversion}", file=sys.stderr)
+            log_line(f"note: video {video.name}: {conversion}", all_processes=True)
         video.reported |= video.conversions.keys()
         yield frame
 
@@ -313,11 +311,9 @@ def refuse_damaged_videos(videos: list[Video], *, allow_damaged: bool = False) -
     for damage in filter(None, (video.damage for video in videos)):
         if not allow_damaged:
             raise UserError(f"{damage}: {MEND_DAMAGE}")
-        if distributed.is_main():
-            print(f"warning: {damage}; going on without them", file=sys.stderr, flush=True)
+        log_line(f"warning: {damage}; going on without them")
     for doubt in filter(None, (video.doubt for video in videos)):
-        if distributed.is_main():
-            print(f"warning: {doubt}", file=sys.stderr, flush=True)
+        log_line(f"warning: {doubt}")
 
 
 class RecordVideo(ImageVideo):

@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from model.weights import BACKBONE_FILE, EMBEDDED, check_holds_vit, load_vit_weights
 from utils.errors import NoWeights, UserError, is_out_of_memory
+from utils.progress import log_line
 from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
 
 DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
@@ -191,7 +191,7 @@ def _create(name: str, *, pretrained: bool) -> nn.Module:
 
 
 def _download(name: str) -> nn.Module:
-    print(f"downloading the weights of {name} (or give a file as --dino_path)", file=sys.stderr, flush=True)
+    log_line(f"downloading the weights of {name} (or give a file as --dino_path)", all_processes=True)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the one error below says it all
     try:
         return _create(name, pretrained=True)

@@ -8,7 +8,6 @@ kept, so memory grows with the length of the video by its features and these alo
 budget are kept on disk; windows whose summaries exceed it are computed a second time (`model.engine.budget`).
 """
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from utils.device import autocast
 from utils.errors import UserError
 from utils.feature_cache import FeatureCache
 from utils.parallel import map_parallel, prefetch, use_one_core
+from utils.progress import log_line
 
 PLAIN = "plain"
 CLUSTERINGS = (*ENGINES, PLAIN)
@@ -354,7 +354,7 @@ class Segmenter:
         trial = cluster_at_wanted_number(cluster_at, start=self.settings.tau, wanted=wanted)
         if wanted and not wanted[0] <= trial.num_clusters <= wanted[1]:
             found = f"no threshold found, {trial.num_clusters} at --tau {trial.tau:g}"
-            print(f"--clusters {wanted[0]} {wanted[1]}: {found}", file=sys.stderr, flush=True)
+            log_line(f"--clusters {wanted[0]} {wanted[1]}: {found}", all_processes=True)
         return trial
 
 

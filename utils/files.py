@@ -166,6 +166,40 @@ def write_atomically(path: str | os.PathLike, *, durable: bool = False, keep_as:
             temporary.unlink(missing_ok=True)
 
 
+def refuse_existing(path: Path, *, flag: str) -> None:
+    """Refuse an output that exists already, so that nothing is overwritten.
+
+    Raises:
+        UserError: naming `flag`, the option that gave the path.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"{flag} {path}: exists already; choose another or remove it")
+
+
+@contextmanager
+def create_folder(path: str | os.PathLike, *, flag: str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it with its files on an error.
+
+    Missing parents are created.
+
+    Args:
+        flag: the option that gave the path, for the error message.
+
+    Raises:
+        UserError: `path` exists.
+    """
+    path = Path(path)
+    refuse_existing(path, flag=flag)
+    temporary = _temporary_name(path.absolute())  # absolute, so that a path such as `..` has a name
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        refuse_existing(path, flag=flag)  # another program may have made it meanwhile
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def find_leftovers(path: str | os.PathLike) -> list[Path]:
     """List the temporary files of `write_atomically(path)`, left by killed processes or in use by running ones."""
     path = Path(path)

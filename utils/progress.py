@@ -1,7 +1,10 @@
 """Show progress: a bar over the frames of all videos, and lines printed above it."""
 
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -77,7 +80,32 @@ def report_progress(items: Iterable[Item], stage: str, progress: Callable[[str, 
         progress(stage, done)
 
 
-def log_line(message: str) -> None:
-    """Print a line to stderr, from the main process only, above any progress bar."""
-    if distributed.is_main():
+_library_calls: list[object] = []  # one entry for each call of the Python interface that is running, in any thread
+
+
+@contextmanager
+def warn_instead_of_printing() -> Iterator[None]:
+    """Turn the lines of `log_line` into Python warnings and show no bars: for callers that have the terminal."""
+    call = object()
+    _library_calls.append(call)
+    try:
+        yield
+    finally:
+        _library_calls.remove(call)
+
+
+def shows_bars() -> bool:
+    """Tell whether this process may draw progress bars."""
+    return distributed.is_main() and not _library_calls
+
+
+def log_line(message: str, *, all_processes: bool = False) -> None:
+    """Print a line to stderr above any progress bar, or warn with it inside `warn_instead_of_printing`.
+
+    Args:
+        all_processes: for facts that only one process of several knows; otherwise only the main one prints.
+    """
+    if _library_calls:
+        warnings.warn(re.sub("^(note|warning): ", "", message), stacklevel=2)
+    elif all_processes or distributed.is_main():
         tqdm.write(message, file=sys.stderr)

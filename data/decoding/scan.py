@@ -8,9 +8,9 @@ from data.decoding.animations import PillowReader
 from data.decoding.base import CannotDecode, Contents, ReportProgress
 from data.decoding.opencv import OpenCVReader
 from data.decoding.pyav import PyAVReader
-from utils import distributed
 from utils.errors import UserError
 from utils.file_kinds import identify_foreign, read_start
+from utils.progress import shows_bars
 
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
@@ -47,7 +47,7 @@ def scan(
 
 def scan_with_bar(path: Path, *, trust_index: bool = False) -> Contents:
     """Call `scan` with a progress bar that appears if it takes more than two seconds."""
-    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not distributed.is_main())
+    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not shows_bars())
 
     def update_bar(done: int, total: int) -> None:
         bar.total = total or None

@@ -64,7 +64,7 @@ def test_launchers_take_the_flags_they_are_given(page: Path):
 def test_files_and_programs_exist(page: Path):
     """`model/attention.py` and the like, recipes, and the programs and modules that commands start."""
     text = text_of(page)
-    files = re.findall(r"(?<![\w./])(?:model|data|utils|configs|tests)/[\w/]+\.(?:py|yaml|sh)", text)
+    files = re.findall(r"(?<![\w./])(?:model|data|utils|selfvos|docs|configs|tests)/[\w/]+\.(?:py|yaml|sh)", text)
     files += re.findall(r"(?:bash|python|srun bash) (\w+\.(?:py|sh))", text)
     for file in files:
         assert (ROOT / file).exists(), f"{page.name}: {file}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files import LOCK, find_leftovers, lock_folder, write_atomically
+from utils.files import LOCK, create_folder, find_leftovers, lock_folder, write_atomically
 
 ROOT = Path(__file__).parents[2]
 # Locks the folder, forks a child that outlives its parent, as readers of training clips may, and waits.
@@ -109,3 +109,26 @@ def test_the_file_that_is_replaced_can_be_kept(tmp_path, monkeypatch, links):
         with write_atomically(tmp_path / "last", keep_as="previous") as temporary:
             temporary.write_text(text)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"last": "third", "previous": "second"}
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    def fail():
+        with create_folder(tmp_path / "a/out", flag="--out") as folder:
+            (folder / "one").write_text("1")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert list((tmp_path / "a").iterdir()) == []
+    with create_folder(tmp_path / "a/out", flag="--out") as folder:
+        (folder / "one").write_text("1")
+        assert not (tmp_path / "a/out").exists()
+    assert [path.name for path in (tmp_path / "a").rglob("*")] == ["out", "one"]
+
+
+def test_an_existing_folder_is_kept(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in (".", "link"):
+        with pytest.raises(UserError, match="--out .*: exists already"), create_folder(tmp_path / name, flag="--out"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]

@@ -1,0 +1,266 @@
+"""Export the masks of a finished results folder: JSON of COCO or YouTube-VIS, cut-outs, binary masks.
+
+    python -m data.export outputs/clip --format coco --output_path clip.json
+    python -m data.export outputs/ytvis --format ytvis --video_ids YTVIS/valid.json --output_path results.json
+    python -m data.export outputs/clip --format cutout --object best --output_path cutouts
+    python -m data.export outputs/clip --format binary --object 3 --output_path third
+
+Nothing is overwritten. Cut-outs need the frames, which are read from where eval.py read them.
+"""
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    from utils.run.signals import guard_imports
+
+    guard_imports()
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.loading import load_videos
+from data.registry import DATASETS, OWN_VIDEO
+from data.videos import Video, compute_fingerprint
+from utils.errors import OneLineParser, UserError, run_main
+from utils.files import create_folder, read_object, refuse_existing, write_atomically
+from utils.mask_json import LabelledVideo, make_coco_dataset, make_ytvis_results
+from utils.names import check_name, natural_key
+from utils.png import find_pngs, read_label_png
+
+COCO, YTVIS, CUTOUT, BINARY = FORMATS = ("coco", "ytvis", "cutout", "binary")
+BEST, FOREGROUND = "best", "foreground"
+DAMAGED = "run eval.py again into another folder"
+
+
+class Finished:
+    """A folder of finished results of eval.py.
+
+    Args:
+        path: the folder, `--save_path` of eval.py.
+
+    Attributes:
+        kinds: kinds of predictions in it, such as `davis`.
+        stats: name of a video -> what eval.py recorded of it, in natural order.
+
+    Raises:
+        UserError: it is no such folder, is damaged, or no video in it is finished.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        if not (path / "settings.json").is_file():
+            raise UserError(
+                f"{path}: no results of eval.py; give a folder that eval.py wrote, with settings.json in it"
+            )
+        self.settings = read_object(path / "settings.json", mend=DAMAGED)
+        kinds = self.settings.get("predictions")
+        if not isinstance(kinds, list) or not kinds:
+            raise UserError(f"{path}/settings.json: names no kind of predictions; {DAMAGED}")
+        self.kinds = [check_name(kind, path / "settings.json") for kind in kinds]
+        files = sorted((path / "stats").glob("*.json"), key=lambda file: natural_key(file.stem))
+        if not files:
+            whole = path.parent if (path.parent / "stats").is_dir() else None
+            mend = f"give the whole folder, {whole}" if whole else "let eval.py finish a video"
+            raise UserError(f"{path}: no finished video; {mend}")
+        self.stats = {file.stem: read_object(file, mend=DAMAGED) for file in files}
+
+    def choose_kind(self, chosen: str | None) -> str:
+        """Return the kind of predictions that has an object: `foreground`, or proposals for all others.
+
+        Raises:
+            UserError: the results do not have it.
+        """
+        if chosen == FOREGROUND:
+            found = FOREGROUND if FOREGROUND in self.kinds else None
+        else:
+            found = next((kind for kind in self.kinds if kind != FOREGROUND), None)
+        if found is None:
+            wanted = FOREGROUND if chosen == FOREGROUND else "davis"
+            raise UserError(f"{self.path}: holds {' and '.join(self.kinds)} alone, without "
+                            f"{'the foreground' if chosen == FOREGROUND else 'proposals'}; run eval.py with "
+                            f"--protocol {wanted}")  # fmt: skip
+        return found
+
+    def list_scores(self, video: str, kind: str) -> dict[int, float]:
+        """List the score of each proposal of a video, by id."""
+        try:
+            entries = self.stats[video]["proposals"][kind]
+            return {int(entry["id"]): float(entry["score"]) for entry in entries}
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self.path}/stats/{video}.json: lists no scores of {kind}; {DAMAGED}") from None
+
+    def find_maps(self, video: str, kind: str) -> dict[str, Path]:
+        """Find the label PNGs of a video: name of the frame -> file, in order."""
+        folder = (self.path if len(self.kinds) == 1 else self.path / kind) / video
+        pngs, count = find_pngs(folder), self.stats[video].get("frames")
+        if not pngs or len(pngs) != count:
+            raise UserError(f"{folder}: {len(pngs)} label PNGs of {count} frames; {DAMAGED}")
+        return pngs
+
+
+# ------------------------------------------------------------------ JSON
+
+
+def export_json(results: Finished, form: str, output: Path, *, video_ids: Path | None) -> None:
+    """Write all proposals of all videos as one JSON file.
+
+    Raises:
+        UserError: `video_ids` does not describe a video, or not its frames.
+    """
+    kind = results.choose_kind(None)
+    known = None if video_ids is None else read_video_ids(video_ids)
+    videos = (_open_labelled(results, kind, index, name, known, video_ids)
+              for index, name in enumerate(tqdm(results.stats, unit="video", leave=False), 1))  # fmt: skip
+    content = make_coco_dataset(videos) if form == COCO else make_ytvis_results(videos)
+    with write_atomically(output) as temporary:
+        temporary.write_text(json.dumps(content))
+
+
+def _open_labelled(
+    results: Finished, kind: str, number: int, name: str, known: dict[str, tuple[int, list[str]]] | None,
+    source: Path | None,
+) -> LabelledVideo:  # fmt: skip
+    pngs = results.find_maps(name, kind)
+    frames = list(pngs)
+    if known is not None:
+        number, frames = known.get(name, (0, []))
+        lacking = next((frame for frame in frames if frame not in pngs), None)
+        if not frames or lacking is not None:
+            fault = f"{results.path} has no mask of its frame {name}/{lacking}" if frames else f"it has no video {name}"
+            raise UserError(f"--video_ids {source}: {fault}; give the JSON of the split that eval.py segmented")
+    maps = (read_label_png(pngs[frame]) for frame in frames)
+    files = [f"{name}/{frame}.png" for frame in frames]
+    return LabelledVideo(number, name, files, maps, results.list_scores(name, kind))
+
+
+def read_video_ids(path: Path) -> dict[str, tuple[int, list[str]]]:
+    """Read the JSON of a split of YouTube-VIS: name of a video -> its id, and the names of its frames without ending.
+
+    Raises:
+        UserError: there is no such file, or its videos are not described as in YouTube-VIS.
+    """
+    if not path.is_file():
+        raise UserError(f"--video_ids {path}: no such file; give the JSON of the split")
+    found = {}
+    try:
+        for video in read_object(path, mend="download it again")["videos"]:
+            files = [Path(file) for file in video["file_names"]]
+            found[files[0].parent.name] = (int(video["id"]), [file.stem for file in files])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        raise UserError(
+            f"--video_ids {path}: its videos have no id and file_names; give a JSON as of YouTube-VIS"
+        ) from None
+    return found
+
+
+# ------------------------------------------------------------------ pictures
+
+
+def export_pictures(results: Finished, form: str, output: Path, *, chosen: str) -> None:
+    """Write a picture of one object for each frame of each video, `<video>/<frame>.png`.
+
+    Args:
+        form: `binary`, 0 and 255; or `cutout`, the frame with the object opaque and all else transparent black.
+        chosen: `best`, `foreground`, or the id of a proposal.
+
+    Raises:
+        UserError: a video has no such object; for `cutout`, its frames are elsewhere or have changed.
+    """
+    kind, label = results.choose_kind(chosen), 1 if chosen in (BEST, FOREGROUND) else int(chosen)
+    for name in results.stats:
+        if label not in (scores := results.list_scores(name, kind)):
+            raise UserError(f"--object {chosen}: {name} has {f'objects 1 to {max(scores)}' if scores else 'none'}; "
+                            "give one of these")  # fmt: skip
+    videos = open_videos(results) if form == CUTOUT else {}
+    with create_folder(output, flag="--output_path") as folder:
+        for name in results.stats:
+            (folder / name).mkdir()
+            pngs = results.find_maps(name, kind)
+            names = videos[name].frame_names if videos else list(pngs)
+            frames = videos[name].read() if videos else (None for _ in pngs)
+            for frame_name, frame in zip(tqdm(names, name, leave=False), frames, strict=True):
+                mask = read_label_png(pngs[frame_name]) == label
+                picture = mask * np.uint8(255) if frame is None else cut_out(frame.permute(1, 2, 0).numpy(), mask)
+                Image.fromarray(picture).save(folder / name / f"{frame_name}.png")
+
+
+def cut_out(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Make all of a frame (H, W, 3) uint8 outside a mask (H, W) bool transparent and black: (H, W, 4) uint8."""
+    return np.concatenate([frame * mask[..., None], mask[..., None] * np.uint8(255)], axis=2)
+
+
+def open_videos(results: Finished) -> dict[str, Video]:
+    """Open the videos of results where eval.py read them, by name.
+
+    Raises:
+        UserError: one was moved, or has changed since.
+    """
+    settings, origin = results.settings, results.settings.get("origin") or {}
+    dataset, split, root = settings.get("dataset"), settings.get("split"), origin.get("root")
+    roots = [Path(place) for place in (root if isinstance(root, list) else [root]) if isinstance(place, str)]
+    if dataset not in DATASETS or not roots:
+        raise UserError(f"{results.path}/settings.json: does not say where the frames lie; {DAMAGED}")
+    for place in roots:
+        if not place.exists():
+            raise UserError(f"{place}: the frames of {results.path} lay there and are gone; move them back, or run "
+                            "eval.py on their new place")  # fmt: skip
+    names = [*results.stats] if dataset != OWN_VIDEO else None
+    videos = load_videos(dataset, roots[0], split=split, flag="", sequences=names, trust_index=True,
+                         allow_damaged=True, clips=roots if dataset == OWN_VIDEO else ())  # fmt: skip
+    found = {video.name: video for video in videos}
+    for name, stats in results.stats.items():
+        if name not in found:
+            raise UserError(f"{roots[0]}: has no video {name}, which {results.path} has; run eval.py on all of them")
+        made_of, now = str(stats.get("video")).partition(", flow ")[0], compute_fingerprint(found[name])
+        if now != made_of:
+            raise UserError(f"{roots[0]}: {name} is not what {results.path} was made of ({made_of}, now {now}); "
+                            "restore it, or run eval.py again")  # fmt: skip
+    return found
+
+
+# ------------------------------------------------------------------ the command
+
+
+def parse_object(text: str) -> str:
+    """Return `best`, `foreground` or the id of a proposal, from 1."""
+    if text not in (BEST, FOREGROUND) and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is neither {BEST} nor {FOREGROUND} nor an id from 1")
+    return text
+
+
+def parse_args() -> argparse.Namespace:
+    parser = OneLineParser(prog="python -m data.export", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder that eval.py wrote, its --save_path")
+    parser.add_argument("--format", choices=FORMATS, required=True,
+                        help="coco: a data set as JSON; ytvis: results as JSON; cutout: PNGs with alpha; binary: "
+                        "PNGs of 0 and 255")  # fmt: skip
+    parser.add_argument("--output_path", type=Path, required=True, metavar="PATH", help="the new file or folder")
+    parser.add_argument("--object", type=parse_object, metavar="OBJECT",
+                        help=f"what to keep: {BEST} (by default), {FOREGROUND}, or the id of a proposal")  # fmt: skip
+    parser.add_argument("--video_ids", type=Path, metavar="JSON",
+                        help="for ytvis: take ids and frames of videos from this JSON of the split; otherwise videos "
+                        "are numbered from 1, in order of their names")  # fmt: skip
+    args = parser.parse_args()
+    if args.object and args.format in (COCO, YTVIS):
+        parser.error(f"--object {args.object}: has no effect beside --format {args.format}, which holds all proposals")
+    if args.video_ids and args.format != YTVIS:
+        parser.error(f"--video_ids {args.video_ids}: has no effect beside --format {args.format}; leave it out")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    refuse_existing(args.output_path, flag="--output_path")
+    results = Finished(args.results)
+    if args.format in (COCO, YTVIS):
+        export_json(results, args.format, args.output_path, video_ids=args.video_ids)
+    else:
+        export_pictures(results, args.format, args.output_path, chosen=args.object or BEST)
+    print(args.output_path)
+
+
+if __name__ == "__main__":
+    run_main(main)

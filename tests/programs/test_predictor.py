@@ -1,0 +1,259 @@
+"""The Python interface: the masks of eval.py with one import, from frames of any kind, without output."""
+
+import os
+import shutil
+import subprocess
+import sys
+import weakref
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eval as eval_program
+from data.frames import resize
+from data.videos import VideoFile
+from model.segmenter import Segmenter
+from selfvos import Predictor, UserError
+from selfvos.sources import to_frame
+from tests.conftest import TINY_BACKBONE, moving_disk
+from tests.processes import ROOT
+from utils.png import read_label_png
+from utils.progress import log_line
+from utils.video import write_video
+
+COUNT, SIZE = 12, (48, 80)
+TINY = {"device": "cpu", "resolution": SIZE}  # a resolution that takes little time
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_weights) -> Predictor:
+    return Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY)
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return np.stack([moving_disk(index, size=SIZE, seed=0)[0] for index in range(COUNT)])
+
+
+@pytest.fixture(scope="module")
+def result(predictor, frames):
+    return predictor.segment(frames)
+
+
+def write_clip(path: Path, frames) -> None:
+    write_video(path, list(frames), rate=Fraction(10))
+
+
+def read_masks(folder: Path) -> np.ndarray:
+    return np.stack([read_label_png(path) for path in sorted(folder.glob("*.png"))])
+
+
+def test_masks_are_those_of_eval_byte_for_byte(tmp_path, monkeypatch, frames, capfd):
+    write_clip(tmp_path / "clip.mp4", frames)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["eval.py", "clip.mp4", "--device", "cpu", "--protocol", "davis", "foreground"])
+    eval_program.main()
+    capfd.readouterr()
+    state = torch.get_rng_state()
+    predictor = Predictor.from_pretrained("embedded", device="cpu")
+    result = predictor.segment("clip.mp4")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert capfd.readouterr() == ("", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "outputs"]
+    out = tmp_path / "outputs/clip"
+    result.save("masks")
+    written = {path.name: path.read_bytes() for path in (out / "davis/clip").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()} == written
+    assert len(written) == COUNT
+    assert result.masks.dtype == np.uint8
+    assert np.array_equal(result.foreground, read_masks(out / "foreground/clip") > 0)
+    with pytest.raises(UserError, match="folder masks: exists"):
+        result.save("masks")
+
+
+def test_frames_of_any_kind_give_the_same_masks(predictor, frames, result, tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{index:05d}.png")
+    tensor = torch.from_numpy(frames)
+    kinds = [folder, str(folder), list(frames), tensor, tensor.permute(0, 3, 1, 2).contiguous(),
+             [Image.fromarray(frame) for frame in frames]]  # fmt: skip
+    for kind in kinds:
+        assert np.array_equal(predictor.segment(kind).masks, result.masks)
+
+
+def test_results_are_described(result, predictor):
+    assert result.masks.shape == result.foreground.shape == (COUNT, *SIZE)
+    assert [proposal.id for proposal in result.proposals] == list(range(1, len(result.proposals) + 1))
+    assert result.masks.max() <= len(result.proposals)
+    for proposal in result.proposals:
+        assert proposal.score == pytest.approx(np.prod(list(proposal.components.values())), rel=1e-2)
+        assert 0 <= proposal.first <= proposal.last < COUNT
+        assert 1 <= proposal.frames <= proposal.last - proposal.first + 1
+    assert {"backbone", "upsample"} <= result.seconds.keys()
+    assert result.key_frames == predictor.choose_key_frames(COUNT) == [0]
+    assert result.frame_names[:2] == ["00000", "00001"]
+
+
+def test_frames_of_a_path_are_given_up_while_it_is_read(predictor, tmp_path, monkeypatch):
+    write_clip(tmp_path / "clip.mp4", [moving_disk(index // 4, size=SIZE, seed=0)[0] for index in range(48)])
+    read, seen, most = VideoFile.read, [], 0
+
+    def watch(self, positions=None):
+        nonlocal most
+        for frame in read(self, positions):
+            seen.append(weakref.ref(frame))
+            most = max(most, sum(one() is not None for one in seen))
+            yield frame
+
+    monkeypatch.setattr(VideoFile, "read", watch)
+    predictor.segment(tmp_path / "clip.mp4")
+    assert len(seen) == 2 * 48
+    assert most < 24  # those that are upsampled together and those read ahead
+
+
+@pytest.mark.parametrize("frame", [0, 7])
+def test_attention_is_a_row_over_the_key_frames(tiny_weights, frames, frame):
+    predictor = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY, key_stride=4)
+    result = predictor.segment(frames)
+    attention = predictor.attention(result, frame=frame, point=(79, 47))
+    height, width = (side // 16 for side in result.resolution)
+    assert attention.shape == (3, height, width)
+    assert attention.sum() == pytest.approx(1, abs=1e-5)
+    assert np.array_equal(attention, predictor.attention(frames, frame=frame, point=(79, 47)))
+    resized = (resize(to_frame(frame, source="frame"), result.resolution) for frame in frames)
+    features, grid = Segmenter(predictor.network).encode(resized, num_frames=COUNT)
+    keys = predictor.network.keys(features[result.key_frames].flatten(0, 1))
+    row = predictor.network.attention_rows(predictor.network.queries(features[frame, -1:]), keys)
+    assert grid == (height, width)
+    assert np.allclose(attention.ravel(), row[0], atol=1e-6)
+
+
+def test_frames_come_one_at_a_time(predictor, frames):
+    taken = []
+
+    def camera():
+        for index, frame in enumerate(frames):
+            taken.append(index)
+            yield frame
+
+    stream = predictor.stream(camera(), key_frames=frames[:2])
+    assert taken == []
+    labels = next(stream)
+    assert taken == [0, 1, 2]
+    assert (labels.shape, labels.dtype) == (SIZE, np.int32)
+    assert len(list(stream)) == COUNT - 1
+    assert len(list(predictor.stream(frames[:4], step=3, tau=2.0))) == 4
+
+
+def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
+    many = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY, clusters=(10**5, 10**5))
+    with pytest.warns(UserWarning, match="no threshold found"):
+        many.segment(frames)
+    assert capfd.readouterr() == ("", "")
+    log_line("note: outside")
+    assert capfd.readouterr().err == "note: outside\n"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"clustering": "quick"}, "clustering='quick': .*exact"),
+    ({"upsampling": "cubic"}, "upsampling='cubic': .*guided"),
+    ({"amp": "int8"}, "amp='int8'"),
+    ({"image_stats": "mean"}, "image_stats='mean'"),
+    ({"memory_gb": 0}, "memory_gb=0"),
+    ({"clusters": (6, 2)}, r"clusters=\(6, 2\)"),
+    ({"max_objects": -1}, "max_objects=-1"),
+    ({"resolution": (50, 80)}, "--resolution 50 80: not a multiple"),
+    ({"device": "tpu"}, "--device tpu"),
+    ({"block": "embedded", "temperature": 3.0}, "temperature: .*block"),
+    ({"block": "none.pt"}, "none.pt: no such file"),
+    ({"tau": "auto"}, "--tau auto: there is no checkpoint"),
+])  # fmt: skip
+def test_impossible_values_are_named(arguments, message, tiny_weights):
+    with pytest.raises(UserError, match=message):
+        Predictor.from_pretrained(**{"backbone": TINY_BACKBONE, "dino_path": tiny_weights, "device": "cpu"} | arguments)
+
+
+def test_unknown_keywords_are_named():
+    with pytest.raises(TypeError, match="'clustring'.*clustering"):
+        Predictor.from_pretrained(clustring="fast")
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ([], "frames: there are none"),
+    (np.zeros((0, 8, 8, 3), np.uint8), "frames: there are none"),
+    (np.zeros((8, 8, 3), np.uint8), r"frames: .*\(8, 8, 3\)"),
+    (np.zeros((2, 8, 8, 3), np.float32), r"frames\[0\]: float32 .*uint8"),
+    (np.zeros((2, 8, 8, 4), np.uint8), r"frames\[0\]: uint8 of shape \(8, 8, 4\)"),
+    ([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)], r"frames\[1\]: 48x32 pixels.*32x32"),
+    (["a.png"], r"frames\[0\]"),
+    (iter([]), "frames: .*give a path"),
+    ("none.mp4", "none.mp4: no such file"),
+    ("folder", "folder: holds 2 videos, such as one"),
+])  # fmt: skip
+def test_a_source_that_is_none_is_named(source, message, predictor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "folder" / name / "00000.png")
+    with pytest.raises(UserError, match=message):
+        predictor.segment(source)
+
+
+def test_places_outside_are_named(predictor, result):
+    for frame, point, message in ((COUNT, (0, 0), "frame 12: .*0 to 11"), (0, (80, 0), r"point \(80, 0\): .*80x48")):
+        with pytest.raises(UserError, match=message):
+            predictor.attention(result, frame=frame, point=point)
+
+
+# The import
+
+
+def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run code where `pip install -e .` has made `selfvos` known, and no other folder of the clone."""
+    finder = f"""
+import importlib.util, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "selfvos":
+            return importlib.util.spec_from_file_location(name, {str(ROOT / "selfvos/__init__.py")!r},
+                                                          submodule_search_locations=[{str(ROOT / "selfvos")!r}])
+sys.meta_path.append(Finder)
+"""
+    return subprocess.run([sys.executable, "-c", finder + code], cwd=cwd, capture_output=True, text=True)
+
+
+def test_it_can_be_imported_anywhere_and_leaves_the_path_alone(tmp_path):
+    for name in ("model", "data", "utils"):  # a bystander's, not imported
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    done = run_python("before = list(sys.path)\nimport selfvos\nassert sys.path == before", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_other_modules_of_these_names_are_refused_in_one_line(tmp_path):
+    (tmp_path / "utils.py").write_text("")
+    done = run_python("import utils\nimport selfvos", tmp_path)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("ImportError")]
+    assert str(tmp_path / "utils.py") in line
+    assert done.stderr.endswith(f"{line}\n")
+
+
+def test_a_copy_without_the_clone_says_how_to_install(tmp_path):
+    shutil.copytree(ROOT / "selfvos", tmp_path / "selfvos")
+    done = subprocess.run([sys.executable, "-c", "import selfvos"], cwd=tmp_path, capture_output=True, text=True)
+    assert "model is missing; install with `pip install -e .`" in done.stderr.splitlines()[-1]
+
+
+def test_the_example_runs(tmp_path, frames):
+    write_clip(tmp_path / "clip.mp4", frames[:8])
+    command = [sys.executable, ROOT / "docs/example.py", "clip.mp4", "masks"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 8
+    assert "attention (1, 20, 3" in done.stdout
