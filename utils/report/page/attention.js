@@ -7,7 +7,7 @@ const TINY = 2 ** -126; // probabilities are clipped here before their logarithm
 const LOG_STEP = Math.log(TINY) / 65535; // of the logarithms of centres
 const KEPT_QUERIES = 24; // frames whose queries stay in memory
 const KEPT_ROWS = 100e6; // bytes of rows that stay in memory
-const MOST_PRODUCTS = 8e9; // multiplications to compare rows of a frame; about ten seconds
+const MOST_PRODUCTS = 3e9; // multiplications to compare rows of a frame; about ten seconds
 const SLICE = 20; // milliseconds of work before the page may react
 const SHOWN_CENTRES = 6;
 // Of heat maps: colours from no attention to the most, evenly spaced.
@@ -51,33 +51,24 @@ class Rows {
     Object.assign(this, { heads, width, clusters, centres, keys });
     this.tokens = grid[0] * grid[1];
     this.columns = keys.length * this.tokens;
-    this.scores = new Float64Array(this.columns);
+    this.scores = new Float64Array(heads * this.columns); // of each head in turn
     this.exponentials = Float64Array.from({ length: 65536 }, (_, k) => Math.exp(k * LOG_STEP)); // centres from logarithms
   }
 
   /** The row of a query (C): the mean over heads of softmax(q k / sqrt(d)), d channels a head. */
   attend(query) {
     const { heads, width, columns, scores, tokens } = this;
-    const row = new Float64Array(columns);
     const size = width / heads;
-    for (let head = 0; head < heads; head += 1) {
-      const first = head * size;
-      const scaled = query.slice(first, first + size).map((value) => value / Math.sqrt(size));
-      let largest = -Infinity;
-      let column = 0;
-      for (const frame of this.keys) {
-        for (let token = 0; token < tokens; token += 1, column += 1) {
-          const place = token * width + first;
-          let score = 0;
-          for (let c = 0; c < size; c += 1) score += scaled[c] * frame[place + c];
-          scores[column] = score;
-          if (score > largest) largest = score;
+    const scaled = Float64Array.from(query, (value) => value / Math.sqrt(size));
+    this.keys.forEach((keys, frame) => {
+      for (let token = 0, place = 0; token < tokens; token += 1) {
+        for (let head = 0, c = 0; head < heads; head += 1, c += size, place += size) {
+          scores[head * columns + frame * tokens + token] = multiply(scaled, c, keys, place, size);
         }
       }
-      let sum = 0;
-      for (let k = 0; k < columns; k += 1) sum += (scores[k] = Math.exp(scores[k] - largest));
-      for (let k = 0; k < columns; k += 1) row[k] += scores[k] / (sum * heads);
-    }
+    });
+    const row = new Float64Array(columns);
+    for (let head = 0; head < heads; head += 1) addSoftmax(row, scores, head * columns, heads);
     return row;
   }
 
@@ -103,6 +94,32 @@ class Rows {
       return distance;
     });
   }
+}
+
+/** The product of two vectors, in four sums that do not wait for one another. */
+function multiply(first, at, second, place, size) {
+  let [a, b, c, d] = [0, 0, 0, 0];
+  let k = 0;
+  for (; k + 3 < size; k += 4) {
+    a += first[at + k] * second[place + k];
+    b += first[at + k + 1] * second[place + k + 1];
+    c += first[at + k + 2] * second[place + k + 2];
+    d += first[at + k + 3] * second[place + k + 3];
+  }
+  for (; k < size; k += 1) a += first[at + k] * second[place + k];
+  return a + b + c + d;
+}
+
+/** Add to a row its share of one head: the softmax of the scores from `at` on, divided by the number of heads. */
+function addSoftmax(row, scores, at, heads) {
+  let largest = -Infinity;
+  for (let k = 0; k < row.length; k += 1) if (scores[at + k] > largest) largest = scores[at + k];
+  let sum = 0;
+  for (let k = 0; k < row.length; k += 1) {
+    scores[at + k] = Math.exp(scores[at + k] - largest);
+    sum += scores[at + k];
+  }
+  for (let k = 0; k < row.length; k += 1) row[k] += scores[at + k] / (sum * heads);
 }
 
 const takeLogarithms = (row) => row.map((value) => Math.log(Math.max(value, TINY)));
@@ -250,8 +267,8 @@ class Explorer {
       canvas.setAttribute("aria-label", `${words}: ${formatShare(share)} of the attention`);
       drawTokens(canvas, picture, (token) => {
         const strength = Math.sqrt(part[token] / largest); // a root, else only the peak would be seen
-        return [...colourOfHeat(strength), 60 + 180 * strength];
-      });
+        return [...colourOfHeat(strength), 150 + 90 * strength];
+      }, "grayscale(1)");
     });
     byId("attention-most").textContent = `${formatShare(largest)} of the attention in a token`;
   }
@@ -263,7 +280,7 @@ class Explorer {
     const top = 1.08 * Math.max(about.tau, ...shown.map((other) => distances[other]));
     byId("attention-distances").style.setProperty("--tau", about.tau / top);
     byId("attention-distances").replaceChildren(...shown.map((other) => make("li", { class: other === cluster ? "own" : null },
-      make("span", {}, `Cluster ${other}`, other === cluster ? make("small", {}, " its own") : null),
+      make("span", {}, `Cluster ${other}`, other === cluster ? make("small", {}, " own") : null),
       make("i", { style: `--share: ${distances[other] / top}` }), make("b", {}, formatNats(distances[other])))));
     byId("attention-tau").textContent = `τ ${formatNats(about.tau)}`;
     byId("attention-tau").style.setProperty("--tau", about.tau / top);
@@ -284,9 +301,10 @@ class Explorer {
     let pause = performance.now() + SLICE;
     for (let k = 0; k < count; k += 1) {
       const other = order[k];
-      if (!known.has(other) || known.size === 0) known.set(other, Float32Array.from(rows.attend(queries.tokens.subarray(other * width, (other + 1) * width))));
-      distances[other] = other === token ? 0 : rows.compare(row, logarithms, known.get(other));
-      if (known.size * rows.columns * 4 > KEPT_ROWS) known.delete(other);
+      const query = queries.tokens.subarray(other * width, (other + 1) * width);
+      const compared = known.get(other) || Float32Array.from(rows.attend(query));
+      if ((known.size + 1) * rows.columns * 4 <= KEPT_ROWS) known.set(other, compared);
+      distances[other] = other === token ? 0 : rows.compare(row, logarithms, compared);
       if (performance.now() < pause && k + 1 < count) continue;
       this.drawNear(image, distances, k + 1, count);
       await new Promise((resolve) => setTimeout(resolve));
@@ -304,7 +322,7 @@ class Explorer {
     const { canvas, caption } = this.near;
     const { tau } = about;
     const [height, width] = about.grid;
-    drawTokens(canvas, image, (token) => [0, 0, 0, 220 * Math.min(distances[token] / (2 * tau), 1)]);
+    drawTokens(canvas, image, (token) => [0, 0, 0, 190 * Math.min(distances[token] / (3 * tau), 1)]);
     const context = canvas.getContext("2d");
     const [x, y] = [canvas.width / width, canvas.height / height];
     const isNear = (row, column) => row >= 0 && column >= 0 && row < height && column < width
@@ -356,7 +374,7 @@ function colourOfHeat(strength) {
 }
 
 /** Draw a picture, or grey, and over it a colour [red, green, blue, alpha] for every token. */
-function drawTokens(canvas, picture, colourOf) {
+function drawTokens(canvas, picture, colourOf, filter = "none") {
   const [height, width] = about.grid;
   const layer = make("canvas", { width, height });
   const pixels = layer.getContext("2d").createImageData(width, height);
@@ -365,7 +383,9 @@ function drawTokens(canvas, picture, colourOf) {
   const context = canvas.getContext("2d");
   context.fillStyle = GREY;
   context.fillRect(0, 0, canvas.width, canvas.height);
+  context.filter = filter; // where the browser knows filters
   if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  context.filter = "none";
   context.imageSmoothingEnabled = false; // attention is known by the token and not by the pixel
   context.drawImage(layer, 0, 0, canvas.width, canvas.height);
 }
