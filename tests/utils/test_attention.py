@@ -138,3 +138,5 @@ def test_what_is_kept_is_known(explained, tmp_path):
     (kept / ABOUT).write_text(json.dumps(about))
     (kept / "query_00004.js").unlink()
     assert not is_kept(kept)
+    with pytest.raises(UserError, match="v: not all files of --explore .*remove this folder"):
+        link_explanation(report, kept)

@@ -152,7 +152,13 @@ def link_explanation(folder: Path, kept: Path) -> list[int]:
     """Put the files of a video, kept in `kept`, into the existing folder of a report; return the key frames.
 
     They become second names of the same files where the file system can do that, and take no room then.
+
+    Raises:
+        UserError: files are missing, damaged, or of another version.
     """
+    if not is_kept(kept):
+        raise UserError(f"{kept}: not all files of --explore are there, or they are of another version; "
+                        "remove this folder, or run eval.py --explore again")  # fmt: skip
     about = read_object(kept / ABOUT, mend=MEND)
     (folder / ATTENTION).mkdir()
     for name in _list_files(kept, about):

@@ -209,10 +209,9 @@ class Explorer {
     return this.told.text;
   }
 
-  /** Explain a token of the frame that is shown. */
-  async pick(token) {
+  /** Explain a token of a frame, by default the one that is shown. */
+  async pick(token, position = this.position) {
     if (!this.rows) return;
-    const { position } = this;
     const queries = await this.loadQueries(position);
     this.point = { position, token };
     const found = this.describe(queries, token);
@@ -240,7 +239,7 @@ class Explorer {
           const box = canvas.getBoundingClientRect();
           const token = this.tokenAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
           setPlaying(false);
-          go(index).then(() => this.pick(token)).catch(showError);
+          go(index).then(() => this.pick(token, position)).catch(showError);
         });
       }
       return { canvas, picture: this.pictures[k], caption: make("figcaption") };
