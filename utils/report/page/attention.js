@@ -338,8 +338,9 @@ class Explorer {
     }
     this.markToken(context, canvas.width, canvas.height);
     const near = distances.filter((distance) => distance <= tau).length;
-    const partly = count < distances.length ? ` of the ${count} most similar` : ` of ${distances.length}`;
-    caption.replaceChildren("Within τ in its frame", make("b", {}, done < count ? `${near}, comparing ${formatShare(done / count)}` : `${near}${partly} tokens`));
+    const all = count < distances.length ? `the ${count} most similar` : `${count} tokens`;
+    const words = done < count ? `${near}, compared ${formatShare(done / count)}` : `${near} of ${all}`;
+    caption.replaceChildren("Within τ", make("b", { title: "tokens of this frame whose row is within τ of its row" }, words));
     canvas.dataset.near = near;
     canvas.dataset.done = done === count;
     canvas.setAttribute("aria-label", `${near} tokens of this frame have a row within tau`);
