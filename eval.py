@@ -17,7 +17,6 @@ from argparse import BooleanOptionalAction, Namespace
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
 
@@ -31,9 +30,8 @@ from data.registry import DATASETS, OWN_VIDEO
 from data.resolution import ResolutionRule, scale_to_patches
 from data.selection import Selection, add_data_arguments, check_sizes, choose_resolutions, ground_truth
 from data.videos import Video, compute_fingerprint, read_resized_frames
-from model.arguments import add_method_arguments
+from model.arguments import add_method_arguments, describe_settings
 from model.engine.threshold import CLUSTERS
-from model.engine.windows import ENGINES
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.objects.proposals import choose_proposals, normalise_proposals, object_options
 from model.segmenter import Progress, Segmenter, SegmenterSettings, describe_key_frame_limit
@@ -45,10 +43,12 @@ from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.progress import FrameBar, log_line, report_progress
+from utils.report.attention import announce_space, estimate_bytes, write_explanation
+from utils.report.encode import choose_positions
 from utils.report.pages import write_report
 from utils.report.tables import format_costs
 from utils.results import ResultsFolder, write_archive
-from utils.run.checkpoints import hash_file, load_checkpoint, stored_tau
+from utils.run.checkpoints import load_checkpoint, stored_tau
 from utils.run.provenance import list_versions
 from utils.scoring.annotations import Annotations
 from utils.scoring.evaluators import Options
@@ -64,7 +64,8 @@ KEPT_OPTIONS = ("clips", "dataset", "split", "davis_path", "basepath", "annotati
 def make_parser() -> config.Parser:
     parser = config.Parser(
         program="eval", description="Segment whole videos without labels and score them.",
-        alternatives=(("resume_path", "training_free"),), ineffective=(("temperature", "resume_path"),),
+        alternatives=(("resume_path", "training_free"),),
+        ineffective=(("temperature", "resume_path"), ("explore", "predictions")),
     )  # fmt: skip
     count = {"type": positive_int, "metavar": "N"}
     # fmt: off
@@ -90,6 +91,7 @@ def make_parser() -> config.Parser:
            help="Score under these protocols (docs/evaluation.md), by default the first of the data set.")
     add_score_options(output)
     output("--overlay", action=BooleanOptionalAction, help="Write overlay videos; on for --dataset video.")
+    output("--explore", action="store_true", help="Keep queries and keys, so that the report can show attention.")
     output("--workers", **count, help="Score in at most N processes, by default one per core.")
     # fmt: on
     return parser
@@ -110,8 +112,8 @@ def main() -> None:
     roots = [str(Path(root).resolve()) for root in args.clips or [args.root]]
     origin = {"root": roots[0] if len(roots) == 1 else roots, "config": args.config, "checkpoint": args.resume_path,
               "versions": list_versions()}  # fmt: skip
-    settings = settings_of(args, network, kinds)
-    results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=settings, origin=origin)
+    results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=describe_settings(vars(args), network, kinds),
+                            origin=origin, explore=args.explore)  # fmt: skip
     results.check(overwrite=args.overwrite)
     videos = args.selection.load()  # after all checks of flags, because videos may be generated or decoded for it
     check_sizes(videos)
@@ -182,21 +184,6 @@ def make_network(args: Namespace) -> SpatioTemporalNetwork:
     return network
 
 
-def settings_of(args: Namespace, network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
-    """Collect everything that the predictions depend on but the videos, which `ResultsFolder.has` compares."""
-    keys = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau",
-            "clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects",
-            "motion", "fit_resolution")  # fmt: skip
-    fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
-    trained = {"training_free": False, "sha256": hash_file(args.resume_path)} if args.resume_path else {}
-    return {
-        "predictions": kinds, **({"fast": fast} if args.clustering == "fast" else {}),
-        **{key: getattr(args, key) for key in keys},
-        "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
-        "block": trained or {"training_free": True, "temperature": args.temperature},
-    }  # fmt: skip
-
-
 def predict(
     args: Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder,
     illustrator: Illustrator,
@@ -206,7 +193,7 @@ def predict(
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
         memory_gb=args.memory_gb, frame_batch=args.frame_batch, amp=args.amp, spill_path=results.path,
         feature_cache=args.feature_cache, objects=object_options(args.proposals), clusters=args.clusters,
-        motion=args.motion == "flow",
+        motion=args.motion == "flow", explain=args.explore,
     ))  # fmt: skip
     left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v))]
     distributed.barrier()  # before any process writes, so that all processes see the same videos left
@@ -216,6 +203,11 @@ def predict(
         tuple(args.resolution), network.backbone.patch_size, explicit=not args.fit_resolution,
         fit_every_video=args.dataset == OWN_VIDEO,
     ))  # fmt: skip
+    if args.explore:
+        announce_space({video.name: estimate_bytes(
+            frames=len(choose_positions(len(video.frame_names))),
+            **segmenter.measure_explanation(len(video.frame_names), resolutions[video.name]),
+        ) for video in left}, results.path, memory_gb=args.memory_gb)  # fmt: skip
     moved = []
     with FrameBar([len(video.frame_names) for video in mine], shown=distributed.is_main()) as bar:
         for video in mine:
@@ -244,6 +236,9 @@ def segment_video(
     with clock("write"), closing(maps):  # closed, so that no half-written overlay stays if a mask cannot be written
         results.write_video(video.name, frame_names=video.frame_names,
                             label_maps=report_progress(maps, "writing", progress))  # fmt: skip
+    if found.explanation:
+        with clock("explore"):
+            write_explanation(results.explanation(video.name), found.explanation, choose_positions(count))
     seconds = found.seconds | clock.seconds
     seconds["write"] -= seconds["upsample"] + seconds["draw"]
     results.finish(video.name, {

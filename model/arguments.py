@@ -1,14 +1,22 @@
-"""Add the flags of the method to a command line."""
+"""Add the flags of the method to a command line, and list the settings that predictions depend on."""
 
 from argparse import BooleanOptionalAction
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from model.engine.windows import ENGINES
+from model.network import SpatioTemporalNetwork
 from model.objects.proposals import PROPOSALS
 from model.objects.upsampling import UPSAMPLING
 from model.segmenter import CLUSTERINGS, MAX_KEY_FRAMES
 from utils.config import cluster_count, positive_float, positive_float_or_auto, positive_int
+from utils.run.checkpoints import hash_file
+
+# Flags that predictions depend on; a changed one makes other results.
+KEYS = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau",
+        "clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects",
+        "motion", "fit_resolution")  # fmt: skip
 
 
 def add_method_arguments(add: Callable[..., Any]) -> None:
@@ -35,3 +43,21 @@ def add_method_arguments(add: Callable[..., Any]) -> None:
     add("--frame_batch", **count, default=4, help="Put N frames into a forward pass of the backbone.")
     add("--feature_cache", type=Path, metavar="DIR", help="Keep the backbone's features here for later runs.")
     # fmt: on
+
+
+def describe_settings(values: Mapping[str, Any], network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
+    """Collect everything that predictions depend on but the videos, which `ResultsFolder.has` compares.
+
+    Args:
+        values: of all flags.
+        kinds: kinds of predictions.
+    """
+    fast = {key: getattr(ENGINES["fast"], key) for key in ("key_pool", "shrinkage", "row_stride")}
+    path = values["resume_path"]
+    trained = {"training_free": False, "sha256": hash_file(path)} if path else {}
+    return {
+        "predictions": kinds, **({"fast": fast} if values["clustering"] == "fast" else {}),
+        **{key: values[key] for key in KEYS},
+        "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
+        "block": trained or {"training_free": True, "temperature": values["temperature"]},
+    }  # fmt: skip

@@ -8,6 +8,7 @@ kept, so memory grows with the length of the video by its features and these alo
 budget are kept on disk; windows whose summaries exceed it are computed a second time (`model.engine.budget`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from model.clustering import WINDOW
 from model.engine.budget import MemoryBudget, SpareMemory
 from model.engine.threshold import Trial, cluster_at_wanted_number
 from model.engine.windows import ENGINES, WindowClusterer, sample_tokens
+from model.explanation import Explanation, explain
 from model.network import SpatioTemporalNetwork
 from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
@@ -68,6 +70,7 @@ class SegmenterSettings:
         objects: options of `find_objects`, with which `segment` also makes objects of the clusters; None for none.
         clusters: smallest and largest number of clusters of a video. If tau gives another number, another tau is
             searched for that video. None keeps tau, as `Segmenter.open` does.
+        explain: also return what the clusters were made from (`Explanation`), which keeps the features in memory.
     """
 
     key_stride: int = 10
@@ -82,6 +85,7 @@ class SegmenterSettings:
     motion: bool = False
     objects: dict[str, Any] | None = None
     clusters: tuple[int, int] | None = None
+    explain: bool = False
 
 
 @dataclass
@@ -97,6 +101,7 @@ class Segmentation:
         boundary_tokens: (T, h, w) bool, tokens that show parts of two things; None as for `objects`.
         motion: motion of every token against the camera; None if it was not measured.
         cached: number of frames whose features came from the feature cache, so that `seconds` has no backbone for them.
+        explanation: what the clusters were made from; None if it was not asked for.
     """
 
     labels: np.ndarray
@@ -107,6 +112,7 @@ class Segmentation:
     boundary_tokens: np.ndarray | None = None
     motion: Motion | None = None
     cached: int = 0
+    explanation: Explanation | None = None
 
 
 def key_frame_indices(num_frames: int, key_stride: int, max_key_frames: int | None = None) -> list[int]:
@@ -156,6 +162,14 @@ class Segmenter:
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Compute the token grid (h, w) of a frame of `height` x `width` pixels."""
         return self.network.backbone.grid_size(height, width)
+
+    def measure_explanation(self, num_frames: int, resolution: tuple[int, int]) -> dict[str, int | None]:
+        """Measure what explains a video: its key frames, tokens of a frame, channels, and most clusters if bounded."""
+        return {
+            "key_frames": len(key_frame_indices(num_frames, self.settings.key_stride, self.settings.max_key_frames)),
+            "tokens": math.prod(self.grid_size(*resolution)), "width": self.network.backbone.dim,
+            "clusters": self.settings.clusters and self.settings.clusters[1],
+        }  # fmt: skip
 
     def segment(
         self, frames: Iterable[Tensor], *, num_frames: int, flows: Iterable[np.ndarray] | None = None,
@@ -296,7 +310,7 @@ class Segmenter:
             part = clusterer.assign_window(index, window.to(self.device)).cpu().unflatten(1, grid).numpy()
             labels[WINDOW * index : WINDOW * index + len(part)] = part
             progress("labels", WINDOW * index + len(part))
-        return Segmentation(labels, trial.num_clusters, trial.tau, dict(clock.seconds))
+        return self._describe(labels, trial, features, key_frames, clusterer.order_centres, clock=clock)
 
     def _find_centres(
         self, clusterer: WindowClusterer, windows: tuple[Tensor, ...], *, tau: float, spare: SpareMemory,
@@ -346,7 +360,23 @@ class Segmenter:
         with clock("assign"):
             labels = torch.cat([plain.assign(rows, trial.centres) for rows in windows])
         labels = labels.view(len(features), *grid).to("cpu", torch.int32).numpy()
-        return Segmentation(labels, trial.num_clusters, trial.tau, dict(clock.seconds))
+        return self._describe(labels, trial, features, key_frames, lambda: trial.centres, clock=clock)
+
+    def _describe(
+        self, labels: np.ndarray, trial: Trial, features: Tensor, key_frames: list[int],
+        get_centres: Callable[[], Tensor | None], *, clock: Clock,
+    ) -> Segmentation:  # fmt: skip
+        """Describe clusters that were found, with an explanation if the settings ask for one."""
+        explanation = None
+        if self.settings.explain:
+            with clock("explore"):
+                explanation = explain(
+                    self.network, features, key_frames=key_frames, labels=labels, num_clusters=trial.num_clusters,
+                    centres=get_centres(), tau=trial.tau, clustering=self.settings.clustering,
+                )  # fmt: skip
+        return Segmentation(
+            labels, trial.num_clusters, trial.tau, dict(clock.seconds), explanation=explanation
+        )  # fmt: skip
 
     def _cluster_at_wanted_number(self, cluster_at: Callable[[float], Trial]) -> Trial:
         """Cluster at tau or at another threshold, as the settings ask; warn if no threshold gives a wanted number."""

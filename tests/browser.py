@@ -120,12 +120,12 @@ class Browser:
         self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
 
-    def click(self, selector: str) -> None:
-        """Click with the mouse at the middle of an element."""
+    def click(self, selector: str, *, at: tuple[float, float] = (0.5, 0.5)) -> None:
+        """Click with the mouse at a place of an element, in shares of its width and height."""
         x, y = self.run(
             f"(() => {{ const node = document.querySelector({json.dumps(selector)}); "
             "node.scrollIntoView({block: 'center'}); const box = node.getBoundingClientRect(); "
-            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+            f"return [box.x + {at[0]} * box.width, box.y + {at[1]} * box.height]; }})()"
         )
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)

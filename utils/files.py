@@ -200,6 +200,20 @@ def create_folder(path: str | os.PathLike, *, flag: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write to, which takes the place of `folder` on success and is removed on an error."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def find_leftovers(path: str | os.PathLike) -> list[Path]:
     """List the temporary files of `write_atomically(path)`, left by killed processes or in use by running ones."""
     path = Path(path)
@@ -215,11 +229,16 @@ def _temporary_name(path: Path) -> Path:
 def _give_second_name(path: Path, other: Path) -> None:
     """Make `other` a second name of the file `path`, in place of the file that has it."""
     temporary = _temporary_name(other)
-    try:
-        os.link(path, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, temporary)
+    link_or_copy(path, temporary)
     os.replace(temporary, other)
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    """Make `other`, which does not exist yet, a second name of the file `path`, or a copy where that is impossible."""
+    try:
+        os.link(path, other)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(path, other)
 
 
 def _flush_file(path: Path) -> None:

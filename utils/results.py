@@ -5,6 +5,7 @@
 <save_path>/stats/<video>.json         clusters, seconds per stage, peak memory
 <save_path>/overlays/<video>.mp4       the masks drawn over the frames, with --overlay; .side_by_side.mp4: beside them
 <save_path>/scores/<protocol>/         written by utils.scoring.score
+<save_path>/explore/<video>/           queries and keys of the last block, with --explore, by utils.report.attention
 <save_path>/index.html, report/        pages for a browser, written by utils.report.pages
 """
 
@@ -22,11 +23,13 @@ from utils.errors import UserError
 from utils.files import LOCK, check_writable, read_object, write_atomically
 from utils.names import check_name
 from utils.png import find_pngs, write_label_png
+from utils.progress import log_line
+from utils.report.attention import EXPLORE, is_kept
 from utils.report.place import INDEX, REPORT, check_report_folder, remove_report
 
 CONTACT_SHEET = "contact_sheet.png"
 OVERLAYS = "overlays"
-RESERVED = {"stats", OVERLAYS, "scores", REPORT, INDEX}
+RESERVED = {"stats", OVERLAYS, EXPLORE, "scores", REPORT, INDEX}
 
 
 class ResultsFolder:
@@ -37,11 +40,15 @@ class ResultsFolder:
         kinds: kinds of predictions, such as `davis` (at most 20 proposals); several get a subfolder each.
         settings: everything that the predictions depend on, as plain values.
         origin: where data and settings came from, such as file names; recorded, but may differ between reruns.
+        explore: whether results are complete only with what explains them (`explanation`).
     """
 
-    def __init__(self, path: Path, *, kinds: list[str], settings: dict[str, Any], origin: dict[str, Any]):
+    def __init__(
+        self, path: Path, *, kinds: list[str], settings: dict[str, Any], origin: dict[str, Any], explore: bool = False
+    ):
         self.path = path
         self.kinds = kinds
+        self.explore = explore
         self.settings = json.loads(json.dumps(settings))
         self.provenance = {**self.settings, "origin": origin}
 
@@ -86,6 +93,10 @@ class ResultsFolder:
         """Return the folder that has one folder of PNGs per video for a kind of predictions."""
         return self.path if len(self.kinds) == 1 else self.path / kind
 
+    def explanation(self, video: str) -> Path:
+        """Return the folder of what explains a video's masks."""
+        return self.path / EXPLORE / video
+
     def has(self, video: str, frame_names: list[str], *, fingerprint: Callable[[], str]) -> bool:
         """Tell whether the results of a video are complete.
 
@@ -112,6 +123,9 @@ class ResultsFolder:
             for name in frame_names:
                 if not (folder / f"{name}.png").is_file():
                     raise UserError(f"{folder / name}.png: missing from finished results; remove {folder} to redo it")
+        if self.explore and not is_kept(self.explanation(video)):
+            log_line(f"note: --explore: {video} is segmented again, since its attention was not kept")
+            return False
         return True
 
     def write_video(self, video: str, *, frame_names: list[str], label_maps: Iterable[dict[str, np.ndarray]]) -> None:
@@ -119,6 +133,7 @@ class ResultsFolder:
 
         The settings are written with the first video, so that a run that failed earlier leaves an empty folder.
         """
+        shutil.rmtree(self.explanation(video), ignore_errors=True)  # it would explain the masks before these
         for folder in {self.path, *map(self.predictions, self.kinds)}:
             _write_json(folder / "settings.json", self.provenance)
         folders = {kind: self.predictions(kind) / video for kind in self.kinds}
@@ -169,7 +184,7 @@ class ResultsFolder:
                 shutil.rmtree(root / stats.stem, ignore_errors=True)
         for root in {self.path, *roots}:
             shutil.rmtree(root / "scores", ignore_errors=True)
-        for name in ("stats", OVERLAYS):
+        for name in ("stats", OVERLAYS, EXPLORE):
             shutil.rmtree(self.path / name, ignore_errors=True)
         remove_report(self.path)
 

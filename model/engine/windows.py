@@ -108,10 +108,10 @@ class WindowClusterer:
         self.clock = clock or Clock(key_features.device)
         self.network, self.grid, self.engine = network, grid, engine
         keys = network.keys(pool_tokens(key_features, grid, engine.key_pool).flatten(0, 1))
-        order, self.column_groups, blocks = group_columns(keys.transpose(0, 1).flatten(1))
-        self.keys = keys[:, order]
+        self.order, self.column_groups, blocks = group_columns(keys.transpose(0, 1).flatten(1))
+        self.keys = keys[:, self.order]
         sampled = network.attention_rows(network.queries(samples), self.keys)
-        self.projection = fit_projection(sampled, rank=engine.rank(len(order)), blocks=blocks)
+        self.projection = fit_projection(sampled, rank=engine.rank(len(self.order)), blocks=blocks)
         self.scratch = Scratch()
 
     def reset(self, tau: float) -> None:
@@ -167,6 +167,10 @@ class WindowClusterer:
             merged = merge_centres(torch.cat(self.centres), tau=self.tau, column_groups=self.column_groups)
             self.centres = [merged]
             self.projected_centres = truncate(project_rows(merged, self.projection), self.projection, rank=self.rank)
+
+    def order_centres(self) -> Tensor | None:
+        """Return the merged centres (K, S) over the key tokens in their order; None if key tokens are pooled."""
+        return None if self.engine.key_pool > 1 else self.centres[0][:, self.order.argsort()]
 
     @torch.no_grad()
     def assign_window(self, index: int, features: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ TRAIN = """
     --save_freq --semantic_weight --tau --train_list --watch_clips --weight_decay --with_cls
 """
 EVAL = """
-    --allow_damaged --annotations --basepath --clustering --clusters --dataset --davis_path
+    --allow_damaged --annotations --basepath --clustering --clusters --dataset --davis_path --explore
     --feature_cache --first_frame_objects --flow_path --frame_batch --max_key_frames --max_objects --memory_gb --motion
     --no-overlay --no-training_free
     --overlay --overwrite --predictions --proposals --protocol --ratio --resolution --resume_path --save_path

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data.own_output import identify_own_output, refuse_own_output
-from tests.browser import Browser, find_chromium
+from tests.browser import Browser
 from tests.conftest import make_davis
 from utils import compare
 from utils.errors import UserError
@@ -280,24 +280,6 @@ def test_a_report_is_not_taken_for_frames(reported, tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------ in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    find_chromium()
-    browser = Browser()
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """The browser, and afterwards a look at what went wrong in it."""
-    browser.errors.clear()
-    browser.requests.clear()
-    yield browser
-    assert not browser.errors
-    assert all(url.startswith(("file:", "data:")) for url in browser.requests), "a page must not need the network"
 
 
 ROWS = "[...document.querySelectorAll('#rows a')].map(a => a.textContent)"

@@ -15,13 +15,15 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import digest_files
 from utils.png import find_pngs, read_label_png
+from utils.report.attention import ABOUT as EXPLANATION
+from utils.report.attention import link_explanation
 from utils.report.results import Results, choose_main_protocol
 from utils.report.sources import Source
 from utils.scoring.annotations import VOID, Annotations
 from utils.scoring.protocols import PROTOCOLS
 from utils.visual import make_distinct_colours
 
-VERSION = 1  # raise it with every change of the files; reports of older versions are then made again
+VERSION = 2  # raise it with every change of the files; reports of older versions are then made again
 ABOUT, DATA = "about.json", "data.js"
 PICTURES = ("frame", "truth", "masks")  # small ones, for the list of videos
 
@@ -66,6 +68,7 @@ def compute_digest(source: Source, results: Results, *, pixels: int) -> str:
     """Hash everything that the files of a video depend on, so that they are made again only if it has changed."""
     files = [*find_pngs(results.predictions / source.name).values(), results.path / f"stats/{source.name}.json"]
     files += results.find_scores(source.name).values()
+    files += [path] if (path := results.explanation(source.name) / EXPLANATION).is_file() else []
     truth = source.annotations.digest() if source.annotations else ""
     text = repr((VERSION, LIMITS, pixels, digest_files(files), source.fingerprint, truth))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -114,7 +117,23 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
     }  # fmt: skip
     (folder / DATA).write_text(f"addRun({json.dumps(data, separators=(',', ':'))});\n", encoding="utf-8")
     about = {"digest": digest, "frames": len(source.frame_names), "shown": len(names), "pictures": pictures}
+    if (kept := results.explanation(source.name)).is_dir():
+        key_frames = link_explanation(folder, kept)
+        about["attention"] = _find_pictures(folder, source, positions, key_frames, size) if has_frames else []
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _find_pictures(
+    folder: Path, source: Source, positions: Sequence[int], wanted: Sequence[int], size: tuple[int, int]
+) -> list[str]:
+    """Name the JPEG of each wanted frame, after writing those of frames that are not shown (`positions` are)."""
+    names = {position: f"{index:05d}.jpg" for index, position in enumerate(positions)}
+    missing = [position for position in wanted if position not in names]
+    for position, frame in zip(missing, source.read(missing) if missing else (), strict=True):
+        small = cv2.resize(_to_picture(frame), size[::-1], interpolation=cv2.INTER_AREA)
+        names[position] = f"key_{position:05d}.jpg"
+        (folder / names[position]).write_bytes(_encode_jpeg(small, LIMITS.quality))
+    return [names[position] for position in wanted]
 
 
 def _read_frames(
@@ -131,11 +150,16 @@ def _read_frames(
             raise UserError(f"{path}: {_format(labels.shape)} pixels, but the masks before it have {_format(shape)}; "
                             "a video has masks of one size")  # fmt: skip
         if frame is not None:
-            frame = np.ascontiguousarray(np.asarray(frame).transpose(1, 2, 0))
+            frame = _to_picture(frame)
             if frame.shape[:2] != shape:
                 raise UserError(f"{path}: {_format(shape)} pixels, but its frame has {_format(frame.shape[:2])}; give "
                                 "the frames that it was made of")  # fmt: skip
         yield frame, labels
+
+
+def _to_picture(frame: Any) -> np.ndarray:
+    """Turn a tensor or array (3, H, W) into an array (H, W, 3) as OpenCV takes it."""
+    return np.ascontiguousarray(np.asarray(frame).transpose(1, 2, 0))
 
 
 def _format(shape: tuple[int, ...]) -> str:

@@ -12,8 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +20,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import read_object, write_atomically
+from utils.files import read_object, replace_folder, write_atomically
 from utils.names import natural_key
 from utils.report.encode import ABOUT, DATA, PICTURES, choose_pixels, compute_digest, write_video
 from utils.report.place import INDEX, MARKER, MEND, REPORT, check_report_folder, identify_results
@@ -68,7 +67,7 @@ def write_report(
         digest = compute_digest(source, results, pixels=pixels)
         if source.name in earlier and _read_about(folder, source.name)["digest"] == digest:
             continue
-        with _replace_folder(folder / VIDEOS / source.name) as partial:
+        with replace_folder(folder / VIDEOS / source.name) as partial:
             write_video(partial, source, results, pixels=pixels, digest=digest)
     names = sorted((path.parent.name for path in (folder / VIDEOS).glob(f"*/{ABOUT}")), key=natural_key)
     return _write_pages(folder, _describe_report(folder, results, names))
@@ -106,7 +105,7 @@ def write_comparison(
             raise UserError(f"{name}: {shown} frames; compare results of the same frames")
     _write_json(folder / MARKER, {"results": identify_results(folder, results)})
     for name in tqdm(names, "report", unit="video", leave=False):
-        with _replace_folder(folder / VIDEOS / name) as partial:
+        with replace_folder(folder / VIDEOS / name) as partial:
             _copy_videos(partial, [path / VIDEOS / name for path in results])
     labels = [f"{side}: {path}" for side, path in zip("AB", results, strict=True)]
     videos = []
@@ -147,7 +146,8 @@ def _describe_report(folder: Path, results: Results, names: list[str]) -> dict[s
         values = {"frames": about["frames"]} | _list_values(scored[name], main)
         values |= {} if seconds is None else {"proposals": len(proposals), "seconds": seconds}
         pictures = [{"label": LABELS[picture], "file": f"{picture}.jpg"} for picture in about["pictures"]]
-        videos.append({"name": name, "pictures": pictures, "values": values, "data": [DATA]})
+        attention = about.get("attention")  # JPEGs of the key frames; empty without frames, None without --explore
+        videos.append({"name": name, "pictures": pictures, "values": values, "data": [DATA], "attention": attention})
     used = {key for video in videos for key in video["values"]}
     path = os.path.normpath(results.path)
     return {
@@ -262,20 +262,6 @@ def _write_pages(folder: Path, data: dict[str, Any]) -> Path:
         with write_atomically(folder / INDEX if file.name == INDEX else folder / REPORT / file.name) as temporary:
             shutil.copyfile(file, temporary)
     return folder / INDEX
-
-
-@contextmanager
-def _replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to write to, which takes the place of `folder` on success and is removed on an error."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _remove_outdated_videos(folder: Path, results: Results) -> None:

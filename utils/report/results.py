@@ -7,6 +7,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.files import read_object
+from utils.report.attention import EXPLORE
 from utils.scoring.protocols import PROTOCOLS
 
 MEND = "run eval.py again"
@@ -41,6 +42,10 @@ class Results:
         """The folder that has one folder of PNGs per video."""
         several = self.kind is not None and (self.path / self.kind).is_dir()
         return self.path / self.kind if several else self.path
+
+    def explanation(self, video: str) -> Path:
+        """The folder of what explains a video's masks, which eval.py --explore writes."""
+        return self.path / EXPLORE / video
 
     def read_stats(self, video: str) -> tuple[float | None, dict[int, dict[str, Any]]]:
         """Read what eval.py recorded of a video: the seconds it took, and id -> score and components of a proposal.

@@ -18,7 +18,7 @@ function addRun(run) {
 function loadScript(source) {
   return new Promise((resolve, reject) => {
     const script = make("script", { src: source });
-    script.addEventListener("load", resolve);
+    script.addEventListener("load", () => { script.remove(); resolve(); });
     script.addEventListener("error", () => reject(new Error(`${source}: cannot be read; make the report again`)));
     document.head.append(script);
   });
@@ -136,6 +136,11 @@ class View {
     this.canvas.addEventListener("pointermove", (event) => this.hover(event));
     this.canvas.addEventListener("pointerleave", () => { this.tip.hidden = true; hoverOver(null); });
     this.canvas.addEventListener("click", (event) => {
+      if (explorer && explorer.isOpen) {
+        setPlaying(false);
+        explorer.pick(explorer.tokenAt(...this.shares(event))).catch(showError);
+        return;
+      }
       const id = this.idAt(event);
       if (id) pick(run.number, id);
     });
@@ -155,15 +160,21 @@ class View {
     paint(this.pixels, width, height, this.labels, state.truth ? this.truth : null, makeTables(this.run));
     layer.getContext("2d").putImageData(this.image, 0, 0);
     context.drawImage(layer, 0, 0);
+    if (explorer) explorer.mark(context);
     this.canvas.setAttribute("aria-label", `Frame ${this.run.names[state.index]} of ${video.name} with masks`);
   }
 
-  place(event) {
+  /** The place of the pointer, as shares of the frame's width and height. */
+  shares(event) {
     const box = this.canvas.getBoundingClientRect();
+    const share = (value, size) => Math.min(Math.max(value / size, 0), 1 - 1e-9);
+    return [share(event.clientX - box.left, box.width), share(event.clientY - box.top, box.height)];
+  }
+
+  place(event) {
     const [height, width] = this.run.size;
-    const x = Math.floor((event.clientX - box.left) / box.width * width);
-    const y = Math.floor((event.clientY - box.top) / box.height * height);
-    return Math.min(Math.max(y, 0), height - 1) * width + Math.min(Math.max(x, 0), width - 1);
+    const [x, y] = this.shares(event);
+    return Math.floor(y * height) * width + Math.floor(x * width);
   }
 
   /** The id of the proposal that is shown below the pointer, 0 for none. */
@@ -176,13 +187,14 @@ class View {
     const id = this.idAt(event);
     const object = state.truth && this.truth ? this.truth[this.place(event)] : 0;
     const words = [id ? `proposal ${id}` : "", object === 255 ? "void" : object ? `object ${object}` : ""];
-    this.tip.textContent = words.filter(Boolean).join(" · ");
+    const told = explorer ? explorer.tell(...this.shares(event)) : "";
+    this.tip.textContent = [words.filter(Boolean).join(" · "), told].filter(Boolean).join("\n");
     this.tip.hidden = !this.tip.textContent;
     const box = this.canvas.getBoundingClientRect();
     const x = event.clientX - box.left;
     this.tip.style.left = `${x}px`;
     this.tip.style.top = `${event.clientY - box.top}px`;
-    this.tip.classList.toggle("left", x > box.width - 130);
+    this.tip.classList.toggle("left", x > box.width - this.tip.offsetWidth - 20);
     hoverOver(id ? { run: this.run.number, id, fade: false } : null); // else all would flicker below the pointer
   }
 }
@@ -288,6 +300,7 @@ function makeCharts(run) {
 let views = [];
 let panels = [];
 let charts = [];
+let explorer = null; // of attention, where eval.py --explore kept its data
 let loops = 0; // how often playing has begun; only the last loop goes on
 let wanted = 0; // the last frame that was asked for; frames that load later than it are not drawn
 
@@ -436,6 +449,7 @@ async function start() {
   byId("charts").append(...runs.map((run) =>
     make("div", {}, ...charts.filter((chart) => chart.run === run).map((chart) => chart.node))));
   byId("player").classList.toggle("compares", runs.length > 1);
+  if (video.attention) explorer = new Explorer(runs[0]);
   connectControls();
   byId("player").hidden = false;
   byId("message").hidden = true;
