@@ -323,13 +323,13 @@ def test_an_object_is_seen_in_at_least_a_tenth_of_the_video():
 
 def test_two_that_touch_and_move_apart_are_two():
     """The tokens on both sides of a motion boundary show which frames have two components."""
-    labels = video(TOUCHING * 2)
+    labels = video(TOUCHING * 3)
     boundaries = np.zeros(labels.shape, dtype=bool)
-    boundaries[2:6, :, 5:7] = True  # as long as the two move differently
+    boundaries[2:10, :, 5:7] = True  # as long as the two move differently
     centred = CentredFeatures(torch.ones(len(labels), labels[0].size, 2), labels.shape[1:])
     found = split_tracks(labels, centred, clusters=np.array([1]), boundaries=boundaries)
     for frame in found:
         assert len(np.unique(frame[labels[0] > 0])) == 2
         assert frame[2, 3] != frame[2, 8]
-    boundaries[4:] = False  # two frames are too few
+    boundaries[7:] = False  # five frames, which count two, are too few
     assert (split_tracks(labels, centred, clusters=np.array([1]), boundaries=boundaries) == labels).all()
