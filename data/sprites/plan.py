@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from data.sprites.bodies import BODIES, UPRIGHT, draw_blob
-from data.sprites.scene import Actor, Occluder, Part, Scene, compose, make_camera_map, make_part_maps, map_points
+from data.sprites.exact import compose, map_points, sin
+from data.sprites.scene import Actor, Occluder, Part, Scene, make_camera_map, make_part_maps
 
 COARSE_HEIGHT = 48  # rows of the label maps on which a plan is rated before it is painted
 MAX_PLANS = 40  # drawn for one video; the best is taken if none keeps all promises
@@ -20,8 +20,40 @@ AREA_RANGE = (0.04, 0.3)  # share of the image that an actor covers, as the medi
 
 
 def _fit_spline(times: list[float], values: list[np.ndarray]) -> Callable[[float], np.ndarray]:
-    """Fit a smooth curve through the values at the times."""
-    return PchipInterpolator(times, np.array(values), extrapolate=True)
+    """Fit a monotone cubic spline through the values at the times: Fritsch and Butland, SIAM J. Sci. Comput. 1984.
+
+    Before the first and after the last time the outer pieces go on.
+    """
+    times, values = np.array(times), np.array(values)
+    step = np.diff(times)[:, None]
+    slope = np.diff(values, axis=0) / step
+    bends = [_bend_end(step[:2], slope[:2]), *_bend_between(step, slope), _bend_end(step[:-3:-1], slope[:-3:-1])]
+    first, last = np.array(bends[:-1]), np.array(bends[1:])
+    square, cube = (3 * slope - 2 * first - last) / step, (first + last - 2 * slope) / (step * step)
+
+    def curve(u: float) -> np.ndarray:
+        i = int(np.clip(np.searchsorted(times, u, side="right") - 1, 0, len(times) - 2))
+        past = u - times[i]
+        return values[i] + past * (first[i] + past * (square[i] + past * cube[i]))
+
+    return curve
+
+
+def _bend_between(step: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Return the derivatives (N - 2, C) of a monotone spline between its pieces: harmonic means of their slopes."""
+    before, after = slope[:-1], slope[1:]
+    left, right = 2 * step[1:] + step[:-1], step[1:] + 2 * step[:-1]
+    same = before * after > 0
+    before, after = np.where(same, before, 1.0), np.where(same, after, 1.0)
+    return np.where(same, (left + right) / (left / before + right / after), 0.0)
+
+
+def _bend_end(step: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Return the derivative (C,) of a monotone spline at its end, of the two pieces (2, C) next to it."""
+    (near, next_), (own, other) = step, slope
+    bend = ((2 * near + next_) * own - near * other) / (near + next_)
+    bend = np.where((own * other < 0) & (np.abs(bend) > 3 * np.abs(own)), 3 * own, bend)
+    return np.where(bend * own > 0, bend, 0.0)
 
 
 def _draw_path(
@@ -61,7 +93,7 @@ def _draw_camera(rng: np.random.Generator) -> Callable[[float], np.ndarray]:
 
     def camera(u: float) -> np.ndarray:
         pose = curve(u)
-        pose[:2] += shake * np.sin(2 * np.pi * beats * u + shifts)
+        pose[:2] += shake * sin(2 * np.pi * beats * u + shifts)
         return pose
 
     return camera
@@ -75,8 +107,8 @@ def _draw_occluders(rng: np.random.Generator, aspect: float, num_actors: int) ->
         after = int(rng.integers(1, num_actors + 1))
         if rng.random() < 0.65:
             y = np.linspace(-1, 1, 24)
-            half = rng.uniform(0.06, 0.15) * (1 + 0.25 * y**2 + 0.08 * np.sin(9 * y + rng.uniform(0, 6)))
-            lean = x + rng.uniform(-0.1, 0.1) * y + 0.015 * np.sin(5 * y)
+            half = rng.uniform(0.06, 0.15) * (1 + 0.25 * y**2 + 0.08 * sin(9 * y + rng.uniform(0, 6)))
+            lean = x + rng.uniform(-0.1, 0.1) * y + 0.015 * sin(5 * y)
             outline = np.r_[np.c_[lean - half, y], np.c_[lean + half, y][::-1]]
         else:
             outline = draw_blob(rng, rng.uniform(0.16, 0.28), rng.uniform(0.2, 0.34), rough=0.3) + np.array([x, 0.32])
