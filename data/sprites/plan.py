@@ -1,7 +1,7 @@
 """Plan a Sprites video: draw random scenes until one keeps the promises on visibility and size."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -13,18 +13,19 @@ from data.sprites.scene import Actor, Occluder, Part, Scene, make_camera_map, ma
 COARSE_HEIGHT = 48  # rows of the label maps on which a plan is rated before it is painted
 MAX_PLANS = 40  # drawn for one video; the best is taken if none keeps all promises
 MIN_VISIBLE_SHARE = 0.68  # of the coarse frames in which an actor is visible; 60 % of all frames are promised
+SEEN_AREA = 0.008  # share of the image from which an actor counts as visible
 AREA_RANGE = (0.04, 0.3)  # share of the image that an actor covers, as the median over its visible frames
 
 
 # ------------------------------------------------------------------ motion
 
 
-def _fit_spline(times: list[float], values: list[np.ndarray]) -> Callable[[float], np.ndarray]:
+def fit_path(times: list[float], values: np.ndarray) -> Callable[[float], np.ndarray]:
     """Fit a monotone cubic spline through the values at the times: Fritsch and Butland, SIAM J. Sci. Comput. 1984.
 
     Before the first and after the last time the outer pieces go on.
     """
-    times, values = np.array(times), np.array(values)
+    times = np.array(times)
     step = np.diff(times)[:, None]
     slope = np.diff(values, axis=0) / step
     bends = [_bend_end(step[:2], slope[:2]), *_bend_between(step, slope), _bend_end(step[:-3:-1], slope[:-3:-1])]
@@ -56,9 +57,7 @@ def _bend_end(step: np.ndarray, slope: np.ndarray) -> np.ndarray:
     return np.where(bend * own > 0, bend, 0.0)
 
 
-def _draw_path(
-    rng: np.random.Generator, kind: str, anchor: np.ndarray, outside: float
-) -> Callable[[float], np.ndarray]:
+def draw_path(rng: np.random.Generator, kind: str, anchor: np.ndarray, outside: float) -> Callable[[float], np.ndarray]:
     """Draw a random path, u -> (x, y, log scale, angle).
 
     Args:
@@ -81,14 +80,14 @@ def _draw_path(
     }
     times, points = places[kind]
     drift = np.c_[rng.normal(0, 0.13, len(times)), rng.normal(0, 0.13, len(times))]
-    return _fit_spline(times, list(np.c_[np.array(points), drift]))
+    return fit_path(times, np.c_[np.array(points), drift])
 
 
-def _draw_camera(rng: np.random.Generator) -> Callable[[float], np.ndarray]:
+def draw_camera(rng: np.random.Generator) -> Callable[[float], np.ndarray]:
     """Draw a random motion of the camera, u -> (x, y, log zoom, roll)."""
     reach = rng.uniform(0.3, 1.0)
     knots = [rng.uniform(-1, 1, 4) * (0.22 * reach, 0.07 * reach, 0.06, 0.04) for _ in range(4)]
-    curve, shake = _fit_spline([0, 0.33, 0.67, 1], knots), rng.uniform(0.0, 0.004)
+    curve, shake = fit_path([0, 0.33, 0.67, 1], np.array(knots)), rng.uniform(0.0, 0.004)
     beats, shifts = rng.uniform(4, 9, 2), rng.uniform(0, 6, 2)
 
     def camera(u: float) -> np.ndarray:
@@ -131,6 +130,18 @@ def _measure_rest_area(parts: list[Part]) -> float:
     return float(mask.sum()) / 64**2
 
 
+def _choose_size(parts: list[Part], area: float) -> float:
+    """Choose the world units of one body unit so that an actor covers an area, in squared world units."""
+    return math.sqrt(area / _measure_rest_area(parts))
+
+
+def make_actor(rng: np.random.Generator, parts: list[Part], area: float, path: Callable[[float], np.ndarray]) -> Actor:
+    """Make an actor that covers an area, in squared world units, and faces where it goes in the first half."""
+    facing = int(np.sign(path(0.5)[0] - path(0.0)[0]) or 1)
+    gait, phase = float(rng.uniform(1.5, 3.5)), float(rng.uniform(0, 6))
+    return Actor(tuple(parts), path, _choose_size(parts, area), facing, gait, phase)
+
+
 def _draw_scene(rng: np.random.Generator, aspect: float) -> Scene:
     """Draw a random scene of two to five actors, whether or not it keeps the promises."""
     num = int(rng.choice([2, 3, 4, 5], p=(0.5, 0.3, 0.12, 0.08)))
@@ -143,11 +154,10 @@ def _draw_scene(rng: np.random.Generator, aspect: float) -> Scene:
     actors = []
     for kind, x, y in zip(kinds, columns, rows, strict=True):
         parts = BODIES[str(rng.choice(names))](rng)
-        size = float(np.sqrt(rng.uniform(low, high) * aspect / _measure_rest_area(parts)))
-        path = _draw_path(rng, kind, np.array([x, y]), aspect / 2 + 0.95 * size)
-        facing = int(np.sign(path(0.5)[0] - path(0.0)[0]) or 1)
-        actors.append(Actor(tuple(parts), path, size, facing, float(rng.uniform(1.5, 3.5)), float(rng.uniform(0, 6))))
-    return Scene(tuple(actors), _draw_occluders(rng, aspect, num), _draw_camera(rng), aspect, horizon)
+        area = rng.uniform(low, high) * aspect
+        outside = aspect / 2 + 0.95 * _choose_size(parts, area)
+        actors.append(make_actor(rng, parts, area, draw_path(rng, kind, np.array([x, y]), outside)))
+    return Scene(tuple(actors), _draw_occluders(rng, aspect, num), draw_camera(rng), aspect, horizon)
 
 
 def draw_coarse_labels(scene: Scene, *, num_frames: int, height: int = COARSE_HEIGHT) -> np.ndarray:
@@ -164,47 +174,37 @@ def draw_coarse_labels(scene: Scene, *, num_frames: int, height: int = COARSE_HE
     return labels
 
 
-@dataclass
-class _Rating:
-    """Rate a plan.
-
-    faults: sum of the violations of promises; 0 if all are kept.
-    events: number of actors that are occluded or leave.
-    present: for each actor, whether it is visible in the first frame.
-    """
-
-    faults: float = 0.0
-    events: int = 0
-    present: list[bool] = field(default_factory=list)
+def rate_visibility(labels: np.ndarray, k: int) -> float:
+    """Return by how much object k breaks the promises on visibility and size, from coarse label maps (T, H, W)."""
+    area = (labels == k).mean((1, 2))
+    seen = area > SEEN_AREA
+    typical = float(np.median(area[seen])) if seen.any() else 0.0
+    hidden = max(0.0, MIN_VISIBLE_SHARE - float(seen.mean()))
+    return 10 * hidden + float(not AREA_RANGE[0] <= typical <= AREA_RANGE[1])
 
 
-def _rate_plan(labels: np.ndarray, num_actors: int) -> _Rating:
-    """Rate a plan from its coarse label maps (T, H, W)."""
-    rating = _Rating()
-    for k in range(1, num_actors + 1):
-        area = (labels == k).mean((1, 2))
-        seen = area > 0.008
-        typical = float(np.median(area[seen])) if seen.any() else 0.0
-        rating.faults += max(0.0, MIN_VISIBLE_SHARE - seen.mean()) * 10
-        rating.faults += float(not AREA_RANGE[0] <= typical <= AREA_RANGE[1])
-        rating.events += int((area < 0.4 * typical).any())
-        rating.present.append(bool(seen[0]))
-    rating.faults += max(0, num_actors - 1 - sum(rating.present))
-    return rating
+def _rate_plan(labels: np.ndarray, num_actors: int) -> float:
+    """Return by how much a plan breaks the promises, among them an occlusion or an exit, from its coarse label maps."""
+    areas = [(labels == k).mean((1, 2)) for k in range(1, num_actors + 1)]
+    eventful = any((area < 0.4 * np.median(area[area > SEEN_AREA])).any() for area in areas if area.max() > SEEN_AREA)
+    present = sum(area[0] > SEEN_AREA for area in areas)
+    faults = sum(rate_visibility(labels, k) for k in range(1, num_actors + 1))
+    return faults + max(0, num_actors - 1 - present) + 0.5 * (not eventful)
 
 
-def plan_scene(rng: np.random.Generator, *, aspect: float) -> Scene:
-    """Draw scenes until one keeps the promises on visibility and size and has an occlusion or an exit.
-
-    After `MAX_PLANS` scenes the best of them is returned.
-    """
+def choose_scene(draw: Callable[[], Scene], rate: Callable[[np.ndarray, int], float]) -> Scene:
+    """Draw scenes until `rate` finds no fault; after `MAX_PLANS` scenes return the best of them."""
     best, best_faults = None, np.inf
     for _ in range(MAX_PLANS):
-        scene = _draw_scene(rng, aspect)
-        rating = _rate_plan(draw_coarse_labels(scene, num_frames=20), len(scene.actors))
-        faults = rating.faults + 0.5 * (rating.events == 0)
-        if faults < best_faults:
+        scene = draw()
+        faults = rate(draw_coarse_labels(scene, num_frames=20), len(scene.actors))
+        if best is None or faults < best_faults:
             best, best_faults = scene, faults
         if faults == 0:
             break
     return best
+
+
+def plan_scene(rng: np.random.Generator, *, aspect: float) -> Scene:
+    """Plan a scene of two to five actors that are large and mostly in view, with an occlusion or an exit."""
+    return choose_scene(lambda: _draw_scene(rng, aspect), _rate_plan)

@@ -19,9 +19,9 @@ from data.sprites.actors import draw_puppet, make_puppet
 from data.sprites.background import make_layers, make_plane_map
 from data.sprites.exact import ExactGenerator, compose, exp, map_points, power, sin, snap, warp
 from data.sprites.light import Light, draw_light
-from data.sprites.plan import plan_scene
 from data.sprites.scene import Actor, make_camera_map, make_root_map
 from data.sprites.shapes import find_window
+from data.sprites.splits import SPLITS
 from data.sprites.textures import GROUNDS, SKINS, draw_fractal_noise, exponentiate
 
 ASPECT = 16 / 9
@@ -79,12 +79,14 @@ class Posed:
 class Stage:
     """A scene with all surfaces painted; `expose(pose(u), u)` paints the instant u."""
 
-    def __init__(self, seed: int | Sequence[int], *, height: int) -> None:
+    def __init__(self, seed: int | Sequence[int], *, height: int, split: str = "val") -> None:
         rng = ExactGenerator(seed)
         self.shape = (height, 2 * round(height * ASPECT / 2))
-        self.scene = plan_scene(rng, aspect=self.shape[1] / height)
+        self.scene = SPLITS[split].plan(rng, aspect=self.shape[1] / height)
         self.light = draw_light(rng)
         names = [str(n) for n in rng.permutation(SKINS)][: len(self.scene.actors)]
+        if self.scene.alike:
+            names = [names[0]] * len(names)
         palette = power((PALETTES[int(rng.integers(len(PALETTES)))] / 255), GAMMA).astype(np.float32)
         # Periods of the patterns, in body lengths:
         periods = rng.permutation(0.06 * power(0.25 / 0.06, np.linspace(0, 1, len(names))))
@@ -197,19 +199,21 @@ def _develop(rng: np.random.Generator, light: np.ndarray, *, noise: float, haze:
 
 
 def render_sequence(
-    seed: int | Sequence[int], *, height: int = 240, num_frames: int = 32, hidden: Sequence[int] = ()
-) -> tuple[np.ndarray, np.ndarray]:
+    seed: int | Sequence[int], *, height: int = 240, num_frames: int = 32, split: str = "val",
+    hidden: Sequence[int] = (),
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Render a video; the result depends on the arguments only.
 
     Args:
         height: rows of a frame; a frame has 16/9 as many columns, rounded to an even number.
+        split: one of `SPLITS`, which says what kind of scene is planned.
         hidden: ids of objects to leave out, while everything else stays the same; for tests.
 
     Returns:
         Frames (T, H, W, 3) uint8 RGB, and labels (T, H, W) uint8: 0 for background, k for the pixels of object k that
         are visible at the middle of the exposure.
     """
-    stage = Stage(seed, height=height)
+    stage = Stage(seed, height=height, split=split)
     sensor = ExactGenerator([*np.atleast_1d(seed), 1])
     noise = float(sensor.uniform(1.0, 4.0))
     balance = _balance(sensor, num_frames)

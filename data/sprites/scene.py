@@ -57,6 +57,7 @@ class Scene:
     camera: Callable[[float], np.ndarray]  # u -> (x, y, log zoom, roll)
     aspect: float
     horizon: float | None = None  # world y of the ground's far edge; None: seen from above
+    alike: bool = False  # all actors have skins of one pattern
 
 
 # ------------------------------------------------------------------ affine maps, (2, 3) float64
