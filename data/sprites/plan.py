@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from data.sprites.bodies import BODIES, UPRIGHT, draw_blob
 from data.sprites.exact import compose, map_points, sin
 from data.sprites.scene import Actor, Occluder, Part, Scene, make_camera_map, make_part_maps
+from data.sprites.shapes import rasterise
 
 COARSE_HEIGHT = 48  # rows of the label maps on which a plan is rated before it is painted
 MAX_PLANS = 40  # drawn for one video; the best is taken if none keeps all promises
@@ -123,11 +123,11 @@ def _measure_rest_area(parts: list[Part]) -> float:
     still = Actor(tuple(parts), lambda u: np.zeros(4), 1.0, 1, 1.0, 0.0)
     scene = Scene((still,), (), lambda u: np.zeros(4), aspect=4.0)
     view = np.array([[0.25, 0, 96.0], [0, 0.25, 96.0]])  # 64 pixels per unit
-    mask = np.zeros((256, 256), np.uint8)
+    outlines = []
     for part, matrix in zip(parts, make_part_maps(scene, still, 0.0, height=256), strict=True):
         matrix[:, 2] -= (512, 128)
-        cv2.fillPoly(mask, [np.round(map_points(compose(view, matrix), part.outline)).astype(np.int32)], 1)
-    return float(mask.sum()) / 64**2
+        outlines.append(map_points(compose(view, matrix), part.outline))
+    return float(rasterise(outlines, (256, 256)).sum()) / 64**2
 
 
 def _choose_size(parts: list[Part], area: float) -> float:
@@ -165,12 +165,13 @@ def draw_coarse_labels(scene: Scene, *, num_frames: int, height: int = COARSE_HE
     width = round(height * scene.aspect)
     labels = np.zeros((num_frames, height, width), np.uint8)
     for frame, u in zip(labels, np.linspace(0, 1, num_frames), strict=True):
+        view = make_camera_map(scene, u, height=height, parallax=1.1)
         for k, actor in enumerate(scene.actors):
-            for part, matrix in zip(actor.parts, make_part_maps(scene, actor, u, height=height), strict=True):
-                cv2.fillPoly(frame, [np.round(map_points(matrix, part.outline)).astype(np.int32)], k + 1)
-            view = make_camera_map(scene, u, height=height, parallax=1.1)
+            maps = make_part_maps(scene, actor, u, height=height)
+            outlines = [map_points(matrix, part.outline) for part, matrix in zip(actor.parts, maps, strict=True)]
+            frame[rasterise(outlines, frame.shape)] = k + 1
             for occluder in (o for o in scene.occluders if o.after == k + 1):
-                cv2.fillPoly(frame, [np.round(map_points(view, occluder.outline)).astype(np.int32)], 0)
+                frame[rasterise([map_points(view, occluder.outline)], frame.shape)] = 0
     return labels
 
 
