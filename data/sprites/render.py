@@ -21,7 +21,7 @@ from data.sprites.exact import ExactGenerator, compose, exp, map_points, power, 
 from data.sprites.light import Light, draw_light
 from data.sprites.scene import Actor, make_camera_map, make_root_map
 from data.sprites.shapes import find_window
-from data.sprites.splits import SPLITS
+from data.sprites.splits import PLANS
 from data.sprites.textures import GROUNDS, SKINS, draw_fractal_noise, exponentiate
 
 ASPECT = 16 / 9
@@ -82,7 +82,7 @@ class Stage:
     def __init__(self, seed: int | Sequence[int], *, height: int, split: str = "val") -> None:
         rng = ExactGenerator(seed)
         self.shape = (height, 2 * round(height * ASPECT / 2))
-        self.scene = SPLITS[split].plan(rng, aspect=self.shape[1] / height)
+        self.scene = PLANS[split].plan(rng, aspect=self.shape[1] / height)
         self.light = draw_light(rng)
         names = [str(n) for n in rng.permutation(SKINS)][: len(self.scene.actors)]
         if self.scene.alike:
@@ -206,7 +206,7 @@ def render_sequence(
 
     Args:
         height: rows of a frame; a frame has 16/9 as many columns, rounded to an even number.
-        split: one of `SPLITS`, which says what kind of scene is planned.
+        split: one of `PLANS`, which says what kind of scene is planned.
         hidden: ids of objects to leave out, while everything else stays the same; for tests.
 
     Returns:
