@@ -1,7 +1,7 @@
 """Plan a Sprites video: draw random scenes until one keeps the promises on visibility and size."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from data.sprites.exact import compose, map_points, sin
 from data.sprites.scene import Actor, Occluder, Part, Scene, make_camera_map, make_part_maps
 from data.sprites.shapes import rasterise
 
-COARSE_HEIGHT = 48  # rows of the label maps on which a plan is rated before it is painted
+COARSE = (20, 48)  # frames and rows of the label maps on which a plan is rated before it is painted
 MAX_PLANS = 40  # drawn for one video; the best is taken if none keeps all promises
 MIN_VISIBLE_SHARE = 0.68  # of the coarse frames in which an actor is visible; 60 % of all frames are promised
 SEEN_AREA = 0.008  # share of the image from which an actor counts as visible
@@ -160,7 +160,7 @@ def _draw_scene(rng: np.random.Generator, aspect: float) -> Scene:
     return Scene(tuple(actors), _draw_occluders(rng, aspect, num), draw_camera(rng), aspect, horizon)
 
 
-def draw_coarse_labels(scene: Scene, *, num_frames: int, height: int = COARSE_HEIGHT) -> np.ndarray:
+def draw_coarse_labels(scene: Scene, *, num_frames: int, height: int = COARSE[1]) -> np.ndarray:
     """Draw small label maps (num_frames, height, width) uint8 from outlines alone, without textures or fur."""
     width = round(height * scene.aspect)
     labels = np.zeros((num_frames, height, width), np.uint8)
@@ -193,12 +193,23 @@ def _rate_plan(labels: np.ndarray, num_actors: int) -> float:
     return faults + max(0, num_actors - 1 - present) + 0.5 * (not eventful)
 
 
-def choose_scene(draw: Callable[[], Scene], rate: Callable[[np.ndarray, int], float]) -> Scene:
-    """Draw scenes until `rate` finds no fault; after `MAX_PLANS` scenes return the best of them."""
+def choose_scene(
+    draw: Callable[[], Scene], rate: Callable[[np.ndarray, int], float], *, sizes: Sequence[tuple[int, int]] = (COARSE,)
+) -> Scene:  # fmt: skip
+    """Draw scenes until `rate` finds no fault; after `MAX_PLANS` scenes return the best of them.
+
+    Args:
+        rate: returns the faults of a scene, from label maps (T, H, W) and the number of actors.
+        sizes: T and H of label maps; all must be without fault, the smaller and faster ones come first.
+    """
     best, best_faults = None, np.inf
     for _ in range(MAX_PLANS):
         scene = draw()
-        faults = rate(draw_coarse_labels(scene, num_frames=20), len(scene.actors))
+        for num_frames, height in sizes:
+            labels = draw_coarse_labels(scene, num_frames=num_frames, height=height)
+            faults = rate(labels, len(scene.actors))
+            if faults > 0:
+                break
         if best is None or faults < best_faults:
             best, best_faults = scene, faults
         if faults == 0:

@@ -15,6 +15,7 @@ import numpy as np
 from data.sprites.bodies import BODIES, UPRIGHT
 from data.sprites.exact import log
 from data.sprites.plan import (
+    COARSE,
     MIN_VISIBLE_SHARE,
     SEEN_AREA,
     choose_scene,
@@ -31,6 +32,7 @@ FAR_SCALE = 0.2  # of an object that enters far away, by its size in the end
 MIN_GROWTH = 10  # of its area in the coarse frames, from the second in which it is seen to the last
 GROUP = 3  # objects that touch one another
 MIN_CROWDED_SHARE = 0.5  # of the coarse frames that show such a group
+FINE = (32, 96)  # frames and rows of label maps in which an object that seems hidden may still peep out
 MIN_ABSENCE, MIN_PRESENCE = 0.25, 0.2  # share of the coarse frames in which the lost object is away; and before, after
 
 
@@ -87,21 +89,14 @@ def _draw_crowd(rng: np.random.Generator, aspect: float) -> Scene:
     return Scene(tuple(actors), (), draw_camera(rng), aspect, horizon, alike=True)
 
 
-def _measure_largest_group(labels: np.ndarray, num_actors: int) -> int:
-    """Count the actors of the largest group in which each touches another, in one label map (H, W)."""
-    grown = [cv2.dilate((labels == k).astype(np.uint8), np.ones((3, 3))) > 0 for k in range(1, num_actors + 1)]
-    groups: list[tuple[np.ndarray, int]] = []
-    for mask in grown:
-        size = int(mask.any())
-        for group in [g for g in groups if (g[0] & mask).any()]:
-            groups = [g for g in groups if g is not group]
-            mask, size = mask | group[0], size + group[1]
-        groups.append((mask, size))
-    return max(size for _, size in groups)
+def _count_touching(labels: np.ndarray) -> int:
+    """Count the objects of the largest group of objects that touch, in one label map (H, W)."""
+    num_groups, groups = cv2.connectedComponents((labels > 0).astype(np.uint8))
+    return max((len(np.unique(labels[groups == group])) for group in range(1, num_groups)), default=0)
 
 
 def _rate_crowd(labels: np.ndarray, num_actors: int) -> float:
-    crowded = np.mean([_measure_largest_group(frame, num_actors) >= GROUP for frame in labels])
+    crowded = np.mean([_count_touching(frame) >= GROUP for frame in labels])
     faults = 10 * max(0.0, MIN_CROWDED_SHARE - float(crowded))
     for k in range(1, num_actors + 1):
         seen = (labels == k).mean((1, 2)) > SEEN_AREA
@@ -116,16 +111,16 @@ def _draw_leave(rng: np.random.Generator, aspect: float, *, behind: bool) -> Sce
     """Draw a scene of which actor 1 is lost: behind actor 2, or outside of the picture."""
     side, y = float(rng.choice([-1, 1])), float(rng.uniform(-0.05, 0.1))
     names = tuple(BODIES)
-    area = float(rng.uniform(0.025, 0.04) if behind else rng.uniform(0.08, 0.16))
+    area = float(rng.uniform(0.022, 0.032) if behind else rng.uniform(0.08, 0.16))
     far = 0.0 if behind else aspect / 2 + 0.8
     end = -side * 0.36 * aspect if behind else side * rng.uniform(0.1, 0.3) * aspect
     xs = np.array([side * 0.36 * aspect, side * 0.24 * aspect, side * far, side * far, 0.6 * end, end])
-    path = fit_path([0, 0.2, 0.42, 0.64, 0.85, 1], np.c_[xs, np.full(6, y), rng.normal(0, 0.06, (6, 2))])
+    path = fit_path([0, 0.2, 0.4, 0.6, 0.8, 1], np.c_[xs, np.full(6, y), rng.normal(0, 0.06, (6, 2))])
     actors = [make_actor(rng, BODIES[str(rng.choice(names))](rng), area * aspect, path)]
     if behind:
         cover = BODIES[str(rng.choice(["fish", "bird", "digger"]))](rng)
         spots = np.c_[rng.uniform(-0.05, 0.05, 3), y + rng.uniform(-0.03, 0.03, 3), rng.normal(0, 0.05, (3, 2))]
-        actors.append(make_actor(rng, cover, float(rng.uniform(0.2, 0.28)) * aspect, fit_path([0, 0.5, 1], spots)))
+        actors.append(make_actor(rng, cover, float(rng.uniform(0.23, 0.29)) * aspect, fit_path([0, 0.5, 1], spots)))
     else:
         x = -side * rng.uniform(0.15, 0.3) * aspect
         actors.append(_draw_extra(rng, aspect, names, x, float(rng.uniform(0.1, 0.16))))
@@ -165,7 +160,7 @@ def _plan_crowd(rng: np.random.Generator, *, aspect: float) -> Scene:
 
 def _plan_leave(rng: np.random.Generator, *, aspect: float) -> Scene:
     behind = bool(rng.integers(2))  # outside of the loop, since few of these scenes keep the promises
-    return choose_scene(lambda: _draw_leave(rng, aspect, behind=behind), _rate_leave)
+    return choose_scene(lambda: _draw_leave(rng, aspect, behind=behind), _rate_leave, sizes=(COARSE, FINE))
 
 
 PLANS = {
