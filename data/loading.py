@@ -122,7 +122,7 @@ def load_videos(
         layout = replace(layout, trust_index=trust_index and not allow_damaged, paths=tuple(clips))
     split = resolve_split(spec, split)
     if spec.generate:
-        spec.generate(root)
+        spec.generate(root, split)
     root = locate_dataset(spec, layout, root, split)
     names = select_range(list_split_videos(spec, layout, root, split, flag=flag), videos)
     if distributed.is_main():
@@ -228,7 +228,7 @@ def list_training_videos(dataset: str, root: Path, *, train_list: str | None = N
     spec = DATASETS[dataset]
     split = spec.training_split
     if spec.generate:
-        spec.generate(root)
+        spec.generate(root, split)
     place = locate_dataset(spec, spec.layout, root, split, annotated=False)
     names = list_split_videos(spec, spec.layout, place, split, flag="--basepath", annotated=False)
     if train_list is not None:

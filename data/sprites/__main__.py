@@ -4,8 +4,8 @@
     python -m data.sprites --contact_sheet sheet.jpg --color_baseline outputs/color
 
 Two to five textured, jointed animals and machines move, occlude one another, leave and return before a cluttered,
-moving background. Same arguments, same bytes, however many processes wrote them, on the same CPU with the same OpenCV,
-NumPy, SciPy and Pillow: the instructions of another CPU can round one value in some 25,000 differently.
+moving background. Same arguments, same frames and masks, on every processor and however many processes wrote them
+(`data/sprites/exact.py` says why). The splits `small`, `crowd` and `leave` are written when a program asks for them.
 `data/sprites/plan.py` plans a video, `render.py` paints it, `writer.py` writes it.
 """
 

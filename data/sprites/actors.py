@@ -1,13 +1,14 @@
 """Paint the jointed actors of Sprites, part by part, and draw them lit in their pose."""
 
+import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from data.sprites.exact import blur, compose, exp, invert, map_points, resize, snap, warp
 from data.sprites.light import Light, inflate, shade
-from data.sprites.scene import Actor, Part, Scene, compose, make_part_maps, map_points
-from data.sprites.shapes import fill_polygon, find_window, place_image, ruffle_edge
+from data.sprites.scene import Actor, Part, Scene, make_part_maps
+from data.sprites.shapes import fill_polygon, find_window, ruffle_edge
 from data.sprites.textures import draw_pattern, paint
 
 BORDER = 2  # transparent pixels around a sprite, for interpolation
@@ -39,14 +40,13 @@ def _make_sprite(
     if part.role != "eye" and hair:
         mask = ruffle_edge(rng, mask, hair)
     top, left = (int(rng.integers(0, max(1, s - n))) for s, n in zip(skin.shape, (height, width), strict=False))
-    colour = cv2.resize(skin[top : top + height, left : left + width], (width, height))
-    bump = cv2.resize(relief[top : top + height, left : left + width], (width, height))
+    colour, bump = (resize(snap(n[top : top + height, left : left + width]), (height, width)) for n in (skin, relief))
     tone = {"skin": 1.0, "far": 0.62, "trim": 0.7, "eye": 0.12}[part.role]
     belly = 1 + 0.2 * np.linspace(-1, 1, height, dtype=np.float32)[:, None, None]
     thick = max(2.0, 0.5 * min(width, height) * 0.9)
     pillow = inflate(mask, thick) + (0.012 * scale * bump if part.role != "eye" else 0)
-    image = np.dstack([colour * tone * belly * mask[..., None], mask]).astype(np.float32)
-    return Sprite(image, (pillow * mask).astype(np.float32), matrix)
+    image = np.dstack([colour * tone * belly * mask[..., None], mask])
+    return Sprite(snap(image), snap(pillow * mask), matrix)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def make_puppet(
     scale = actor.size * height * 1.15
     tile = (int(1.1 * scale) + 8, int(1.3 * scale) + 8)
     relief = draw_pattern(rng, family, tile, scale * period)
-    skin = paint(rng, relief, palette, skew=float(np.exp(rng.uniform(-0.6, 0.6))), relief=0.1, contrast=0.9)
+    skin = paint(rng, relief, palette, skew=float(exp(rng.uniform(-0.6, 0.6))), relief=0.1, contrast=0.9)
     hair = float(rng.uniform(0.3, 0.8)) * height / 240 if family in ("fur", "spots", "stripes") else 0.15
     sprites = tuple(_make_sprite(rng, part, skin, relief, scale, hair) for part in actor.parts)
     order = tuple(int(i) for i in np.argsort([p.order for p in actor.parts], kind="stable"))
@@ -80,7 +80,7 @@ def draw_puppet(
     Returns None if the actor is outside of the picture.
     """
     maps = [
-        compose(matrix, cv2.invertAffineTransform(sprite.matrix))
+        compose(matrix, invert(sprite.matrix))
         for matrix, sprite in zip(make_part_maps(scene, puppet.actor, u, height=shape[0]), puppet.sprites, strict=True)
     ]
     corners = []
@@ -98,12 +98,12 @@ def draw_puppet(
         if part_window is None:
             continue
         rows, cols = part_window
-        scale = float(np.sqrt(abs(np.linalg.det(maps[i][:, :2]))))
-        image = place_image(puppet.sprites[i].image, maps[i], rows, cols)
-        height = place_image(puppet.sprites[i].height, maps[i], rows, cols) * scale
+        (a, b, _), (c, d, _) = maps[i].tolist()
+        image = warp(puppet.sprites[i].image, maps[i], rows, cols)
+        height = warp(puppet.sprites[i].height, maps[i], rows, cols) * math.sqrt(abs(a * d - b * c))
         spot = (slice(rows.start - y, rows.stop - y), slice(cols.start - x, cols.stop - x))
         canvas[spot] = canvas[spot] * (1 - image[..., 3:]) + image
         relief[spot] = relief[spot] * (1 - image[..., 3]) + height
-    lit = shade(canvas[..., :3], cv2.GaussianBlur(relief, (0, 0), 1.2 * shape[0] / 240), light, gloss=puppet.gloss)
+    lit = shade(canvas[..., :3], blur(relief, 1.2 * shape[0] / 240), light, gloss=puppet.gloss)
     canvas[..., :3] = lit
     return canvas, window

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from data.sprites import exact
+from data.sprites.exact import cos, sin
 from data.sprites.scene import Part
 
 # ------------------------------------------------------------------ outlines
@@ -12,8 +14,8 @@ from data.sprites.scene import Part
 def _draw_capsule(length: float, start: float, end: float) -> np.ndarray:
     """Draw a limb along +x from the origin, with round ends of radius `start` and `end`."""
     arc = np.linspace(np.pi / 2, 3 * np.pi / 2, 12)
-    back = start * np.c_[np.cos(arc), np.sin(arc)]
-    front = end * np.c_[-np.cos(arc), -np.sin(arc)] + (length, 0)
+    back = start * np.c_[cos(arc), sin(arc)]
+    front = end * np.c_[-cos(arc), -sin(arc)] + (length, 0)
     return np.r_[back, front]
 
 
@@ -24,16 +26,16 @@ def draw_blob(
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     harmonics = np.arange(2, 9)
     gain, shift = rng.normal(size=7) / harmonics, rng.uniform(0, 2 * np.pi, 7)
-    radius = 1 + rough * (gain[:, None] * np.sin(harmonics[:, None] * turn + shift[:, None])).sum(0) * 2
-    cos, sin = np.cos(turn), np.sin(turn)
-    x, y = np.sign(cos) * np.abs(cos) ** power, np.sign(sin) * np.abs(sin) ** power
+    waves = sum(g * sin(h * turn + s) for g, h, s in zip(gain, harmonics, shift, strict=True))
+    radius = 1 + rough * waves * 2
+    x, y = (np.sign(side) * exact.power(np.abs(side), power) for side in (cos(turn), sin(turn)))
     return np.c_[rx * radius * x, ry * radius * y]
 
 
 def _draw_fan(length: float, width: float, lobes: int) -> np.ndarray:
     """Draw a tail fin or spread feathers along +x, with a scalloped far edge."""
     across = np.linspace(-1, 1, 8 * lobes + 1)
-    edge = length * (1 - 0.18 * np.abs(across) + 0.09 * np.abs(np.sin(np.pi * lobes * (across + 1) / 2)))
+    edge = length * (1 - 0.18 * np.abs(across) + 0.09 * np.abs(sin(np.pi * lobes * (across + 1) / 2)))
     return np.r_[[[-0.03, -0.04]], np.c_[edge, width * across], [[-0.03, 0.04]]]
 
 
@@ -109,7 +111,7 @@ def _fish(rng: np.random.Generator) -> list[Part]:
 def _octopus(rng: np.random.Generator) -> list[Part]:
     parts = [Part(draw_blob(rng, 0.36, 0.3), swing=0.05)]
     for i, angle in enumerate(np.linspace(0.35, np.pi - 0.35, int(rng.integers(5, 8)))):
-        place = (0.24 * np.cos(angle), 0.2 * np.sin(angle))
+        place = (0.24 * cos(angle), 0.2 * sin(angle))
         _add_limb(parts, 0, place, angle + rng.normal() * 0.1, [0.22, 0.2, 0.18, 0.14], [0.11, 0.09, 0.07, 0.05, 0.03],
                swing=0.28, lag=0.9, phase=i * 1.3, order=(-1) ** i, role="far" if i % 2 else "skin")  # fmt: skip
     for x in (-0.1, 0.14):

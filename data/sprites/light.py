@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy import ndimage
+
+from data.sprites.exact import blur, cos, sin, snap
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,11 @@ def draw_light(rng: np.random.Generator) -> Callable[[float], Light]:
 
     def light(u: float) -> Light:
         angle = turn + swing * (u - 0.5)
-        direction = np.array([np.cos(angle), np.sin(angle), 0.75])
-        power = strength * (1 + flicker * np.sin(2 * np.pi * beat * u + shift))
+        direction = np.array([cos(angle), sin(angle), 0.75])
+        power = strength * (1 + flicker * sin(2 * np.pi * beat * u + shift))
         sun = power * np.array([1 + warm, 1.0, 1 - warm])
-        return Light(direction / np.linalg.norm(direction), sun, 0.34 * np.array([1 - warm, 1.0, 1 + warm]))
+        x, y, z = direction
+        return Light(direction / np.sqrt(x * x + y * y + z * z), sun, 0.34 * np.array([1 - warm, 1.0, 1 + warm]))
 
     return light
 
@@ -37,6 +41,7 @@ def shade(albedo: np.ndarray, height: np.ndarray, light: Light, *, gloss: float 
 
     `albedo` (h, w, 3), already multiplied by its coverage, and `height` (h, w), in pixels, are float32.
     """
+    height = snap(height)  # so that the sums of Sobel are exact
     dx, dy = cv2.Sobel(height, -1, 1, 0, scale=0.125), cv2.Sobel(height, -1, 0, 1, scale=0.125)
     up = 1 / np.sqrt(1 + dx * dx + dy * dy)
     x, y, z = (float(part) for part in light.direction)
@@ -47,12 +52,12 @@ def shade(albedo: np.ndarray, height: np.ndarray, light: Light, *, gloss: float 
     lit += sky[..., None] * light.sky.astype(np.float32)
     lit *= albedo
     if gloss:
-        lit += (gloss * np.maximum(0, facing) ** 24)[..., None] * albedo.max(-1, keepdims=True)
+        cube = np.maximum(0, facing) * facing * facing
+        lit += (gloss * np.square(np.square(np.square(cube))))[..., None] * albedo.max(-1, keepdims=True)
     return lit
 
 
 def inflate(mask: np.ndarray, ceiling: float) -> np.ndarray:
     """Raise a pillow on a mask: height (h, w) float32, in pixels, with the profile of a circle of radius `ceiling`."""
-    inside = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
-    depth = np.minimum(inside / ceiling, 1)
-    return cv2.GaussianBlur(ceiling * np.sqrt(depth * (2 - depth)), (0, 0), max(0.8, 0.08 * ceiling))
+    depth = np.minimum(ndimage.distance_transform_edt(mask > 0.5) / ceiling, 1)
+    return blur(ceiling * np.sqrt(depth * (2 - depth)), max(0.8, 0.08 * ceiling))

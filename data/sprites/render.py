@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.sprites import exact
 from data.sprites.actors import draw_puppet, make_puppet
 from data.sprites.background import make_layers, make_plane_map
+from data.sprites.exact import ExactGenerator, compose, exp, map_points, power, sin, snap, warp
 from data.sprites.light import Light, draw_light
-from data.sprites.plan import plan_scene
-from data.sprites.scene import Actor, compose, make_camera_map, make_root_map, map_points
-from data.sprites.shapes import find_window, place_image
-from data.sprites.textures import GROUNDS, SKINS, draw_fractal_noise
+from data.sprites.scene import Actor, make_camera_map, make_root_map
+from data.sprites.shapes import find_window
+from data.sprites.splits import PLANS
+from data.sprites.textures import GROUNDS, SKINS, draw_fractal_noise, exponentiate
 
 ASPECT = 16 / 9
 SHUTTER = 0.6  # share of the time between two frames in which the shutter is open
@@ -41,6 +43,18 @@ PALETTES = np.array([
     [(50, 36, 10), (120, 88, 22), (178, 138, 44), (212, 180, 92), (238, 222, 168)],  # ochre
     [(14, 44, 30), (34, 88, 60), (74, 128, 88), (128, 168, 122), (196, 214, 178)],  # moss
 ], np.float32)  # fmt: skip
+
+
+def _make_tones() -> np.ndarray:
+    """Tabulate the sRGB values, 0 to 255, of linear light in steps of 1 / TONE_STEPS, with soft highlights."""
+    light = np.arange(1.25 * TONE_STEPS) / TONE_STEPS
+    light = 1.3 * (light * np.sqrt(light + 0.02) * 1.6) / (1 + 0.9 * light)
+    return (255 * power(np.minimum(light, 1), 1 / GAMMA)).astype(np.float32)
+
+
+GRAIN = 104.5  # standard deviation of the sum of two random bytes
+TONE_STEPS = 2**16
+TONES = _make_tones()
 
 
 @dataclass(frozen=True)
@@ -65,14 +79,17 @@ class Posed:
 class Stage:
     """A scene with all surfaces painted; `expose(pose(u), u)` paints the instant u."""
 
-    def __init__(self, seed: int | Sequence[int], *, height: int) -> None:
-        rng = np.random.default_rng(seed)
+    def __init__(self, seed: int | Sequence[int], *, height: int, split: str = "val") -> None:
+        rng = ExactGenerator(seed)
         self.shape = (height, 2 * round(height * ASPECT / 2))
-        self.scene = plan_scene(rng, aspect=self.shape[1] / height)
+        self.scene = PLANS[split].plan(rng, aspect=self.shape[1] / height)
         self.light = draw_light(rng)
         names = [str(n) for n in rng.permutation(SKINS)][: len(self.scene.actors)]
-        palette = ((PALETTES[int(rng.integers(len(PALETTES)))] / 255) ** GAMMA).astype(np.float32)
-        periods = rng.permutation(np.geomspace(0.06, 0.25, len(names)))  # of the patterns, in body lengths
+        if self.scene.alike:
+            names = [names[0]] * len(names)
+        palette = power((PALETTES[int(rng.integers(len(PALETTES)))] / 255), GAMMA).astype(np.float32)
+        # Periods of the patterns, in body lengths:
+        periods = rng.permutation(0.06 * power(0.25 / 0.06, np.linspace(0, 1, len(names))))
         self.puppets = [
             make_puppet(rng, actor, name, palette, period=period, height=height)
             for actor, name, period in zip(self.scene.actors, names, periods, strict=True)
@@ -81,7 +98,7 @@ class Stage:
         names = (["clouds", *rest, "cracks"])[:4]
         self.layers = make_layers(rng, self.scene, names, palette, self.light(0.5), height)
         tile = tuple(int(s * 1.9) for s in self.shape)
-        self.clouds = np.exp(0.32 * np.clip(draw_fractal_noise(rng, tile, 1.5), -2, 2)).astype(np.float32)
+        self.clouds = snap(exponentiate(0.32 * np.clip(draw_fractal_noise(rng, tile, 1.5), -2, 2)))
         self.drift = rng.normal(0, 0.1, 2)
         self.haze = float(rng.uniform(0.0, 0.03))
 
@@ -101,10 +118,9 @@ class Stage:
         dx, dy = -light.direction[0] * reach, abs(light.direction[1]) * reach
         rows, cols = window
         shift = np.array([[0.5, 0, (cols.start + dx) / 2], [0, 0.5, (rows.start + dy) / 2]])
-        dark = cv2.warpAffine(cover, shift, (self.shape[1] // 2, self.shape[0] // 2))
-        width = 2 * round(reach / 8) + 1
-        dark = cv2.blur(cv2.blur(dark, (width, width)), (width, width))
-        return cv2.merge([1 - 0.5 * cv2.resize(dark, self.shape[::-1])] * 3)
+        dark = warp(cover, shift, slice(0, self.shape[0] // 2), slice(0, self.shape[1] // 2))
+        dark = snap(exact.blur_box(dark, 2 * round(reach / 8) + 1))
+        return cv2.merge([1 - 0.5 * exact.resize(dark, self.shape)] * 3)
 
     def pose(self, u: float, *, hidden: Sequence[int] = ()) -> Posed:
         """Light and pose every actor as at time u, except those with ids in `hidden`, and compute the sunlight."""
@@ -112,7 +128,7 @@ class Stage:
         figures = {}
         for k, puppet in enumerate(self.puppets, start=1):
             if k not in hidden and (drawn := draw_puppet(puppet, self.scene, u, light, self.shape)):
-                image, window = drawn
+                image, window = snap(drawn[0]), drawn[1]
                 root = make_root_map(self.scene, puppet.actor, u, height=self.shape[0])
                 figures[k] = Figure(image, window, self._shadow(image[..., 3], window, light), root)
         return Posed(u, figures, cv2.merge([self._sunlight(u)] * 3))
@@ -120,15 +136,13 @@ class Stage:
     def _move(self, figure: Figure, actor: Actor, u: float) -> tuple[np.ndarray, tuple[slice, slice]] | None:
         """Move a figure to where the body of its actor is at time u; return image and window, or None if outside."""
         rows, cols = figure.window
-        moved = compose(
-            make_root_map(self.scene, actor, u, height=self.shape[0]), cv2.invertAffineTransform(figure.root)
-        )
+        moved = compose(make_root_map(self.scene, actor, u, height=self.shape[0]), exact.invert(figure.root))
         moved = compose(moved, np.array([[1.0, 0, cols.start], [0, 1.0, rows.start]]))
         h, w = figure.image.shape[:2]
         window = find_window(map_points(moved, np.array([[0, 0], [w, 0], [w, h], [0, h]], float)), self.shape)
         if window is None:
             return None
-        return place_image(figure.image, moved, *window, border=cv2.BORDER_REPLICATE), window
+        return warp(figure.image, moved, *window, border=cv2.BORDER_REPLICATE), window
 
     def expose(self, posed: Posed, u: float) -> tuple[np.ndarray, np.ndarray | None]:
         """Paint one instant: linear colours (h, w, 3) float32 and, if u is the time of the pose, labels (h, w) uint8.
@@ -149,7 +163,7 @@ class Stage:
                     self._paint_over(canvas, shares, *found, k)
             for layer in (n for n in self.layers if n.after == k):
                 matrix = make_plane_map(self.scene, layer, u, height)
-                self._paint_over(canvas, shares, place_image(layer.image, matrix, *whole), whole, 0)
+                self._paint_over(canvas, shares, warp(layer.image, matrix, *whole), whole, 0)
         return canvas, shares.argmax(0).astype(np.uint8) if middle else None
 
     def _sunlight(self, u: float) -> np.ndarray:
@@ -158,7 +172,7 @@ class Stage:
         matrix = make_camera_map(self.scene, u, height=height)
         matrix = compose(matrix, np.array([[1 / height, 0, -0.95 * width / height], [0, 1 / height, -0.95]]))
         matrix[:, 2] += self.drift * height * u
-        return cv2.warpAffine(self.clouds, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
+        return warp(self.clouds, matrix, slice(0, height), slice(0, width), border=cv2.BORDER_REFLECT)
 
 
 def _balance(rng: np.random.Generator, num_frames: int) -> np.ndarray:
@@ -166,8 +180,8 @@ def _balance(rng: np.random.Generator, num_frames: int) -> np.ndarray:
     u = np.linspace(0, 1, num_frames)[:, None]
     beats, shifts = rng.uniform(0.5, 1.2, (2, 3)), rng.uniform(0, 2 * np.pi, (2, 3))
     beats[0], shifts[0] = beats[0, 0], shifts[0, 0]  # exposure moves all channels alike
-    exposure, tint = np.sin(2 * np.pi * beats[:, None] * u + shifts[:, None])
-    return np.exp(0.4 * exposure + 0.2 * tint)
+    exposure, tint = sin(2 * np.pi * beats[:, None] * u + shifts[:, None])
+    return exp(0.4 * exposure + 0.2 * tint)
 
 
 def _develop(rng: np.random.Generator, light: np.ndarray, *, noise: float, haze: float) -> np.ndarray:
@@ -175,27 +189,32 @@ def _develop(rng: np.random.Generator, light: np.ndarray, *, noise: float, haze:
     height, width = light.shape[:2]
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
     light = light * (1 - 0.13 * (x * x + y * y)).astype(np.float32)[..., None] + haze
-    light = 1.3 * (light * np.sqrt(light + 0.02) * 1.6) / (1 + 0.9 * light)
-    image = cv2.pow(np.clip(light, 0, 1).astype(np.float32), 1 / GAMMA)
-    grain = rng.standard_normal(light.shape, dtype=np.float32)
-    return np.clip(255 * image + noise * cv2.GaussianBlur(grain, (0, 0), 0.6) + 0.5, 0, 255).astype(np.uint8)
+    image = TONES[np.minimum(light * TONE_STEPS, len(TONES) - 1).astype(np.int32)]
+    grain = np.zeros(light.shape, np.int16)
+    for _ in range(2):
+        grain += rng.integers(-128, 128, light.shape, np.int8)
+    kernel = np.array([1.0, 4.0, 1.0])  # a Gaussian of 0.6 pixels; the sums are whole numbers
+    grain = cv2.sepFilter2D(grain, cv2.CV_32F, kernel, kernel)
+    return np.clip(image + np.float32(noise / (36 * GRAIN)) * grain + 0.5, 0, 255).astype(np.uint8)
 
 
 def render_sequence(
-    seed: int | Sequence[int], *, height: int = 240, num_frames: int = 32, hidden: Sequence[int] = ()
-) -> tuple[np.ndarray, np.ndarray]:
+    seed: int | Sequence[int], *, height: int = 240, num_frames: int = 32, split: str = "val",
+    hidden: Sequence[int] = (),
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Render a video; the result depends on the arguments only.
 
     Args:
         height: rows of a frame; a frame has 16/9 as many columns, rounded to an even number.
+        split: one of `PLANS`, which says what kind of scene is planned.
         hidden: ids of objects to leave out, while everything else stays the same; for tests.
 
     Returns:
         Frames (T, H, W, 3) uint8 RGB, and labels (T, H, W) uint8: 0 for background, k for the pixels of object k that
         are visible at the middle of the exposure.
     """
-    stage = Stage(seed, height=height)
-    sensor = np.random.default_rng([*np.atleast_1d(seed), 1])
+    stage = Stage(seed, height=height, split=split)
+    sensor = ExactGenerator([*np.atleast_1d(seed), 1])
     noise = float(sensor.uniform(1.0, 4.0))
     balance = _balance(sensor, num_frames)
     step = 1 / max(num_frames - 1, 1)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.sprites.exact import compose, cos, exp, sin
+
 
 @dataclass(frozen=True)
 class Part:
@@ -55,33 +57,22 @@ class Scene:
     camera: Callable[[float], np.ndarray]  # u -> (x, y, log zoom, roll)
     aspect: float
     horizon: float | None = None  # world y of the ground's far edge; None: seen from above
+    alike: bool = False  # all actors have skins of one pattern
 
 
-# ------------------------------------------------------------------ affine maps, (2, 3) float
-
-
-def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Compose two maps: apply `inner`, then `outer`."""
-    matrix = outer[:, :2] @ inner
-    matrix[:, 2] += outer[:, 2]
-    return matrix
+# ------------------------------------------------------------------ affine maps, (2, 3) float64
 
 
 def make_similarity(angle: float, scale: float = 1.0, offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """Make a map that rotates by `angle` (clockwise on the screen), scales, then shifts."""
-    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    c, s = scale * cos(angle), scale * sin(angle)
     return np.array([[c, -s, offset[0]], [s, c, offset[1]]])
-
-
-def map_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Apply a map to points (N, 2)."""
-    return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def make_camera_map(scene: Scene, u: float, *, height: int, parallax: float = 1.0) -> np.ndarray:
     """Make the map from the world to the pixels of an image of `height` rows; far things have a `parallax` below 1."""
     x, y, log_zoom, roll = scene.camera(u)
-    view = make_similarity(roll * parallax, height * np.exp(log_zoom * parallax))
+    view = make_similarity(roll * parallax, height * exp(log_zoom * parallax))
     shift = np.array([[1.0, 0.0, -x * parallax], [0.0, 1.0, -y * parallax]])
     view = compose(view, shift)
     view[:, 2] += (height * scene.aspect / 2, height / 2)
@@ -92,8 +83,8 @@ def make_root_map(scene: Scene, actor: Actor, u: float, *, height: int) -> np.nd
     """Make the map from the coordinates of an actor to pixels."""
     x, y, log_scale, angle = actor.path(u)
     cam_x, cam_y = scene.camera(u)[:2]
-    bob = 0.008 * np.sin(2 * _compute_beat(actor, u))
-    root = make_similarity(angle, actor.size * np.exp(log_scale), (x + cam_x, y + cam_y + bob))
+    bob = 0.008 * sin(2 * _compute_beat(actor, u))
+    root = make_similarity(angle, actor.size * exp(log_scale), (x + cam_x, y + cam_y + bob))
     flip = np.array([[float(actor.facing), 0.0, 0.0], [0.0, 1.0, 0.0]])
     return compose(make_camera_map(scene, u, height=height), compose(root, flip))
 
@@ -103,7 +94,7 @@ def make_part_maps(scene: Scene, actor: Actor, u: float, *, height: int) -> list
     beat, root = _compute_beat(actor, u), make_root_map(scene, actor, u, height=height)
     maps: list[np.ndarray] = []
     for part in actor.parts:
-        turn = part.angle + part.swing * np.sin(beat + part.phase) + part.spin * beat
+        turn = part.angle + part.swing * sin(beat + part.phase) + part.spin * beat
         parent = root if part.parent < 0 else maps[part.parent]
         maps.append(compose(parent, make_similarity(turn, 1.0, part.joint)))
     return maps

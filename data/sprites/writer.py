@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.sprites.render import render_sequence
+from data.sprites.splits import PLANS
 from utils import threads
 from utils.errors import UserError
 from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_atomically
@@ -23,12 +24,12 @@ from utils.names import check_name
 from utils.png import make_palette, read_label_png, write_label_png
 from utils.processes import run_in_processes
 
-VERSION = 3  # increase it with every change that changes pixels
+VERSION = 4  # increase it with every change that changes pixels
 MANIFEST = "sprites.json"
 FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "ImageSets/2017"
 UNFINISHED = ".unfinished"
 DEFAULT_ROOT = "datasets/sprites"
-SPLIT_SEEDS = {"train": 0, "val": 1}
+USUAL_SPLITS = ("train", "val")  # the others are written when a program first asks for them
 PARAMETERS = ("seed", "height", "num_train", "num_val", "num_frames")
 
 # ------------------------------------------------------------------ writing
@@ -36,16 +37,17 @@ PARAMETERS = ("seed", "height", "num_train", "num_val", "num_frames")
 
 def write_sprites(
     root: str | os.PathLike, *, seed: int = 0, height: int = 240, num_train: int = 16, num_val: int = 8,
-    num_frames: int = 32, workers: int | None = None, progress: bool = True,
+    num_frames: int = 32, splits: tuple[str, ...] = USUAL_SPLITS, workers: int | None = None, progress: bool = True,
 ) -> Path:  # fmt: skip
-    """Write the data set below `root` and return `root`. Videos that are already complete are kept.
+    """Write splits of the data set below `root` and return `root`. Videos that are already complete are kept.
 
     Args:
-        seed: with the same arguments the files are the same, up to the CPU and the versions of the libraries.
+        seed: with the same arguments the frames and masks are the same, on every processor.
         height: rows of a frame; a frame has 16/9 as many columns.
         num_train: number of training videos.
         num_val: number of validation videos.
         num_frames: frames of a video.
+        splits: the splits to write; others that are there already are kept.
         workers: number of processes, by default one for each CPU of this process. They are started with "spawn", so a
             script that calls this function needs an `if __name__ == "__main__"` guard, or `workers=1`.
         progress: show a progress bar.
@@ -58,22 +60,21 @@ def write_sprites(
     parameters = {"version": VERSION, "seed": seed, "height": height, "num_train": num_train, "num_val": num_val,
                   "num_frames": num_frames}  # fmt: skip
     done = _find_finished(root, parameters)
-    if (
-        done is not None
-        and len(done) == num_train + num_val
-        and all(path.is_file() for path in _list_split_files(root))
-    ):
+    lists = _list_split_files(root, splits)
+    if done is not None and done.keys() >= set(_list_names(parameters, splits)) and all(n.is_file() for n in lists):
         return root
     try:
-        _write_missing(root, parameters, workers, progress)
+        _write_missing(root, parameters, splits, workers, progress)
     except OSError as error:  # the error of a full disk has no file name
         raise UserError(f"{error.filename or root}: cannot write Sprites ({error.strerror}); free space, allow writing "
                         "there, or name another folder") from error  # fmt: skip
     return root
 
 
-def ensure_sprites(root: str | os.PathLike) -> Path:
-    """Complete the data set below `root` with the arguments with which it was begun, or begin it with the defaults.
+def ensure_sprites(root: str | os.PathLike, split: str = "val") -> Path:
+    """Complete a split below `root` with the arguments with which it was begun, or begin it with the defaults.
+
+    The training and validation videos are written together, those of another split when it is asked for.
 
     The user names `root` by --basepath, perhaps by mistake. So no folder but `DEFAULT_ROOT` is created: any other must
     exist, and be empty or hold Sprites already.
@@ -88,29 +89,28 @@ def ensure_sprites(root: str | os.PathLike) -> Path:
         raise UserError(f"--basepath {root}: neither Sprites nor an empty folder to generate them in; for a video of "
                         "your own give --dataset video, for other data its --dataset")  # fmt: skip
     options = {name: begun["parameters"][name] for name in PARAMETERS} if begun else {}
-    return write_sprites(root, **options)
+    return write_sprites(root, **options, splits=USUAL_SPLITS if split in USUAL_SPLITS else (split,))
 
 
-def _write_missing(root: Path, parameters: dict, workers: int | None, progress: bool) -> None:
+def _write_missing(
+    root: Path, parameters: dict, splits: tuple[str, ...], workers: int | None, progress: bool
+) -> None:  # fmt: skip
     """Write the missing videos, then the split files, while no other process writes there."""
     with lock_folder(root, flag="--basepath", wait=True):  # another process may write, such as another rank
         done = _find_finished(root, parameters) or {}  # again: another process may have written meanwhile
-        for path in (root / MANIFEST, *_list_split_files(root)):
-            for leftover in find_leftovers(
-                path
-            ):  # of killed processes, since no other process writes while we hold the lock
+        for path in (root / MANIFEST, *_list_split_files(root, splits)):
+            for leftover in find_leftovers(path):  # of killed processes: no other process writes while we hold the lock
                 leftover.unlink(missing_ok=True)
         _write_manifest(root, parameters, done)
-        todo = [name for name in _list_names(parameters) if name not in done]
+        todo = [name for name in _list_names(parameters, splits) if name not in done]
         with _render_videos(root, todo, parameters, workers) as results:
             shown = tqdm(results, "generating Sprites", len(todo), unit="video", disable=not (progress and todo))
             for name, checksum in shown:
                 done[name] = checksum
                 _write_manifest(root, parameters, done)
-        for split, path in zip(SPLIT_SEEDS, _list_split_files(root), strict=True):
-            lines = [name for name in _list_names(parameters) if name.startswith(split)]
+        for split, path in zip(splits, _list_split_files(root, splits), strict=True):
             with write_atomically(path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in lines))
+                temporary.write_text("".join(f"{name}\n" for name in _list_names(parameters, (split,))))
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
 
 
@@ -123,14 +123,15 @@ def _check_parameters(seed: int, height: int, num_train: int, num_val: int, num_
             raise UserError(f"--{name} {value}: give at least {low}")
 
 
-def _list_names(parameters: dict) -> list[str]:
-    return [f"{split}-{i:02d}" for split in SPLIT_SEEDS for i in range(parameters[f"num_{split}"])]
+def _list_names(parameters: dict, splits: tuple[str, ...]) -> list[str]:
+    numbers = {split: PLANS[split].num_videos or parameters[f"num_{split}"] for split in splits}
+    return [f"{split}-{i:02d}" for split, number in numbers.items() for i in range(number)]
 
 
 def _make_video_seed(name: str, seed: int) -> list[int]:
     """Return the seed of one video, which does not depend on how many videos there are."""
     split, number = name.split("-")
-    return [seed, SPLIT_SEEDS[split], int(number)]
+    return [seed, PLANS[split].seed, int(number)]
 
 
 def _find_finished(root: Path, parameters: dict) -> dict[str, int] | None:
@@ -161,9 +162,9 @@ def _holds_others(root: Path) -> bool:
     return bool(set(root.iterdir()) - {root / LOCK, *find_leftovers(root / MANIFEST)})
 
 
-def _list_split_files(root: Path) -> list[Path]:
+def _list_split_files(root: Path, splits: tuple[str, ...]) -> list[Path]:
     """Return the path of the split file of each split."""
-    return [root / SPLITS / f"{split}.txt" for split in SPLIT_SEEDS]
+    return [root / SPLITS / f"{split}.txt" for split in splits]
 
 
 def _read_manifest(root: Path) -> dict | None:
@@ -217,7 +218,8 @@ def _render_videos(
 def _write_video(root: Path, name: str, parameters: dict) -> int:
     """Write one video to temporary folders and move them into place; return the checksum of the video."""
     seed = _make_video_seed(name, parameters["seed"])
-    frames, labels = render_sequence(seed, height=parameters["height"], num_frames=parameters["num_frames"])
+    options = {"height": parameters["height"], "num_frames": parameters["num_frames"], "split": name.split("-")[0]}
+    frames, labels = render_sequence(seed, **options)
     quality = np.random.default_rng([*seed, 2])
     base = int(quality.integers(62, 93))
     for kind in (FRAMES, LABELS):
