@@ -63,7 +63,7 @@ def draw_heat(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
     heat = cv2.resize(np.float32(heat), (width, height), interpolation=cv2.INTER_NEAREST)
     colours = cv2.applyColorMap(np.uint8(255 * heat.clip(0, 1)), cv2.COLORMAP_INFERNO)[..., ::-1]
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None]
-    return np.uint8(0.35 * grey + 0.65 * colours)
+    return np.uint8(0.4 * grey + 0.6 * colours)
 
 
 def mark_point(picture: np.ndarray, point: tuple[float, float]) -> None:

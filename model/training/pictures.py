@@ -10,6 +10,7 @@ from model.segmenter import Segmentation
 from utils.visual import draw_contact_sheet, draw_heat, mark_point, paint_labels
 
 NUM_QUERIES = 3  # tokens of which the attention is drawn
+FULL_HEAT = 0.99  # share of the weights below that which is drawn in the brightest colour
 
 
 class ClipPainter:
@@ -33,7 +34,7 @@ class ClipPainter:
         rows = [("frames", self.frames)]
         for segmentation in found:
             labels = segmentation.labels[self.key_frames]
-            name = f"{len(np.unique(segmentation.labels))} clusters, tau {segmentation.tau:.3g}"
+            name = f"clusters: {len(np.unique(segmentation.labels))}, tau {segmentation.tau:.3g}"
             rows.append((name, [paint_labels(part, shape=self.frames[0].shape[:2]) for part in labels]))
         return draw_contact_sheet(rows)
 
@@ -46,12 +47,16 @@ class ClipPainter:
         queries = network.queries(features[self.middle, self.tokens])
         attn = network.attention_rows(queries, network.keys(features.flatten(0, 1)))
         attn = attn.view(len(self.tokens), len(self.key_frames), *self.grid).cpu().numpy()
-        rows = []
+        marked = [frame.copy() for frame in self.frames]
+        rows = [("frames and tokens", marked)]
         for token, heat in zip(self.tokens, attn, strict=True):
-            pictures = [draw_heat(frame, part / heat.max()) for frame, part in zip(self.frames, heat, strict=True)]
             row, column = divmod(token, self.grid[1])
-            mark_point(pictures[self.middle], ((column + 0.5) / self.grid[1], (row + 0.5) / self.grid[0]))
-            rows.append((f"largest weight {heat.max():.2g}", pictures))
+            point = (column + 0.5) / self.grid[1], (row + 0.5) / self.grid[0]
+            full = max(float(np.quantile(heat, FULL_HEAT)), 1e-9)  # a few tokens get far more, from all tokens
+            pictures = [draw_heat(frame, part / full) for frame, part in zip(self.frames, heat, strict=True)]
+            for picture in (marked[self.middle], pictures[self.middle]):
+                mark_point(picture, point)
+            rows.append((f"yellow: {full * heat.size:.3g} times the mean", pictures))
         return draw_contact_sheet(rows)
 
 
