@@ -71,8 +71,8 @@ def choose_different_tokens(features: Tensor, grid: tuple[int, int], *, count: i
     smooth = F.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)[0].flatten(1).T
     rows, columns = (range(1, size - 1) if size > 2 else range(size) for size in grid)
     inner = torch.tensor([row * grid[1] + column for row in rows for column in columns], device=features.device)
-    candidates = F.normalize(smooth[inner] - smooth.mean(dim=0), dim=1)
-    places = [int((smooth[inner] - smooth.mean(dim=0)).norm(dim=1).argmax())]
+    candidates, mean = smooth[inner], smooth.mean(dim=0)
+    places = [int((candidates - mean).norm(dim=1).argmax())]
     while len(places) < min(count, len(inner)):
-        places.append(int((candidates @ candidates[places].T).amax(dim=1).argmin()))
+        places.append(int(torch.cdist(candidates, candidates[places]).amin(dim=1).argmax()))
     return inner[places].tolist()

@@ -107,8 +107,9 @@ def _make_chart(names: tuple[str, ...]) -> tuple[str, list[str]]:
     return "Multiline", [f"^{re.escape(name)}$" for name in names]
 
 
-def _make_plain(value: Any) -> bool | int | float | str:
+def _make_plain(value: Any) -> int | float | str:
     """Convert a flag's value to what a table of hyperparameters holds."""
     if isinstance(value, tuple):
         return "x".join(map(str, value))
-    return value if isinstance(value, bool | int | float) else str(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)  # torch would write True as 1
+    return value if is_number else str(value)
