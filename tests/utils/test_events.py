@@ -58,15 +58,15 @@ def test_the_layout_groups_the_values(tmp_path):
 
 
 def test_a_resumed_run_replaces_the_later_events(tmp_path):
-    for first, steps, loss in ((0, (1, 2, 3, 4), 1.0), (2, (3,), 2.0)):
+    for first, steps, loss in ((0, (0, 1), 0.0), (0, (0, 1, 2, 3, 4), 1.0), (2, (3,), 2.0)):
         log = RunLog(tmp_path, step=first, hyperparameters=FLAGS)
         for step in steps:
             log.write(step, {"loss": loss})
             log.write_pictures(step, {"clip": PICTURE})
         log.close()
     events = read_events(tmp_path / "tensorboard")
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 2.0)]
-    assert [image.step for image in events.Images("clip")] == [1, 2, 3]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0)]
+    assert [image.step for image in events.Images("clip")] == [0, 1, 2, 3]
 
 
 @contextmanager

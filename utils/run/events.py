@@ -47,7 +47,8 @@ class EventFile:
     """An event file of TensorBoard, written at once and not by a thread, so that a full disk is an error of the step.
 
     Args:
-        step: step that the run goes on from; TensorBoard drops later events of earlier files in the folder.
+        step: step that the run goes on from; TensorBoard drops later events of earlier files in the folder, and all of
+            them if it is 0.
 
     Raises:
         UserError: the file cannot be written; also by the methods.
@@ -59,7 +60,8 @@ class EventFile:
             folder.mkdir(parents=True, exist_ok=True)
             self.file = open(self.path, "xb")  # noqa: SIM115  open as long as the run
         self._write(Event(file_version="brain.Event:2"))
-        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        first = step + 1 if step else 0  # of this run's events: a new run has some of step 0
+        self._write(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
         charts = {group: {chart: _make_chart(names) for chart, names in rows.items()} for group, rows in LAYOUT.items()}
         self._write(Event(summary=summaries.custom_scalars(charts)))
 
