@@ -86,8 +86,8 @@ class StepBar:
 
     Args:
         first: number of steps done before.
-        pause_every: steps between pauses, of which one more follows the last step; 0 for none. The time left has those
-            to come, each as long as the last.
+        pause_every: steps between pauses, with one more after the last step; 0 for none. The time left includes the
+            pauses to come, each as long as the last one.
     """
 
     def __init__(self, total: int, *, first: int, pause_every: int):
