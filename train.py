@@ -23,7 +23,6 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 
 # isort: split
 import torch
-from tqdm import tqdm
 
 from data.clips import CLIPS_PER_EPOCH, BadFrames, Clip, ClipDataset, StepSampler, collate_clips, load_batches
 from data.loading import check_root, explain_single_file, list_training_videos, resolve_root
@@ -38,7 +37,7 @@ from utils.config import non_negative_float, non_negative_int, positive_float, p
 from utils.device import choose_device
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
-from utils.progress import log_line
+from utils.progress import StepBar, log_line
 from utils.run import resume as runs
 from utils.run.checkpoints import load_checkpoint
 from utils.run.logs import check_profile
@@ -49,6 +48,12 @@ from utils.run.signals import StopRequest, catch_stop_signals
 Videos = dict[str, list[Path]]  # name -> frames
 # Flags that a command for the embedded backbone repeats.
 KEPT_OPTIONS = ("dataset", "basepath", "train_list", "output_path")
+# Flags that TensorBoard shows beside the values of a run.
+HYPERPARAMETERS = (
+    "dataset", "backbone", "resolution", "num_frames", "gap", "num_t", "num_heads", "with_cls", "init", "init_path",
+    "temperature", "batch_size", "accumulate", "num_train_steps", "lr", "min_lr", "weight_decay", "clip_grad", "drop",
+    "attn_drop", "semantic_weight", "motion_weight", "num_queries", "amp", "seed",
+)  # fmt: skip
 
 
 def make_parser() -> config.Parser:
@@ -96,7 +101,8 @@ def make_parser() -> config.Parser:
     records("--log_freq", **interval, default=10, help="Log the losses this often.")
     records("--save_freq", **interval, default=1000, help="Write a checkpoint that is kept this often.")
     records("--last_freq", **interval, default=100, help="Replace last.pt this often.")
-    records("--eval_freq", **interval, default=500, help="Segment the monitor's clips this often.")
+    records("--eval_freq", type=non_negative_int, default=500, metavar="STEPS",
+            help="Segment the monitor's clips this often; 0: never.")
     records("--watch_clips", **count, default=4, help="Give the monitor this many training clips.")
     records("--tau", type=positive_float, default=1.0, metavar="X", help="Threshold of the monitor's clustering.")
     faults = parser.add_argument_group("finding faults").add_argument
@@ -162,9 +168,11 @@ def run(
     """
     settings, device = config.settings_from(vars(args), TrainSettings), next(network.parameters()).device
     bad_frames = BadFrames.resume(videos, (resumed or {}).get("bad_frames"))
-    records = start_records(args, network, optimizer, scaler, videos, bad_frames, resumed=resumed, step=first_step)
     done, asked = first_step, 0
-    with tqdm(total=args.num_train_steps, initial=first_step, unit="step", disable=not distributed.is_main()) as bar:
+    with StepBar(args.num_train_steps, first=first_step, pause_every=args.eval_freq) as bar:
+        records = start_records(
+            args, network, optimizer, scaler, videos, bad_frames, bar, resumed=resumed, step=first_step
+        )
         while done < args.num_train_steps and not asked:
             rate = set_learning_rate(optimizer, done, settings)
             with records.meter:
@@ -182,19 +190,19 @@ def run(
             records.means.add(losses)
             records.meter.add(sum(map(len, frames)))
             done += 1
+            bar.count()
             asked = int(distributed.find_largest(stop.exit_code, device))  # once a step: a signal may come at any line
             epoch = done * clips_per_step(settings) / CLIPS_PER_EPOCH
             values = {"lr": rate, "epoch": epoch, "bad_frames": len(bad_frames.files)}
             logged = records.after_step(done, values, asked=asked)
             if "loss" in logged:
-                bar.set_postfix(semantic=f"{logged['loss_semantic']:.3f}", motion=f"{logged['loss_motion']:.3f}")
-            bar.update()
+                bar.show(f"semantic {logged['loss_semantic']:.3f}, motion {logged['loss_motion']:.3f}")
     return records.close(done, asked=asked)
 
 
 def start_records(
     args: Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
-    videos: Videos, bad_frames: BadFrames, *, resumed: dict | None, step: int,
+    videos: Videos, bad_frames: BadFrames, bar: StepBar, *, resumed: dict | None, step: int,
 ) -> RunRecorder:  # fmt: skip
     """Say what is trained, and open the log, the monitor and the checkpoints of the run."""
     millions, frames = sum(p.numel() for p in network.blocks.parameters()) / 1e6, sum(map(len, videos.values()))
@@ -205,7 +213,8 @@ def start_records(
     origin = {"backbone": backbone, "data": hash_videos(videos), "clips_per_step": clips_per_step(settings)}
     return RunRecorder(
         config.settings_from(vars(args), RecordSettings), network, step=step, resumed=resumed,
-        monitor=make_monitor(args, network, videos, bad_frames) if distributed.is_main() else None,
+        monitor=make_monitor(args, network, videos, bad_frames, bar) if distributed.is_main() else None,
+        hyperparameters={name: getattr(args, name) for name in HYPERPARAMETERS}, bar=bar,
         origin=origin | {"bad_frames": bad_frames.files},  # the list grows, and each checkpoint holds all of it
         save=functools.partial(runs.save_run, Path(args.output_path), vars(args), network, optimizer, scaler),
     )  # fmt: skip
@@ -255,8 +264,12 @@ def read_batches(
     )  # fmt: skip
 
 
-def make_monitor(args: Namespace, network: torch.nn.Module, videos: Videos, bad_frames: BadFrames) -> monitor.Monitor:
-    """Make the monitor with --watch_clips training clips; a clip that cannot be read is an error."""
+def make_monitor(
+    args: Namespace, network: torch.nn.Module, videos: Videos, bad_frames: BadFrames, bar: StepBar
+) -> monitor.Monitor | None:
+    """Make the monitor with --watch_clips training clips; a clip that cannot be read is an error. None if it is off."""
+    if not args.eval_freq:
+        return None
     dataset = ClipDataset(
         videos, resolution=args.resolution, num_frames=monitor.NUM_FRAMES, gap=args.gap, seed=args.seed, augment=False
     )
@@ -265,7 +278,9 @@ def make_monitor(args: Namespace, network: torch.nn.Module, videos: Videos, bad_
         bad_frames.add(clip)
     for kind in sorted(dataset.conversions):
         log_line(f"note: training frames: {kind}")
-    return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau)
+    log_line(f"monitor: segments {len(clips)} clips every {args.eval_freq} steps; --eval_freq 0 turns it off")
+    with bar.pause("monitor") as progress:
+        return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau, progress=progress)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Show progress: a bar over the frames of all videos, and lines printed above it."""
+"""Show progress: bars over the frames of all videos and over the steps of a run, and lines printed above them."""
 
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from tqdm import tqdm
 from utils import distributed
 
 Item = TypeVar("Item")
+# Called with the name of a stage, how many of its parts are done, and how many there are.
+StageProgress = Callable[[str, int, int], None]
 # Rough share of a video's time that each stage takes; only used to estimate the time left.
 STAGES = {"features": 0.5, "clustering": 0.25, "labels": 0.05, "objects": 0.1, "writing": 0.1}
 LOG_INTERVAL = 10  # seconds between updates where stderr is a file, in which each update is a line
@@ -29,7 +32,7 @@ class FrameBar:
     """
 
     def __init__(self, lengths: Sequence[int], *, shown: bool = True):
-        interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
+        interval = _choose_interval()
         self.bar = tqdm(
             total=sum(lengths), disable=not (shown and lengths), mininterval=interval, maxinterval=interval,
             smoothing=0,
@@ -70,6 +73,113 @@ class FrameBar:
     def __exit__(self, *_: object) -> None:
         self.finish()
         self.bar.close()
+
+
+class StepBar:
+    """A progress bar over the steps of a training run, with the time left.
+
+    with StepBar(100, first=0, pause_every=50) as bar:
+        with bar.pause("monitor") as progress:   # is not counted as time of steps
+            progress("clusters", 3, 8)           # 3 of 8 parts of the stage are done
+        bar.count()                              # a step is done
+        bar.show("loss 0.53")
+
+    Args:
+        first: number of steps done before.
+        pause_every: steps between pauses, with one more after the last step; 0 for none. The time left includes the
+            pauses to come, each as long as the last one.
+    """
+
+    def __init__(self, total: int, *, first: int, pause_every: int):
+        self.interval = _choose_interval()
+        self.bar = tqdm(
+            total=total, initial=first, disable=not shows_bars(), mininterval=self.interval,
+            maxinterval=self.interval, miniters=1,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{desc}",
+        )  # fmt: skip
+        self.total, self.first, self.done, self.pause_every = total, first, first, pause_every
+        self.step_seconds = self.pause_seconds = 0.0  # of all steps; of the last pause
+        self.start = self.mark = time.perf_counter()
+        self.note = ""
+
+    def count(self) -> None:
+        """Report that a step is done."""
+        self._count_time()
+        self.done += 1
+        self._describe(self.note)
+        self.bar.update()
+
+    def show(self, note: str) -> None:
+        """Show a note, such as losses, beside the bar until the next one."""
+        self.note = note
+        self._describe(note)
+
+    @contextmanager
+    def pause(self, reason: str) -> Iterator[StageProgress]:
+        """Show a reason why no steps are done, with the stages reported to what is yielded and the time left of each.
+
+        Time inside the context is not counted as time of steps.
+        """
+        self._count_time()
+        began = shown = self.mark
+        stage_began: dict[str, float] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            nonlocal shown
+            now = time.perf_counter()
+            seconds = now - stage_began.setdefault(stage, now)
+            left = f", {tqdm.format_interval(seconds / done * (total - done))} left" if done else ""
+            self._describe(f"{reason}: {stage} {done}/{total}{left}")
+            if done == 0 or now - shown >= self.interval:
+                self.bar.refresh()
+                shown = now
+
+        try:
+            yield progress
+        finally:
+            self.mark = time.perf_counter()
+            self.pause_seconds = self.mark - began
+            self._describe(self.note)
+
+    def seconds_left(self) -> float | None:
+        """Estimate the time of the steps and pauses to come; None before the first step."""
+        steps = self.done - self.first
+        if not steps:
+            return None
+        left = self.total - self.done
+        return left * self.step_seconds / steps + self._count_pauses() * self.pause_seconds
+
+    def _count_pauses(self) -> int:
+        if not self.pause_every or self.done == self.total:
+            return 0
+        return -(-self.total // self.pause_every) - self.done // self.pause_every
+
+    def _count_time(self) -> None:
+        """Count the time since the last mark as time of steps."""
+        now = time.perf_counter()
+        self.step_seconds += now - self.mark
+        self.mark = now
+
+    def _describe(self, what: str) -> None:
+        left = self.seconds_left()
+        times = [tqdm.format_interval(time.perf_counter() - self.start)]
+        times.append("?" if left is None else tqdm.format_interval(left))
+        self.bar.set_description_str(f" [{'<'.join(times)}] {what}", refresh=False)
+
+    def __enter__(self) -> "StepBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Do nothing: the `StageProgress` of callers that show none."""
+
+
+def _choose_interval() -> float:
+    """Choose the seconds between updates of a bar."""
+    return 0.1 if sys.stderr.isatty() else LOG_INTERVAL
 
 
 def report_progress(items: Iterable[Item], stage: str, progress: Callable[[str, int], None]) -> Iterator[Item]:

@@ -51,6 +51,30 @@ def draw_overlay(frame: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -
     return draw_numbers(mixed, labels)
 
 
+def paint_labels(labels: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
+    """Paint a label map (h, w) of clusters, of which 0 is one, in distinct colours: (H, W, 3) uint8 for `shape`."""
+    painted = make_distinct_colours()[1 + labels % 255]
+    return cv2.resize(painted, shape[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def draw_heat(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Draw a map (h, w) of values in [0, 1], from black over red to yellow, over a frame (H, W, 3) uint8 in grey."""
+    height, width = frame.shape[:2]
+    heat = cv2.resize(np.float32(heat), (width, height), interpolation=cv2.INTER_NEAREST)
+    colours = cv2.applyColorMap(np.uint8(255 * heat.clip(0, 1)), cv2.COLORMAP_INFERNO)[..., ::-1]
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None]
+    return np.uint8(0.4 * grey + 0.6 * colours)
+
+
+def mark_point(picture: np.ndarray, point: tuple[float, float]) -> None:
+    """Draw a ring around a point (x, y), in shares of width and height, into a picture (H, W, 3) uint8."""
+    height, width = picture.shape[:2]
+    centre = (round(point[0] * width), round(point[1] * height))
+    radius = max(round(0.04 * height), 3)
+    for colour, thickness in ((0, 3), (255, 1)):
+        cv2.circle(picture, centre, radius, (colour,) * 3, thickness, cv2.LINE_AA)
+
+
 def draw_numbers(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Write the number of each label (H, W) int, but 0, into a picture (H, W, 3) uint8, where the label is widest."""
     step = max(min(labels.shape) // 120, 1)  # the place need not be exact

@@ -7,6 +7,8 @@ from torch import Tensor
 from model.network import SpatioTemporalNetwork
 from model.segmenter import Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import QUANTILES, SHARE, quantiles, window_distances
+from model.training.pictures import ClipPainter
+from utils.progress import StageProgress, ignore_progress
 from utils.scoring.slots import adjusted_rand_index
 
 NUM_FRAMES, KEY_STRIDE = 12, 4  # of the monitored clips
@@ -21,18 +23,29 @@ class Monitor:
         network: its backbone encodes the clips; its blocks may change between measurements.
         clips: (T, 3, H, W) uint8 each, H and W multiples of the patch size.
         key_stride, tau: of the segmentation (docs/method.md, sections 4 and 5).
+        progress: told of the clips that are encoded.
     """
 
     def __init__(
-        self, network: SpatioTemporalNetwork, clips: list[Tensor], *, tau: float, key_stride: int = KEY_STRIDE
-    ):
+        self, network: SpatioTemporalNetwork, clips: list[Tensor], *, tau: float, key_stride: int = KEY_STRIDE,
+        progress: StageProgress = ignore_progress,
+    ):  # fmt: skip
         self.key_stride, self.tau = key_stride, tau
         segmenter = Segmenter(network, SegmenterSettings(key_stride=key_stride, tau=tau))
-        self.features = [
-            [segmenter.encode(frames, num_frames=len(frames)) for frames in (clip, clip.flip(-1))] for clip in clips
-        ]
+        self.features = []
+        progress("features", 0, len(clips))
+        for clip in clips:
+            pair = [segmenter.encode(frames, num_frames=len(frames)) for frames in (clip, clip.flip(-1))]
+            self.features.append(pair)
+            progress("features", len(self.features), len(clips))
+        features, grid = self.features[0][0]
+        key_frames = key_frame_indices(len(features), key_stride)
+        self.painter = ClipPainter(clips[0], features, grid=grid, key_frames=key_frames)
+        self.first_clip: list[Segmentation] = []  # what the last `measure` found in it, at each tau
 
-    def measure(self, network: SpatioTemporalNetwork) -> dict[str, float]:
+    def measure(
+        self, network: SpatioTemporalNetwork, *, progress: StageProgress = ignore_progress
+    ) -> dict[str, float]:  # fmt: skip
         """Measure the clusters of the clips, on average, and the distances within their windows.
 
         Returns:
@@ -42,16 +55,32 @@ class Monitor:
         """
         found = self.measure_distances(network)
         found["tau_auto"] = found[_name_quantile(SHARE)]
-        for tau, suffix in ((self.tau, ""), (found["tau_auto"], "_auto")):
+        self.first_clip = []
+        thresholds = ((self.tau, ""), (found["tau_auto"], "_auto"))
+        progress("clusters", 0, len(thresholds) * len(self.features))
+        for place, (tau, suffix) in enumerate(thresholds):
             segmenter = Segmenter(network, SegmenterSettings(key_stride=self.key_stride, tau=tau))
             counts, agreements = [], []
-            for encoded, mirrored in self.features:
+            for index, (encoded, mirrored) in enumerate(self.features):
                 here, there = _cluster(segmenter, *encoded), _cluster(segmenter, *mirrored)
                 counts.append(here.num_clusters)
                 agreements.append(_compare(here, there))
+                self.first_clip += [here] if index == 0 else []
+                progress("clusters", place * len(self.features) + index + 1, len(thresholds) * len(self.features))
             found[f"clusters_per_clip{suffix}"] = float(np.mean(counts))
             found[f"mirror_agreement{suffix}"] = float(np.mean(agreements))
         return found
+
+    def draw(self, network: SpatioTemporalNetwork) -> dict[str, np.ndarray]:
+        """Draw the clusters that `measure` found in the first clip, and the attention of some of its tokens.
+
+        Returns:
+            Pictures (H, W, 3) uint8 RGB by name.
+        """
+        return {
+            "clip/clusters": self.painter.draw_clusters(self.first_clip),
+            "clip/attention": self.painter.draw_attention(network),
+        }
 
     def measure_distances(self, network: SpatioTemporalNetwork) -> dict[str, float]:
         """Measure quantiles of the distances within windows over all clips, in nats, such as `distance_q05`."""

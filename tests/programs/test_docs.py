@@ -15,7 +15,7 @@ SOURCES = [ROOT / "train.py", ROOT / "eval.py"]
 SOURCES += [path for folder in ("data", "model", "utils", "tests/benchmarks") for path in (ROOT / folder).rglob("*.py")]
 # Of argparse, Slurm, torchrun and TensorBoard.
 FOREIGN_FLAGS = {"--help", "--requeue", "--signal", "--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint",
-                 "--signals-to-handle", "--logdir"}  # fmt: skip
+                 "--signals-to-handle", "--logdir", "--samples_per_plugin"}  # fmt: skip
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 

@@ -14,6 +14,7 @@ from model.training.monitor import Monitor, _compare
 from tests.conftest import TINY_BACKBONE, moving_disk
 from tests.model.inputs import make_network
 from tests.processes import run_ranks
+from tests.utils.test_events import read_events
 from utils.config import settings_from
 from utils.device import choose_device
 from utils.errors import UserError
@@ -44,13 +45,29 @@ def test_a_run_logs_and_keeps_what_it_should(davis, tmp_path, run_train):
     assert all(-1 <= record["mirror_agreement"] <= 1 for record in log[::2])
     assert log[1]["lr"] == pytest.approx(1e-5)
     assert 1e-6 < log[4]["lr"] < 3e-6
-    assert any((out / "tensorboard").iterdir())
+    events = read_events(out / "tensorboard")
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+    for name in ("clip/clusters", "clip/attention"):
+        assert [image.step for image in events.Images(name)] == [0, 2, 4]
     content = load_tensors(out / "last.pt")
     assert content["step"] == 4
     assert content["tau_auto"] == log[4]["tau_auto"] == log[4]["distance_q16"] > 0
     assert not any("encoder" in key or "backbone" in key for key in content["blocks"])
     assert content["config"]["batch_size"] == 2
     assert content["backbone"]["name"] == TINY_BACKBONE
+
+
+def test_without_the_monitor_only_steps_are_logged(davis, tmp_path, run_train):
+    common = ["--basepath", davis, "--lr", 1e-3]
+    run_train(*common, "--output_path", tmp_path / "off", "--eval_freq", 0)
+    run_train(*common, "--output_path", tmp_path / "on", "--eval_freq", 1)
+    assert [record["step"] for record in log_of(tmp_path / "off")] == [1, 2, 3, 4]
+    assert not any("clusters_per_clip" in record for record in log_of(tmp_path / "off"))
+    assert not read_events(tmp_path / "off/tensorboard").Tags()["images"]
+    off, on = (load_tensors(tmp_path / name / "last.pt") for name in ("off", "on"))
+    assert "tau_auto" in on
+    assert "tau_auto" not in off
+    same(off["blocks"], on["blocks"])  # neither measuring nor drawing changes what is trained
 
 
 @pytest.mark.parametrize("extra", [[], ["--amp", "bf16"], ["--amp", "fp16"]])
@@ -219,6 +236,7 @@ def test_two_processes_train_like_one_with_the_double_batch(davis, tmp_path, tin
     common = ["--basepath", davis, "--num_train_steps", 2, "--lr", 1e-3, *NO_DROPOUT]
     run_train(*common, "--batch_size", 2, "--output_path", tmp_path / "one")
     run_ranks("train", *tiny_training, *common, "--batch_size", 1, "--output_path", tmp_path / "two", folder=tmp_path)
+    assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1  # of the first process
     one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert [record["step"] for record in two] == [0, 1, 2]
     for first, second in zip(one[1:], two[1:], strict=True):

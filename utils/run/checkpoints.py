@@ -222,6 +222,6 @@ def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
     """
     tau = (checkpoint or {}).get("tau_auto")
     if not isinstance(tau, float) or not 0 < tau < float("inf"):
-        where = f"{source} holds none" if source else "there is no checkpoint"
+        where = f"{source} holds none, as after --eval_freq 0" if source else "there is no checkpoint"
         raise UserError(f"--tau auto: {where}; give a number")
     return tau

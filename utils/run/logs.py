@@ -1,38 +1,53 @@
-"""Log a training run: JSON lines and TensorBoard scalars, means over steps, throughput, and a profile of some steps."""
+"""Log a training run: JSON lines and TensorBoard events, means over steps, throughput, and a profile of some steps."""
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from utils import distributed
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.run.events import EventFile, explain_full_disk
 
 PROFILED_STEPS = 3  # after two steps of warm-up
 
 
 class RunLog:
-    """Writes a line per log step to `<folder>/log.jsonl`, and TensorBoard events to `<folder>/tensorboard`."""
+    """Writes a line per log step to `<folder>/log.jsonl`, and TensorBoard events to `<folder>/tensorboard`.
 
-    def __init__(self, folder: Path, *, step: int):
+    Args:
+        step: step that the run goes on from; later lines and events are dropped.
+        hyperparameters: flags of the run, by name, for TensorBoard.
+
+    Raises:
+        UserError: no space or no permission; also by the methods.
+    """
+
+    def __init__(self, folder: Path, *, step: int, hyperparameters: dict[str, Any]):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
         truncate_log(self.path, step)
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.events = EventFile(folder / "tensorboard", step=step)
+        self.events.add_hyperparameters(hyperparameters)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Write the scalars of a step to both logs."""
-        with open(self.path, "a") as file:
+        with explain_full_disk(self.path), open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        self.events.add_scalars(step, scalars)
+
+    def write_pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Write pictures (H, W, 3) uint8 RGB of a step for TensorBoard, by name."""
+        self.events.add_pictures(step, pictures)
 
     def close(self) -> None:
-        self.writer.close()
+        self.events.close()
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -90,7 +105,7 @@ def _is_sum(entry: Any) -> bool:
 class ThroughputMeter:
     """Clips per second and share of time spent waiting for data, over all processes, since the last `read`.
 
-    Time inside the meter as a context manager counts as waiting.
+    Time inside the meter as a context manager counts as waiting, time inside `pause` not at all.
     """
 
     def __init__(self, device: torch.device):
@@ -108,6 +123,15 @@ class ThroughputMeter:
     def __exit__(self, *_) -> None:
         self.waited += time.perf_counter() - self._wait_start
 
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave out the time inside the context, in which no clips are trained on."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.start += time.perf_counter() - began
+
     def add(self, clips: int) -> None:
         """Count clips that this process has finished."""
         self.clips += clips
@@ -115,11 +139,11 @@ class ThroughputMeter:
     def read(self) -> dict[str, float]:
         """Return the measurements and start anew."""
         elapsed = time.perf_counter() - self.start
-        waited = torch.tensor(self.waited / elapsed, device=self.device)
+        waited = torch.tensor(self.waited, device=self.device)
         distributed.average_in_place([waited])
         clips = self.clips * distributed.world_size()
         self._reset()
-        return {"data_wait_share": waited.item(), "clips_per_second": clips / elapsed}
+        return {"data_wait_share": waited.item() / elapsed, "clips_per_second": clips / elapsed}
 
 
 def check_profile(first_step: int, last_step: int) -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
 from utils import distributed
-from utils.progress import log_line
+from utils.progress import StageProgress, StepBar, log_line
 from utils.run.logs import RunLog, RunningMeans, ThroughputMeter, make_profiler
 from utils.run.provenance import describe_origin
 from utils.run.resume import LAST, log_data_changes
@@ -19,7 +20,7 @@ class RecordSettings:
     """Where and how often a run is recorded. Fields are named as the flags are.
 
     output_path: folder of the run. num_train_steps: steps of the whole run.
-    log_freq, eval_freq: steps between lines of the log, and between measurements of the monitor.
+    log_freq, eval_freq: steps between lines of the log, and between measurements of the monitor (0: never).
     save_freq, last_freq: steps between checkpoints that are kept, and between checkpoints that replace `last.pt`.
     profile: whether to write a trace of steps 3 to 5.
     """
@@ -36,7 +37,9 @@ class RecordSettings:
 class Monitor(Protocol):
     """The interface of `model.training.monitor.Monitor`."""
 
-    def measure(self, network: nn.Module) -> dict[str, float]: ...
+    def measure(self, network: nn.Module, *, progress: StageProgress) -> dict[str, float]: ...
+
+    def draw(self, network: nn.Module) -> dict[str, np.ndarray]: ...
 
     def tau_auto(self, network: nn.Module) -> float: ...
 
@@ -51,7 +54,9 @@ class RunRecorder:
         step: steps done before; 0 for a new run.
         resumed: content of the checkpoint that the run continues from.
         origin: plain values that say where the run came from, see `log_data_changes`.
-        monitor: measures masks on fixed clips; None in all processes but the main one.
+        monitor: measures masks on fixed clips; None in all processes but the main one, and if it is turned off.
+        hyperparameters: flags of the run, by name, that TensorBoard shows.
+        bar: shows what the monitor does.
         save: writes a checkpoint, given the step, `origin` and `keep`.
 
     Attributes:
@@ -60,9 +65,9 @@ class RunRecorder:
 
     def __init__(
         self, settings: RecordSettings, network: nn.Module, *, step: int, resumed: dict | None, origin: dict[str, Any],
-        monitor: Monitor | None, save: Callable[..., None],
+        monitor: Monitor | None, hyperparameters: dict[str, Any], bar: StepBar, save: Callable[..., None],
     ):  # fmt: skip
-        self.settings, self.network, self.monitor = settings, network, monitor
+        self.settings, self.network, self.monitor, self.bar = settings, network, monitor, bar
         self._save, self.output = save, Path(settings.output_path)
         self.means = RunningMeans((resumed or {}).get("sums"))
         self.meter = ThroughputMeter(next(network.parameters()).device)
@@ -72,9 +77,9 @@ class RunRecorder:
         if not distributed.is_main():
             return
         self.origin = origin | describe_origin()
-        self.log = RunLog(self.output, step=step)
+        self.log = RunLog(self.output, step=step, hyperparameters=hyperparameters)
         if monitor and step == 0:
-            self.log.write(0, monitor.measure(network))
+            self.log.write(0, self._measure(0))
         if settings.profile:
             self.profiler = make_profiler(self.output / "profile")
             self.profiler.start()
@@ -89,13 +94,13 @@ class RunRecorder:
         if self.profiler:
             self.profiler.step()
         settings, last = self.settings, step == self.settings.num_train_steps
-        measure, scalars = step % settings.eval_freq == 0 or last, {}
+        measure, scalars = settings.eval_freq > 0 and (step % settings.eval_freq == 0 or last), {}
         if step % settings.log_freq == 0 or last:
             scalars = values | self.means.read() | self.meter.read()
         if asked and measure:
             self.save(step)  # first, because a run that is asked to stop may be killed while the monitor measures
         if measure and self.monitor:
-            scalars |= self.monitor.measure(self.network)
+            scalars |= self._measure(step)
         if self.log and scalars:
             self.log.write(step, scalars)
         keep = step % settings.save_freq == 0 or last
@@ -103,10 +108,19 @@ class RunRecorder:
             self.save(step, keep=keep)
         return scalars
 
+    def _measure(self, step: int) -> dict[str, float]:
+        """Let the monitor measure, and draw for TensorBoard; the time is not that of steps."""
+        with self.meter.pause(), self.bar.pause("monitor") as progress:
+            found = self.monitor.measure(self.network, progress=progress)
+            self.log.write_pictures(step, self.monitor.draw(self.network))
+        return found
+
     def save(self, step: int, *, keep: bool = False) -> None:
         """Write a checkpoint as `last.pt`, and with `keep` as a file that later ones do not replace."""
         if self.log:
-            known = {"tau_auto": self.monitor.tau_auto(self.network), "sums": self.means.sums}
+            known: dict[str, Any] = {"sums": self.means.sums}
+            if self.monitor:
+                known["tau_auto"] = self.monitor.tau_auto(self.network)
             self._save(step, origin=self.origin | known, keep=keep)
 
     def close(self, step: int, *, asked: int) -> int:

@@ -1,0 +1,63 @@
+"""The bar over the steps of a run: time left, and pauses that are not counted as time of steps."""
+
+import time
+
+import pytest
+import torch
+
+from utils.progress import StepBar
+from utils.run.logs import ThroughputMeter
+
+PAUSE = 0.3  # seconds
+
+
+def test_a_pause_is_not_time_of_steps_but_part_of_the_time_left():
+    with StepBar(5, first=1, pause_every=2) as bar:
+        assert bar.seconds_left() is None
+        bar.count()
+        with bar.pause("monitor"):
+            time.sleep(PAUSE)
+        assert bar.step_seconds < PAUSE
+        assert 2 * PAUSE <= bar.seconds_left() - 3 * bar.step_seconds < 3 * PAUSE  # after steps 4 and 5
+        bar.count()
+        bar.count()
+        assert bar.seconds_left() >= PAUSE
+        bar.count()
+        assert bar.seconds_left() == 0
+
+
+@pytest.mark.parametrize(("every", "pauses"), [(0, 0), (5, 2), (3, 4), (20, 1)])
+def test_the_pauses_to_come_are_counted(every, pauses):
+    with StepBar(10, first=0, pause_every=every) as bar:
+        bar.count()
+        with bar.pause("monitor"):
+            pass
+        bar.step_seconds, bar.pause_seconds = 0.0, 1.0
+        assert bar.seconds_left() == pauses
+
+
+def test_the_stage_and_its_time_left_are_shown(capsys):
+    with StepBar(10, first=0, pause_every=5) as bar:
+        bar.interval = 0
+        bar.show("loss 0.53")
+        with bar.pause("monitor") as progress:
+            progress("clusters", 0, 8)
+            progress("clusters", 3, 8)
+        bar.count()
+    shown = capsys.readouterr().err
+    assert "monitor: clusters 0/8" in shown
+    assert "monitor: clusters 3/8, 00:00 left" in shown
+    assert "1/10 steps" in shown.rpartition("\r")[2]
+    assert "loss 0.53" in shown.rpartition("\r")[2]
+
+
+def test_a_pause_is_not_time_of_the_throughput():
+    meter = ThroughputMeter(torch.device("cpu"))
+    with meter:
+        time.sleep(0.05)
+    with meter.pause():
+        time.sleep(PAUSE)
+    meter.add(1)
+    found = meter.read()
+    assert found["clips_per_second"] > 1 / PAUSE
+    assert found["data_wait_share"] > 0.05 / PAUSE
