@@ -100,6 +100,7 @@ class StepBar:
         self.total, self.first, self.done, self.pause_every = total, first, first, pause_every
         self.step_seconds = self.pause_seconds = 0.0  # of all steps; of the last pause
         self.start = self.mark = time.perf_counter()
+        self.pause_start: float | None = None  # of a pause that goes on
         self.note = ""
 
     def count(self) -> None:
@@ -121,7 +122,7 @@ class StepBar:
         Time inside the context is not counted as time of steps.
         """
         self._count_time()
-        began = shown = self.mark
+        self.pause_start = shown = self.mark
         stage_began: dict[str, float] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
@@ -138,7 +139,8 @@ class StepBar:
             yield progress
         finally:
             self.mark = time.perf_counter()
-            self.pause_seconds = self.mark - began
+            self.pause_seconds = self.mark - self.pause_start
+            self.pause_start = None
             self._describe(self.note)
 
     def seconds_left(self) -> float | None:
@@ -146,8 +148,10 @@ class StepBar:
         steps = self.done - self.first
         if not steps:
             return None
-        left = self.total - self.done
-        return left * self.step_seconds / steps + self._count_pauses() * self.pause_seconds
+        left = (self.total - self.done) * self.step_seconds / steps + self._count_pauses() * self.pause_seconds
+        if self.pause_start is not None:
+            left += max(self.pause_start + self.pause_seconds - time.perf_counter(), 0.0)
+        return left
 
     def _count_pauses(self) -> int:
         if not self.pause_every or self.done == self.total:

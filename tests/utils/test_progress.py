@@ -23,6 +23,8 @@ def test_a_pause_is_not_time_of_steps_but_part_of_the_time_left():
         bar.count()
         assert bar.seconds_left() >= PAUSE
         bar.count()
+        with bar.pause("monitor"):
+            assert 0 < bar.seconds_left() <= bar.pause_seconds  # of this pause
         assert bar.seconds_left() == 0
 
 
