@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from data import check
+from data import export as data_export
 from data.registry import DATASETS
 from tests.data.layout_trees import TREES
 from tests.data.tree_files import FRAMES
-from utils import compare, export, report, visual
+from utils import compare, export, visual
 from utils.errors import run_main
 from utils.png import read_label_png, write_label_png
+from utils.report import __main__ as report
 from utils.scoring import __main__ as scoring
 
 LABELS = "Annotations_unsupervised/480p"
@@ -206,7 +208,7 @@ def test_own_frames(run, tmp_path):
     assert lines[2].split()[:3] == ["1", str(len(FRAMES)), "0"]
 
 
-@pytest.mark.parametrize("program", [check, compare, export, report, visual, scoring])
+@pytest.mark.parametrize("program", [check, compare, data_export, export, report, visual, scoring])
 def test_wrong_flags_are_answered_in_one_line(program, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["program", "--no_such_flag"])
     with pytest.raises(SystemExit) as exit_:
