@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.objects.scale import count_at_least_one, scale_length
+
 
 @dataclass(frozen=True)
 class MotionLimits:
@@ -121,7 +123,8 @@ class MotionMeter:
                 return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
 
             self._evidence.append(average_over_tokens(compute_evidence(velocity, is_explained, self.limits)))
-            near_explained = cv2.dilate(average_over_tokens(is_explained.astype(np.float32)), np.ones((3, 3))) > 0
+            side = 2 * compute_neighbour_distance((height, width)) + 1
+            near_explained = cv2.dilate(average_over_tokens(is_explained.astype(np.float32)), np.ones((side, side))) > 0
             boundaries = find_motion_boundaries(average_over_tokens(velocity), self.limits)
             self._boundaries.append(boundaries & near_explained)
         self._previous = grey
@@ -178,6 +181,9 @@ def compute_evidence(velocity: np.ndarray, is_explained: np.ndarray, limits: Mot
 def find_motion_boundaries(velocity: np.ndarray, limits: MotionLimits = LIMITS) -> np.ndarray:
     """Find the tokens that move apart from a neighbour.
 
+    Neighbours are a token of `model.objects.scale`'s grid apart, two on a grid twice as fine: optical flow changes
+    gradually across an edge, by less from token to token the finer the grid is.
+
     Args:
         velocity: (h, w, 2) float32, against the camera, in thousandths of the frame's diagonal a frame.
 
@@ -185,12 +191,18 @@ def find_motion_boundaries(velocity: np.ndarray, limits: MotionLimits = LIMITS) 
         (h, w) bool.
     """
     largest = np.zeros(velocity.shape[:2], dtype=np.float32)
-    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+    apart = compute_neighbour_distance(largest.shape)
+    for one, other in ((np.s_[apart:], np.s_[:-apart]), (np.s_[:, apart:], np.s_[:, :-apart])):
         step = np.linalg.norm(velocity[one] - velocity[other], axis=-1)
         for side in (one, other):
             np.maximum(largest[side], step, out=largest[side])
     speed = np.linalg.norm(velocity, axis=-1)
     return largest > np.maximum(limits.velocity_step, limits.relative_step * speed)
+
+
+def compute_neighbour_distance(grid: tuple[int, int]) -> int:
+    """Return how many tokens of a grid (h, w) the neighbours of `find_motion_boundaries` are apart."""
+    return count_at_least_one(scale_length(1, grid))
 
 
 def fit_camera(flow: np.ndarray, *, step: int, max_error: float, trials: int) -> np.ndarray | None:

@@ -50,6 +50,7 @@ class TrackLimits:
         return replace(
             self, reach=count_at_least_one(scale_length(self.reach, grid)),
             distance_scale=scale_length(self.distance_scale, grid),
+            voters=count_at_least_one(scale_area(self.voters, grid)),
             min_component_size=count_at_least_one(scale_area(self.min_component_size, grid)),
         )  # fmt: skip
 

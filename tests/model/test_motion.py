@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from model.objects.motion import (
     LIMITS,
@@ -14,6 +15,7 @@ from model.objects.motion import (
     fit_flow,
     measure_motion,
 )
+from model.objects.scale import REFERENCE_GRID
 
 SIZE, GRID = (112, 168), (8, 12)
 UNIT = np.hypot(*SIZE) / 1000
@@ -186,3 +188,15 @@ def test_a_motion_boundary_is_a_step_in_velocity():
     assert not find_motion_boundaries(slope).any()
     fast = velocity + np.float32([0, 100])  # the step is less than three tenths of the speed
     assert not find_motion_boundaries(fast).any()
+
+
+def test_motion_boundaries_close_on_finer_grids():
+    """Flow changes gradually across an edge; the square inside is cut off from the rest on every grid."""
+    for factor in (1, 2, 3):
+        height, width = (factor * side for side in REFERENCE_GRID)
+        velocity = np.zeros((height, width, 2), dtype=np.float32)
+        velocity[6 * factor : 14 * factor, 12 * factor : 22 * factor, 0] = 10
+        velocity = cv2.blur(velocity, (factor, factor))
+        components, count = ndimage.label(~find_motion_boundaries(velocity))
+        assert count == 2
+        assert components[height // 2, 17 * factor] != components[0, 0]
