@@ -207,7 +207,8 @@ def start_records(
     """Say what is trained, and open the log, the monitor and the checkpoints of the run."""
     millions, frames = sum(p.numel() for p in network.blocks.parameters()) / 1e6, sum(map(len, videos.values()))
     device = next(network.parameters()).device
-    log_line(f"{len(videos)} videos, {frames} frames; {millions:.2f} M trained parameters on {device}")
+    count = f"{len(videos)} video{'s' * (len(videos) != 1)}, {frames} frame{'s' * (frames != 1)}"
+    log_line(f"{count}; {millions:.2f} M trained parameters on {device}")
     settings = config.settings_from(vars(args), TrainSettings)
     backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
     origin = {"backbone": backbone, "data": hash_videos(videos), "clips_per_step": clips_per_step(settings)}
@@ -278,7 +279,9 @@ def make_monitor(
         bad_frames.add(clip)
     for kind in sorted(dataset.conversions):
         log_line(f"note: training frames: {kind}")
-    log_line(f"monitor: segments {len(clips)} clips every {args.eval_freq} steps; --eval_freq 0 turns it off")
+    count = f"{len(clips)} clip{'s' * (len(clips) != 1)}"
+    often = "every step" if args.eval_freq == 1 else f"every {args.eval_freq} steps"
+    log_line(f"monitor: segments {count} {often}; --eval_freq 0 turns it off")
     with bar.pause("monitor") as progress:
         return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau, progress=progress)
 

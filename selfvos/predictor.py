@@ -20,22 +20,30 @@ from model.engine.threshold import CLUSTERS
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.objects.proposals import OBJECTS, choose_proposals, object_options
 from model.objects.upsampling import UPSAMPLING, upsample_labels
-from model.segmenter import CLUSTERINGS, Progress, Segmenter, SegmenterSettings, ignore_progress, key_frame_indices
+from model.segmenter import Progress, Segmenter, SegmenterSettings, ignore_progress, key_frame_indices
 from model.weights import checkpoint_path
+from selfvos.checks import (
+    check_choice,
+    check_frame,
+    check_max_objects,
+    check_point,
+    check_positive,
+    check_settings,
+    check_two_sides,
+    check_whole,
+)
 from selfvos.result import Result, list_proposals
-from selfvos.sources import FrameArray, Frames, open_source, to_frame
+from selfvos.sources import FrameArray, Frames, open_source, read_stream
 from utils.clock import Clock
 from utils.config import AUTO, check_resolution, choose_temperature
-from utils.device import AMP_DTYPES, choose_device
+from utils.device import choose_device
 from utils.errors import UserError
 from utils.progress import warn_instead_of_printing
 from utils.run.checkpoints import load_checkpoint, stored_tau
 
 RESOLUTION = (160, 280)  # pixels with patches of 8, that of configs/own_video.yaml
 OBJECT_MAPS, FOREGROUND = "davis", "foreground"  # kinds of predictions: at most 20 proposals, one mask
-CHOICES = {"clustering": CLUSTERINGS, "amp": tuple(AMP_DTYPES)}
 IMAGE_STATS = ("imagenet", "reference")
-POSITIVE = ("key_stride", "max_key_frames", "tau", "memory_gb", "frame_batch")
 
 
 class Predictor:
@@ -55,12 +63,11 @@ class Predictor:
         self, network: SpatioTemporalNetwork, settings: SegmenterSettings, *,
         resolution: tuple[int, int] | None = None, max_objects: int | None = None, upsampling: str = "guided",
     ):  # fmt: skip
-        _check_settings(settings)
-        _check_choice("upsampling", upsampling, tuple(UPSAMPLING))
-        _check_positive("max_objects", max_objects)
+        settings = check_settings(settings)
+        _check_output(resolution, max_objects, upsampling)
         patch_size = network.backbone.patch_size
         self._rule = ResolutionRule(
-            tuple(resolution or scale_to_patches(RESOLUTION, patch_size)), patch_size,
+            scale_to_patches(RESOLUTION, patch_size) if resolution is None else tuple(map(int, resolution)), patch_size,
             explicit=resolution is not None, fit_every_video=True,
         )  # fmt: skip
         check_resolution(self._rule.resolution, patch_size)
@@ -92,20 +99,26 @@ class Predictor:
                 default the video keeps its shape, with about as many patches as 160 x 280 pixels have of 8 x 8.
             max_objects: keep only this many proposals, at most 20.
             upsampling: of masks to pixels, `guided` by the frame's colours or `nearest`.
-            settings: fields of `model.segmenter.SegmenterSettings`, such as `clustering="fast"`, `clusters=(2, 6)`,
-                `memory_gb=4.0`. `tau="auto"` takes the threshold that train.py stored with the block. The defaults are
-                those of `bash start_eval.sh clip.mp4`: objects are made, motion is measured, 5 to 21 clusters.
+            settings: fields of `model.segmenter.SegmenterSettings` but `explain`, such as `clustering="fast"`,
+                `clusters=(2, 6)`, `memory_gb=4.0`. `tau="auto"` takes the threshold that train.py stored with the
+                block. The defaults are those of `bash start_eval.sh clip.mp4`: objects are made, motion is measured,
+                5 to 21 clusters.
 
         Raises:
             UserError: an impossible value, a missing or unfit file.
         """
         if block is not None and temperature is not None:
             raise UserError("temperature: has no effect beside block; give one of the two")
-        _check_positive("temperature", temperature)
-        _check_choice("image_stats", image_stats, IMAGE_STATS)
+        if temperature is not None:
+            check_positive("temperature", temperature)
+        check_choice("image_stats", image_stats, IMAGE_STATS)
+        check_whole("num_blocks", num_blocks)
+        check_whole("num_heads", num_heads)
+        _check_output(resolution, max_objects, upsampling)
         tau_of_block = settings.get("tau") == AUTO
-        made = _make_settings({name: value for name, value in settings.items() if name != "tau" or not tau_of_block})
-        _check_settings(made)
+        made = check_settings(
+            _make_settings({name: value for name, value in settings.items() if name != "tau" or not tau_of_block})
+        )
         chosen = choose_device(str(device))
         file = None if block is None else checkpoint_path(os.fspath(block))
         checkpoint = None if file is None else load_checkpoint(file)
@@ -174,8 +187,8 @@ class Predictor:
 
         Args:
             frames: (H, W, 3) or (3, H, W) uint8 RGB, of one size; may never end.
-            key_frames: frames to which attention is paid, as for `segment`, such as earlier ones of the same place. By
-                default the first `step` frames.
+            key_frames: frames in memory to which attention is paid, as for `segment` and of the size of `frames`, such
+                as earlier ones of the same place. By default the first `step` frames.
             step: frames that are awaited and then labelled together.
             tau: threshold of the clustering in nats, by default that of `settings`. It is not searched, so `tau` of the
                 `Result` of a similar video is a good one.
@@ -184,13 +197,15 @@ class Predictor:
             An iterator over (H, W) int32, one a frame: the cluster of every pixel, from 0.
 
         Raises:
-            UserError: an impossible value; while iterating, a frame that is none, or settings that need whole videos.
+            UserError: an impossible value; while iterating, a frame that is none or has another size, or settings that
+                need whole videos.
         """
-        _check_positive("step", step)
-        _check_positive("tau", tau)
-        given = None if key_frames is None else list(FrameArray(key_frames).read())
+        check_whole("step", step)
+        if tau is not None:
+            check_positive("tau", tau)
+        given = None if key_frames is None else list(FrameArray(key_frames, name="key_frames").read())
         settings = replace(self.settings, tau=tau or self.settings.tau, motion=False, objects=None, clusters=None)
-        incoming = (to_frame(frame, source=f"frames[{index}]") for index, frame in enumerate(frames))
+        incoming = read_stream(iter(frames), size=None if given is None else tuple(given[0].shape[1:]))
         return self._label_batches(Segmenter(self.network, settings), incoming, given, step)
 
     def _label_batches(
@@ -226,11 +241,9 @@ class Predictor:
         with warn_instead_of_printing():
             video = source.source if isinstance(source, Result) else open_source(source)
             count, (height, width) = len(video.frame_names), video.size
-            if not 0 <= frame < count:
-                raise UserError(f"frame {frame}: the video has frames 0 to {count - 1}; give one of these")
+            check_frame(frame, count)
+            check_point(point, video.size)
             x, y = point
-            if not (0 <= x < width and 0 <= y < height):
-                raise UserError(f"point {point}: outside the frame of {width}x{height} pixels; give (x, y) inside it")
             key_frames, resolution = self.choose_key_frames(count), self._choose_resolution(video)
             positions = sorted({*key_frames, frame})
             frames = [resize(image, resolution) for image in video.read(positions)]
@@ -259,31 +272,15 @@ def _stack_resized(frames: list[Tensor], resolution: tuple[int, int]) -> Tensor:
     return torch.stack([resize(frame, resolution) for frame in frames])
 
 
+def _check_output(resolution: tuple[int, int] | None, max_objects: int | None, upsampling: str) -> None:
+    check_two_sides("resolution", resolution)
+    check_max_objects(max_objects)
+    check_choice("upsampling", upsampling, tuple(UPSAMPLING))
+
+
 def _make_settings(given: dict[str, Any]) -> SegmenterSettings:
     """Make settings from keywords over the defaults of configs/own_video.yaml; refuse unknown keywords."""
     names = [field.name for field in fields(SegmenterSettings)]
     if unknown := sorted(given.keys() - set(names)):
         raise TypeError(f"from_pretrained got an unknown keyword '{unknown[0]}'; settings are {', '.join(names)}")
     return SegmenterSettings(**{"objects": object_options(OBJECTS), "motion": True, "clusters": CLUSTERS} | given)
-
-
-def _check_settings(settings: SegmenterSettings) -> None:
-    """Refuse impossible values, which eval.py refuses when it reads its flags."""
-    for name, choices in CHOICES.items():
-        _check_choice(name, getattr(settings, name), choices)
-    for name in POSITIVE:
-        _check_positive(name, getattr(settings, name))
-    if settings.clusters is not None:
-        least, most = settings.clusters
-        if not 1 <= least <= most:
-            raise UserError(f"clusters={settings.clusters}: give two numbers, the lower one first, or None")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name}={value!r}: give one of {', '.join(choices)}")
-
-
-def _check_positive(name: str, value: object) -> None:
-    if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
-        raise UserError(f"{name}={value!r}: give a number above 0")

@@ -29,10 +29,15 @@ from model.engine.exact import ROUNDING, find_true, inner, k_means, safe_log
 from model.engine.scratch import Scratch
 from utils.parallel import map_parallel
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 DENSE_SHARE = 0.06  # share of undecided pairs from which one matrix product is faster than pair by pair
 SMALLEST_SHARE = 1e-4  # of the average column: smallest weight, for columns that no sampled row attends to
 GROUP_COLUMNS, BLOCK_COLUMNS = 64, 512  # columns in a group and in a block, on average
+
+# torch warns that CSR tensors are in beta when the first one of a process is made. It is made here, not where one is
+# needed: that is in worker threads, where `catch_warnings` can leave the caller's filters changed.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0, 0], [], [], (1, 1), device="cpu", check_invariants=False)
 
 
 class Projection(NamedTuple):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -167,7 +168,31 @@ def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
     ({"image_stats": "mean"}, "image_stats='mean'"),
     ({"memory_gb": 0}, "memory_gb=0"),
     ({"clusters": (6, 2)}, r"clusters=\(6, 2\)"),
-    ({"max_objects": -1}, "max_objects=-1"),
+    ({"memory_gb": float("nan")}, "memory_gb=nan: .*above 0"),
+    ({"memory_gb": True}, "memory_gb=True: .*number"),
+    ({"tau": None}, "tau=None: .*number"),
+    ({"frame_batch": 2.5}, r"frame_batch=2\.5: .*whole number"),
+    ({"key_stride": 1.5}, r"key_stride=1\.5: .*whole number"),
+    ({"key_stride": None}, "key_stride=None: .*whole number"),
+    ({"max_key_frames": 0}, "max_key_frames=0: .*whole number"),
+    ({"num_blocks": 0}, "num_blocks=0: .*whole number"),
+    ({"num_heads": 2.0}, r"num_heads=2\.0: .*whole number"),
+    ({"max_objects": -1}, "max_objects=-1: .*from 1 to 20"),
+    ({"max_objects": 2.5}, r"max_objects=2\.5: .*from 1 to 20"),
+    ({"max_objects": 21}, "max_objects=21: .*from 1 to 20"),
+    ({"resolution": (0, 8)}, r"resolution=\(0, 8\): .*\(height, width\)"),
+    ({"resolution": 100}, r"resolution=100: .*\(height, width\)"),
+    ({"resolution": (48.0, 80.0)}, r"resolution=\(48\.0, 80\.0\): .*whole"),
+    ({"clusters": 5}, "clusters=5: .*two whole numbers"),
+    ({"clusters": (2, 6, 7)}, r"clusters=\(2, 6, 7\): .*two whole numbers"),
+    ({"clusters": (2.5, 6)}, r"clusters=\(2\.5, 6\): .*two whole numbers"),
+    ({"objects": True}, "objects=True: .*dict of reassign"),
+    ({"objects": {"join": True}}, "objects=.*: .*dict of reassign"),
+    ({"motion": "none"}, "motion='none': .*True, False"),
+    ({"motion": 1}, "motion=1: .*True, False"),
+    ({"explain": True}, "explain=True: .*leave it out"),
+    ({"spill_path": 5}, "spill_path=5: .*path of a folder"),
+    ({"feature_cache": True}, "feature_cache=True: .*path of a folder"),
     ({"resolution": (50, 80)}, "--resolution 50 80: not a multiple"),
     ({"device": "tpu"}, "--device tpu"),
     ({"block": "embedded", "temperature": 3.0}, "temperature: .*block"),
@@ -177,6 +202,45 @@ def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
 def test_impossible_values_are_named(arguments, message, tiny_weights):
     with pytest.raises(UserError, match=message):
         Predictor.from_pretrained(**{"backbone": TINY_BACKBONE, "dino_path": tiny_weights, "device": "cpu"} | arguments)
+
+
+def test_impossible_values_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr("selfvos.predictor.build_network", lambda **_: pytest.fail("the network was built"))
+    for arguments in ({"num_blocks": 0}, {"resolution": 100}, {"max_objects": 21}, {"upsampling": "cubic"}):
+        with pytest.raises(UserError):
+            Predictor.from_pretrained(**arguments)
+
+
+def test_settings_may_be_numbers_of_numpy_and_paths_of_text(predictor, frames, result, tmp_path):
+    settings = replace(predictor.settings, frame_batch=np.int64(4), feature_cache=str(tmp_path / "cache"),
+                       spill_path=str(tmp_path / "spill"))  # fmt: skip
+    other = Predictor(predictor.network, settings, resolution=np.array(SIZE))
+    assert np.array_equal(other.segment(frames).masks, result.masks)
+    assert other.settings.spill_path == tmp_path / "spill"
+    assert list((tmp_path / "cache").rglob("*.*"))
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"step": 2.5}, r"step=2\.5: .*whole number"),
+    ({"step": None}, "step=None: .*whole number"),
+    ({"tau": -1.0}, r"tau=-1\.0: .*above 0"),
+    ({"key_frames": iter([])}, "key_frames: of type list_iterator; give an array"),
+    ({"key_frames": "clip.mp4"}, "key_frames: of type str; give an array"),
+    ({"key_frames": [np.zeros((8, 8), np.uint8)]}, r"key_frames\[0\]: uint8 of shape \(8, 8\)"),
+])  # fmt: skip
+def test_impossible_values_of_a_stream_are_named_at_once(arguments, message, predictor, frames):
+    with pytest.raises(UserError, match=message):
+        predictor.stream(frames, **arguments)
+
+
+def test_a_frame_of_another_size_in_a_stream_is_named(predictor, frames):
+    cut = frames[:2, :40]
+    with pytest.raises(UserError, match=r"frames\[3\]: 80x40 pixels, but the first has 80x48"):
+        list(predictor.stream([*frames[:3], *cut], step=2))
+    with pytest.raises(UserError, match=r"frames\[0\]: 80x48 pixels, but key_frames have 80x40"):
+        next(predictor.stream(frames, key_frames=cut))
+    with pytest.raises(UserError, match=r"key_frames\[1\]: 80x40 pixels, but the first has 80x48"):
+        predictor.stream(frames, key_frames=[frames[0], cut[0]])
 
 
 def test_unknown_keywords_are_named():
@@ -192,7 +256,7 @@ def test_unknown_keywords_are_named():
     (np.zeros((2, 8, 8, 4), np.uint8), r"frames\[0\]: uint8 of shape \(8, 8, 4\)"),
     ([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)], r"frames\[1\]: 48x32 pixels.*32x32"),
     (["a.png"], r"frames\[0\]"),
-    (iter([]), "frames: .*give a path"),
+    (iter([]), "frames: of type list_iterator; give a path"),
     ("none.mp4", "none.mp4: no such file"),
     ("folder", "folder: holds 2 videos, such as one"),
 ])  # fmt: skip
@@ -206,7 +270,13 @@ def test_a_source_that_is_none_is_named(source, message, predictor, tmp_path, mo
 
 
 def test_places_outside_are_named(predictor, result):
-    for frame, point, message in ((COUNT, (0, 0), "frame 12: .*0 to 11"), (0, (80, 0), r"point \(80, 0\): .*80x48")):
+    for frame, point, message in (
+        (COUNT, (0, 0), "frame 12: .*0 to 11"),
+        (1.5, (0, 0), r"frame 1\.5: .*0 to 11"),
+        (0, (80, 0), r"point \(80, 0\): .*80x48"),
+        (0, (1, 2, 3), r"point \(1, 2, 3\): .*two numbers"),
+        (0, 5, "point 5: .*two numbers"),
+    ):
         with pytest.raises(UserError, match=message):
             predictor.attention(result, frame=frame, point=point)
 
