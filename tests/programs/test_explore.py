@@ -118,6 +118,8 @@ def test_other_pages_of_the_results(explored, tmp_path, monkeypatch):
     compare.main()
     assert read_attention(tmp_path / "both") == {"ant": None, "bee": None}
     assert not list((tmp_path / "both").rglob("attention"))
+    assert not list((tmp_path / "both").rglob("key_*.jpg"))
+    assert (tmp_path / "both/report/videos/ant/00002.jpg").is_file()
 
 
 # ------------------------------------------------------------------ in a browser

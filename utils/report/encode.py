@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from utils.scoring.annotations import VOID, Annotations
 from utils.scoring.protocols import PROTOCOLS
 from utils.visual import make_distinct_colours
 
-VERSION = 2  # raise it with every change of the files; reports of older versions are then made again
+VERSION = 3  # raise it with every change of the files; reports of older versions are then made again
 ABOUT, DATA = "about.json", "data.js"
 PICTURES = ("frame", "truth", "masks")  # small ones, for the list of videos
 
@@ -51,6 +51,39 @@ class Limits:
 
 
 LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report keeps of a video beside its pictures and masks.
+
+    Attributes:
+        digest: of `compute_digest`.
+        frames: number of frames of the video.
+        names: of the frames that are shown.
+        pictures: those of `PICTURES` that there are; "frame" only if the frames are shown.
+        attention: JPEGs of the key frames; empty without frames, None without --explore.
+    """
+
+    digest: str
+    frames: int
+    names: list[str]
+    pictures: list[str]
+    attention: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        lists = (self.names, self.pictures, [] if self.attention is None else self.attention)
+        known = isinstance(self.digest, str) and isinstance(self.frames, int)
+        if not known or not all(isinstance(each, list) for each in lists):
+            raise TypeError("about.json has a value of another type")
+
+
+def read_about(folder: Path) -> About | None:
+    """Read what a report keeps of the video in `folder`; None if that is missing, damaged, or of an older version."""
+    try:
+        return About(**json.loads((folder / ABOUT).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
 
 
 def choose_positions(count: int) -> list[int]:
@@ -116,11 +149,12 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
         "proposals": _describe_proposals(told, areas, results), "scores": curves.describe(),
     }  # fmt: skip
     (folder / DATA).write_text(f"addRun({json.dumps(data, separators=(',', ':'))});\n", encoding="utf-8")
-    about = {"digest": digest, "frames": len(source.frame_names), "shown": len(names), "pictures": pictures}
+    attention = None
     if (kept := results.explanation(source.name)).is_dir():
         key_frames = link_explanation(folder, kept)
-        about["attention"] = _find_pictures(folder, source, positions, key_frames, size) if has_frames else []
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        attention = _find_pictures(folder, source, positions, key_frames, size) if has_frames else []
+    about = About(digest, len(source.frame_names), names, pictures, attention)
+    (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
 
 
 def _find_pictures(
