@@ -17,7 +17,7 @@ from utils.files import digest_files
 from utils.png import find_pngs, read_label_png
 from utils.report.attention import ABOUT as EXPLANATION
 from utils.report.attention import link_explanation
-from utils.report.results import Results, choose_main_protocol
+from utils.report.results import Results, choose_main_protocol, is_background
 from utils.report.sources import Source
 from utils.scoring.annotations import VOID, Annotations
 from utils.scoring.protocols import PROTOCOLS
@@ -139,7 +139,7 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
             frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
             (folder / f"{index:05d}.jpg").write_bytes(_encode_jpeg(frame, LIMITS.quality))
         if index == poster:
-            background = [id_ for id_, about in told.items() if _is_background(about, results)]
+            background = [id_ for id_, about in told.items() if is_background(about, kind=results.kind)]
             shown = np.where(np.isin(small, background), 0, small)
             pictures = _write_pictures(folder, frame, shown, small_truth)
     data = {
@@ -281,11 +281,6 @@ def _compute_j(first: np.ndarray, second: np.ndarray) -> float:
     return np.count_nonzero(first & second) / union if union else 1.0
 
 
-def _is_background(about: dict[str, Any], results: Results) -> bool:
-    """Tell whether a proposal reaches the border all around; such ones are hidden at first, as in overlays."""
-    return about.get("border") == 0 and results.kind != "foreground"
-
-
 def _describe_proposals(
     told: dict[int, dict[str, Any]], areas: list[np.ndarray], results: Results
 ) -> list[dict[str, Any]]:
@@ -305,7 +300,7 @@ def _describe_proposals(
         components = {key: about[key] for key in ("size", "border", "motion") if key in about}
         found.append({
             "id": id_, "score": about.get("score"), "components": components,
-            "background": _is_background(about, results),
+            "background": is_background(about, kind=results.kind),
             "first": int(visible[0]) if len(visible) else None, "last": int(visible[-1]) if len(visible) else None,
             "frames": len(visible), "area": [float(f"{share:.4g}") for share in shares],
         })  # fmt: skip
