@@ -26,6 +26,7 @@ from utils.png import find_pngs, write_label_png
 from utils.progress import log_line
 from utils.report.attention import EXPLORE, is_kept
 from utils.report.place import INDEX, REPORT, check_report_folder, remove_report
+from utils.report.results import is_background
 
 CONTACT_SHEET = "contact_sheet.png"
 OVERLAYS = "overlays"
@@ -167,7 +168,7 @@ class ResultsFolder:
             proposals: kind of predictions -> entries of `Proposals.describe`.
         """
         kind = self.kinds[0]
-        return [entry["id"] for entry in proposals[kind] if entry.get("border") == 0 and kind != "foreground"]
+        return [entry["id"] for entry in proposals[kind] if is_background(entry, kind=kind)]
 
     def _stats_file(self, video: str) -> Path:
         return self.path / "stats" / f"{video}.json"

@@ -1,11 +1,14 @@
 """eval.py --explore: what it keeps in a folder of results, and the section "Attention" of the report in a browser."""
 
 import json
+import re
 import shutil
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model.clustering import symmetric_kl
@@ -118,6 +121,8 @@ def test_other_pages_of_the_results(explored, tmp_path, monkeypatch):
     compare.main()
     assert read_attention(tmp_path / "both") == {"ant": None, "bee": None}
     assert not list((tmp_path / "both").rglob("attention"))
+    assert not list((tmp_path / "both").rglob("key_*.jpg"))
+    assert (tmp_path / "both/report/videos/ant/00002.jpg").is_file()
 
 
 # ------------------------------------------------------------------ in a browser
@@ -167,6 +172,16 @@ def test_a_click_shows_what_a_token_attends_to(page, explored):
     captions = page.run("[...document.querySelectorAll('#attention-maps b')].map(node => node.textContent)")
     assert len(captions) == 3
     assert page.run("document.querySelectorAll('#attention-distances .own').length") == 1
+    told = page.run("[...document.querySelectorAll('#attention-distances li > span')].map(node => node.textContent)")
+    assert len(told) == min(len(centres), 6)
+    columns = 5
+    labels, pixels = page.run("[...queriesOf.get(3).labels]"), np.reshape(page.run("[...views[0].labels]"), (60, 100))
+    for words in told:
+        cluster, proposal = re.fullmatch(r"Cluster (\d+)(?: own)?(?: · +proposal (\d+))?", words).groups()
+        members = [place for place, label in enumerate(labels) if label == int(cluster)]
+        counts = Counter(int(pixels[place // columns * 20 + 10, place % columns * 20 + 10]) for place in members)
+        assert counts[int(proposal or 0)] == max(counts.values(), default=0)
+    assert "farther than τ" in page.run("document.getElementById('attention-note').textContent")
     drawn = "explorer.maps[0].canvas.getContext('2d')"
     assert page.run(f"{drawn} !== null && explorer.maps[0].picture.naturalWidth > 0")
     page.click("#attention-maps canvas", at=(0.99, 0.01))  # in key frame 0: a token of that frame

@@ -271,6 +271,59 @@ def test_a_comparison_needs_two_reports(reported, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_frames_of_a_report_are_not_lost(reported, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    shutil.copytree(reported / "a", results)
+    before = {path: path.read_bytes() for path in (results / "report").rglob("*") if path.is_file()}
+    arguments = ("--results", results, "--html", results)
+    with pytest.raises(UserError, match="--html .*results: its report shows frames; give --frames"):
+        run_report(monkeypatch, *arguments)
+    assert {path: path.read_bytes() for path in (results / "report").rglob("*") if path.is_file()} == before
+    run_report(monkeypatch, *arguments, "--frames", reported / "clips")
+    assert read_data(results, "ant")["frames"]
+
+
+DAMAGED = ["{}", "[", "[]", '{"digest": "", "frames": 7, "names": 3, "pictures": []}', '{"digest": "", "frames": 7}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_video_with_a_damaged_about_is_written_again(reported, tmp_path, monkeypatch, capsys, content):
+    results = tmp_path / "results"
+    shutil.copytree(reported / "a", results)
+    about = results / "report/videos/bee/about.json"
+    about.write_text(content)
+    with pytest.raises(UserError, match=r"results/.*bee/about\.json: .*; run eval\.py .* --frames"):
+        run_compare(monkeypatch, results, reported / "b", "--html", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    sources = {name: FolderSource(results / "davis" / name, frames=reported / "clips", annotations=None)
+               for name in ("ant", "bee")}  # fmt: skip
+    write_report(results, [sources["ant"]], flag="--save_path")
+    assert "bee left out" in capsys.readouterr().err
+    assert [video["name"] for video in read_index(results)["videos"]] == ["ant", ODD]
+    write_report(results, [sources["bee"]], flag="--save_path")
+    assert json.loads(about.read_text())["names"] == [f"{index:05d}" for index in range(7)]
+    assert [video["name"] for video in read_index(results)["videos"]] == ["ant", "bee", ODD]
+
+
+def test_a_comparison_needs_the_same_frames(reported, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    shutil.copytree(reported / "b", other)
+    about = other / "report/videos/bee/about.json"
+    content = json.loads(about.read_text())
+    for names, message in (
+        ([*content["names"][:-1], "00009"], "bee: frame 00006 in .*a but frame 00009 in .*other"),
+        (content["names"][:-1], "bee: 7 frames in .*a but 6 frames in .*other"),
+    ):
+        about.write_text(json.dumps(content | {"names": names}))
+        with pytest.raises(UserError, match=f"{message}; compare results of the same frames"):
+            run_compare(monkeypatch, reported / "a", other, "--html", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    about.write_text(json.dumps(content))
+    (other / "report/videos/bee/masks.jpg").unlink()
+    with pytest.raises(UserError, match=r"other/.*bee/masks\.jpg: missing; .*eval\.py"):
+        run_compare(monkeypatch, reported / "a", other, "--html", tmp_path / "out")
+
+
 def test_a_report_is_not_taken_for_frames(reported, tmp_path, monkeypatch):
     run_compare(monkeypatch, reported / "a", reported / "b", "--html", tmp_path / "out")
     assert identify_own_output(tmp_path / "out") == "results of eval.py"

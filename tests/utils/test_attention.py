@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,17 +88,28 @@ def test_the_size_is_the_one_that_was_announced(explained, tmp_path, capsys):
     measured = segmenter.measure_explanation(7, (48, 80)) | {"clusters": found.num_clusters}
     expected = estimate_bytes(frames=4, **measured)
     assert size == pytest.approx(expected, rel=0.1)
-    announce_space({"v": 31_000_000, "w": 1_000_000}, tmp_path, memory_gb=8)
-    assert "note: --explore keeps about 32 MB in" in capsys.readouterr().err
-    announce_space({}, tmp_path, memory_gb=8)
+    announce_space({"v": 31_000_000, "w": 1_000_000}, tmp_path)
+    assert "note: --explore keeps about 32 MB of disk" in capsys.readouterr().err
+    announce_space({}, tmp_path)
     assert not capsys.readouterr().err
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--explore: .* for w, more than --memory_gb 8; raise it, lower --resolution"):
-        announce_space({"v": 1, "w": 9_000_000_000}, tmp_path, memory_gb=8)
+def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, capsys):
+    """By free disk alone; where there are no hard links, the report has copies."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 15 * 10**9))
+    announce_space({"v": 1, "w": 9_000_000_000}, tmp_path)
+
+    def fail(*paths):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", fail)
+        announce_space({"v": 7_000_000_000}, tmp_path)
+        assert f"14000 MB of disk in {tmp_path}, with copies" in capsys.readouterr().err
+        with pytest.raises(UserError, match="--explore: keeps 18000 MB, .* has 15000 MB left; free space"):
+            announce_space({"v": 1, "w": 9_000_000_000}, tmp_path)
     with pytest.raises(UserError, match="--explore: .*--save_path .*new has .* left; free space"):
-        announce_space({"v": 10**18}, tmp_path / "new", memory_gb=10**12)
+        announce_space({"v": 10**18}, tmp_path / "new")
     assert not list(tmp_path.iterdir())
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable
-from utils.report.pages import write_report
+from utils.report.pages import refuse_to_lose_frames, write_report
 from utils.report.place import check_report_folder
 from utils.report.results import MEND, Results
 from utils.report.sources import FolderSource, list_masks
@@ -73,6 +73,7 @@ def write_pages(args: argparse.Namespace) -> Path:
     if not (masks := list_masks(Results(path).predictions)):
         raise UserError(f"--results {path}: holds no folders of label PNGs; run eval.py first")
     if args.frames is None:
+        refuse_to_lose_frames(args.html, flag="--html")
         print("note: no --frames, so masks are shown alone", file=sys.stderr, flush=True)
     sources = [FolderSource(folder, frames=args.frames, annotations=args.annotations) for folder in masks]
     return write_report(path, sources, folder=args.html, scores_path=args.scores_path, flag="--html")

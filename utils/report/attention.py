@@ -13,7 +13,9 @@ takes as much, it is 1.3e-3 and 9e-3, with int8 1.6e-2 and 0.15.
 import base64
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,23 +66,39 @@ def estimate_bytes(*, frames: int, key_frames: int, tokens: int, width: int, clu
     return 4 * (frames * tokens * (token + 2) + key_frames * tokens * token + centres) // 3  # base64
 
 
-def announce_space(sizes: Mapping[str, int], folder: Path, *, memory_gb: float) -> None:
-    """Check that there is room for what is kept of videos (name -> bytes), and print how much that is.
+def announce_space(sizes: Mapping[str, int], folder: Path, *, memory_gb: float | None = None) -> None:
+    """Check that the disk has room for what is kept of videos (name -> bytes), and print how much that is.
+
+    The report has the same files again, which take no room where the file system has hard links.
+
+    Args:
+        memory_gb: has no effect, since one frame is written at a time; eval.py still gives it.
 
     Raises:
-        UserError: a video takes more than the memory budget, or all take more than the disk has left.
+        UserError: all videos take more than the disk has left.
     """
     if not sizes:
         return
-    largest, total = max(sizes, key=sizes.get), sum(sizes.values())
-    if sizes[largest] > memory_gb * 1e9:
-        raise UserError(f"--explore: keeps {_format_bytes(sizes[largest])} for {largest}, more than --memory_gb "
-                        f"{memory_gb:g}; raise it, lower --resolution, or leave out --explore")  # fmt: skip
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    copies = 1 if _has_links(existing) else 2
+    total = copies * sum(sizes.values())
     if total > (free := shutil.disk_usage(existing).free):
         raise UserError(f"--explore: keeps {_format_bytes(total)}, and the disk of --save_path {folder} has "
                         f"{_format_bytes(free)} left; free space, or leave out --explore")  # fmt: skip
-    log_line(f"note: --explore keeps about {_format_bytes(total)} in {folder / EXPLORE}")
+    log_line(f"note: --explore keeps about {_format_bytes(total)} of disk in {folder}"
+             f"{', with copies for the report' * (copies > 1)}")  # fmt: skip
+
+
+def _has_links(folder: Path) -> bool:
+    """Tell whether a file in `folder` can get a second name. Nothing is left behind."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        file = Path(place, "file")
+        file.touch()
+        try:
+            os.link(file, Path(place, "link"))
+        except OSError:
+            return False
+        return True
 
 
 def _format_bytes(count: int) -> str:

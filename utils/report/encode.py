@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from utils.files import digest_files
 from utils.png import find_pngs, read_label_png
 from utils.report.attention import ABOUT as EXPLANATION
 from utils.report.attention import link_explanation
-from utils.report.results import Results, choose_main_protocol
+from utils.report.results import Results, choose_main_protocol, is_background
 from utils.report.sources import Source
 from utils.scoring.annotations import VOID, Annotations
 from utils.scoring.protocols import PROTOCOLS
 from utils.visual import make_distinct_colours
 
-VERSION = 2  # raise it with every change of the files; reports of older versions are then made again
+VERSION = 3  # raise it with every change of the files; reports of older versions are then made again
 ABOUT, DATA = "about.json", "data.js"
 PICTURES = ("frame", "truth", "masks")  # small ones, for the list of videos
 
@@ -51,6 +51,39 @@ class Limits:
 
 
 LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report keeps of a video beside its pictures and masks.
+
+    Attributes:
+        digest: of `compute_digest`.
+        frames: number of frames of the video.
+        names: of the frames that are shown.
+        pictures: those of `PICTURES` that there are; "frame" only if the frames are shown.
+        attention: JPEGs of the key frames; empty without frames, None without --explore.
+    """
+
+    digest: str
+    frames: int
+    names: list[str]
+    pictures: list[str]
+    attention: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        lists = (self.names, self.pictures, [] if self.attention is None else self.attention)
+        known = isinstance(self.digest, str) and isinstance(self.frames, int)
+        if not known or not all(isinstance(each, list) for each in lists):
+            raise TypeError("about.json has a value of another type")
+
+
+def read_about(folder: Path) -> About | None:
+    """Read what a report keeps of the video in `folder`; None if that is missing, damaged, or of an older version."""
+    try:
+        return About(**json.loads((folder / ABOUT).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
 
 
 def choose_positions(count: int) -> list[int]:
@@ -106,7 +139,7 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
             frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
             (folder / f"{index:05d}.jpg").write_bytes(_encode_jpeg(frame, LIMITS.quality))
         if index == poster:
-            background = [id_ for id_, about in told.items() if _is_background(about, results)]
+            background = [id_ for id_, about in told.items() if is_background(about, kind=results.kind)]
             shown = np.where(np.isin(small, background), 0, small)
             pictures = _write_pictures(folder, frame, shown, small_truth)
     data = {
@@ -116,11 +149,12 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
         "proposals": _describe_proposals(told, areas, results), "scores": curves.describe(),
     }  # fmt: skip
     (folder / DATA).write_text(f"addRun({json.dumps(data, separators=(',', ':'))});\n", encoding="utf-8")
-    about = {"digest": digest, "frames": len(source.frame_names), "shown": len(names), "pictures": pictures}
+    attention = None
     if (kept := results.explanation(source.name)).is_dir():
         key_frames = link_explanation(folder, kept)
-        about["attention"] = _find_pictures(folder, source, positions, key_frames, size) if has_frames else []
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        attention = _find_pictures(folder, source, positions, key_frames, size) if has_frames else []
+    about = About(digest, len(source.frame_names), names, pictures, attention)
+    (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
 
 
 def _find_pictures(
@@ -247,11 +281,6 @@ def _compute_j(first: np.ndarray, second: np.ndarray) -> float:
     return np.count_nonzero(first & second) / union if union else 1.0
 
 
-def _is_background(about: dict[str, Any], results: Results) -> bool:
-    """Tell whether a proposal reaches the border all around; such ones are hidden at first, as in overlays."""
-    return about.get("border") == 0 and results.kind != "foreground"
-
-
 def _describe_proposals(
     told: dict[int, dict[str, Any]], areas: list[np.ndarray], results: Results
 ) -> list[dict[str, Any]]:
@@ -271,7 +300,7 @@ def _describe_proposals(
         components = {key: about[key] for key in ("size", "border", "motion") if key in about}
         found.append({
             "id": id_, "score": about.get("score"), "components": components,
-            "background": _is_background(about, results),
+            "background": is_background(about, kind=results.kind),
             "first": int(visible[0]) if len(visible) else None, "last": int(visible[-1]) if len(visible) else None,
             "frames": len(visible), "area": [float(f"{share:.4g}") for share in shares],
         })  # fmt: skip

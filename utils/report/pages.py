@@ -20,10 +20,11 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import read_object, replace_folder, write_atomically
+from utils.files import replace_folder, write_atomically
 from utils.names import natural_key
-from utils.report.encode import ABOUT, DATA, PICTURES, choose_pixels, compute_digest, write_video
-from utils.report.place import INDEX, MARKER, MEND, REPORT, check_report_folder, identify_results
+from utils.progress import log_line
+from utils.report.encode import ABOUT, DATA, PICTURES, About, choose_pixels, compute_digest, read_about, write_video
+from utils.report.place import INDEX, MARKER, REPORT, check_report_folder, identify_results
 from utils.report.results import Results, choose_main_protocol
 from utils.report.sources import Source
 from utils.scoring.bootstrap import LEVEL
@@ -41,7 +42,8 @@ def write_report(
 ) -> Path:
     """Write the report of a folder of results, or complete it: a video that has not changed is left as it is.
 
-    Videos that were reported before and still have results stay in the report.
+    Videos that were reported before and still have results stay in the report. One whose about.json is damaged counts
+    as not reported: it is written again if it is among the sources, and else left out, with a note.
 
     Args:
         path: the folder of results.
@@ -60,17 +62,33 @@ def write_report(
     check_report_folder(folder, [path], flag=flag)
     _write_json(folder / MARKER, {"results": identify_results(folder, [path])})
     _remove_outdated_videos(folder, results)
-    earlier = {path.parent.name for path in (folder / VIDEOS).glob(f"*/{ABOUT}")}
-    counts = [_read_about(folder, name)["frames"] for name in earlier - {source.name for source in sources}]
+    earlier = _read_abouts(folder)
+    counts = [earlier[name].frames for name in earlier.keys() - {source.name for source in sources}]
     pixels = choose_pixels([*counts, *(len(source.frame_names) for source in sources)])
     for source in tqdm(sources, "report", unit="video", leave=False):
         digest = compute_digest(source, results, pixels=pixels)
-        if source.name in earlier and _read_about(folder, source.name)["digest"] == digest:
+        if source.name in earlier and earlier[source.name].digest == digest:
             continue
         with replace_folder(folder / VIDEOS / source.name) as partial:
             write_video(partial, source, results, pixels=pixels, digest=digest)
-    names = sorted((path.parent.name for path in (folder / VIDEOS).glob(f"*/{ABOUT}")), key=natural_key)
-    return _write_pages(folder, _describe_report(folder, results, names))
+    abouts = _read_abouts(folder)
+    if lost := sorted({path.parent.name for path in (folder / VIDEOS).glob(f"*/{ABOUT}")} - abouts.keys()):
+        log_line(f"note: {folder / VIDEOS}: {', '.join(lost)} left out; {ABOUT} is damaged or of an older version")
+    return _write_pages(folder, _describe_report(results, abouts))
+
+
+def refuse_to_lose_frames(folder: Path, *, flag: str) -> None:
+    """Refuse a folder whose report shows frames, before a report without frames takes its place.
+
+    Args:
+        flag: the option that gave `folder`, for the error message.
+
+    Raises:
+        UserError: see above.
+    """
+    if next((folder / VIDEOS).glob("*/00000.jpg"), None):
+        raise UserError(f"{flag} {folder}: its report shows frames; give --frames too, or choose another folder for "
+                        "masks alone")  # fmt: skip
 
 
 def write_comparison(
@@ -94,24 +112,16 @@ def write_comparison(
     check_report_folder(folder, results, flag=flag)
     for path in results:
         if not (path / MARKER).is_file():
-            raise UserError(f"{path}: has no report; run eval.py again, or python -m utils.report --html {path}")
-        for name in names:
-            if not (path / VIDEOS / name / ABOUT).is_file():
-                raise UserError(f"{path / REPORT}: lacks {name}; run eval.py again, or python -m utils.report --html")
-    for name in names:
-        counts = [_read_about(path, name)["shown"] for path in results]
-        if counts[0] != counts[1]:
-            shown = " but ".join(f"{count} in {path}" for count, path in zip(counts, results, strict=True))
-            raise UserError(f"{name}: {shown} frames; compare results of the same frames")
+            raise UserError(f"{path}: has no report; {_mend(path)}")
+    abouts = {name: _read_comparable(results, name) for name in names}
     _write_json(folder / MARKER, {"results": identify_results(folder, results)})
     for name in tqdm(names, "report", unit="video", leave=False):
         with replace_folder(folder / VIDEOS / name) as partial:
-            _copy_videos(partial, [path / VIDEOS / name for path in results])
+            _copy_videos(partial, results, name, abouts[name])
     labels = [f"{side}: {path}" for side, path in zip("AB", results, strict=True)]
     videos = []
     for name in names:
-        pictures = [picture for picture in PICTURES[:2] if picture in _read_about(results[0], name)["pictures"]]
-        shown = [{"label": LABELS[picture], "file": f"{picture}.jpg"} for picture in pictures]
+        shown = [{"label": LABELS[picture], "file": f"{picture}.jpg"} for picture in _shared_pictures(abouts[name])]
         shown += [{"label": f"Masks of {side}", "file": f"masks_{side.lower()}.jpg"} for side in "AB"]
         videos.append({"name": name, "pictures": shown, "values": values[name], "data": ["a.js", "b.js"]})
     return _write_pages(folder, {
@@ -121,33 +131,73 @@ def write_comparison(
     })  # fmt: skip
 
 
-def _copy_videos(folder: Path, sources: list[Path]) -> None:
-    """Copy the frames of the first report's video, and the masks and data of both."""
-    for frame in sources[0].glob("*.jpg"):
-        if frame.stem != "masks":
-            shutil.copyfile(frame, folder / frame.name)
-    for side, source in zip("ab", sources, strict=True):
-        shutil.copyfile(source / DATA, folder / f"{side}.js")
-        shutil.copyfile(source / "masks.jpg", folder / f"masks_{side}.jpg")
+def _read_comparable(results: Sequence[Path], name: str) -> About:
+    """Read what A's report keeps of a video, after checking that B's report shows the same frames of it.
+
+    Raises:
+        UserError: a report lacks the video, or the frames differ.
+    """
+    abouts = [read_about(path / VIDEOS / name) for path in results]
+    for path, about in zip(results, abouts, strict=True):
+        if about is None:
+            file = path / VIDEOS / name / ABOUT
+            raise UserError(f"{file}: missing, damaged or of an older version; {_mend(path)}")
+    first, second = (about.names for about in abouts)
+    if first != second:
+        both = zip(first, second, strict=False)  # of other lengths, perhaps
+        differing = next(((f"frame {a}", f"frame {b}") for a, b in both if a != b), None)
+        a, b = differing or (f"{len(first)} frames", f"{len(second)} frames")
+        raise UserError(f"{name}: {a} in {results[0]} but {b} in {results[1]}; compare results of the same frames")
+    return abouts[0]
+
+
+def _shared_pictures(about: About) -> list[str]:
+    """List the small pictures that do not depend on the masks."""
+    return [picture for picture in PICTURES[:2] if picture in about.pictures]
+
+
+def _copy_videos(folder: Path, results: Sequence[Path], name: str, about: About) -> None:
+    """Copy the frames that A's report shows of a video, and the masks and data of both.
+
+    Raises:
+        UserError: a report lacks a file.
+    """
+    shared = [f"{picture}.jpg" for picture in _shared_pictures(about)]
+    if "frame" in about.pictures:
+        shared += [f"{index:05d}.jpg" for index in range(len(about.names))]
+    wanted = [(results[0], file, file) for file in shared]
+    for side, path in zip("ab", results, strict=True):
+        wanted += [(path, DATA, f"{side}.js"), (path, "masks.jpg", f"masks_{side}.jpg")]
+    for path, file, copy in wanted:
+        source = path / VIDEOS / name / file
+        if not source.is_file():
+            raise UserError(f"{source}: missing; remove the folder it lay in, then {_mend(path)}")
+        shutil.copyfile(source, folder / copy)
+
+
+def _mend(results: Path) -> str:
+    """Say how the report of a folder of results is made again."""
+    return f"run eval.py again, or python -m utils.report --results {results} --html {results} --frames DIR"
 
 
 # ------------------------------------------------------------------ the list of videos
 
 
-def _describe_report(folder: Path, results: Results, names: list[str]) -> dict[str, Any]:
+def _describe_report(results: Results, abouts: dict[str, About]) -> dict[str, Any]:
     """Describe what index.html shows: figures at the top, columns and values of every video, settings."""
-    scored = {name: results.read_scores(name) for name in names}
+    scored = {name: results.read_scores(name) for name in abouts}
     protocols = [name for name in PROTOCOLS if any(name in scores for scores in scored.values())]
     main = choose_main_protocol(set(protocols))
     columns = _describe_columns(protocols, main)
     videos = []
-    for name in names:
-        about, (seconds, proposals) = _read_about(folder, name), results.read_stats(name)
-        values = {"frames": about["frames"]} | _list_values(scored[name], main)
+    for name, about in abouts.items():
+        seconds, proposals = results.read_stats(name)
+        values = {"frames": about.frames} | _list_values(scored[name], main)
         values |= {} if seconds is None else {"proposals": len(proposals), "seconds": seconds}
-        pictures = [{"label": LABELS[picture], "file": f"{picture}.jpg"} for picture in about["pictures"]]
-        attention = about.get("attention")  # JPEGs of the key frames; empty without frames, None without --explore
-        videos.append({"name": name, "pictures": pictures, "values": values, "data": [DATA], "attention": attention})
+        pictures = [{"label": LABELS[picture], "file": f"{picture}.jpg"} for picture in about.pictures]
+        videos.append({
+            "name": name, "pictures": pictures, "values": values, "data": [DATA], "attention": about.attention,
+        })  # fmt: skip
     used = {key for video in videos for key in video["values"]}
     path = os.path.normpath(results.path)
     return {
@@ -271,8 +321,10 @@ def _remove_outdated_videos(folder: Path, results: Results) -> None:
             shutil.rmtree(about.parent)
 
 
-def _read_about(folder: Path, name: str) -> dict[str, Any]:
-    return read_object(folder / VIDEOS / name / ABOUT, mend=MEND)
+def _read_abouts(folder: Path) -> dict[str, About]:
+    """Read what a report keeps of its videos, in natural order of their names; those that are damaged are left out."""
+    names = sorted((path.parent.name for path in (folder / VIDEOS).glob(f"*/{ABOUT}")), key=natural_key)
+    return {name: about for name in names if (about := read_about(folder / VIDEOS / name))}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -94,6 +94,16 @@ class Results:
         return scores
 
 
+def is_background(proposal: dict[str, Any], *, kind: str | None) -> bool:
+    """Tell whether a proposal reaches the border all around; such ones are hidden at first, and left out of overlays.
+
+    Args:
+        proposal: an entry of `Proposals.describe`, as eval.py records it; empty for another program's.
+        kind: the kind of predictions; a foreground is never background.
+    """
+    return proposal.get("border") == 0 and kind != "foreground"
+
+
 def choose_main_protocol(names: set[str]) -> str | None:
     """Choose the protocol whose J and F a report shows first, among those that were scored; None if none has any."""
     return next((name for name in PROTOCOLS if name in names and PROTOCOLS[name].scores.HEADLINE == "J&F-Mean"), None)

@@ -185,6 +185,20 @@ class Explorer {
     return { row, distances, cluster, order, next: order.find((other) => other !== cluster) };
   }
 
+  /** The proposal that most tokens of each cluster belong to in a frame, by the pixel in their middle: cluster -> id or 0. */
+  matchProposals(clusters, pixels) {
+    const [[rows, columns], [height, width]] = [about.grid, this.run.size];
+    const counts = new Map(); // cluster -> id -> tokens
+    clusters.forEach((cluster, token) => {
+      const y = Math.floor((Math.floor(token / columns) + 0.5) * height / rows);
+      const x = Math.floor((token % columns + 0.5) * width / columns);
+      const id = pixels[y * width + x];
+      if (!counts.has(cluster)) counts.set(cluster, new Map());
+      counts.get(cluster).set(id, (counts.get(cluster).get(id) || 0) + 1);
+    });
+    return new Map([...counts].map(([cluster, ids]) => [cluster, [...ids].reduce((a, b) => (b[1] > a[1] ? b : a))[0]]));
+  }
+
   /** The token of the grid at a place of the frame, in shares of its width and height. */
   tokenAt(x, y) {
     const [height, width] = about.grid;
@@ -213,11 +227,12 @@ class Explorer {
   async pick(token, position = this.position) {
     if (!this.rows) return;
     const queries = await this.loadQueries(position);
+    const proposals = this.matchProposals(queries.labels, (await loadFrame(this.run.positions.indexOf(position))).maps[0]);
     this.point = { position, token };
     const found = this.describe(queries, token);
     Object.assign(this.point, found);
     this.showMaps(found.row);
-    this.showDistances(found);
+    this.showDistances(found, proposals);
     byId("attention-body").hidden = false;
     const [row, column] = [Math.floor(token / about.grid[1]), token % about.grid[1]];
     byId("attention-token").textContent = `Token in row ${row + 1}, column ${column + 1} of frame ${position + 1}`;
@@ -250,7 +265,8 @@ class Explorer {
     byId("attention-scale").style.background = `linear-gradient(to right, ${HEAT.map((rgb) => `rgb(${rgb})`).join(", ")})`;
     byId("attention-note").textContent = about.clustering === "fast"
       ? "These clusters were found by --clustering fast. Distances are by the formulas, to the mean row of each cluster, so that "
-        + "another centre can be nearer than a token's own." : "";
+        + "another centre can be nearer than a token's own, and its own farther than τ."
+      : "Every token goes to the nearest centre, however far that is, so its own centre may lie farther than τ.";
   }
 
   /** Draw the attention to every key frame as a heat map, all in one scale. */
@@ -273,13 +289,13 @@ class Explorer {
   }
 
   /** Bars of the distances to the nearest centres, with tau as a line. */
-  showDistances({ distances, cluster, order }) {
+  showDistances({ distances, cluster, order }, proposals) {
     const shown = order.slice(0, SHOWN_CENTRES);
     if (!shown.includes(cluster)) shown.splice(-1, 1, cluster);
     const top = 1.08 * Math.max(about.tau, ...shown.map((other) => distances[other]));
     byId("attention-distances").style.setProperty("--tau", about.tau / top);
     byId("attention-distances").replaceChildren(...shown.map((other) => make("li", { class: other === cluster ? "own" : null },
-      make("span", {}, `Cluster ${other}`, other === cluster ? make("small", {}, " own") : null),
+      make("span", {}, `Cluster ${other}`, other === cluster ? make("small", {}, " own") : null, makeProposal(proposals.get(other))),
       make("i", { style: `--share: ${distances[other] / top}` }), make("b", {}, formatNats(distances[other])))));
     byId("attention-tau").textContent = `τ ${formatNats(about.tau)}`;
     byId("attention-tau").style.setProperty("--tau", about.tau / top);
@@ -362,6 +378,10 @@ class Explorer {
     }
   }
 }
+
+/** Name the proposal of a cluster in its colour; nothing for a cluster without one in this frame. */
+const makeProposal = (id) => (id ? make("small", { class: "proposal" }, " · ",
+  make("span", { class: "swatch", style: `--colour: ${colourOf(id)}` }), ` proposal ${id}`) : null);
 
 const nameOf = (kind, position) => `${kind}_${String(position).padStart(5, "0")}`;
 const formatNats = (value) => (value < 0.005 ? Math.max(value, 0).toFixed(3) : value < 100 ? value.toFixed(2) : value.toFixed(0));
