@@ -207,7 +207,7 @@ def predict(
         announce_space({video.name: estimate_bytes(
             frames=len(choose_positions(len(video.frame_names))),
             **segmenter.measure_explanation(len(video.frame_names), resolutions[video.name]),
-        ) for video in left}, results.path, memory_gb=args.memory_gb)  # fmt: skip
+        ) for video in left}, results.path)  # fmt: skip
     moved = []
     with FrameBar([len(video.frame_names) for video in mine], shown=distributed.is_main()) as bar:
         for video in mine:

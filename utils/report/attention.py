@@ -66,13 +66,10 @@ def estimate_bytes(*, frames: int, key_frames: int, tokens: int, width: int, clu
     return 4 * (frames * tokens * (token + 2) + key_frames * tokens * token + centres) // 3  # base64
 
 
-def announce_space(sizes: Mapping[str, int], folder: Path, *, memory_gb: float | None = None) -> None:
+def announce_space(sizes: Mapping[str, int], folder: Path) -> None:
     """Check that the disk has room for what is kept of videos (name -> bytes), and print how much that is.
 
     The report has the same files again, which take no room where the file system has hard links.
-
-    Args:
-        memory_gb: has no effect, since one frame is written at a time; eval.py still gives it.
 
     Raises:
         UserError: all videos take more than the disk has left.
