@@ -11,9 +11,14 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
+    from utils.errors import run_main
+    from utils.flags.evaluation import make_parser
+
+    run_main(make_parser().check)  # help and refused flags need none of them
+
 import sys
 import time
-from argparse import BooleanOptionalAction, Namespace
+from argparse import Namespace
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -26,22 +31,23 @@ import torch
 from data.inputs import check_clips, choose_results_name
 from data.loading import check_root, guess_own_video, resolve_root
 from data.overlays import Illustrator
-from data.registry import DATASETS, OWN_VIDEO
+from data.registry import DATASETS
 from data.resolution import ResolutionRule, scale_to_patches
-from data.selection import Selection, add_data_arguments, check_sizes, choose_resolutions, ground_truth
+from data.selection import Selection, check_sizes, choose_resolutions, ground_truth
 from data.videos import Video, compute_fingerprint, read_resized_frames
-from model.arguments import add_method_arguments, describe_settings
 from model.engine.threshold import CLUSTERS
 from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
 from model.objects.proposals import choose_proposals, normalise_proposals, object_options
 from model.segmenter import Progress, Segmenter, SegmenterSettings, describe_key_frame_limit
+from model.settings import describe_settings
 from model.weights import checkpoint_path
 from utils import config, distributed
 from utils.clock import Clock
-from utils.config import positive_int
 from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
+from utils.flags.choices import OWN_VIDEO
+from utils.flags.evaluation import make_parser
 from utils.progress import FrameBar, log_line, report_progress
 from utils.report.attention import announce_space, estimate_bytes, write_explanation
 from utils.report.encode import choose_positions
@@ -54,47 +60,11 @@ from utils.scoring.annotations import Annotations
 from utils.scoring.evaluators import Options
 from utils.scoring.folders import choose_protocols, score_folders
 from utils.scoring.protocols import PROTOCOLS
-from utils.scoring.score import add_score_options, read_provenance
+from utils.scoring.score import read_provenance
 from utils.scoring.tables import choose_scores_folder
 
 KEPT_OPTIONS = ("clips", "dataset", "split", "davis_path", "basepath", "annotations", "sequences", "videos", "protocol",
                 "save_path")  # that a command for the embedded backbone repeats  # fmt: skip
-
-
-def make_parser() -> config.Parser:
-    parser = config.Parser(
-        program="eval", description="Segment whole videos without labels and score them.",
-        alternatives=(("resume_path", "training_free"),),
-        ineffective=(("temperature", "resume_path"), ("explore", "predictions")),
-    )  # fmt: skip
-    count = {"type": positive_int, "metavar": "N"}
-    # fmt: off
-    main = parser.main_group.add_argument
-    main("clips", nargs="*", metavar="CLIP",
-         help="Segment these video files, folders of frames or folders of both, by configs/own_video.yaml.")
-    main("--davis_path", metavar="DIR", help="Read DAVIS from this folder.")
-    main("--basepath", metavar="PATH", help="Read any other --dataset here, or a video file or folder of frames.")
-    main("--dino_path", metavar="FILE", help="Read the backbone's weights from this file; else timm downloads them.")
-    main("--resume_path", metavar="FILE", help="Load the trained block from this file; embedded: that in assets/.")
-    main("--save_path", metavar="DIR",
-         help="Write results here, or scores of --predictions; else to outputs/eval, outputs/CLIP or outputs/videos.")
-    data = parser.add_argument_group("data").add_argument
-    add_data_arguments(data)
-    data("--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"),
-         help="Resize frames; if only a recipe says so, own videos and unusual shapes keep theirs at as many pixels.")
-    config.add_network_arguments(parser)
-    add_method_arguments(parser.add_argument_group("method").add_argument)
-    output = parser.add_argument_group("output and scoring").add_argument
-    output("--overwrite", action="store_true", help="Replace results of other settings in --save_path.")
-    output("--predictions", metavar="DIR", help="Segment nothing, but score the PNGs <video>/<frame>.png of DIR.")
-    output("--protocol", nargs="+", choices=(*PROTOCOLS, "both", "all"),
-           help="Score under these protocols (docs/evaluation.md), by default the first of the data set.")
-    add_score_options(output)
-    output("--overlay", action=BooleanOptionalAction, help="Write overlay videos; on for --dataset video.")
-    output("--explore", action="store_true", help="Keep queries and keys, so that the report can show attention.")
-    output("--workers", **count, help="Score in at most N processes, by default one per core.")
-    # fmt: on
-    return parser
 
 
 def main() -> None:

@@ -33,9 +33,10 @@ from data.loading import (
     resolve_split,
     select_range,
 )
-from data.registry import DATASET_NAMES, DATASETS, PAIRS, DatasetSpec, parse_dataset_name
+from data.registry import DATASETS, DatasetSpec
 from data.videos import Video
 from utils.errors import OneLineParser, UserError, run_main
+from utils.flags.choices import DATASET_NAMES, PAIRS, parse_dataset_name
 from utils.names import format_ranges
 from utils.scoring.annotations import VOID, LabelFiles
 from utils.scoring.label_checks import SHARP, is_smoothed

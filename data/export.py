@@ -22,10 +22,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.loading import load_videos
-from data.registry import DATASETS, OWN_VIDEO
+from data.registry import DATASETS
 from data.videos import Video, compute_fingerprint
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import create_folder, read_object, refuse_existing, write_atomically
+from utils.flags.choices import OWN_VIDEO
 from utils.mask_json import LabelledVideo, make_coco_dataset, make_ytvis_results
 from utils.names import check_name, natural_key
 from utils.png import find_pngs, read_label_png

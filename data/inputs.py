@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data.loading import check_root
-from data.registry import OWN_VIDEO
 from utils.errors import UserError
+from utils.flags.choices import OWN_VIDEO
 
 SEVERAL = "videos"  # name of the folder of results of several clips
 

@@ -14,10 +14,11 @@ from data.layouts.base import Layout
 from data.layouts.known import OTHER_SIZES, PAIRS_LAYOUT
 from data.layouts.splits import Subfolders
 from data.own_output import RESULTS, RUN, describe_left_out, describe_unread, find_frames, refuse_own_output
-from data.registry import DATASETS, OWN_VIDEO, PAIRS, DatasetSpec
+from data.registry import DATASETS, DatasetSpec
 from data.videos import FrameFolder, Video, refuse_damaged_videos
 from utils import distributed
 from utils.errors import UserError
+from utils.flags.choices import OWN_VIDEO, PAIRS
 from utils.names import check_name, may_hold_frames, read_train_list
 from utils.pictures import IMAGE_SUFFIXES
 from utils.progress import log_line

@@ -1,8 +1,5 @@
 """List the data sets that the programs know by name: layout on disk, splits, scoring protocols, licence, source."""
 
-import argparse
-import difflib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +20,7 @@ from data.layouts.known import (
 )
 from data.layouts.splits import SplitFile, Subfolders
 from data.sprites.writer import DEFAULT_ROOT, FRAMES, LABELS, SPLITS, ensure_sprites
+from utils.flags.choices import OWN_VIDEO, PAIRS
 from utils.scoring.annotations import VOID
 
 # Protocols for data sets with one object; `davis` would choose the foreground by matching it with the annotation.
@@ -97,11 +95,6 @@ def _order_protocols(*usual: str) -> tuple[str, ...]:
 
 
 # ------------------------------------------------------------------ entries
-
-# The user's own video: a video file, a folder of frames, or a folder of such files or folders; no annotations.
-OWN_VIDEO = "video"
-# The user's own folders of frames and folders of label PNGs.
-PAIRS = "pairs"
 
 _DAVIS_LICENCE = "CC BY-NC 4.0"
 _YOUTUBE_LICENCE = "annotations CC BY 4.0; non-commercial research only"
@@ -267,57 +260,4 @@ _SPECS = (
         download="none: your own",
     ),
 )
-DATASETS = {spec.name: spec for spec in _SPECS}
-DATASET_NAMES = tuple(DATASETS)
-
-# Other names, among them those of the released implementation: in lower case, letters and digits only.
-ALIASES = {
-    "davis": "davis17u",
-    "davis2017": "davis17u",
-    "davis2017u": "davis17u",
-    "davis17unsupervised": "davis17u",
-    "davis2017unsupervised": "davis17u",
-    "davis2019": "davis17u",
-    "davis17semisupervised": "davis17",
-    "davis2017semisupervised": "davis17",
-    "davis2016": "davis16",
-    "davis2017motion": "davis17-motion",
-    "fbms": "fbms59",
-    "stv2": "segtrackv2",
-    "segtrack": "segtrackv2",
-    "segtrack2": "segtrackv2",
-    "ytvos": "ytvos18",
-    "ytvos2018": "ytvos18",
-    "ytvos2019": "ytvos19",
-    "youtubevos": "ytvos18",
-    "youtubevos2018": "ytvos18",
-    "youtubevos2019": "ytvos19",
-    "ytvis": "ytvis19",
-    "ytvis2019": "ytvis19",
-    "ytvis2021": "ytvis21",
-    "youtubevis": "ytvis19",
-    "youtubevis2019": "ytvis19",
-    "youtubevis2021": "ytvis21",
-    "movi": "movi-c",
-    "own": OWN_VIDEO,
-    "videos": OWN_VIDEO,
-}
-
-
-def parse_dataset_name(text: str) -> str:
-    """Return the name in `DATASETS` for a value of `--dataset`, in any spelling, or one of `ALIASES`.
-
-    Raises:
-        argparse.ArgumentTypeError: there is no such data set; the message suggests the most similar name.
-    """
-    known = ALIASES | {_normalise(name): name for name in DATASETS}
-    if (word := _normalise(text)) in known:
-        return known[word]
-    close = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {known[close[0]]}?" if close else f"choose from {', '.join(DATASETS)}"
-    raise argparse.ArgumentTypeError(f"there is no data set {text!r}; {hint}")
-
-
-def _normalise(text: str) -> str:
-    """Return a name in lower case with its letters and digits only."""
-    return re.sub(r"[\W_]+", "", text.lower())
+DATASETS = {spec.name: spec for spec in _SPECS}  # the names are `DATASET_NAMES`

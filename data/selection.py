@@ -1,16 +1,14 @@
 """Select the videos of a run: which data set, which of its videos, at which resolution."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data.annotations import FbmsOriginal, MergedMasks, RleVideo
 from data.flow import FlowFiles
 from data.frames import UnreadableImage, format_size, read_image_size
 from data.loading import load_videos
-from data.registry import DATASET_NAMES, parse_dataset_name
 from data.resolution import MAX_SHAPE_CHANGE, ResolutionRule, measure_shape_change
 from data.videos import FrameFolder, Video, compute_display_shape
 from utils.errors import UserError
@@ -19,20 +17,6 @@ from utils.scoring.annotations import Annotations, LabelFiles
 from utils.scoring.label_checks import check_labels
 
 MOST_OPENED = 500  # videos whose shape is checked, because that opens a file of each
-
-
-def add_data_arguments(add: Callable[..., Any]) -> None:
-    """Add the flags of `Selection` to a parser or a group, but for those that name its root."""
-    add(
-        "--dataset", default="davis17u", type=parse_dataset_name, choices=DATASET_NAMES, metavar="NAME",
-        help="Read the layout of this data set; video, also guessed from --basepath: your own. One of %(choices)s.",
-    )  # fmt: skip
-    add("--split", help="Take this split of the data set, by default the one that is scored.")
-    add("--videos", metavar="A:B", help="Take only videos A to B - 1 of the split, counted from 0, such as 600:900.")
-    add("--sequences", nargs="+", metavar="NAME", help="Take only these videos.")
-    add("--annotations", type=Path, metavar="DIR", help="Read the label PNGs of --dataset pairs from this folder.")
-    add("--flow_path", type=Path, metavar="DIR", help="Read optical flow here, <video>/<frame>.flo or .npy.")
-    add("--allow_damaged", action="store_true", help="Segment what can be decoded of a damaged video file.")
 
 
 @dataclass(frozen=True, kw_only=True)

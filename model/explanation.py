@@ -26,7 +26,7 @@ class Explanation:
         labels: (T, h, w) int, the cluster of every token.
         centres: (K, F*N) float32, the centre of every cluster, a distribution over the tokens of all key frames.
         tau: threshold that the clusters were made with, in nats.
-        clustering: how they were made, one of `model.segmenter.CLUSTERINGS`.
+        clustering: how they were made, one of `CLUSTERINGS`.
         read_queries: computes the queries (N, C) float32 of a frame, given its number, from the features that it holds.
     """
 

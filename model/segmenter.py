@@ -33,12 +33,10 @@ from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
 from utils.feature_cache import FeatureCache
+from utils.flags.choices import MAX_KEY_FRAMES, PLAIN
 from utils.parallel import map_parallel, prefetch, use_one_core
 from utils.progress import log_line
 
-PLAIN = "plain"
-CLUSTERINGS = (*ENGINES, PLAIN)
-MAX_KEY_FRAMES = 20
 # Called with the name of a stage ("features", "clustering", "labels" or "objects") and the frames it has finished.
 Progress = Callable[[str, int], None]
 

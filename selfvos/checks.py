@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model.objects.proposals import STEPS
-from model.segmenter import CLUSTERINGS, SegmenterSettings
+from model.segmenter import SegmenterSettings
 from utils.device import AMP_DTYPES
 from utils.errors import UserError
+from utils.flags.choices import CLUSTERINGS, STEPS
 from utils.scoring.protocols import MAX_PROPOSALS
 
 

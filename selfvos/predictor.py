@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from data.frames import resize
-from data.registry import OWN_VIDEO
 from data.resolution import ResolutionRule, scale_to_patches
 from data.selection import choose_resolutions
 from data.videos import Video, read_resized_frames
 from model.clustering import WINDOW
 from model.engine.threshold import CLUSTERS
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.objects.proposals import OBJECTS, choose_proposals, object_options
-from model.objects.upsampling import UPSAMPLING, upsample_labels
+from model.objects.proposals import choose_proposals, object_options
+from model.objects.upsampling import upsample_labels
 from model.segmenter import Progress, Segmenter, SegmenterSettings, ignore_progress, key_frame_indices
 from model.weights import checkpoint_path
 from selfvos.checks import (
@@ -38,6 +37,7 @@ from utils.clock import Clock
 from utils.config import AUTO, check_resolution, choose_temperature
 from utils.device import choose_device
 from utils.errors import UserError
+from utils.flags.choices import OBJECTS, OWN_VIDEO, UPSAMPLINGS
 from utils.progress import warn_instead_of_printing
 from utils.run.checkpoints import load_checkpoint, stored_tau
 
@@ -275,7 +275,7 @@ def _stack_resized(frames: list[Tensor], resolution: tuple[int, int]) -> Tensor:
 def _check_output(resolution: tuple[int, int] | None, max_objects: int | None, upsampling: str) -> None:
     check_two_sides("resolution", resolution)
     check_max_objects(max_objects)
-    check_choice("upsampling", upsampling, tuple(UPSAMPLING))
+    check_choice("upsampling", upsampling, UPSAMPLINGS)
 
 
 def _make_settings(given: dict[str, Any]) -> SegmenterSettings:

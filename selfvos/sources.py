@@ -11,10 +11,10 @@ from torch import Tensor
 
 from data.frames import format_size
 from data.loading import check_root, load_videos
-from data.registry import OWN_VIDEO
 from data.selection import check_sizes
 from data.videos import Video
 from utils.errors import UserError
+from utils.flags.choices import OWN_VIDEO
 
 Frames = Sequence[object] | np.ndarray | Tensor
 KINDS = "an array, a tensor or a list of frames"

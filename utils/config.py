@@ -87,12 +87,22 @@ class Parser(OneLineParser):
         recipe("--config", metavar="FILE", help="Take defaults from a YAML recipe of configs/; the command line wins.")
         recipe("-h", "--help", action="help", help="Print this text and exit.")
 
+    def check(self) -> None:
+        """Refuse what `parse` refuses of the program's command line, or print its help and exit."""
+        self._parse(sys.argv[1:])
+
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """Parse `argv` over the recipe that it names, if any.
 
         Raises:
             UserError: an unknown option or key, a value of the wrong kind, an unreadable recipe.
         """
+        args = self._parse(argv)
+        if args.config and "config" not in self.explicit:
+            self._print_notice(args, getattr(args, "clips", []))
+        return args
+
+    def _parse(self, argv: list[str]) -> argparse.Namespace:
         explicit = self.explicit = self._options_in(argv)
         clips = getattr(self.parse_intermixed_args(argv), "clips", [])
         path = self._recipe_path(explicit, argv, clips)
@@ -105,8 +115,6 @@ class Parser(OneLineParser):
         args = self.parse_intermixed_args(argv, namespace=recipe)
         args.config = path
         self._check_effect(explicit, args)
-        if path and "config" not in explicit:
-            self._print_notice(args, clips)
         return args
 
     def _check_effect(self, explicit: set[str], args: argparse.Namespace) -> None:
@@ -209,34 +217,6 @@ def settings_from(flags: Mapping[str, Any], settings: type[Settings]) -> Setting
     return settings(**{field.name: flags[field.name] for field in fields(settings)})
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of backbone and block, which training and evaluation share."""
-    add = parser.add_argument_group("network").add_argument
-    add(
-        "--backbone", default="vit_small_patch8_224.dino", metavar="NAME",
-        help="Use this ViT of timm, or with 'embedded' the small one in assets/.",
-    )  # fmt: skip
-    add(
-        "--checkpoint_key", metavar="KEY",
-        help="Take this model (teacher, student, ...) of a training checkpoint given as --dino_path.",
-    )  # fmt: skip
-    add(
-        "--image_stats", default="imagenet", choices=("imagenet", "reference"),
-        help="Normalise images with ImageNet's statistics or those of the released evaluation.",
-    )  # fmt: skip
-    add("--num_t", type=positive_int, default=1, metavar="N", help="Stack this many spatio-temporal blocks.")
-    add("--num_heads", type=positive_int, default=8, metavar="N", help="Give each block this many attention heads.")
-    add(
-        "--temperature", type=positive_float, metavar="S",
-        help="Sharpness s of the training-free block, q = k = s LayerNorm(features); if not given, "
-        f"{DEFAULT_TEMPERATURE:g}, with the embedded backbone {EMBEDDED_TEMPERATURE:g}, on Sprites "
-        f"{SPRITES_TEMPERATURE:g}.",
-    )  # fmt: skip
-    add("--device", default="auto", help="Compute on auto, cpu, cuda (one GPU per process), cuda:1, ...")
-    add("--amp", default="none", choices=("none", "bf16", "fp16"), help="Run the network in mixed precision.")
-    add("--seed", type=non_negative_int, default=0, metavar="N", help="Seed everything that is random.")
-
-
 def choose_temperature(backbone: str, dataset: str) -> float:
     """Return the sharpness s that holds if --temperature is not given."""
     if backbone != "embedded":
@@ -267,44 +247,6 @@ def offer_embedded(script: str, flags: Mapping[str, Any]) -> Iterator[None]:
             if value is not None and name != "clips" and not (clips and name in ("dataset", "split", "basepath")):
                 words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
         raise UserError(f"{error}; or use the small one of this repository: {shlex.join(words)}") from error
-
-
-def positive_int(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return int(text)
-
-
-def non_negative_int(text: str) -> int:
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return int(text)
-
-
-def dropout_rate(text: str) -> float:
-    if not 0 <= float(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
-    return float(text)
-
-
-def non_negative_float(text: str) -> float:
-    if not 0 <= float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
-    return float(text)
-
-
-def positive_float(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return float(text)
-
-
-def positive_float_or_auto(text: str) -> float | str:
-    return text if text == AUTO else positive_float(text)
-
-
-def cluster_count(text: str) -> int | str:
-    return text if text == ANY else positive_int(text)
 
 
 def cluster_range(counts: Sequence[int | str]) -> tuple[int, int] | None:

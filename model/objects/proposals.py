@@ -18,12 +18,8 @@ from model.objects.ranking import (
 from model.objects.upsampling import upsample_labels
 from model.segmenter import Segmentation
 from utils.errors import UserError
+from utils.flags.choices import CLUSTERS, OBJECTS, STEPS
 from utils.scoring.protocols import MAX_PROPOSALS
-
-OBJECTS, CLUSTERS = "objects", "clusters"
-# Steps of `find_objects`, each of which a word of --proposals turns on. `OBJECTS` is all of them, `CLUSTERS` none.
-STEPS = ("reassign", "merge", "split")
-PROPOSALS = (OBJECTS, *STEPS, CLUSTERS)
 
 
 def normalise_proposals(words: Sequence[str]) -> str:

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from data.frames import resize
 from data.loading import load_videos
-from data.registry import OWN_VIDEO
 from data.resolution import fit_resolution
 from data.videos import compute_display_shape
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.weights import EMBEDDED
-from utils.config import DEFAULT_TEMPERATURE, check_resolution, positive_float, positive_int
+from utils.config import DEFAULT_TEMPERATURE, check_resolution
 from utils.errors import UserError, run_main
+from utils.flags.choices import OWN_VIDEO
+from utils.flags.types import positive_float, positive_int
 from utils.run.checkpoints import load_checkpoint
 from utils.visual import draw_contact_sheet, write_picture
 

@@ -43,7 +43,6 @@ from torch import Tensor
 
 from data.frames import resize
 from data.loading import load_videos
-from data.registry import OWN_VIDEO
 from data.sprites.writer import FRAMES, write_sprites
 from model.engine.windows import ENGINES
 from model.network import build_network
@@ -52,18 +51,15 @@ from model.objects.find import find_objects
 from model.objects.motion import MotionMeter
 from model.objects.ranking import multiply_components, rank_labels, rate_labels
 from model.objects.upsampling import upsample_labels
-from model.segmenter import CLUSTERINGS, PLAIN, Segmentation, Segmenter, SegmenterSettings, key_frame_indices
+from model.segmenter import Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import EMBEDDED
 from utils.clock import Clock
-from utils.config import (
-    check_resolution,
-    choose_temperature,
-    positive_float,
-    positive_int,
-)
+from utils.config import check_resolution, choose_temperature
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import check_writable
+from utils.flags.choices import CLUSTERINGS, OWN_VIDEO, PLAIN
+from utils.flags.types import positive_float, positive_int
 from utils.parallel import use_one_core
 from utils.png import write_label_png
 from utils.processes import run_in_own_process

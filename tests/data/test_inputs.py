@@ -11,11 +11,12 @@ import eval as eval_program
 import train as train_program
 from data import check
 from data.loading import check_root, guess_own_video, list_training_videos, load_videos
-from data.registry import DATASETS, parse_dataset_name
+from data.registry import DATASETS
 from tests.data.layout_edits import edit_json
 from tests.data.layout_trees import TREES, load, problems
 from tests.data.tree_files import FRAMES, labels_of, write_frames
 from utils.errors import UserError
+from utils.flags.choices import parse_dataset_name
 from utils.names import read_names
 
 # ------------------------------------------------------------------ names

@@ -4,8 +4,22 @@ A flag stays where users of the reference edit it, where something cannot be don
 results shows what it is good for. What was tried and did not help is in docs/results.md.
 """
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 import eval as eval_program
 import train as train_program
+from data.registry import DATASETS
+from model.engine.windows import ENGINES
+from model.objects.upsampling import UPSAMPLING
+from utils.flags import choices
+from utils.scoring.protocols import PROTOCOLS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NETWORK = """
     --amp --backbone --checkpoint_key --config --device --dino_path --help --image_stats --num_heads --num_t --seed
@@ -38,3 +52,21 @@ def test_only_eval_takes_words_without_a_flag_and_these_are_clips():
     names = [[action.dest for action in program.make_parser()._get_positional_actions()]
              for program in (train_program, eval_program)]  # fmt: skip
     assert names == [[], ["clips"]]
+
+
+def test_every_word_that_a_flag_takes_stands_for_something():
+    assert tuple(DATASETS) == choices.DATASET_NAMES
+    assert tuple(PROTOCOLS) == choices.PROTOCOLS
+    assert tuple(UPSAMPLING) == choices.UPSAMPLINGS
+    assert (*ENGINES, choices.PLAIN) == choices.CLUSTERINGS
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py"])
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--no_such_flag"], 2), (["--seed", "x"], 2)])
+def test_help_and_refused_flags_need_no_library_but_yaml(program, words, code):
+    command = [sys.executable, "-X", "importtime", program, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    loaded = {name.split(".")[0] for name in re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.MULTILINE)}
+    assert {"utils", "yaml"} <= loaded
+    assert not loaded & {"torch", "torchvision", "timm", "numpy", "scipy", "cv2", "PIL", "tqdm", "av", "model", "data"}

@@ -34,18 +34,14 @@ from pathlib import Path
 
 from utils import distributed
 from utils.errors import OneLineParser, UserError, run_main
+from utils.flags.scoring import add_score_options
 from utils.names import natural_key, read_names
 from utils.png import find_pngs
 from utils.scoring.annotations import Annotations, find_label_files
 from utils.scoring.evaluators import Options
 from utils.scoring.label_checks import check_labels
 from utils.scoring.protocols import PROTOCOLS
-from utils.scoring.score import (
-    add_score_options,
-    expand_protocol_names,
-    read_provenance,
-    score,
-)
+from utils.scoring.score import expand_protocol_names, read_provenance, score
 from utils.scoring.tables import choose_scores_folder, note_id_gaps, print_side_by_side, print_table, write_scores
 
 

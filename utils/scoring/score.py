@@ -8,7 +8,7 @@ its part of the sequences.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -229,17 +229,6 @@ def read_provenance(results: Path) -> dict[str, Any]:
     """Read the settings that eval.py wrote beside the `results`; empty for those of another program."""
     path = results / "settings.json"
     return read_object(path, mend="mend or remove it") if path.is_file() else {}
-
-
-def add_score_options(add: Callable[..., Any]) -> None:
-    """Add the flags of `Options` to a parser or a group, by its `add_argument`."""
-    add(
-        "--toolkit_exact",
-        action="store_true",
-        help="as the DAVIS toolkits: 8-bit frame indices in decay; under "
-        "foreground and oracle without the first and last frame",
-    )
-    add("--first_frame_objects", action="store_true", help="slots: only the first frame's objects count (SOLV)")
 
 
 def expand_protocol_names(names: Sequence[str], everything: Sequence[str]) -> list[str]:
