@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data.videos import Video
 from utils.clock import Clock
+from utils.files import digest_files, write_atomically
 from utils.png import read_label_png
 from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder
 from utils.scoring.annotations import VOID
@@ -18,6 +19,7 @@ from utils.video import open_video
 from utils.visual import CELL_WIDTH, draw_contact_sheet, draw_overlay, resize_to_width, write_picture
 
 SHEET_FRAMES = 4  # of each video on a contact sheet
+SHEET_DIGEST = "stats/contact_sheet.digest"  # of what the contact sheet shows
 OVERLAY, SIDE_BY_SIDE = "", ".side_by_side"  # ends of the stems of the two files
 PRESETS = {OVERLAY: "fast", SIDE_BY_SIDE: "veryfast"}  # of their encoder; frames side by side have twice the pixels
 SUFFIXES = (".mp4", ".webm")  # that they can have
@@ -67,15 +69,39 @@ class Illustrator:
         """Draw what is missing from finished results, write the contact sheet, and print where all lies."""
         videos = list(videos)
         for video in videos:
-            if video.name not in self.rows or self._lacks_overlay(video.name):
+            if self._lacks_overlay(video.name):
                 self._draw_finished(video)
             if self.with_overlays:
                 print(f"overlay: {self._find_overlay(video.name, OVERLAY)}")
                 print(f"side by side: {self._find_overlay(video.name, SIDE_BY_SIDE)}")
-        sheet = draw_contact_sheet(row for video in videos for row in self.rows[video.name])
-        write_picture(path := self.results.path / CONTACT_SHEET, sheet)
+        path = self._update_sheet(videos)
         name = videos[0].name if len(videos) == 1 else "<video>"
         print(f"masks: {self.results.predictions(self.results.kinds[0]) / name}/<frame>.png\ncontact sheet: {path}")
+
+    def _update_sheet(self, videos: list[Video]) -> Path:
+        """Write the contact sheet unless that there shows the same, which takes seconds, and return its path."""
+        path, digest = self.results.path / CONTACT_SHEET, self._digest_sheet(videos)
+        marker = self.results.path / SHEET_DIGEST
+        if path.is_file() and marker.is_file() and marker.read_text() == digest:
+            return path
+        marker.unlink(missing_ok=True)
+        for video in videos:
+            if video.name not in self.rows:
+                self._draw_finished(video)
+        write_picture(path, draw_contact_sheet(row for video in videos for row in self.rows[video.name]))
+        with write_atomically(marker) as temporary:
+            temporary.write_text(digest)
+        return path
+
+    def _digest_sheet(self, videos: list[Video]) -> str:
+        """Hash all that the contact sheet shows: frames, ground truth, and masks without background."""
+        settings, files = [SHEET_FRAMES, CELL_WIDTH], []
+        for video in videos:
+            truth = video.annotations.digest() if video.annotations else ""
+            settings += [video.name, video.fingerprint, truth, self.results.list_background(video.name)]
+            folder = self.results.predictions(self.results.kinds[0]) / video.name
+            files += [folder / f"{video.frame_names[index]}.png" for index in _choose_sheet_frames(video)]
+        return digest_files(files, *settings)
 
     def _draw_finished(self, video: Video) -> None:
         """Draw a video from its label PNGs; without a missing overlay only the frames of the contact sheet are read."""

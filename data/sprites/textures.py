@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
 
 from data.sprites.exact import LN2, cos, exp, power, resize, sample, sin, snap, standardise
 
@@ -79,6 +78,8 @@ def _stripes(rng: np.random.Generator, shape: tuple[int, int], period: float) ->
 
 def _cells(rng: np.random.Generator, shape: tuple[int, int], period: float, *, edges: bool) -> np.ndarray:
     """Draw Voronoi cells of about `period` pixels: the distance to the border, or one value for each cell."""
+    from scipy.spatial import cKDTree  # slow to import, and most runs paint nothing
+
     small = (max(8, shape[0] // 2), max(8, shape[1] // 2))
     count = max(6, int(shape[0] * shape[1] / period**2))
     seeds = np.floor(rng.random((count, 2)) * small * 64) / 64  # so that squared distances are exact

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.sprites.render import render_sequence
 from data.sprites.splits import PLANS
 from utils import threads
 from utils.errors import UserError
@@ -217,6 +216,8 @@ def _render_videos(
 
 def _write_video(root: Path, name: str, parameters: dict) -> int:
     """Write one video to temporary folders and move them into place; return the checksum of the video."""
+    from data.sprites.render import render_sequence  # slow to import, and most runs find all videos there
+
     seed = _make_video_seed(name, parameters["seed"])
     options = {"height": parameters["height"], "num_frames": parameters["num_frames"], "split": name.split("-")[0]}
     frames, labels = render_sequence(seed, **options)

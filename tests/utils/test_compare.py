@@ -5,17 +5,29 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.utils.label_folders import folders, moving_squares, write_video
 from utils import compare
 from utils.errors import UserError
 from utils.scoring import score as scoring
-from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
+from utils.scoring.bootstrap import LEVEL, SAMPLES, bootstrap_difference, bootstrap_interval
 from utils.scoring.tables import write_scores
 
 
 def test_interval_of_a_constant_has_no_width():
     assert bootstrap_interval(np.full(5, 0.6), np.full(5, 2.0)) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_interval_is_that_of_scipy():
+    rng = np.random.default_rng(2)
+    for count in (2, 7, 30):
+        sums, weights = rng.random(count), rng.integers(1, 5, count).astype(float)
+        found = stats.bootstrap(
+            (sums, weights), lambda s, w, axis: s.sum(axis=axis) / w.sum(axis=axis), paired=True, n_resamples=SAMPLES,
+            confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+        assert bootstrap_interval(sums, weights)[1:] == pytest.approx(found, abs=1e-12)
 
 
 def test_interval_is_near_the_normal_one():

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from utils.errors import UserError
 from utils.scoring.metrics import VOID, frame_scores, statistics
 from utils.scoring.protocols import MAX_PROPOSALS
 from utils.scoring.sequence import ForegroundScores, Identity, SequenceScores, SlotSequence, TrackSequence
-from utils.scoring.slots import SlotTable, count_shared_pixels
+from utils.scoring.slots import SlotTable, count_shared_pixels, find_best_pairs
 from utils.scoring.tracks import TubeTable, identity_switches
 
 
@@ -234,7 +233,7 @@ def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
 
 def _assign_proposals(quality: np.ndarray) -> np.ndarray:
     """Assign a proposal to each object, (objects,), maximising the sum of `quality` (objects, proposals)."""
-    proposals, objects = linear_sum_assignment(-quality.T)
+    proposals, objects = find_best_pairs(quality.T)
     return proposals[np.argsort(objects)]
 
 

@@ -32,7 +32,6 @@ from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from utils.scoring.metrics import VOID
 
@@ -61,6 +60,13 @@ class Contingency(NamedTuple):
         """Compute the IoU of every object above 0 with every segment, (objects, P) float64 in [0, 1]."""
         shared = self.counts[self.objects > 0]
         return shared / (shared.sum(axis=1)[:, None] + self.counts.sum(axis=0) - shared)
+
+
+def find_best_pairs(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pair rows with columns, each at most once, so that the sum of `iou` is largest; return the indices of both."""
+    from scipy.optimize import linear_sum_assignment  # takes half a second, and saved scores do without
+
+    return linear_sum_assignment(iou, maximize=True)
 
 
 EMPTY = Contingency(np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, 0), np.int64))
@@ -144,7 +150,7 @@ def match_and_average(iou: np.ndarray) -> float:
 
     An object without a segment counts 0.
     """
-    return float(iou[linear_sum_assignment(iou, maximize=True)].sum() / len(iou))
+    return float(iou[find_best_pairs(iou)].sum() / len(iou))
 
 
 class SlotScores(NamedTuple):
@@ -270,7 +276,7 @@ class _FrameMeans:
         if not self._foregrounds:
             return float("nan"), float("nan")
         iou, segments = self._mean_iou(), self._iou.segments
-        matched = np.sort(segments[linear_sum_assignment(iou, maximize=True)[1]])
+        matched = np.sort(segments[find_best_pairs(iou)[1]])
         return match_and_average(iou), _mean([_ari_of(matched, frame) for frame in self._foregrounds])
 
     def _mean_iou(self) -> np.ndarray:
