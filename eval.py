@@ -50,8 +50,8 @@ from utils.flags.choices import OWN_VIDEO
 from utils.flags.evaluation import make_parser
 from utils.progress import FrameBar, log_line, report_progress
 from utils.report.attention import announce_space, estimate_bytes, write_explanation
-from utils.report.encode import choose_positions
-from utils.report.pages import write_report
+from utils.report.jpegs import choose_positions
+from utils.report.pages import plan_pixels, write_report
 from utils.report.tables import format_costs
 from utils.results import ResultsFolder, write_archive
 from utils.run.checkpoints import load_checkpoint, stored_tau
@@ -98,7 +98,7 @@ def main() -> None:
                 log_line(f"note: {note}")
         distributed.barrier()
         with_overlays = args.overlay or (args.overlay is None and args.dataset == OWN_VIDEO)
-        illustrator = Illustrator(results, with_overlays=with_overlays)
+        illustrator = Illustrator(results, with_overlays=with_overlays, pixels=plan_pixels(results.path, videos))
         predict(args, network, videos, results, illustrator)
         distributed.barrier()
         report(args, videos, annotations, results, illustrator)
@@ -202,7 +202,8 @@ def segment_video(
     proposals = choose_proposals(found, results.kinds, limit=args.max_objects)
     make_maps = partial(proposals.label_maps, upsampling=args.upsampling, device=device)
     described = proposals.describe()
-    maps = illustrator.draw_along(video, make_maps, background=results.select_background(described), clock=clock)
+    maps = illustrator.draw_along(video, make_maps, background=results.select_background(described), clock=clock,
+                                  key_frames=found.explanation.key_frames if found.explanation else [])  # fmt: skip
     with clock("write"), closing(maps):  # closed, so that no half-written overlay stays if a mask cannot be written
         results.write_video(video.name, frame_names=video.frame_names,
                             label_maps=report_progress(maps, "writing", progress))  # fmt: skip

@@ -1,7 +1,7 @@
 """Draw the masks of results over the frames of their videos: overlays of each video, and a contact sheet of all."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from data.videos import Video
 from utils.clock import Clock
 from utils.files import digest_files, write_atomically
 from utils.png import read_label_png
+from utils.report.jpegs import keep_frames
 from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder
 from utils.scoring.annotations import VOID
 from utils.video import open_video
 from utils.visual import CELL_WIDTH, draw_contact_sheet, draw_overlay, resize_to_width, write_picture
 
 SHEET_FRAMES = 4  # of each video on a contact sheet
-SHEET_DIGEST = "stats/contact_sheet.digest"  # of what the contact sheet shows
+SHEET_DIGEST = ".contact_sheet.digest"  # of what the contact sheet shows
 OVERLAY, SIDE_BY_SIDE = "", ".side_by_side"  # ends of the stems of the two files
 PRESETS = {OVERLAY: "fast", SIDE_BY_SIDE: "veryfast"}  # of their encoder; frames side by side have twice the pixels
 SUFFIXES = (".mp4", ".webm")  # that they can have
@@ -27,7 +28,7 @@ LabelMaps = Iterator[dict[str, np.ndarray]]  # one a frame: kind of predictions 
 
 
 class Illustrator:
-    """Draw overlays of each video if asked to, and frames of it on the contact sheet.
+    """Draw overlays of each video if asked to, frames of it on the contact sheet, and its frames for the report.
 
     Videos are drawn while their label maps are made, so that they are not decoded again. Drawn are the masks of the
     first kind of predictions; objects that reach the border all around, which are background, are left out.
@@ -36,20 +37,24 @@ class Illustrator:
         results: the folder of results.
         with_overlays: write frames with masks as `overlays/<video>.mp4`, and beside the bare frames as
             `overlays/<video>.side_by_side.mp4`; in another format if there is no encoder.
+        pixels: of every frame of the report, about.
     """
 
-    def __init__(self, results: ResultsFolder, *, with_overlays: bool):
+    def __init__(self, results: ResultsFolder, *, with_overlays: bool, pixels: int):
         self.results = results
         self.with_overlays = with_overlays
+        self.pixels = pixels
         self.rows: dict[str, list[tuple[str, list[np.ndarray]]]] = {}  # of the contact sheet, by video
 
     def draw_along(
-        self, video: Video, make_maps: Callable[[Iterable[Tensor]], LabelMaps], *, background: list[int], clock: Clock
-    ) -> LabelMaps:
+        self, video: Video, make_maps: Callable[[Iterable[Tensor]], LabelMaps], *, background: list[int],
+        key_frames: Sequence[int], clock: Clock,
+    ) -> LabelMaps:  # fmt: skip
         """Read a video once, yield the label maps that `make_maps` makes of its frames, and draw them on the way.
 
         Args:
             background: labels that are not drawn.
+            key_frames: positions of frames that the report shows in any case.
             clock: measures the stages "upsample" and "draw".
         """
         waiting: deque[Tensor] = deque()  # frames whose label map is not made yet; they are read in another thread
@@ -59,10 +64,15 @@ class Illustrator:
                 waiting.append(frame)
                 yield frame
 
-        with self._open_drawing(video, background, with_overlay=self.with_overlays) as draw:
+        with (
+            self._open_drawing(video, background, with_overlay=self.with_overlays) as draw,
+            keep_frames(self.results.path, video, pixels=self.pixels, key_frames=key_frames) as keep,
+        ):
             for index, maps in enumerate(clock.iterate("upsample", make_maps(remember_frames()))):
                 with clock("draw"):
-                    draw(index, waiting.popleft(), maps[self.results.kinds[0]])
+                    frame = waiting.popleft().permute(1, 2, 0).numpy()
+                    draw(index, frame, maps[self.results.kinds[0]])
+                    keep(index, frame)
                 yield maps
 
     def finish(self, videos: Iterable[Video]) -> None:
@@ -112,23 +122,22 @@ class Illustrator:
         background = self.results.list_background(video.name)
         with self._open_drawing(video, background, with_overlay=with_overlay) as draw:
             for index, frame in zip(bar, video.read(positions), strict=True):
-                draw(index, frame, read_label_png(folder / f"{video.frame_names[index]}.png"))
+                draw(index, frame.permute(1, 2, 0).numpy(), read_label_png(folder / f"{video.frame_names[index]}.png"))
 
     @contextmanager
     def _open_drawing(
         self, video: Video, background: list[int], *, with_overlay: bool
-    ) -> Iterator[Callable[[int, Tensor, np.ndarray], None]]:
-        """Yield a function that draws a frame, given as position, frame (3, H, W) uint8 and label map (H, W).
+    ) -> Iterator[Callable[[int, np.ndarray, np.ndarray], None]]:
+        """Yield a function that draws a frame, given as position, frame (H, W, 3) uint8 and label map (H, W).
 
         After the last frame, the rows of the contact sheet are complete and the overlays are in their place.
         """
         chosen = _choose_sheet_frames(video)
         bare, masked, writers = [], [], []
 
-        def draw(index: int, frame: Tensor, labels: np.ndarray) -> None:
+        def draw(index: int, frame: np.ndarray, labels: np.ndarray) -> None:
             if not writers and index not in chosen:
                 return
-            frame = frame.permute(1, 2, 0).numpy()
             picture = draw_overlay(frame, np.where(np.isin(labels, background), 0, labels))
             for write, shown in zip(writers, (picture, np.concatenate([frame, picture], axis=1)), strict=False):
                 write(shown)

@@ -25,6 +25,7 @@ from utils.names import check_name
 from utils.png import find_pngs, write_label_png
 from utils.progress import log_line
 from utils.report.attention import EXPLORE, is_kept
+from utils.report.jpegs import KEPT
 from utils.report.place import INDEX, REPORT, check_report_folder, remove_report
 from utils.report.results import is_background
 
@@ -185,7 +186,7 @@ class ResultsFolder:
                 shutil.rmtree(root / stats.stem, ignore_errors=True)
         for root in {self.path, *roots}:
             shutil.rmtree(root / "scores", ignore_errors=True)
-        for name in ("stats", OVERLAYS, EXPLORE):
+        for name in ("stats", OVERLAYS, EXPLORE, KEPT):
             shutil.rmtree(self.path / name, ignore_errors=True)
         remove_report(self.path)
 

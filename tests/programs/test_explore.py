@@ -18,7 +18,7 @@ from tests.explanations import read_centres, read_rows
 from utils import compare
 from utils.errors import UserError
 from utils.report import __main__ as report_program
-from utils.report import encode
+from utils.report import jpegs
 
 INDEX = "Number(document.getElementById('player').dataset.index)"
 
@@ -34,7 +34,7 @@ def explored(tiny_network, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("explored")
     make_davis(folder / "DAVIS")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "LIMITS", replace(encode.LIMITS, frames=3))
+        patch.setattr(jpegs, "LIMITS", replace(jpegs.LIMITS, frames=3))
         arguments = ["--davis_path", folder / "DAVIS", "--training_free", "--ratio", 2, "--workers", 1, "--explore",
                      "--save_path", folder / "a"]  # fmt: skip
         patch.setattr(sys, "argv", ["eval.py", *map(str, [*tiny_network, *arguments])])
@@ -104,7 +104,7 @@ def test_a_video_cannot_be_named_as_the_folder(davis, tmp_path, run_eval):
 def test_other_pages_of_the_results(explored, tmp_path, monkeypatch):
     """A report in another folder can be explored; a comparison, which has two runs, not."""
     results = explored / "a"
-    monkeypatch.setattr(encode, "LIMITS", replace(encode.LIMITS, frames=3))
+    monkeypatch.setattr(jpegs, "LIMITS", replace(jpegs.LIMITS, frames=3))
     frames = explored / "DAVIS/JPEGImages/480p"
     for name, extra, expected in (
         ("with", ("--frames", frames), ["00000.jpg", "key_00002.jpg", "key_00004.jpg"]),
@@ -214,7 +214,7 @@ def test_the_section_fits_the_window(page, explored, width):
 
 
 def test_without_frames_it_is_drawn_on_grey(page, explored, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "LIMITS", replace(encode.LIMITS, frames=3))
+    monkeypatch.setattr(jpegs, "LIMITS", replace(jpegs.LIMITS, frames=3))
     monkeypatch.setattr(sys, "argv", ["report", "--results", str(explored / "a"), "--html", str(tmp_path / "out")])
     report_program.main()
     open_video(page, tmp_path / "out", "bee")

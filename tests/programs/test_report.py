@@ -19,7 +19,7 @@ from utils import compare
 from utils.errors import UserError
 from utils.png import read_label_png, write_label_png
 from utils.report import __main__ as report_program
-from utils.report.encode import LIMITS, choose_pixels, choose_positions
+from utils.report.jpegs import LIMITS, choose_pixels, choose_positions
 from utils.report.pages import write_report
 from utils.report.sources import FolderSource
 from utils.scoring.tables import read_scores

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import digest_files
 from utils.png import find_pngs, read_label_png
+from utils.report import jpegs
 from utils.report.attention import ABOUT as EXPLANATION
 from utils.report.attention import link_explanation
 from utils.report.results import Results, choose_main_protocol, is_background
@@ -26,31 +26,6 @@ from utils.visual import make_distinct_colours
 VERSION = 3  # raise it with every change of the files; reports of older versions are then made again
 ABOUT, DATA = "about.json", "data.js"
 PICTURES = ("frame", "truth", "masks")  # small ones, for the list of videos
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of a report's size. With these, 30 sequences of DAVIS (2,000 frames) take less than 60 MB.
-
-    Attributes:
-        frames: most frames of a video that are shown, spread evenly; playing needs no more, and files stay few.
-        pixels: of all frames of a report together, which then take about 0.2 bytes a pixel.
-        largest, smallest: pixels of one frame; more cannot be seen in a window, and with fewer nothing can.
-        quality: of JPEG, 0 to 100.
-        picture: width of the small pictures in the list, twice of what is seen, for displays of high density.
-        picture_quality: of JPEG.
-    """
-
-    frames: int = 600
-    pixels: int = 270_000_000
-    largest: int = 854 * 480
-    smallest: int = 400 * 225
-    quality: int = 62
-    picture: int = 320
-    picture_quality: int = 82
-
-
-LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -86,31 +61,20 @@ def read_about(folder: Path) -> About | None:
         return None
 
 
-def choose_positions(count: int) -> list[int]:
-    """Choose the frames of a video that are shown: all, or every n-th if there are more than `LIMITS.frames`."""
-    return list(range(0, count, -(-count // LIMITS.frames)))
-
-
-def choose_pixels(frame_counts: Sequence[int]) -> int:
-    """Choose the pixels of every frame of a report, given the number of frames of each video."""
-    shown = sum(len(choose_positions(count)) for count in frame_counts)
-    return min(max(LIMITS.pixels // max(shown, 1), LIMITS.smallest), LIMITS.largest)
-
-
 def compute_digest(source: Source, results: Results, *, pixels: int) -> str:
     """Hash everything that the files of a video depend on, so that they are made again only if it has changed."""
     files = [*find_pngs(results.predictions / source.name).values(), results.path / f"stats/{source.name}.json"]
     files += results.find_scores(source.name).values()
     files += [path] if (path := results.explanation(source.name) / EXPLANATION).is_file() else []
     truth = source.annotations.digest() if source.annotations else ""
-    text = repr((VERSION, LIMITS, pixels, digest_files(files), source.fingerprint, truth))
+    text = repr((VERSION, jpegs.LIMITS, pixels, digest_files(files), source.fingerprint, truth))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def write_video(folder: Path, source: Source, results: Results, *, pixels: int, digest: str) -> None:
     """Write the frames, the data and the small pictures of a video to an existing folder.
 
-    Only one frame is in memory at a time.
+    Only one frame is in memory at a time. Frames are decoded only if eval.py has not kept them while it made the masks.
 
     Args:
         pixels: number of pixels of every frame, about.
@@ -119,63 +83,45 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
     Raises:
         UserError: a frame or mask is missing, damaged, or of another size than the others.
     """
-    positions = choose_positions(len(source.frame_names))
+    positions = jpegs.choose_positions(len(source.frame_names))
     names = [source.frame_names[position] for position in positions]
+    explained = (kept := results.explanation(source.name)).is_dir()
+    key_frames = link_explanation(folder, kept) if explained else []
+    frames = jpegs.take_frames(folder, source, results.path, pixels=pixels, key_frames=key_frames)
     scores, protocol = _choose_scores(results, source.name)
     curves = ScoreCurves(scores, source.annotations, protocol)
-    poster, (_, told) = _choose_poster(names, source.annotations), results.read_stats(source.name)
-    masks, truths, areas, size, has_frames = [], [], [], (0, 0), False
-    for index, (frame, labels) in enumerate(_read_frames(source, results, positions)):
-        if not index:
-            size = _choose_size(labels.shape, pixels, float(source.pixel_aspect))
-            has_frames = frame is not None
+    poster, (_, told) = jpegs.choose_poster(names, source.annotations), results.read_stats(source.name)
+    masks, truths, areas, size = [], [], [], (0, 0)
+    for index, labels in enumerate(_read_masks(source, results, positions, frames)):
+        size = size if index else jpegs.choose_size(labels.shape, pixels, source.pixel_aspect)
         truth = curves.add(names[index], labels, position=positions[index])
         areas.append(np.bincount(labels.ravel()) / labels.size)
         small = _resize_labels(labels, size)
         masks.append(_encode_labels(small))
         small_truth = None if truth is None else _resize_labels(truth, size)
         truths.append(None if truth is None else _encode_labels(small_truth))
-        if has_frames:
-            frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
-            (folder / f"{index:05d}.jpg").write_bytes(_encode_jpeg(frame, LIMITS.quality))
         if index == poster:
             background = [id_ for id_, about in told.items() if is_background(about, kind=results.kind)]
             shown = np.where(np.isin(small, background), 0, small)
-            pictures = _write_pictures(folder, frame, shown, small_truth)
+            pictures = _write_pictures(folder, frames and frames.poster, shown, small_truth)
     data = {
         "video": source.name, "size": size, "count": len(names), "total": len(source.frame_names),
         "positions": positions, "names": names, "rate": float(source.frame_rate) * len(names) / len(source.frame_names),
-        "frames": has_frames, "masks": masks, "truth": truths if any(truths) else None,
+        "frames": frames is not None, "masks": masks, "truth": truths if any(truths) else None,
         "proposals": _describe_proposals(told, areas, results), "scores": curves.describe(),
     }  # fmt: skip
     (folder / DATA).write_text(f"addRun({json.dumps(data, separators=(',', ':'))});\n", encoding="utf-8")
-    attention = None
-    if (kept := results.explanation(source.name)).is_dir():
-        key_frames = link_explanation(folder, kept)
-        attention = _find_pictures(folder, source, positions, key_frames, size) if has_frames else []
-    about = About(digest, len(source.frame_names), names, pictures, attention)
+    attention = [frames.files[position] for position in key_frames] if frames and explained else []
+    about = About(digest, len(source.frame_names), names, pictures, attention if explained else None)
     (folder / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
 
 
-def _find_pictures(
-    folder: Path, source: Source, positions: Sequence[int], wanted: Sequence[int], size: tuple[int, int]
-) -> list[str]:
-    """Name the JPEG of each wanted frame, after writing those of frames that are not shown (`positions` are)."""
-    names = {position: f"{index:05d}.jpg" for index, position in enumerate(positions)}
-    missing = [position for position in wanted if position not in names]
-    for position, frame in zip(missing, source.read(missing) if missing else (), strict=True):
-        small = cv2.resize(_to_picture(frame), size[::-1], interpolation=cv2.INTER_AREA)
-        names[position] = f"key_{position:05d}.jpg"
-        (folder / names[position]).write_bytes(_encode_jpeg(small, LIMITS.quality))
-    return [names[position] for position in wanted]
-
-
-def _read_frames(
-    source: Source, results: Results, positions: Sequence[int]
-) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
-    """Yield the frame, (H, W, 3) uint8 or None, and the label map (H, W) int32 at each position."""
+def _read_masks(
+    source: Source, results: Results, positions: Sequence[int], frames: jpegs.ReportFrames | None
+) -> Iterator[np.ndarray]:
+    """Yield the label map (H, W) int32 at each position, of the size of the frame there."""
     there, shape = find_pngs(results.predictions / source.name), None
-    for position, frame in zip(positions, source.read(positions), strict=True):
+    for position in positions:
         name = source.frame_names[position]
         path = there.get(name, results.predictions / source.name / f"{name}.png")
         labels = read_label_png(path)
@@ -183,17 +129,10 @@ def _read_frames(
         if labels.shape != shape:
             raise UserError(f"{path}: {_format(labels.shape)} pixels, but the masks before it have {_format(shape)}; "
                             "a video has masks of one size")  # fmt: skip
-        if frame is not None:
-            frame = _to_picture(frame)
-            if frame.shape[:2] != shape:
-                raise UserError(f"{path}: {_format(shape)} pixels, but its frame has {_format(frame.shape[:2])}; give "
-                                "the frames that it was made of")  # fmt: skip
-        yield frame, labels
-
-
-def _to_picture(frame: Any) -> np.ndarray:
-    """Turn a tensor or array (3, H, W) into an array (H, W, 3) as OpenCV takes it."""
-    return np.ascontiguousarray(np.asarray(frame).transpose(1, 2, 0))
+        if frames is not None and frames.shapes[position] != shape:
+            raise UserError(f"{path}: {_format(shape)} pixels, but its frame has {_format(frames.shapes[position])}; "
+                            "give the frames that it was made of")  # fmt: skip
+        yield labels
 
 
 def _format(shape: tuple[int, ...]) -> str:
@@ -310,21 +249,6 @@ def _describe_proposals(
 # ------------------------------------------------------------------ pictures
 
 
-def _choose_size(shape: tuple[int, int], pixels: int, pixel_aspect: float) -> tuple[int, int]:
-    """Choose the (height, width) at which frames are shown: in square pixels, about `pixels` and never enlarged."""
-    height, width = shape[0], shape[1] * pixel_aspect
-    scale = min(math.sqrt(pixels / (height * width)), 1.0)
-    return max(round(height * scale), 1), max(round(width * scale), 1)
-
-
-def _choose_poster(names: list[str], annotations: Annotations | None) -> int:
-    """Choose the frame for the list of videos: the middle one, or the annotated one that is nearest to it."""
-    annotated = set(annotations.frame_names) if annotations else set()
-    middle = len(names) // 2
-    known = [index for index, name in enumerate(names) if name in annotated] or range(len(names))
-    return min(known, key=lambda index: abs(index - middle))
-
-
 def _resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(labels.astype(np.uint16), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
@@ -341,11 +265,6 @@ def _encode_labels(labels: np.ndarray) -> str:
     return base64.b64encode(content).decode()
 
 
-def _encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
-    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
 def _write_pictures(
     folder: Path, frame: np.ndarray | None, labels: np.ndarray, truth: np.ndarray | None
 ) -> list[str]:  # fmt: skip
@@ -357,12 +276,12 @@ def _write_pictures(
     drawn = {"frame": frame, "masks": _paint(ground, labels)}
     if truth is not None:
         drawn["truth"] = _paint(ground, np.where(truth == VOID, 0, truth))
-    width = LIMITS.picture
+    width = jpegs.LIMITS.picture
     for name, picture in drawn.items():
         if picture is not None:
             height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
             small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            (folder / f"{name}.jpg").write_bytes(_encode_jpeg(small, LIMITS.picture_quality))
+            (folder / f"{name}.jpg").write_bytes(jpegs.encode_jpeg(small, jpegs.LIMITS.picture_quality))
     return [name for name in PICTURES if drawn.get(name) is not None]
 
 

@@ -23,7 +23,8 @@ from utils.errors import UserError
 from utils.files import replace_folder, write_atomically
 from utils.names import natural_key
 from utils.progress import log_line
-from utils.report.encode import ABOUT, DATA, PICTURES, About, choose_pixels, compute_digest, read_about, write_video
+from utils.report.encode import ABOUT, DATA, PICTURES, About, compute_digest, read_about, write_video
+from utils.report.jpegs import KEPT, choose_pixels
 from utils.report.place import INDEX, MARKER, REPORT, check_report_folder, identify_results
 from utils.report.results import Results, choose_main_protocol
 from utils.report.sources import Source
@@ -62,19 +63,26 @@ def write_report(
     check_report_folder(folder, [path], flag=flag)
     _write_json(folder / MARKER, {"results": identify_results(folder, [path])})
     _remove_outdated_videos(folder, results)
-    earlier = _read_abouts(folder)
-    counts = [earlier[name].frames for name in earlier.keys() - {source.name for source in sources}]
-    pixels = choose_pixels([*counts, *(len(source.frame_names) for source in sources)])
+    earlier, pixels = _read_abouts(folder), plan_pixels(folder, sources)
     for source in tqdm(sources, "report", unit="video", leave=False):
         digest = compute_digest(source, results, pixels=pixels)
         if source.name in earlier and earlier[source.name].digest == digest:
             continue
         with replace_folder(folder / VIDEOS / source.name) as partial:
             write_video(partial, source, results, pixels=pixels, digest=digest)
+    if folder == path:
+        shutil.rmtree(path / KEPT, ignore_errors=True)  # the report has them now
     abouts = _read_abouts(folder)
     if lost := sorted({path.parent.name for path in (folder / VIDEOS).glob(f"*/{ABOUT}")} - abouts.keys()):
         log_line(f"note: {folder / VIDEOS}: {', '.join(lost)} left out; {ABOUT} is damaged or of an older version")
     return _write_pages(folder, _describe_report(results, abouts))
+
+
+def plan_pixels(folder: Path, sources: Sequence[Source]) -> int:
+    """Plan the pixels of every frame of the report in `folder`, with these videos beside those that it shows."""
+    earlier = _read_abouts(folder)
+    counts = [earlier[name].frames for name in earlier.keys() - {source.name for source in sources}]
+    return choose_pixels([*counts, *(len(source.frame_names) for source in sources)])
 
 
 def refuse_to_lose_frames(folder: Path, *, flag: str) -> None:
