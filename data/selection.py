@@ -5,7 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.annotations import FbmsOriginal, MergedMasks, RleVideo
+from data.annotations.fbms import FbmsOriginal
+from data.annotations.images import MergedMasks
+from data.annotations.rle import RleVideo
 from data.flow import FlowFiles
 from data.frames import UnreadableImage, format_size, read_image_size
 from data.loading import load_videos

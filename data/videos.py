@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from data.annotations import RECORD_KEYS
+from data.annotations.records import RECORD_KEYS
 from data.decoding.base import DEFAULT_RATE, CannotDecode
 from data.decoding.scan import scan_with_bar
 from data.flow import FlowFiles

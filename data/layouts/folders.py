@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.annotations import find_label_files
+from data.annotations.images import find_label_files
 from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import report_items
 from data.layouts.splits import FrameList, SplitSource

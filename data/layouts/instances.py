@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.annotations import AGAIN, RleVideo, Track, read_whole_number
+from data.annotations.rle import AGAIN, RleVideo, Track, read_whole_number
 from data.frames import read_image_size
 from data.layouts.base import report_items
 from data.layouts.splits import read_json

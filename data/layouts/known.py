@@ -3,7 +3,8 @@
 from dataclasses import replace
 from functools import partial
 
-from data.annotations import find_fbms_annotations, find_label_files, find_merged_masks, find_undefined_fbms_images
+from data.annotations.fbms import find_fbms_annotations, find_undefined_fbms_images
+from data.annotations.images import find_label_files, find_merged_masks
 from data.layouts.base import AnyOf
 from data.layouts.folders import FolderLayout
 from data.layouts.instances import InstanceLayout

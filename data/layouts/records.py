@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from data.annotations import RecordSegmentations
+from data.annotations.records import RecordSegmentations
 from data.tfrecord import Record, list_records
 from data.videos import RecordVideo, Video
 from utils.errors import UserError

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_masks
 
 import train
 from data import tfrecord
-from data.annotations import RleVideo, Track, decode_run_lengths, decode_segmentation
+from data.annotations.rle import RleVideo, Track, decode_run_lengths, decode_segmentation
 from data.layouts import instances
 from data.loading import check_root, list_training_videos, load_videos, resolve_root, select_range
 from data.registry import DATASETS

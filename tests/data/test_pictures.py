@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageFile
 
 from data import check
-from data.annotations import FbmsOriginal, MergedMasks
+from data.annotations.fbms import FbmsOriginal
+from data.annotations.images import MergedMasks
 from data.frames import FrameReader, UnreadableImage, read_image
 from data.loading import load_videos
 from data.tfrecord import list_records
