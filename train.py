@@ -29,12 +29,23 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 
-from data.clips import CLIPS_PER_EPOCH, BadFrames, Clip, ClipDataset, StepSampler, collate_clips, load_batches
+from data.clips import (
+    CLIPS_PER_EPOCH,
+    BadFrames,
+    Clip,
+    ClipDataset,
+    StepSampler,
+    collate_clips,
+    load_batches,
+    read_all_frames,
+)
 from data.loading import check_root, explain_single_file, list_training_videos, resolve_root
 from data.selection import warn_about_shapes
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.training import monitor
+from model.training.rounds import TargetRounds
 from model.training.step import TrainSettings, clips_per_step, make_optimizer, set_learning_rate, train_step
+from model.training.targets import ClipTargets
 from model.weights import checkpoint_path
 from utils import config, distributed
 from utils.device import choose_device
@@ -57,7 +68,7 @@ KEPT_OPTIONS = ("dataset", "basepath", "train_list", "output_path")
 HYPERPARAMETERS = (
     "dataset", "backbone", "resolution", "num_frames", "gap", "num_t", "num_heads", "with_cls", "init", "init_path",
     "temperature", "batch_size", "accumulate", "num_train_steps", "lr", "min_lr", "weight_decay", "clip_grad", "drop",
-    "attn_drop", "semantic_weight", "motion_weight", "num_queries", "amp", "seed",
+    "attn_drop", "targets", "rounds", "semantic_weight", "motion_weight", "num_queries", "amp", "seed",
 )  # fmt: skip
 
 
@@ -116,12 +127,19 @@ def run(
     """
     settings, device = config.settings_from(vars(args), TrainSettings), next(network.parameters()).device
     bad_frames = BadFrames.resume(videos, (resumed or {}).get("bad_frames"))
+    rounds = make_rounds(args, network, videos)
     done, asked = first_step, 0
     with StepBar(args.num_train_steps, first=first_step, pause_every=args.eval_freq) as bar:
         records = start_records(
             args, network, optimizer, scaler, videos, bad_frames, bar, resumed=resumed, step=first_step
         )
+        if rounds and not rounds.begins_at(done):
+            rounds.enter(done)
         while done < args.num_train_steps and not asked:
+            if rounds and rounds.begins_at(done):
+                asked = begin_round(rounds, done, records, bar, stop)
+                if asked:
+                    break
             rate = set_learning_rate(optimizer, done, settings)
             with records.meter:
                 clips = list(itertools.islice(batches, args.accumulate))
@@ -133,8 +151,9 @@ def run(
             for batch in clips:
                 bad_frames.add(batch)
             frames = [batch.frames for batch in clips]
+            targets = rounds and [[ClipTargets(rounds.load(name), at) for name, at in batch.origins] for batch in clips]
             with torch.autograd.set_detect_anomaly(args.detect_anomaly):
-                losses = train_step(network, optimizer, scaler, frames, step=done, settings=settings)
+                losses = train_step(network, optimizer, scaler, frames, step=done, settings=settings, targets=targets)
             records.means.add(losses)
             records.meter.add(sum(map(len, frames)))
             done += 1
@@ -144,8 +163,25 @@ def run(
             values = {"lr": rate, "epoch": epoch, "bad_frames": len(bad_frames.files)}
             logged = records.after_step(done, values, asked=asked)
             if "loss" in logged:
-                bar.show(f"semantic {logged['loss_semantic']:.3f}, motion {logged['loss_motion']:.3f}")
+                losses = {name.removeprefix("loss_"): value for name, value in logged.items() if "loss_" in name}
+                bar.show(", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
     return records.close(done, asked=asked)
+
+
+def begin_round(rounds: TargetRounds, step: int, records: RunRecorder, bar: StepBar, stop: StopRequest) -> int:
+    """Find the targets of the round that begins after `step` steps; return the exit code if asked to stop, else 0."""
+    if step:
+        records.save(step)  # a run that is killed meanwhile continues from here, with the same block
+    with bar.pause("targets") as progress:
+        rounds.find(step, stop=lambda: bool(stop.exit_code), progress=progress)
+    device = next(rounds.network.parameters()).device
+    if asked := int(distributed.find_largest(stop.exit_code, device)):
+        return asked
+    rounds.enter(step)
+    if unsure := [name for name in rounds.lengths if not rounds.load(name).has_sure_objects()]:
+        log_line(f"note: {len(unsure)} of {len(rounds.lengths)} videos show no sure objects, such as {unsure[0]}; "
+                 "their clips add nothing to the object loss")  # fmt: skip
+    return 0
 
 
 def start_records(
@@ -166,6 +202,18 @@ def start_records(
         hyperparameters={name: getattr(args, name) for name in HYPERPARAMETERS}, bar=bar,
         origin=origin | {"bad_frames": bad_frames.files},  # the list grows, and each checkpoint holds all of it
         save=functools.partial(runs.save_run, Path(args.output_path), vars(args), network, optimizer, scaler),
+    )  # fmt: skip
+
+
+def make_rounds(args: Namespace, network: SpatioTemporalNetwork, videos: Videos) -> TargetRounds | None:
+    """Make the rounds of targets that the object loss needs; None without it."""
+    if args.targets == "none":
+        return None
+    backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
+    return TargetRounds(
+        Path(args.output_path) / "targets", network, lengths={name: len(frames) for name, frames in videos.items()},
+        read=lambda name: read_all_frames(videos[name], args.resolution), tau=args.tau, num_steps=args.num_train_steps,
+        num_rounds=args.rounds, made_by={"backbone": backbone, "resolution": args.resolution},
     )  # fmt: skip
 
 

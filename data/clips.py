@@ -4,8 +4,8 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,12 @@ class Clip:
 
     frames: (T, 3, H, W) uint8, in a batch (B, T, 3, H, W); None if no clip could be read.
     bad: image files that could not be read.
+    origins: for each clip, the name of its video and the positions of its frames.
     """
 
     frames: Tensor | None
     bad: list[str]
+    origins: list[tuple[str, list[int]]] = field(default_factory=list)
 
 
 class ClipDataset(Dataset):
@@ -88,7 +90,7 @@ class ClipDataset(Dataset):
         self, videos: dict[str, list[Path]], *, resolution: tuple[int, int], num_frames: int = 3, gap: int = 4,
         seed: int = 0, augment: bool = True,
     ):  # fmt: skip
-        self.videos = list(videos.values())
+        self.names, self.videos = list(videos), list(videos.values())
         self.resolution = resolution
         self.num_frames = num_frames
         self.gap = gap
@@ -112,7 +114,7 @@ class ClipDataset(Dataset):
                 length, int(rng.integers(length)), num_frames=self.num_frames, gap=self.gap
             )
             try:
-                return Clip(self.read(video, positions, rng), bad)
+                return Clip(self.read(video, positions, rng), bad, [(self.names[video], positions)])
             except UnreadableImage as error:
                 bad.append(str(error.path))
         return Clip(None, bad)
@@ -126,11 +128,23 @@ class ClipDataset(Dataset):
         return self.augmentation(frames, seed=int(rng.integers(2**62)))
 
 
+def read_all_frames(paths: list[Path], resolution: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield all frames of a training video, (3, H, W) uint8 each, resized and not augmented.
+
+    An unreadable frame repeats the one before it, or is black if it is the first, so that positions stay.
+    """
+    reader, frame = FrameReader(paths), torch.zeros(3, *resolution, dtype=torch.uint8)
+    for position in range(len(paths)):
+        with suppress(UnreadableImage):
+            frame = resize(reader.read(position), resolution)
+        yield frame
+
+
 def collate_clips(clips: list[Clip]) -> Clip:
-    """Stack clips to a batch with frames (B, T, 3, H, W), or None if any clip has none, and all their bad files."""
+    """Stack clips to a batch with frames (B, T, 3, H, W), or None if any clip has none, and all the rest of them."""
     frames = [clip.frames for clip in clips]
-    bad = [file for clip in clips for file in clip.bad]
-    return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad)
+    bad, origins = ([item for clip in clips for item in getattr(clip, name)] for name in ("bad", "origins"))
+    return Clip(None if any(f is None for f in frames) else torch.stack(frames), bad, origins)
 
 
 @contextmanager

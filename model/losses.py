@@ -1,7 +1,8 @@
-"""Compute the two self-supervised losses from output tokens and attention (docs/method.md, section 3).
+"""Compute the self-supervised losses from output tokens and attention (docs/method.md, sections 3 and 13).
 
-A query (t, i) is token i of frame t. In every frame the tokens that a query attends to most are its positives, the
-tokens that it attends to least its negatives.
+A query (t, i) is token i of frame t. In the paper's two losses, the tokens of a frame that a query attends to most are
+its positives, the tokens that it attends to least its negatives. The object loss takes both from objects that were
+found before.
 """
 
 import torch
@@ -89,6 +90,24 @@ def motion_loss(
     negative_entropy = (patterns * (patterns + LOG_EPS).log()).sum(-1)
     weights = negative_entropy.softmax(dim=-1)  # (B, T, n)
     return (weights[..., None, None] * pairs).sum(2).mean()
+
+
+def object_loss(attn: Tensor, same: Tensor, different: Tensor) -> Tensor:
+    """Compute the object loss: a query should attend to tokens of its own object rather than to those of others.
+
+    Args:
+        attn: (n, S) attention of n queries averaged over heads, rows sum to <= 1.
+        same, different: (n, S) bool, tokens of the query's own object and of others. Tokens that are neither are left
+            out, and so are queries that lack one of the two.
+
+    Returns:
+        Scalar >= 0: the mean of -log(a_same / (a_same + a_different)), where a_same and a_different are the sums of a
+        query's attention over the two sets. 0 without queries.
+    """
+    usable = same.any(-1) & different.any(-1)
+    own = torch.where(same, attn, 0).sum(-1)[usable] + LOG_EPS
+    other = torch.where(different, attn, 0).sum(-1)[usable]
+    return torch.log1p(other / own).sum() / usable.sum().clamp_min(1)
 
 
 def attention_entropy(attn: Tensor, sample: Tensor, *, num_frames: int) -> Tensor:

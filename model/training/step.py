@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.losses import attention_entropy, motion_loss, semantic_loss
+from model.losses import attention_entropy, motion_loss, object_loss, semantic_loss
 from model.network import SpatioTemporalNetwork
+from model.training.targets import ClipTargets
 from utils import distributed
 from utils.device import autocast
 from utils.errors import UserError
 
+OBJECT_QUERIES = 256  # tokens of a clip that the object loss is computed at
 NOT_FINITE_MEND = "lower --lr or use --amp none, and resume from the last checkpoint if there is one"
 
 
@@ -26,6 +28,7 @@ class TrainSettings:
     num_train_steps: steps of the run. lr, min_lr: learning rate at its start and end.
     weight_decay: on matrices. clip_grad: largest norm of the gradient.
     semantic_weight, motion_weight: of the two losses. num_queries: token positions per step that both losses use.
+    targets: `objects` adds the object loss, `none` does not.
     amp: precision of the network, a key of `utils.device.AMP_DTYPES`. seed: of everything random.
     """
 
@@ -41,6 +44,7 @@ class TrainSettings:
     semantic_weight: float
     motion_weight: float
     num_queries: int
+    targets: str
     amp: str
     seed: int
 
@@ -53,6 +57,7 @@ def train_step(
     *,
     step: int,
     settings: TrainSettings,
+    targets: list[list[ClipTargets]] | None = None,
 ) -> dict[str, float]:
     """Take one optimizer step over one or more batches of clips.
 
@@ -61,6 +66,7 @@ def train_step(
     Args:
         batches: frames (B, T, 3, H, W) uint8 of each forward pass; their gradients are averaged.
         step: steps done before this one.
+        targets: of the clips of each batch; None without the object loss.
 
     Returns:
         Values to log by name: losses, entropy of the attention, gradient norm; means over all processes.
@@ -74,13 +80,15 @@ def train_step(
     height, width = network.backbone.grid_size(*settings.resolution)
     same_everywhere = torch.Generator().manual_seed(seed_of(settings.seed, step, 0))
     queries = torch.randperm(height * width, generator=same_everywhere)[: settings.num_queries].to(device)
+    rng = np.random.default_rng((settings.seed, step, distributed.rank()))
     totals: dict[str, float] = defaultdict(float)
-    for frames in batches:
-        losses = compute_losses(network, frames.to(device, non_blocking=True), queries, settings)
+    for frames, clips in zip(batches, targets or [None] * len(batches), strict=True):
+        losses = compute_losses(
+            network, frames.to(device, non_blocking=True), queries, settings, targets=clips, rng=rng
+        )
         if not torch.isfinite(losses["loss"]):
-            semantic, motion = losses["loss_semantic"], losses["loss_motion"]
-            raise UserError(f"step {step + 1}: the loss is not finite (semantic {semantic:.4g}, motion {motion:.4g}); "
-                            f"{NOT_FINITE_MEND}")  # fmt: skip
+            parts = (f"{name.removeprefix('loss_')} {value:.4g}" for name, value in losses.items() if "loss_" in name)
+            raise UserError(f"step {step + 1}: the loss is not finite ({', '.join(parts)}); {NOT_FINITE_MEND}")
         scaler.scale(losses["loss"] / len(batches)).backward()
         for name, value in losses.items():
             totals[name] += value.item() / len(batches)
@@ -99,16 +107,20 @@ def train_step(
 
 
 def compute_losses(
-    network: SpatioTemporalNetwork, frames: Tensor, queries: Tensor, settings: TrainSettings
-) -> dict[str, Tensor]:
+    network: SpatioTemporalNetwork, frames: Tensor, queries: Tensor, settings: TrainSettings, *,
+    targets: list[ClipTargets] | None = None, rng: np.random.Generator | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
     """Compute the losses of a batch of clips.
 
     Args:
         frames: (B, T, 3, H, W) uint8.
-        queries: (n,) token positions within a frame that both losses use.
+        queries: (n,) token positions within a frame that the paper's two losses use.
+        targets: of each clip, for the object loss; None to leave it out.
+        rng: draws the queries of the object loss.
 
     Returns:
-        Scalars: `loss`, its parts `loss_semantic` and `loss_motion`, and the `attention_entropy`.
+        Scalars: `loss`, its parts `loss_semantic`, `loss_motion` and, with targets, `loss_object`, and the
+        `attention_entropy`.
     """
     with autocast(frames.device, settings.amp):
         tokens, attn = network(frames)
@@ -116,8 +128,25 @@ def compute_losses(
     semantic = semantic_loss(attn, tokens, queries)
     motion = motion_loss(attn, queries, num_frames=settings.num_frames)
     loss = settings.semantic_weight * semantic + settings.motion_weight * motion
-    entropy = attention_entropy(attn, queries, num_frames=settings.num_frames)
-    return {"loss": loss, "loss_semantic": semantic, "loss_motion": motion, "attention_entropy": entropy}
+    parts = {"loss_semantic": semantic, "loss_motion": motion}
+    if targets is not None:
+        parts["loss_object"] = compute_object_loss(attn, targets, rng)
+        loss = loss + parts["loss_object"]
+    return {
+        "loss": loss,
+        **parts,
+        "attention_entropy": attention_entropy(attn, queries, num_frames=settings.num_frames),
+    }
+
+
+def compute_object_loss(attn: Tensor, targets: list[ClipTargets], rng: np.random.Generator) -> Tensor:
+    """Average the object loss over clips, at up to `OBJECT_QUERIES` tokens of each: attn (B, T*N, T*N) -> scalar."""
+    losses = []
+    for rows, clip in zip(attn, targets, strict=True):
+        queries = clip.draw_queries(OBJECT_QUERIES, rng)
+        same, different = (mask.to(attn.device) for mask in clip.compare(queries))
+        losses.append(object_loss(rows[torch.from_numpy(queries).to(attn.device)], same, different))
+    return torch.stack(losses).mean()
 
 
 def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:

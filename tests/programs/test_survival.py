@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.files import lock_folder
 from utils.run.checkpoints import load_tensors
 
-KILLS = 12
+KILLS = 6  # of each kind of run
 
 
 def same_runs(first: Path, second: Path) -> None:
@@ -36,11 +36,12 @@ def same_runs(first: Path, second: Path) -> None:
             assert torch.equal(value, second["optimizer"]["state"][index][key]), (index, key)
 
 
-def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(tmp_path, tiny_training):
+@pytest.mark.parametrize("targets", [(), ("--targets", "objects", "--rounds", 3)], ids=["paper", "objects"])
+def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(tmp_path, tiny_training, targets):
     """Runs are killed until one reaches its end, and further runs are begun until there were KILLS kills."""
     davis, whole = make_davis(tmp_path / "DAVIS"), tmp_path / "whole"
     steps = ["--num_train_steps", 9, "--last_freq", 1, "--save_freq", 3, "--eval_freq", 5, "--lr", "1e-3"]
-    common = [*tiny_training, "--basepath", davis, *steps, "--resume_path", "auto", "--output_path"]
+    common = [*tiny_training, "--basepath", davis, *steps, *targets, "--resume_path", "auto", "--output_path"]
     began = time.perf_counter()
     assert end(start_program("train", *common, whole, stderr=tmp_path / "stderr")) == 0
     seconds = time.perf_counter() - began

@@ -45,6 +45,9 @@ def make_parser() -> config.Parser:
     steps("--clip_grad", type=positive_float, default=1.0, metavar="X", help="Limit the norm of the gradient.")
     steps("--drop", type=dropout_rate, default=0.1, metavar="P", help="Dropout of projections and MLP.")
     steps("--attn_drop", type=dropout_rate, default=0.4, metavar="P", help="Dropout of the attention.")
+    steps("--targets", default="none", choices=("none", "objects"),
+          help="objects: add the object loss, toward objects that are found in the training videos first.")
+    steps("--rounds", **count, default=1, help="Find the objects this many times, at even steps.")
     steps("--semantic_weight", **number, default=1.0, help="Weight of the semantic loss.")
     steps("--motion_weight", **number, default=1.0, help="Weight of the motion loss.")
     steps("--num_queries", **count, default=8, help="Compute both losses at this many token positions.")

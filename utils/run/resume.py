@@ -18,6 +18,7 @@ AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that i
 # What a run stays with when it is resumed, and what may change but is said.
 SAME_WHEN_RESUMED = (
     "seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
+    "targets", "rounds",
 )  # fmt: skip
 # What may change without a word; a change of anything else is said.
 FREE_TO_CHANGE = (
@@ -217,7 +218,7 @@ def prepare_output(
     aside = [path for ending in (DAMAGED, LATER) for path in output.glob(f"*.pt{ending}")]
     for path in [*_list_checkpoints(output), *aside, *(output / name for name in ("log.jsonl", *also))]:
         path.unlink(missing_ok=True)
-    for folder in ("tensorboard", "profile"):
+    for folder in ("tensorboard", "profile", "targets"):
         shutil.rmtree(output / folder, ignore_errors=True)
 
 
