@@ -110,7 +110,7 @@ def test_an_interrupted_run_is_completed(tmp_path, dataset, monkeypatch):
             raise KeyboardInterrupt
         return render_sequence(*args, **kwargs)
 
-    monkeypatch.setattr("data.sprites.writer.render_sequence", fail_later)
+    monkeypatch.setattr("data.sprites.render.render_sequence", fail_later)
     with pytest.raises(KeyboardInterrupt):
         write_sprites(tmp_path / "set", **SMALL)
     write_sprites(tmp_path / "set", **SMALL)
