@@ -40,7 +40,7 @@ from model.network import SpatioTemporalNetwork, build_network, check_origin, ho
 from model.objects.proposals import choose_proposals, normalise_proposals, object_options
 from model.segmenter import Progress, Segmenter, SegmenterSettings, describe_key_frame_limit
 from model.settings import describe_settings
-from model.weights import checkpoint_path
+from model.weights import EMBEDDED, checkpoint_path, identify_embedded
 from utils import config, distributed
 from utils.clock import Clock
 from utils.device import choose_device, peak_memory_gb
@@ -55,7 +55,7 @@ from utils.report.pages import plan_pixels, write_report
 from utils.report.tables import format_costs
 from utils.results import ResultsFolder, write_archive
 from utils.run.checkpoints import load_checkpoint, stored_tau
-from utils.run.provenance import list_versions
+from utils.run.provenance import SEGMENTING, list_versions
 from utils.scoring.annotations import Annotations
 from utils.scoring.evaluators import Options
 from utils.scoring.folders import choose_protocols, score_folders
@@ -72,17 +72,18 @@ def main() -> None:
     if args.predictions:
         return score_predictions(args)
     args.resume_path = checkpoint_path(args.resume_path)
-    device = choose_device(args.device)
+    args.device = choose_device(args.device)
     with config.offer_embedded("start_eval.sh", {name: getattr(args, name) for name in KEPT_OPTIONS}):
-        network = make_network(args).to(device)
+        network = None if can_build_later(args) else make_network(args)
+    backbone = network.backbone.identify() if network else identify_embedded()
     if args.fit_resolution and args.dataset == OWN_VIDEO:
-        args.resolution = scale_to_patches(args.resolution, network.backbone.patch_size)
-    config.check_resolution(args.resolution, network.backbone.patch_size)
+        args.resolution = scale_to_patches(args.resolution, backbone.patch_size)
+    config.check_resolution(args.resolution, backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in args.protocol))
     roots = [str(Path(root).resolve()) for root in args.clips or [args.root]]
     origin = {"root": roots[0] if len(roots) == 1 else roots, "config": args.config, "checkpoint": args.resume_path,
-              "versions": list_versions()}  # fmt: skip
-    results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=describe_settings(vars(args), network, kinds),
+              "versions": list_versions(SEGMENTING)}  # fmt: skip
+    results = ResultsFolder(Path(args.save_path), kinds=kinds, settings=describe_settings(vars(args), backbone, kinds),
                             origin=origin, explore=args.explore)  # fmt: skip
     results.check(overwrite=args.overwrite)
     videos = args.selection.load()  # after all checks of flags, because videos may be generated or decoded for it
@@ -131,6 +132,12 @@ def parse_arguments(argv: list[str]) -> Namespace:
     return args
 
 
+def can_build_later(args: Namespace) -> bool:
+    """Tell whether the network has no user's file to be checked, so that it is built only if a video is segmented."""
+    chosen = args.resume_path or args.dino_path or args.checkpoint_key or args.tau == config.AUTO
+    return args.backbone == EMBEDDED and args.training_free and not chosen
+
+
 def make_network(args: Namespace) -> SpatioTemporalNetwork:
     """Build the network with a trained block or the training-free one, and complete --tau auto."""
     if bool(args.resume_path) == args.training_free:
@@ -147,26 +154,29 @@ def make_network(args: Namespace) -> SpatioTemporalNetwork:
         log_line(f"note: --tau auto: {args.tau:.3g}, from {args.resume_path}")
     if args.training_free:
         network.init_blocks("identity", temperature=args.temperature)
-        return network
+        return network.to(args.device)
     if holds_encoder(checkpoint) and args.dino_path:
         log_line(f"note: --dino_path is not used: {args.resume_path} holds a backbone, which is taken")
     check_origin(checkpoint, network, num_heads=args.num_heads, source=args.resume_path)
-    return network
+    return network.to(args.device)
 
 
 def predict(
-    args: Namespace, network: SpatioTemporalNetwork, videos: list[Video], results: ResultsFolder,
+    args: Namespace, network: SpatioTemporalNetwork | None, videos: list[Video], results: ResultsFolder,
     illustrator: Illustrator,
 ) -> None:  # fmt: skip
     """Write the label PNGs of every video that has none yet, the longest first, distributed over processes."""
+    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v))]
+    distributed.barrier()  # before any process writes, so that all processes see the same videos left
+    if not left:
+        return
+    network = network or make_network(args)
     segmenter = Segmenter(network, SegmenterSettings(
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
         memory_gb=args.memory_gb, frame_batch=args.frame_batch, amp=args.amp, spill_path=results.path,
         feature_cache=args.feature_cache, objects=object_options(args.proposals), clusters=args.clusters,
         motion=args.motion == "flow", explain=args.explore,
     ))  # fmt: skip
-    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v))]
-    distributed.barrier()  # before any process writes, so that all processes see the same videos left
     parts = distributed.divide_by_cost([len(video.frame_names) for video in left], distributed.world_size())
     mine = [left[index] for index in parts[distributed.rank()]]
     resolutions = choose_resolutions(left, ResolutionRule(

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.weights import BACKBONE_FILE, EMBEDDED, check_holds_vit, load_vit_weights
+from model.weights import BACKBONE_FILE, EMBEDDED, BackboneIdentity, check_holds_vit, load_vit_weights
 from utils.errors import NoWeights, UserError, is_out_of_memory
 from utils.progress import log_line
 from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
@@ -60,6 +60,9 @@ class Backbone(nn.Module):
     def weights_hash(self) -> str:
         """Compute the SHA-256 of the weights, the same for the same weights from any file."""
         return hash_tensors(self.vit.state_dict())
+
+    def identify(self) -> BackboneIdentity:
+        return BackboneIdentity(self.name, self.weights_hash(), self.patch_size)
 
     def settings(self) -> dict[str, Any]:
         """List all settings that features depend on, except the frame, precision, device and libraries."""

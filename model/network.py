@@ -1,17 +1,19 @@
 """Join backbone and block in one network, the one path from frames to tokens in training and inference."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from model.backbone import Backbone, build_backbone
 from model.block import SpatioTemporalBlock
 from model.engine.scratch import Scratch
 from model.weights import check_exact, describe_vit
 from utils.errors import UserError
 from utils.parallel import map_parallel
+
+if TYPE_CHECKING:  # timm takes seconds to import, and a run that finds all its results needs no network
+    from model.backbone import Backbone
 
 REFERENCE_BLOCKS = "temporal_transformer."
 CACHED_ROWS, DEVICE_ROWS = 128, 1024  # rows of one head's attention at once, on a CPU and elsewhere
@@ -27,7 +29,7 @@ class SpatioTemporalNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, *, num_blocks: int = 1, num_heads: int = 8, with_cls: bool = True,
+        self, backbone: "Backbone", *, num_blocks: int = 1, num_heads: int = 8, with_cls: bool = True,
         drop: float = 0.1, attn_drop: float = 0.4,
     ):  # fmt: skip
         super().__init__()
@@ -173,6 +175,8 @@ def build_network(
         source: where `checkpoint` came from, for messages.
         block_options: for `SpatioTemporalNetwork`.
     """
+    from model.backbone import build_backbone
+
     whole = checkpoint is not None and holds_encoder(checkpoint)
     network = SpatioTemporalNetwork(
         build_backbone(

@@ -11,11 +11,11 @@ budget are kept on disk; windows whose summaries exceed it are computed a second
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor
 
@@ -153,7 +153,7 @@ class Segmenter:
         if self.settings.feature_cache is None:
             return None
         made_by = {
-            "amp": self.settings.amp, "device": self.device.type, "torch": torch.__version__, "timm": timm.__version__,
+            "amp": self.settings.amp, "device": self.device.type, "torch": torch.__version__, "timm": version("timm"),
         }  # fmt: skip
         return FeatureCache(self.settings.feature_cache, settings=self.network.backbone.settings() | made_by)
 

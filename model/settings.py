@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from model.engine.windows import ENGINES
-from model.network import SpatioTemporalNetwork
+from model.weights import BackboneIdentity
 from utils.run.checkpoints import hash_file
 
 # Flags that predictions depend on; a changed one makes other results.
@@ -13,7 +13,7 @@ KEYS = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "
         "motion", "fit_resolution")  # fmt: skip
 
 
-def describe_settings(values: Mapping[str, Any], network: SpatioTemporalNetwork, kinds: list[str]) -> dict[str, Any]:
+def describe_settings(values: Mapping[str, Any], backbone: BackboneIdentity, kinds: list[str]) -> dict[str, Any]:
     """Collect everything that predictions depend on but the videos, which `ResultsFolder.has` compares.
 
     Args:
@@ -26,6 +26,6 @@ def describe_settings(values: Mapping[str, Any], network: SpatioTemporalNetwork,
     return {
         "predictions": kinds, **({"fast": fast} if values["clustering"] == "fast" else {}),
         **{key: values[key] for key in KEYS},
-        "backbone": {"name": network.backbone.name, "sha256": network.backbone.weights_hash()},
+        "backbone": {"name": backbone.name, "sha256": backbone.sha256},
         "block": trained or {"training_free": True, "temperature": values["temperature"]},
     }  # fmt: skip

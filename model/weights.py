@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.run.checkpoints import load_tensors
+from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
 
 # Wrappers that training frameworks put around a ViT, and the heads they put beside it; MAE's head is its decoder.
 _WRAPPERS = ("module.", "model.", "backbone.", "encoder.")
@@ -253,6 +252,8 @@ def _check_shape(state: dict[str, Tensor], vit: nn.Module, name: str, source: st
     held, wanted = _shape_in(state), _shape_in(vit.state_dict())
     if held is None or held == wanted:
         return
+    import timm
+
     close = [found for found in _names_for(held, state) if timm.is_model(found)]
     mend = f"give --backbone {close[0]}" if close else "give the --backbone that the file was made for"
     raise UserError(f"{source}: holds {held}; --backbone {name} is {wanted}; {mend}")
@@ -308,3 +309,18 @@ BLOCK_FILE = ASSETS / "embedded_block.safetensors"
 def checkpoint_path(path: str | None) -> str | None:
     """Resolve the path of a checkpoint on the command line: `embedded` stands for a file in `assets/`."""
     return str(BLOCK_FILE) if path == EMBEDDED else path
+
+
+class BackboneIdentity(NamedTuple):
+    """What results depend on of a backbone: its name, and the SHA-256 of its weights as `Backbone.weights_hash`; and
+    the (height, width) of its patches in pixels."""
+
+    name: str
+    sha256: str
+    patch_size: tuple[int, int]
+
+
+def identify_embedded() -> BackboneIdentity:
+    """Identify the embedded backbone by its file, without building it, for which timm would have to be imported."""
+    side = load_metadata(BACKBONE_FILE, STUDENT_KEY)["patch_size"]
+    return BackboneIdentity(EMBEDDED, hash_tensors(load_tensors(BACKBONE_FILE)), (side, side))

@@ -36,7 +36,8 @@ LAUNCH=("$PYTHON")
 if [ "$_gpus" -gt 1 ]; then
   LAUNCH=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$_gpus")
   # USR1, by which Slurm announces the end of a job, has to be handed on to the processes; older torch cannot.
-  if "$PYTHON" -c 'import inspect, torch.distributed.run as run; assert "signals_to_handle" in inspect.getsource(run)' 2>/dev/null; then
+  # Its source is read, since importing it takes seconds.
+  if grep -q signals_to_handle "$("$PYTHON" -c 'import importlib.util; print(importlib.util.find_spec("torch").submodule_search_locations[0])')/distributed/run.py" 2>/dev/null; then
     LAUNCH+=(--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1)
   fi
 fi

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import eval as eval_program
 import train as train_program
 from data.sprites.writer import write_sprites
 from model.backbone import build_backbone
-from model.weights import BACKBONE_FILE, BLOCK_FILE
-from tests.processes import launch
+from model.weights import BACKBONE_FILE, BLOCK_FILE, identify_embedded
+from tests.processes import ROOT, launch
 from utils.config import NOT_EMBEDDED
 from utils.errors import UserError
 from utils.export import export_block
@@ -52,6 +53,7 @@ def test_the_shipped_files_are_what_the_card_says():
         assert size == f"{path.stat().st_size / 1e6:.1f} MB"
     assert backbone.patch_size == (8, 8)
     assert block["backbone"]["sha256"] == backbone.weights_hash()
+    assert identify_embedded() == backbone.identify()
 
 
 def test_keys_of_the_embedded_backbone_tell_an_object_from_its_background():
@@ -157,6 +159,13 @@ def test_launchers_without_flags(sprites, tmp_path, monkeypatch):
     masks = sorted((tmp_path / "outputs/eval/davis/val-00").glob("*.png"))
     assert len(masks) == 5
     assert read_label_png(masks[0]).shape == (64, 114)
+    again = [sys.executable, "-X", "importtime", ROOT / "eval.py"]  # without timm, whose import takes longest
+    done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "protocol davis" in done.stdout
+    loaded = set(re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.MULTILINE))
+    assert "torch" in loaded
+    assert not loaded & {"timm", "torchvision", "torch._dynamo", "scipy.stats", "scipy.optimize", "data.sprites.render"}
     own = ["eval.py", "--resume_path", "outputs/train/last.pt", "--save_path", "own", *SMALL]
     monkeypatch.setattr(sys, "argv", own)
     eval_program.main()

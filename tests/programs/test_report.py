@@ -1,11 +1,9 @@
-"""The pages that eval.py, utils.report and utils.compare write: their files, and how they work in a browser."""
+"""The files of the pages that eval.py, utils.report and utils.compare write."""
 
 import base64
 import json
 import shutil
-import sys
 from pathlib import Path
-from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -13,64 +11,13 @@ import pytest
 from PIL import Image
 
 from data.own_output import identify_own_output, refuse_own_output
-from tests.browser import Browser
-from tests.conftest import make_davis
-from utils import compare
+from tests.programs.reports import ODD, read_data, read_index, run_compare, run_report
 from utils.errors import UserError
 from utils.png import read_label_png, write_label_png
-from utils.report import __main__ as report_program
 from utils.report.jpegs import LIMITS, choose_pixels, choose_positions
 from utils.report.pages import write_report
 from utils.report.sources import FolderSource
 from utils.scoring.tables import read_scores
-
-ODD = """d'o"g #1 & <b>50%"""  # a name that a user may give a folder
-
-
-@pytest.fixture(scope="module")
-def reported(tiny_network, tmp_path_factory) -> tuple[Path, Path]:
-    """A tree of DAVIS and two folders of results with reports; to be read or copied and not to be changed."""
-    import eval as eval_program
-
-    folder = tmp_path_factory.mktemp("reported")
-    names = ("ant", "bee", ODD)
-    davis = make_davis(folder / "DAVIS", sequences=names)
-    split = davis / "ImageSets/2017/val.txt"
-    split.write_text("ant\nbee\n")
-    frames, masks = folder / "clips", folder / "truth"
-    for name in names:  # a data set without a split file, which could not list the odd name
-        shutil.copytree(davis / "JPEGImages/480p" / name, frames / name)
-        shutil.copytree(davis / "Annotations_unsupervised/480p" / name, masks / name)
-    with pytest.MonkeyPatch.context() as patch:
-        for out, extra in (("a", ["--protocol", "davis", "paper", "foreground"]), ("b", ["--ratio", "3"])):
-            arguments = ["--dataset", "pairs", "--basepath", frames, "--annotations", masks, "--training_free",
-                         "--workers", 1, "--save_path", folder / out, *extra]  # fmt: skip
-            patch.setattr(sys, "argv", ["eval.py", *map(str, [*tiny_network, *arguments])])
-            eval_program.main()
-    return folder
-
-
-def read_data(report: Path, name: str) -> dict:
-    text = (report / "report/videos" / name / "data.js").read_text()
-    return json.loads(text[len("addRun(") : -len(");\n")])
-
-
-def read_index(report: Path) -> dict:
-    text = (report / "report/data.js").read_text()
-    return json.loads(text[len("const REPORT = ") : -len(";\n")])
-
-
-def run_report(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
-    report_program.main()
-
-
-def run_compare(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
-    compare.main()
-
-
-# ------------------------------------------------------------------ files
 
 
 def test_the_list_has_the_scores_that_were_written(reported):
@@ -330,136 +277,3 @@ def test_a_report_is_not_taken_for_frames(reported, tmp_path, monkeypatch):
     for folder in (reported / "a", tmp_path / "out"):
         with pytest.raises(UserError, match="holds results of eval.py"):
             refuse_own_output(folder / "report/videos/ant")
-
-
-# ------------------------------------------------------------------ in a browser
-
-
-ROWS = "[...document.querySelectorAll('#rows a')].map(a => a.textContent)"
-INDEX = "Number(document.getElementById('player').dataset.index)"
-# Sum of the pixels of the first canvas; a page from the disk may not read the pixels of its image files.
-DRAWN = "views[0].image.data.reduce((sum, value) => sum + value, 0)"
-
-
-def open_video(page: Browser, report: Path, name: str) -> None:
-    page.open((report / "report/video.html").resolve().as_uri() + "?" + quote(name, safe=""))
-    page.wait(f"{INDEX} === 0")
-
-
-def test_the_list_is_sorted_and_filtered(page, reported):
-    page.open(reported / "a/index.html")
-    assert page.run(ROWS) == ["ant", "bee", ODD]
-    page.wait("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    values = {video["name"]: video["values"] for video in read_index(reported / "a")["videos"]}
-    for key in ("J", "seconds"):
-        page.click(f"th[data-key={key}] button")
-        assert page.run(ROWS) == sorted(values, key=lambda name: -values[name][key])
-        assert page.run(f"document.querySelector('th[data-key={key}]').ariaSort") == "descending"
-    page.click("th[data-key=seconds] button")
-    assert page.run(ROWS) == sorted(values, key=lambda name: values[name]["seconds"])
-    limit = sorted(100 * each["J"] for each in values.values())[1] + 1e-6
-    low = [name for name, each in values.items() if 100 * each["J"] < limit]
-    for text, expected in {
-        "BE": ["bee"], "50%": [ODD], "<b>": [ODD], "wasp": [], f"J<{limit}": low,
-    }.items():  # fmt: skip
-        page.run(f"document.getElementById('filter').value = {json.dumps(text)}")
-        page.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
-        assert sorted(page.run(ROWS)) == sorted(expected)
-        assert page.run("document.getElementById('nothing').hidden") == bool(expected)
-
-
-@pytest.mark.parametrize("name", ["ant", ODD])
-def test_a_video_plays_steps_and_toggles(page, reported, name):
-    page.open(reported / "a/index.html")
-    page.run(f"[...document.querySelectorAll('#rows a')].find(a => a.textContent === {json.dumps(name)}).click()")
-    page.wait(f"document.title === {json.dumps(name)} && {INDEX} === 0")
-    assert page.run("document.querySelector('b, h1 b')") is None  # names are text
-    page.press("ArrowRight")
-    page.wait(f"{INDEX} === 1")
-    page.click("#forward")
-    page.wait(f"{INDEX} === 2")
-    page.press("ArrowLeft")
-    page.wait(f"{INDEX} === 1")
-    page.press(" ")
-    page.wait(f"{INDEX} === 6")  # to the end
-    page.wait("!state.playing")
-    page.click("#play")
-    page.wait("state.playing || state.index === 6")
-    page.press("Home")
-    page.wait(f"{INDEX} === 0")
-    before = page.run(DRAWN)
-    page.press("t")
-    page.wait(f"{DRAWN} !== {before}")
-    assert page.run("document.getElementById('truth').ariaPressed") == "true"
-    page.press("t")
-    page.wait(f"{DRAWN} === {before}")
-    page.run("document.getElementById('opacity').value = 0")
-    page.run("document.getElementById('opacity').dispatchEvent(new Event('input'))")
-    page.wait(f"{DRAWN} < {before}")
-
-
-def test_one_proposal_is_shown_alone(page, reported):
-    open_video(page, reported / "a", "ant")
-    shown = "new Set(views[0].labels.filter(id => visibility(runs[0], id) === 'full' && id)).size"
-    page.press("b")  # background too
-    count = page.wait(shown)
-    assert count > 1
-    page.press(str(page.run("Math.min(...views[0].labels.filter(id => id))")))  # one that this frame has
-    page.wait("[...document.querySelectorAll('.proposals button')].some(button => button.ariaPressed === 'true')")
-    assert page.run(shown) == 1
-    page.press("0")
-    page.wait(f"{shown} === {count}")
-    page.click(".proposals tbody tr:nth-child(2)")
-    assert page.wait("state.picked.id") == 2
-    page.click("#all")
-    page.wait("state.picked === null")
-    page.click(".screen canvas")
-    assert page.wait("state.picked.id") == page.run("views[0].labels[30 * 100 + 50]")
-
-
-def test_clicks_in_a_chart_lead_to_the_frame(page, reported):
-    open_video(page, reported / "a", "ant")
-    assert page.run("charts.length") == 2
-    page.click(".chart svg")  # near its middle
-    assert page.wait(INDEX) in (2, 3, 4)
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window(page, reported, width):
-    page.resize(width, 800)
-    page.open(reported / "a/index.html")
-    assert page.run("document.documentElement.scrollWidth") <= width
-    assert page.run("document.querySelector('.videos img').getBoundingClientRect().width") > 100
-    open_video(page, reported / "a", "bee")
-    assert page.run("document.documentElement.scrollWidth") <= width
-    page.resize(1280, 800)
-
-
-def test_a_comparison_shows_both_with_the_largest_difference_first(page, reported, tmp_path, monkeypatch):
-    run_compare(monkeypatch, reported / "a", reported / "b", "--html", tmp_path / "out")
-    page.open(tmp_path / "out/index.html")
-    values = {video["name"]: video["values"] for video in read_index(tmp_path / "out")["videos"]}
-    assert page.run(ROWS) == sorted(values, key=lambda name: -abs(values[name]["difference"]))
-    open_video(page, tmp_path / "out", ODD)
-    assert page.run("views.length") == page.run("panels.length") == 2
-    page.press("ArrowRight")
-    page.wait(f"{INDEX} === 1")
-
-
-def test_upright_masks_alone_can_be_seen(page, reported, tmp_path, monkeypatch, capsys):
-    """Without frames, truth and scores; and clicks meet the proposal below them though the picture is not as wide."""
-    for path in (reported / "a/paper/ant").glob("*.png"):
-        write_label_png(tmp_path / "masks/ant" / path.name, read_label_png(path).T)
-    run_report(monkeypatch, "--results", tmp_path / "masks", "--html", tmp_path / "out")
-    assert "note: no --frames, so masks are shown alone" in capsys.readouterr().err
-    page.open(tmp_path / "out/index.html")
-    assert page.run(ROWS) == ["ant"]
-    open_video(page, tmp_path / "out", "ant")
-    assert page.run("document.getElementById('truth').hidden")
-    width, height = page.run("(box => [box.width, box.height])(views[0].canvas.getBoundingClientRect())")
-    assert width / height == pytest.approx(0.6, abs=0.01)
-    assert height < 800
-    page.click(".screen canvas")
-    assert page.wait("state.picked.id") == page.run("views[0].labels[50 * 60 + 30]")
-    page.press("End")
-    page.wait(f"{INDEX} === 6")

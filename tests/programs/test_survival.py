@@ -18,7 +18,7 @@ import torch
 
 from data.clips import ReadingLimits
 from tests.conftest import make_davis
-from tests.processes import ROOT, SECONDS, end, start_program, wait_for
+from tests.processes import ROOT, SECONDS, end, start_program, start_ranks, wait_for
 from utils.errors import UserError
 from utils.files import lock_folder
 from utils.run.checkpoints import load_tensors
@@ -355,21 +355,35 @@ def test_a_reader_that_hangs_does_not_keep_a_run_from_ending(davis, tmp_path, ru
     assert load_tensors(tmp_path / "run/last.pt")["step"] in (1, 2)
 
 
-def test_usr1_to_torchrun_saves_and_ends(davis, tmp_path, tiny_training):
+def test_asked_to_stop_a_group_saves_and_ends(davis, tmp_path, tiny_training):
     out = tmp_path / "run"
-    arguments = [*tiny_training, "--basepath", davis, "--output_path", out, "--num_train_steps", 100_000]
+    arguments = ["--basepath", davis, "--output_path", out, "--num_train_steps", 100_000, "--last_freq", 100_000]
+    ranks = start_ranks("train", *tiny_training, *arguments, folder=tmp_path)
+    wait_for(out / "log.jsonl", ranks[0])
+    time.sleep(0.5)
+    os.kill(ranks[1].pid, signal.SIGUSR1)  # one is asked, and both end with the same step
+    assert [end(process) for process in ranks] == [75, 75], (tmp_path / "rank0").read_text()
+    assert "asked to stop after step" in (tmp_path / "rank0").read_text()
+    assert load_tensors(out / "last.pt")["step"] > 0
+
+
+WAITING = """
+import os, signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: (open(f"asked{os.environ['RANK']}", "w").close(), sys.exit(75)))
+open(f"ready{os.environ['RANK']}", "w").close()
+time.sleep(1000)
+"""
+
+
+def test_the_launcher_hands_usr1_on_to_the_processes_of_torchrun(tmp_path):
+    """What train.py then does is tested above; here torchrun starts a program that needs no library."""
+    (tmp_path / "waiting.py").write_text(WAITING)
     path = f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH" CUDA_VISIBLE_DEVICES=0,1'
-    root = quote(str(ROOT))
-    launcher = f"{path}; . {root}/utils/setup.sh requirements.txt"
-    command = ("bash", "-c", f'{launcher}; exec "${{LAUNCH[@]}}" {root}/train.py "$@"', "--")
-    process = subprocess.Popen(
-        [*command, *map(str, [*arguments, "--last_freq", 100_000])], stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    wait_for(out / "log.jsonl", process)
-    time.sleep(1)
+    command = f'{path}; . {quote(str(ROOT))}/utils/setup.sh requirements.txt; exec "${{LAUNCH[@]}}" waiting.py'
+    process = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    for rank in range(2):
+        wait_for(tmp_path / f"ready{rank}", process)
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
-    assert "asked to stop after step" in err
-    assert load_tensors(out / "last.pt")["step"] > 0
+    assert {path.name for path in tmp_path.glob("asked*")} == {"asked0", "asked1"}

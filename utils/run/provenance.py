@@ -2,10 +2,12 @@
 
 import hashlib
 import importlib
+import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from utils.files import file_version
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Libraries that results depend on: name -> module.
 SCORING = {"numpy": "numpy", "opencv": "cv2", "scipy": "scipy"}
-LIBRARIES = {**SCORING, "pillow": "PIL", "torch": "torch", "torchvision": "torchvision", "timm": "timm"}
+SEGMENTING = {**SCORING, "pillow": "PIL", "torch": "torch", "timm": "timm"}
+LIBRARIES = {**SEGMENTING, "torchvision": "torchvision"}  # for training
 
 
 def describe_origin() -> dict[str, Any]:
@@ -24,8 +27,16 @@ def describe_origin() -> dict[str, Any]:
 
 def list_versions(libraries: dict[str, str] = LIBRARIES) -> dict[str, str]:
     """Return the versions of Python and of `libraries`. No others are imported, since scoring does not need torch."""
-    found = {name: str(importlib.import_module(module).__version__) for name, module in libraries.items()}
+    found = {name: _find_version(name, module) for name, module in libraries.items()}
     return {"python": platform.python_version(), **found}
+
+
+def _find_version(name: str, module: str) -> str:
+    """Find the version of a library, if possible without importing it."""
+    if module not in sys.modules:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return str(importlib.import_module(module).__version__)
 
 
 def read_git_revision() -> str | None:
