@@ -195,7 +195,8 @@ def predict(
         feature_cache=args.feature_cache, objects=object_options(args.proposals), clusters=args.clusters,
         motion=args.motion == "flow", explain=args.explore,
     ))  # fmt: skip
-    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v))]
+    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v),
+                                                 root=args.selection.find_root(v))]  # fmt: skip
     distributed.barrier()  # before any process writes, so that all processes see the same videos left
     parts = distributed.divide_by_cost([len(video.frame_names) for video in left], distributed.world_size())
     mine = [left[index] for index in parts[distributed.rank()]]
@@ -242,8 +243,8 @@ def segment_video(
     seconds = found.seconds | clock.seconds
     seconds["write"] -= seconds["upsample"] + seconds["draw"]
     results.finish(video.name, {
-        "video": fingerprint, "frames": count, "resolution": list(resolution), "clusters": found.num_clusters,
-        "cached": found.cached, "tau": found.tau,
+        "video": fingerprint, "root": str(args.selection.find_root(video)), "frames": count,
+        "resolution": list(resolution), "clusters": found.num_clusters, "cached": found.cached, "tau": found.tau,
         "objects": None if found.objects is None else int(found.objects.max()) + 1,
         "proposals": described, "seconds": seconds, "peak_memory_gb": peak_memory_gb(device),
     })  # fmt: skip

@@ -27,11 +27,12 @@ from data.videos import Video, compute_fingerprint
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import create_folder, read_object, refuse_existing, write_atomically
 from utils.mask_json import LabelledVideo, make_coco_dataset, make_ytvis_results
-from utils.names import check_name, natural_key
+from utils.names import natural_key
 from utils.png import find_pngs, read_label_png
+from utils.predictions import FOREGROUND, locate_predictions, read_kinds
 
 COCO, YTVIS, CUTOUT, BINARY = FORMATS = ("coco", "ytvis", "cutout", "binary")
-BEST, FOREGROUND = "best", "foreground"
+BEST = "best"
 DAMAGED = "run eval.py again into another folder"
 
 
@@ -56,10 +57,9 @@ class Finished:
                 f"{path}: no results of eval.py; give a folder that eval.py wrote, with settings.json in it"
             )
         self.settings = read_object(path / "settings.json", mend=DAMAGED)
-        kinds = self.settings.get("predictions")
-        if not isinstance(kinds, list) or not kinds:
+        self.kinds = read_kinds(self.settings, path / "settings.json", mend=DAMAGED)
+        if not self.kinds:
             raise UserError(f"{path}/settings.json: names no kind of predictions; {DAMAGED}")
-        self.kinds = [check_name(kind, path / "settings.json") for kind in kinds]
         files = sorted((path / "stats").glob("*.json"), key=lambda file: natural_key(file.stem))
         if not files:
             whole = path.parent if (path.parent / "stats").is_dir() else None
@@ -92,9 +92,18 @@ class Finished:
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{self.path}/stats/{video}.json: lists no scores of {kind}; {DAMAGED}") from None
 
+    def list_roots(self) -> dict[Path, list[str]]:
+        """List the places that videos were read from: file or folder -> names of the videos."""
+        roots: dict[Path, list[str]] = {}
+        for name, stats in self.stats.items():
+            if not isinstance(root := stats.get("root"), str):
+                raise UserError(f"{self.path}/stats/{name}.json: does not say where the frames lie; {DAMAGED}")
+            roots.setdefault(Path(root), []).append(name)
+        return roots
+
     def find_maps(self, video: str, kind: str) -> dict[str, Path]:
         """Find the label PNGs of a video: name of the frame -> file, in order."""
-        folder = (self.path if len(self.kinds) == 1 else self.path / kind) / video
+        folder = locate_predictions(self.path, self.kinds, kind) / video
         pngs, count = find_pngs(folder), self.stats[video].get("frames")
         if not pngs or len(pngs) != count:
             raise UserError(f"{folder}: {len(pngs)} label PNGs of {count} frames; {DAMAGED}")
@@ -198,26 +207,24 @@ def open_videos(results: Finished) -> dict[str, Video]:
     Raises:
         UserError: one was moved, or has changed since.
     """
-    settings, origin = results.settings, results.settings.get("origin") or {}
-    dataset, split, root = settings.get("dataset"), settings.get("split"), origin.get("root")
-    roots = [Path(place) for place in (root if isinstance(root, list) else [root]) if isinstance(place, str)]
-    if dataset not in DATASETS or not roots:
-        raise UserError(f"{results.path}/settings.json: does not say where the frames lie; {DAMAGED}")
-    for place in roots:
-        if not place.exists():
-            raise UserError(f"{place}: the frames of {results.path} lay there and are gone; move them back, or run "
+    dataset, split = results.settings.get("dataset"), results.settings.get("split")
+    if dataset not in DATASETS:
+        raise UserError(f"{results.path}/settings.json: names no data set; {DAMAGED}")
+    found = {}
+    for root, names in results.list_roots().items():
+        if not root.exists():
+            raise UserError(f"{root}: the frames of {results.path} lay there and are gone; move them back, or run "
                             "eval.py on their new place")  # fmt: skip
-    names = [*results.stats] if dataset != OWN_VIDEO else None
-    videos = load_videos(dataset, roots[0], split=split, flag="", sequences=names, trust_index=True,
-                         allow_damaged=True, clips=roots if dataset == OWN_VIDEO else ())  # fmt: skip
-    found = {video.name: video for video in videos}
-    for name, stats in results.stats.items():
-        if name not in found:
-            raise UserError(f"{roots[0]}: has no video {name}, which {results.path} has; run eval.py on all of them")
-        made_of, now = str(stats.get("video")).partition(", flow ")[0], compute_fingerprint(found[name])
-        if now != made_of:
-            raise UserError(f"{roots[0]}: {name} is not what {results.path} was made of ({made_of}, now {now}); "
-                            "restore it, or run eval.py again")  # fmt: skip
+        videos = load_videos(dataset, root, split=split, flag="", sequences=None if dataset == OWN_VIDEO else names,
+                             trust_index=True, allow_damaged=True)  # fmt: skip
+        found |= {video.name: video for video in videos if video.name in names}
+        for name in names:
+            if name not in found:
+                raise UserError(f"{root}: has no video {name} any more, which {results.path} has; restore it")
+            made_of = str(results.stats[name].get("video")).partition(", flow ")[0]
+            if (now := compute_fingerprint(found[name])) != made_of:
+                raise UserError(f"{root}: {name} is not what {results.path} was made of ({made_of}, now {now}); "
+                                "restore it, or run eval.py again")  # fmt: skip
     return found
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data.videos import Video
 from utils.clock import Clock
 from utils.png import read_label_png
+from utils.predictions import FOREGROUND
 from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder
 from utils.scoring.annotations import VOID
 from utils.video import open_video
@@ -75,7 +76,10 @@ class Illustrator:
         sheet = draw_contact_sheet(row for video in videos for row in self.rows[video.name])
         write_picture(path := self.results.path / CONTACT_SHEET, sheet)
         name = videos[0].name if len(videos) == 1 else "<video>"
-        print(f"masks: {self.results.predictions(self.results.kinds[0]) / name}/<frame>.png\ncontact sheet: {path}")
+        for kind in self.results.kinds:
+            word = "foreground" if kind == FOREGROUND else "masks"
+            print(f"{word}: {self.results.predictions(kind) / name}/<frame>.png")
+        print(f"contact sheet: {path}")
 
     def _draw_finished(self, video: Video) -> None:
         """Draw a video from its label PNGs; without a missing overlay only the frames of the contact sheet are read."""

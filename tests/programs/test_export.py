@@ -29,7 +29,7 @@ def made(tiny_network, tmp_path_factory) -> Path:
     write_video(folder / "clip.mp4", [moving_disk(index, size=SIZE, seed=2)[0] for index in range(COUNT)],
                 rate=Fraction(10))  # fmt: skip
     runs = [["--davis_path", folder / "DAVIS", "--training_free", "--protocol", "davis", "foreground", "--workers", 1],
-            [folder / "clip.mp4"]]  # fmt: skip
+            [folder / "clip.mp4", "--protocol", "davis"]]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for name, arguments in zip(("both", "one"), runs, strict=True):
             words = [*arguments, *tiny_network, "--save_path", folder / name]
