@@ -118,8 +118,8 @@ class ResultsFolder:
         stats, now = _read_json(self._stats_file(video)), fingerprint()
         if (recorded := stats.get("video")) != now:
             moved = stats.get("root") not in (None, str(root))
-            which = f"another video {video}, {stats['root']}, and not" if moved else "another version of"
-            raise UserError(f"--save_path {self.path}: holds results of {which} {root} ({recorded}, now {now}); choose "
+            which = f"another {video}, {stats['root']} and not {root}" if moved else f"another version of {video}"
+            raise UserError(f"--save_path {self.path}: holds results of {which} ({recorded}, now {now}); choose "
                             "another folder or give --overwrite")  # fmt: skip
         for folder in folders:
             for name in frame_names:

@@ -185,11 +185,11 @@ def test_results_of_another_clip_are_kept(here, run_eval):
     run_eval(make_clip(here / "one/clip.mp4"))
     before = snapshot(here / "outputs")
     make_clip(here / "two/clip.mp4", seed=3)
-    message = f"^--save_path outputs/clip: holds results of another video clip, {here}/one/clip.mp4, .*another folder"
+    message = f"^--save_path outputs/clip: holds results of another clip, {here}/one/clip.mp4 and not .*another folder"
     with pytest.raises(UserError, match=message):
         run_eval("two/clip.mp4")
     make_clip(here / "one/clip.mp4", seed=3)
-    with pytest.raises(UserError, match=f"another version of {here}/one/clip.mp4 .*another folder"):
+    with pytest.raises(UserError, match="another version of clip .*another folder"):
         run_eval("one/clip.mp4")
     assert snapshot(here / "outputs") == before
 
