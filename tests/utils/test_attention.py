@@ -140,7 +140,7 @@ def test_what_is_kept_is_known(explained, tmp_path):
     about = json.loads((kept / ABOUT).read_text())
     (kept / ABOUT).write_text(json.dumps(about | {"version": 0}))
     assert not is_kept(kept)
-    for damaged in ("[", '{"version": 1}', '{"version": 1, "key_frames": 3, "frames": []}'):
+    for damaged in ("[", '{"version": 2}', '{"version": 2, "key_frames": 3, "frames": []}'):
         (kept / ABOUT).write_text(damaged)
         with pytest.raises(UserError, match="about.json: .*--explore again"):
             link_explanation(report, kept)

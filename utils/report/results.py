@@ -45,7 +45,11 @@ class Results:
     @property
     def predictions(self) -> Path:
         """The folder that has one folder of PNGs per video; `path` may itself be the folder of one of several kinds."""
-        folder = locate_predictions(self.path, self.kinds, self.kind)
+        return self.locate(self.kind)
+
+    def locate(self, kind: str | None) -> Path:
+        """The folder of PNGs of one of `kinds`, see `predictions`."""
+        folder = locate_predictions(self.path, self.kinds, kind)
         return folder if folder.is_dir() else self.path
 
     def explanation(self, video: str) -> Path:
