@@ -1,6 +1,7 @@
 """Clips that eval.py is given without a flag; how often videos are decoded, and what is drawn of them."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from fractions import Fraction
@@ -18,8 +19,10 @@ from data.decoding.pyav import PyAVReader
 from data.resolution import scale_to_patches
 from tests.conftest import make_davis, moving_disk, snapshot
 from tests.processes import launch
+from utils import compare
 from utils.errors import UserError
 from utils.pictures import read_picture
+from utils.png import write_label_png
 from utils.video import write_video
 
 COUNT = 5  # frames of a clip
@@ -209,6 +212,30 @@ def test_several_runs_into_one_folder_keep_the_place_of_each_video(here, run_eva
         assert {path.name: len(list(path.iterdir())) for path in (here / chosen).iterdir()} == dict.fromkeys(
             "abc", COUNT
         )
+
+
+def test_results_without_ground_truth_are_compared_on_a_page(here, run_eval, page):
+    """Objects and foreground of both agree to some degree; the video that differs most comes first."""
+    for name in ("a", "b"):
+        make_clip(here / f"{name}.mp4")
+    run_eval("a.mp4", "b.mp4")
+    shutil.copytree("outputs/videos", "other")
+    for path in (here / "other/davis/b").glob("*.png"):
+        write_label_png(path, np.zeros(SIZE, np.int32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["compare", "outputs/videos", "other", "--html", "pages"])
+        compare.main()
+    page.open(here / "pages/index.html")
+    rows = page.wait("[...document.querySelectorAll('#rows tr')].map(row => row.innerText)", len)
+    assert ["b" in rows[0].split(), "a" in rows[1].split()] == [True, True]
+    assert "100.0" in rows[1]
+    assert "Not scored" in page.run("document.getElementById('notes').innerText")
+    facts = page.run("document.getElementById('facts').innerText").lower()
+    assert "same objects" in facts
+    assert "same foreground" in facts
+    assert "J&F" not in page.run("document.body.innerText")
+    page.open((here / "pages/report/video.html").as_uri() + "?b")
+    page.wait("Number(document.getElementById('player').dataset.index) === 0")
 
 
 @pytest.mark.parametrize(("words", "message"), [
