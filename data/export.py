@@ -3,6 +3,7 @@
     python -m data.export outputs/clip --format coco --output_path clip.json
     python -m data.export outputs/ytvis --format ytvis --video_ids YTVIS/valid.json --output_path results.json
     python -m data.export outputs/clip --format cutout --object best --output_path cutouts
+    python -m data.export outputs/clip --format webm --object foreground --output_path videos
     python -m data.export outputs/clip --format binary --object 3 --output_path third
 
 Nothing is overwritten. Cut-outs need the frames, which are read from where eval.py read them.
@@ -15,6 +16,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,9 @@ from utils.mask_json import LabelledVideo, make_coco_dataset, make_ytvis_results
 from utils.names import natural_key
 from utils.png import find_pngs, read_label_png
 from utils.predictions import FOREGROUND, locate_predictions, read_kinds
+from utils.video import can_write_cut_outs, open_cut_out
 
-COCO, YTVIS, CUTOUT, BINARY = FORMATS = ("coco", "ytvis", "cutout", "binary")
+COCO, YTVIS, CUTOUT, WEBM, BINARY = FORMATS = ("coco", "ytvis", "cutout", "webm", "binary")
 BEST = "best"
 DAMAGED = "run eval.py again into another folder"
 
@@ -169,31 +172,45 @@ def read_video_ids(path: Path) -> dict[str, tuple[int, list[str]]]:
 
 
 def export_pictures(results: Finished, form: str, output: Path, *, chosen: str) -> None:
-    """Write a picture of one object for each frame of each video, `<video>/<frame>.png`.
+    """Write a picture of one object for each frame of each video, `<video>/<frame>.png`, or for `webm` `<video>.webm`.
 
     Args:
-        form: `binary`, 0 and 255; or `cutout`, the frame with the object opaque and all else transparent black.
+        form: `binary`, 0 and 255; or `cutout` and `webm`, the frame with the object opaque, all else transparent black.
         chosen: `best`, `foreground`, or the id of a proposal.
 
     Raises:
-        UserError: a video has no such object; for `cutout`, its frames are elsewhere or have changed.
+        UserError: a video has no such object; there is no encoder for `webm`; for cut-outs, the frames are elsewhere or
+            have changed.
     """
     kind, label = results.choose_kind(chosen), 1 if chosen in (BEST, FOREGROUND) else int(chosen)
     for name in results.stats:
         if label not in (scores := results.list_scores(name, kind)):
             raise UserError(f"--object {chosen}: {name} has {f'objects 1 to {max(scores)}' if scores else 'none'}; "
                             "give one of these")  # fmt: skip
-    videos = open_videos(results) if form == CUTOUT else {}
+    if form == WEBM and not can_write_cut_outs():
+        raise UserError(f"--format {WEBM}: PyAV is missing or has no VP9; pip install av, or give --format {CUTOUT}")
+    videos = open_videos(results) if form != BINARY else {}
     with create_folder(output, flag="--output_path") as folder:
         for name in results.stats:
+            pngs, video = results.find_maps(name, kind), videos.get(name)
+            if form == WEBM:
+                with open_cut_out(
+                    folder / f"{name}.webm", rate=video.frame_rate, pixel_aspect=video.pixel_aspect
+                ) as write:
+                    for _, picture in _draw_object(pngs, label, video, name):
+                        write(picture)
+                continue
             (folder / name).mkdir()
-            pngs = results.find_maps(name, kind)
-            names = videos[name].frame_names if videos else list(pngs)
-            frames = videos[name].read() if videos else (None for _ in pngs)
-            for frame_name, frame in zip(tqdm(names, name, leave=False), frames, strict=True):
-                mask = read_label_png(pngs[frame_name]) == label
-                picture = mask * np.uint8(255) if frame is None else cut_out(frame.permute(1, 2, 0).numpy(), mask)
+            for frame_name, picture in _draw_object(pngs, label, video, name):
                 Image.fromarray(picture).save(folder / name / f"{frame_name}.png")
+
+
+def _draw_object(pngs: dict[str, Path], label: int, video: Video | None, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and picture of each frame of a video: what `cut_out` makes, or without a video the mask, 0 and 255."""
+    names, frames = (list(pngs), (None for _ in pngs)) if video is None else (video.frame_names, video.read())
+    for frame_name, frame in zip(tqdm(names, name, leave=False), frames, strict=True):
+        mask = read_label_png(pngs[frame_name]) == label
+        yield frame_name, mask * np.uint8(255) if frame is None else cut_out(frame.permute(1, 2, 0).numpy(), mask)
 
 
 def cut_out(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -242,8 +259,8 @@ def parse_args() -> argparse.Namespace:
     parser = OneLineParser(prog="python -m data.export", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder that eval.py wrote, its --save_path")
     parser.add_argument("--format", choices=FORMATS, required=True,
-                        help="coco: a data set as JSON; ytvis: results as JSON; cutout: PNGs with alpha; binary: "
-                        "PNGs of 0 and 255")  # fmt: skip
+                        help="coco: a data set as JSON; ytvis: results as JSON; cutout: PNGs with alpha; webm: "
+                        "videos with alpha; binary: PNGs of 0 and 255")  # fmt: skip
     parser.add_argument("--output_path", type=Path, required=True, metavar="PATH", help="the new file or folder")
     parser.add_argument("--object", type=parse_object, metavar="OBJECT",
                         help=f"what to keep: {BEST} (by default), {FOREGROUND}, or the id of a proposal")  # fmt: skip

@@ -1,10 +1,12 @@
 """Exports of finished results: JSON that pycocotools reads, cut-outs, binary masks; nothing is overwritten."""
 
+import base64
 import json
 import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -129,6 +131,42 @@ def test_cut_outs_are_the_frames_within_the_mask(results, name, made, run_export
             inside = maps[index] == 1
             assert np.abs(picture[inside][:, :3].astype(int) - frame[inside]).max(initial=0) <= 3  # decoders of JPEG
     assert index == COUNT - 1
+
+
+@pytest.mark.parametrize(("results", "name"), [("both", "ant"), ("one", "clip")])
+def test_videos_with_alpha_are_the_cut_outs(results, name, made, run_export, page):
+    out = run_export(made / results, "--format", "webm")
+    maps = read_maps(made / ("both/davis/ant" if results == "both" else "one/clip"))
+    frames = []
+    with av.open(str(out / f"{name}.webm")) as container:
+        (stream,) = container.streams.video
+        assert stream.average_rate == (10 if name == "clip" else 24)
+        decoder = av.CodecContext.create("libvpx-vp9", "r")  # that of FFmpeg itself leaves out alpha
+        for packet in container.demux(stream):
+            frames += [frame.to_ndarray(format="rgba") for frame in decoder.decode(packet)]
+    assert len(frames) == COUNT
+    for frame, labels in zip(frames, maps, strict=True):
+        assert frame.shape == (*SIZE, 4)
+        assert ((frame[..., 3] > 127) != (labels == 1)).mean() < 0.01
+    page.open("data:text/html,<video></video>")
+    source = f"data:video/webm;base64,{base64.b64encode((out / f'{name}.webm').read_bytes()).decode()}"
+    page.run(f"video = document.querySelector('video'); video.src = '{source}'; 0")
+    page.wait("video.readyState >= 2")
+    assert page.run("[video.videoHeight, video.videoWidth]") == [*SIZE]
+    alphas = page.run(
+        "(() => { const canvas = document.createElement('canvas'); canvas.width = video.videoWidth; "
+        "canvas.height = video.videoHeight; const context = canvas.getContext('2d'); context.drawImage(video, 0, 0); "
+        "const { data } = context.getImageData(0, 0, canvas.width, canvas.height); "
+        "return data.filter((_, k) => k % 4 === 3).reduce((sum, value) => sum + (value > 127), 0); })()"
+    )
+    assert abs(alphas - (maps[0] == 1).sum()) < 0.02 * maps[0].size
+
+
+def test_without_vp9_there_is_no_video_with_alpha(made, run_export, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.video.VP9", "none")
+    with pytest.raises(UserError, match="--format webm: PyAV .*; pip install av, or give --format cutout"):
+        run_export(made / "one", "--format", "webm")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("words", "message"), [
