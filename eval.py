@@ -23,7 +23,7 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 
-from data.inputs import check_clips, choose_results_name
+from data.inputs import check_clips, choose_results_name, refuse_clips_as_sequences
 from data.loading import check_root, guess_own_video, resolve_root
 from data.overlays import Illustrator
 from data.registry import DATASETS, OWN_VIDEO
@@ -138,6 +138,7 @@ def parse_arguments(argv: list[str]) -> Namespace:
     """Parse the command line, complete the flags that depend on others, and check the place of the data."""
     parser = make_parser()
     args = parser.parse(argv)
+    refuse_clips_as_sequences(args.sequences or ())
     if args.clips:
         check_clips(args.clips, explicit=parser.explicit, dataset=args.dataset)
         args.dataset, args.basepath, args.davis_path = OWN_VIDEO, args.clips[0], None
