@@ -250,7 +250,7 @@ def test_results_without_ground_truth_are_compared_on_a_page(here, run_eval, pag
     (["empty"], r"^empty: neither video files nor frames"),
     (["outputs/done"], r"^outputs/done: holds results of eval.py"),
     (["--clusters", "2", "6", "clip.mp4"], "--clusters: .*clip.mp4.*before the flags"),
-    (["--sequences", "a", "clip.mp4"], "--sequences a clip.mp4: clip.mp4 is a file .*before the flags"),
+    (["--sequences", "a", "clip.mp4"], "--sequences a clip.mp4: clip.mp4 is a file; .*before the flags"),
     (["--sequences", "clip", "empty"], "--sequences empty: not among .*before the flags"),
 ])  # fmt: skip
 def test_faults_are_one_line_that_names_the_clip(words, message, here, run_eval):
