@@ -189,8 +189,12 @@ def compare_unscored(results: Sequence[Path], folder: Path | None) -> None:
         print("  ".join([f"{name:<{width}}", *(f"{100 * values[each]:10.1f}" for each in measures if each in values)]))
     if folder is None:
         return
-    columns = [{"key": name, "label": f"Same {name}", "hint": MEANINGS[name], "kind": "percent"} for name in measures]
-    facts = [[f"Same {name}", f"{100 * value:.1f}", f"mean of {len(found)} videos"] for name, value in means.items()]
+    columns = [
+        {"key": name, "label": name.capitalize(), "hint": MEANINGS[name], "kind": "percent"} for name in measures
+    ]
+    facts = [
+        [f"Agreement of {name}", f"{100 * value:.1f}", f"mean of {len(found)} videos"] for name, value in means.items()
+    ]
     notes = ["Not scored: there is no ground truth. Figures say how far A and B agree, not which is better.",
              *meanings]  # fmt: skip
     page = write_comparison(folder, results, list(found), columns=columns, values=found, facts=facts, notes=notes,

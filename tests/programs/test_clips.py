@@ -231,8 +231,8 @@ def test_results_without_ground_truth_are_compared_on_a_page(here, run_eval, pag
     assert "100.0" in rows[1]
     assert "Not scored" in page.run("document.getElementById('notes').innerText")
     facts = page.run("document.getElementById('facts').innerText").lower()
-    assert "same objects" in facts
-    assert "same foreground" in facts
+    assert "agreement of objects" in facts
+    assert "agreement of foreground" in facts
     assert "J&F" not in page.run("document.body.innerText")
     page.open((here / "pages/report/video.html").as_uri() + "?b")
     page.wait("Number(document.getElementById('player').dataset.index) === 0")

@@ -7,7 +7,7 @@ const TINY = 2 ** -126; // probabilities are clipped here before their logarithm
 const LOG_STEP = Math.log(TINY) / 65535; // of the logarithms of centres
 const KEPT_QUERIES = 24; // frames whose queries stay in memory
 const BLOCK = 1e7; // multiplications between two looks at the clock
-const SLICE = 30; // milliseconds of work before the page may react
+const SLICE = 60; // milliseconds of work before the page may react
 const SHOWN_CENTRES = 6;
 // Of heat maps: colours from no attention to the most, evenly spaced.
 const HEAT = [[20, 12, 60], [92, 24, 128], [176, 42, 120], [240, 92, 72], [254, 178, 78], [252, 253, 191]];
