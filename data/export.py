@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.loading import load_videos
-from data.registry import DATASETS, OWN_VIDEO
+from data.registry import DATASETS, OWN_VIDEO, PAIRS
 from data.videos import Video, compute_fingerprint
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import create_folder, read_object, refuse_existing, write_atomically
@@ -100,7 +100,8 @@ class Finished:
         roots: dict[Path, list[str]] = {}
         for name, stats in self.stats.items():
             if not isinstance(root := stats.get("root"), str):
-                raise UserError(f"{self.path}/stats/{name}.json: does not say where the frames lie; {DAMAGED}")
+                raise UserError(f"{self.path}/stats/{name}.json: does not say where the frames lie; run eval.py "
+                                "on the video again, which adds that")  # fmt: skip
             roots.setdefault(Path(root), []).append(name)
         return roots
 
@@ -232,8 +233,11 @@ def open_videos(results: Finished) -> dict[str, Video]:
         if not root.exists():
             raise UserError(f"{root}: the frames of {results.path} lay there and are gone; move them back, or run "
                             "eval.py on their new place")  # fmt: skip
-        videos = load_videos(dataset, root, split=split, flag="", sequences=None if dataset == OWN_VIDEO else names,
-                             trust_index=True, allow_damaged=True)  # fmt: skip
+        # With --annotations, the root of pairs holds the folders of frames itself.
+        bare = dataset == PAIRS and not DATASETS[PAIRS].layout.has_split(root, split, annotated=False)
+        layout = OWN_VIDEO if bare else dataset
+        videos = load_videos(layout, root, split=None if bare else split, flag="", trust_index=True,
+                             sequences=None if layout == OWN_VIDEO else names, allow_damaged=True)  # fmt: skip
         found |= {video.name: video for video in videos if video.name in names}
         for name in names:
             if name not in found:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -209,6 +210,27 @@ def test_a_source_that_moved_or_changed_is_named(made, run_export, tmp_path):
         clip.write_bytes(content)
         (made / "moved.mp4").unlink()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_of_an_older_version_are_completed_by_another_run(made, run_export, tmp_path, run_eval):
+    results = tmp_path / "old"
+    shutil.copytree(made / "one", results)
+    stats = json.loads((results / "stats/clip.json").read_text())
+    (results / "stats/clip.json").write_text(json.dumps({key: stats[key] for key in stats if key != "root"}))
+    with pytest.raises(UserError, match=r"stats/clip\.json: does not say where the frames lie.*run eval.py on"):
+        run_export(results, "--format", "cutout")
+    run_eval(made / "clip.mp4", "--protocol", "davis", "--save_path", results)
+    assert len(list((run_export(results, "--format", "cutout") / "clip").iterdir())) == COUNT
+
+
+def test_frames_of_pairs_with_annotations_elsewhere_are_found(davis, run_export, run_eval, tmp_path):
+    arguments = ("--annotations", davis / "Annotations_unsupervised/480p", "--training_free", "--sequences", "bee")
+    run_eval(
+        "--dataset", "pairs", "--basepath", davis / "JPEGImages/480p", *arguments, "--save_path", tmp_path / "pairs"
+    )
+    out = run_export(tmp_path / "pairs", "--format", "cutout")
+    assert [path.name for path in out.iterdir()] == ["bee"]
+    assert len(list((out / "bee").iterdir())) == len(list((davis / "JPEGImages/480p/bee").iterdir()))
 
 
 def test_a_failure_leaves_no_half_folder(made, run_export, tmp_path, monkeypatch):
