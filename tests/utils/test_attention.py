@@ -57,6 +57,10 @@ def test_rows_and_distances_are_those_of_the_formulas(explained, tmp_path, setti
         near = plain.symmetric_kl(rows, centres)
         assert (plain.symmetric_kl(read, centres) - near).abs().max() < 2e-3
         labels = decode(read_arguments(tmp_path / "v" / f"query_{position:05d}.js")[3], "<u2")
+        queries = network.queries(features[position]).double()
+        sums = torch.logsumexp(queries @ keys.mT / queries.shape[2] ** 0.5, dim=2).T.ravel()
+        kept = decode(read_arguments(tmp_path / "v" / f"query_{position:05d}.js")[4], "<f4")
+        assert kept.tolist() == pytest.approx(sums.tolist(), abs=1e-4)
         assert labels.tolist() == found.labels[position].ravel().tolist()
         if not fast:  # which finds clusters over other columns
             own = near.gather(1, torch.from_numpy(labels.astype(np.int64))[:, None])[:, 0]
