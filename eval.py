@@ -28,7 +28,7 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 
-from data.inputs import check_clips, choose_results_name
+from data.inputs import check_clips, choose_results_name, refuse_clips_as_sequences
 from data.loading import check_root, guess_own_video, resolve_root
 from data.overlays import Illustrator
 from data.registry import DATASETS
@@ -109,6 +109,7 @@ def parse_arguments(argv: list[str]) -> Namespace:
     """Parse the command line, complete the flags that depend on others, and check the place of the data."""
     parser = make_parser()
     args = parser.parse(argv)
+    refuse_clips_as_sequences(args.sequences or ())
     if args.clips:
         check_clips(args.clips, explicit=parser.explicit, dataset=args.dataset)
         args.dataset, args.basepath, args.davis_path = OWN_VIDEO, args.clips[0], None
@@ -166,7 +167,8 @@ def predict(
     illustrator: Illustrator,
 ) -> None:  # fmt: skip
     """Write the label PNGs of every video that has none yet, the longest first, distributed over processes."""
-    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v))]
+    left = [v for v in videos if not results.has(v.name, v.frame_names, fingerprint=lambda v=v: compute_fingerprint(v),
+                                                 root=args.selection.find_root(v))]  # fmt: skip
     distributed.barrier()  # before any process writes, so that all processes see the same videos left
     if not left:
         return
@@ -223,8 +225,8 @@ def segment_video(
     seconds = found.seconds | clock.seconds
     seconds["write"] -= seconds["upsample"] + seconds["draw"]
     results.finish(video.name, {
-        "video": fingerprint, "frames": count, "resolution": list(resolution), "clusters": found.num_clusters,
-        "cached": found.cached, "tau": found.tau,
+        "video": fingerprint, "root": str(args.selection.find_root(video)), "frames": count,
+        "resolution": list(resolution), "clusters": found.num_clusters, "cached": found.cached, "tau": found.tau,
         "objects": None if found.objects is None else int(found.objects.max()) + 1,
         "proposals": described, "seconds": seconds, "peak_memory_gb": peak_memory_gb(device),
     })  # fmt: skip

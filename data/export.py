@@ -3,6 +3,7 @@
     python -m data.export outputs/clip --format coco --output_path clip.json
     python -m data.export outputs/ytvis --format ytvis --video_ids YTVIS/valid.json --output_path results.json
     python -m data.export outputs/clip --format cutout --object best --output_path cutouts
+    python -m data.export outputs/clip --format webm --object foreground --output_path videos
     python -m data.export outputs/clip --format binary --object 3 --output_path third
 
 Nothing is overwritten. Cut-outs need the frames, which are read from where eval.py read them.
@@ -15,6 +16,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +24,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.loading import load_videos
-from data.registry import DATASETS
+from data.registry import DATASETS, PAIRS
 from data.videos import Video, compute_fingerprint
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import create_folder, read_object, refuse_existing, write_atomically
 from utils.flags.choices import OWN_VIDEO
 from utils.mask_json import LabelledVideo, make_coco_dataset, make_ytvis_results
-from utils.names import check_name, natural_key
+from utils.names import natural_key
 from utils.png import find_pngs, read_label_png
+from utils.predictions import FOREGROUND, locate_predictions, read_kinds
+from utils.video import can_write_cut_outs, open_cut_out
 
-COCO, YTVIS, CUTOUT, BINARY = FORMATS = ("coco", "ytvis", "cutout", "binary")
-BEST, FOREGROUND = "best", "foreground"
+COCO, YTVIS, CUTOUT, WEBM, BINARY = FORMATS = ("coco", "ytvis", "cutout", "webm", "binary")
+BEST = "best"
 DAMAGED = "run eval.py again into another folder"
 
 
@@ -57,10 +61,9 @@ class Finished:
                 f"{path}: no results of eval.py; give a folder that eval.py wrote, with settings.json in it"
             )
         self.settings = read_object(path / "settings.json", mend=DAMAGED)
-        kinds = self.settings.get("predictions")
-        if not isinstance(kinds, list) or not kinds:
+        self.kinds = read_kinds(self.settings, path / "settings.json", mend=DAMAGED)
+        if not self.kinds:
             raise UserError(f"{path}/settings.json: names no kind of predictions; {DAMAGED}")
-        self.kinds = [check_name(kind, path / "settings.json") for kind in kinds]
         files = sorted((path / "stats").glob("*.json"), key=lambda file: natural_key(file.stem))
         if not files:
             whole = path.parent if (path.parent / "stats").is_dir() else None
@@ -93,9 +96,19 @@ class Finished:
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{self.path}/stats/{video}.json: lists no scores of {kind}; {DAMAGED}") from None
 
+    def list_roots(self) -> dict[Path, list[str]]:
+        """List the places that videos were read from: file or folder -> names of the videos."""
+        roots: dict[Path, list[str]] = {}
+        for name, stats in self.stats.items():
+            if not isinstance(root := stats.get("root"), str):
+                raise UserError(f"{self.path}/stats/{name}.json: does not say where the frames lie; run eval.py "
+                                "on the video again, which adds that")  # fmt: skip
+            roots.setdefault(Path(root), []).append(name)
+        return roots
+
     def find_maps(self, video: str, kind: str) -> dict[str, Path]:
         """Find the label PNGs of a video: name of the frame -> file, in order."""
-        folder = (self.path if len(self.kinds) == 1 else self.path / kind) / video
+        folder = locate_predictions(self.path, self.kinds, kind) / video
         pngs, count = find_pngs(folder), self.stats[video].get("frames")
         if not pngs or len(pngs) != count:
             raise UserError(f"{folder}: {len(pngs)} label PNGs of {count} frames; {DAMAGED}")
@@ -161,31 +174,45 @@ def read_video_ids(path: Path) -> dict[str, tuple[int, list[str]]]:
 
 
 def export_pictures(results: Finished, form: str, output: Path, *, chosen: str) -> None:
-    """Write a picture of one object for each frame of each video, `<video>/<frame>.png`.
+    """Write a picture of one object for each frame of each video, `<video>/<frame>.png`, or for `webm` `<video>.webm`.
 
     Args:
-        form: `binary`, 0 and 255; or `cutout`, the frame with the object opaque and all else transparent black.
+        form: `binary`, 0 and 255; or `cutout` and `webm`, the frame with the object opaque, all else transparent black.
         chosen: `best`, `foreground`, or the id of a proposal.
 
     Raises:
-        UserError: a video has no such object; for `cutout`, its frames are elsewhere or have changed.
+        UserError: a video has no such object; there is no encoder for `webm`; for cut-outs, the frames are elsewhere or
+            have changed.
     """
     kind, label = results.choose_kind(chosen), 1 if chosen in (BEST, FOREGROUND) else int(chosen)
     for name in results.stats:
         if label not in (scores := results.list_scores(name, kind)):
             raise UserError(f"--object {chosen}: {name} has {f'objects 1 to {max(scores)}' if scores else 'none'}; "
                             "give one of these")  # fmt: skip
-    videos = open_videos(results) if form == CUTOUT else {}
+    if form == WEBM and not can_write_cut_outs():
+        raise UserError(f"--format {WEBM}: PyAV is missing or has no VP9; pip install av, or give --format {CUTOUT}")
+    videos = open_videos(results) if form != BINARY else {}
     with create_folder(output, flag="--output_path") as folder:
         for name in results.stats:
+            pngs, video = results.find_maps(name, kind), videos.get(name)
+            if form == WEBM:
+                with open_cut_out(
+                    folder / f"{name}.webm", rate=video.frame_rate, pixel_aspect=video.pixel_aspect
+                ) as write:
+                    for _, picture in _draw_object(pngs, label, video, name):
+                        write(picture)
+                continue
             (folder / name).mkdir()
-            pngs = results.find_maps(name, kind)
-            names = videos[name].frame_names if videos else list(pngs)
-            frames = videos[name].read() if videos else (None for _ in pngs)
-            for frame_name, frame in zip(tqdm(names, name, leave=False), frames, strict=True):
-                mask = read_label_png(pngs[frame_name]) == label
-                picture = mask * np.uint8(255) if frame is None else cut_out(frame.permute(1, 2, 0).numpy(), mask)
+            for frame_name, picture in _draw_object(pngs, label, video, name):
                 Image.fromarray(picture).save(folder / name / f"{frame_name}.png")
+
+
+def _draw_object(pngs: dict[str, Path], label: int, video: Video | None, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and picture of each frame of a video: what `cut_out` makes, or without a video the mask, 0 and 255."""
+    names, frames = (list(pngs), (None for _ in pngs)) if video is None else (video.frame_names, video.read())
+    for frame_name, frame in zip(tqdm(names, name, leave=False), frames, strict=True):
+        mask = read_label_png(pngs[frame_name]) == label
+        yield frame_name, mask * np.uint8(255) if frame is None else cut_out(frame.permute(1, 2, 0).numpy(), mask)
 
 
 def cut_out(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -199,26 +226,27 @@ def open_videos(results: Finished) -> dict[str, Video]:
     Raises:
         UserError: one was moved, or has changed since.
     """
-    settings, origin = results.settings, results.settings.get("origin") or {}
-    dataset, split, root = settings.get("dataset"), settings.get("split"), origin.get("root")
-    roots = [Path(place) for place in (root if isinstance(root, list) else [root]) if isinstance(place, str)]
-    if dataset not in DATASETS or not roots:
-        raise UserError(f"{results.path}/settings.json: does not say where the frames lie; {DAMAGED}")
-    for place in roots:
-        if not place.exists():
-            raise UserError(f"{place}: the frames of {results.path} lay there and are gone; move them back, or run "
+    dataset, split = results.settings.get("dataset"), results.settings.get("split")
+    if dataset not in DATASETS:
+        raise UserError(f"{results.path}/settings.json: names no data set; {DAMAGED}")
+    found = {}
+    for root, names in results.list_roots().items():
+        if not root.exists():
+            raise UserError(f"{root}: the frames of {results.path} lay there and are gone; move them back, or run "
                             "eval.py on their new place")  # fmt: skip
-    names = [*results.stats] if dataset != OWN_VIDEO else None
-    videos = load_videos(dataset, roots[0], split=split, flag="", sequences=names, trust_index=True,
-                         allow_damaged=True, clips=roots if dataset == OWN_VIDEO else ())  # fmt: skip
-    found = {video.name: video for video in videos}
-    for name, stats in results.stats.items():
-        if name not in found:
-            raise UserError(f"{roots[0]}: has no video {name}, which {results.path} has; run eval.py on all of them")
-        made_of, now = str(stats.get("video")).partition(", flow ")[0], compute_fingerprint(found[name])
-        if now != made_of:
-            raise UserError(f"{roots[0]}: {name} is not what {results.path} was made of ({made_of}, now {now}); "
-                            "restore it, or run eval.py again")  # fmt: skip
+        # With --annotations, the root of pairs holds the folders of frames itself.
+        bare = dataset == PAIRS and not DATASETS[PAIRS].layout.has_split(root, split, annotated=False)
+        layout = OWN_VIDEO if bare else dataset
+        videos = load_videos(layout, root, split=None if bare else split, flag="", trust_index=True,
+                             sequences=None if layout == OWN_VIDEO else names, allow_damaged=True)  # fmt: skip
+        found |= {video.name: video for video in videos if video.name in names}
+        for name in names:
+            if name not in found:
+                raise UserError(f"{root}: has no video {name} any more, which {results.path} has; restore it")
+            made_of = str(results.stats[name].get("video")).partition(", flow ")[0]
+            if (now := compute_fingerprint(found[name])) != made_of:
+                raise UserError(f"{root}: {name} is not what {results.path} was made of ({made_of}, now {now}); "
+                                "restore it, or run eval.py again")  # fmt: skip
     return found
 
 
@@ -236,8 +264,8 @@ def parse_args() -> argparse.Namespace:
     parser = OneLineParser(prog="python -m data.export", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder that eval.py wrote, its --save_path")
     parser.add_argument("--format", choices=FORMATS, required=True,
-                        help="coco: a data set as JSON; ytvis: results as JSON; cutout: PNGs with alpha; binary: "
-                        "PNGs of 0 and 255")  # fmt: skip
+                        help="coco: a data set as JSON; ytvis: results as JSON; cutout: PNGs with alpha; webm: "
+                        "videos with alpha; binary: PNGs of 0 and 255")  # fmt: skip
     parser.add_argument("--output_path", type=Path, required=True, metavar="PATH", help="the new file or folder")
     parser.add_argument("--object", type=parse_object, metavar="OBJECT",
                         help=f"what to keep: {BEST} (by default), {FOREGROUND}, or the id of a proposal")  # fmt: skip

@@ -30,6 +30,16 @@ def check_clips(clips: Sequence[str], *, explicit: Collection[str], dataset: str
         check_root(OWN_VIDEO, Path(clip), split=None, flag="")
 
 
+def refuse_clips_as_sequences(sequences: Sequence[str]) -> None:
+    """Refuse names of videos that are files here: clips that came after `--sequences`, which takes all that follows.
+
+    Raises:
+        UserError: it names the first.
+    """
+    if clip := next((name for name in sequences if Path(name).is_file()), None):
+        raise UserError(f"--sequences {' '.join(sequences)}: {clip} is a file; give clips before the flags")
+
+
 def choose_results_name(clips: Sequence[str]) -> str:
     """Choose the name of the folder of results: that of the clip, or `videos` for several."""
     first = Path(clips[0])

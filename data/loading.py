@@ -131,7 +131,8 @@ def load_videos(
             print(f"warning: {orphans}", file=sys.stderr, flush=True)
     if sequences:
         if unknown := sorted(set(sequences) - set(names)):
-            raise UserError(f"--sequences {unknown[0]}: not among the {len(names)} of {root}")
+            hint = "; if it is a clip, give it before the flags" if Path(unknown[0]).exists() else ""
+            raise UserError(f"--sequences {unknown[0]}: not among the {len(names)} of {root}{hint}")
         names = [name for name in names if name in sequences]
     opened = [layout.open_video(root, split, name) for name in names]
     refuse_damaged_videos(opened, allow_damaged=allow_damaged)

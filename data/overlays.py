@@ -13,6 +13,7 @@ from data.videos import Video
 from utils.clock import Clock
 from utils.files import digest_files, write_atomically
 from utils.png import read_label_png
+from utils.predictions import FOREGROUND
 from utils.report.jpegs import keep_frames
 from utils.results import CONTACT_SHEET, OVERLAYS, ResultsFolder
 from utils.scoring.annotations import VOID
@@ -86,7 +87,10 @@ class Illustrator:
                 print(f"side by side: {self._find_overlay(video.name, SIDE_BY_SIDE)}")
         path = self._update_sheet(videos)
         name = videos[0].name if len(videos) == 1 else "<video>"
-        print(f"masks: {self.results.predictions(self.results.kinds[0]) / name}/<frame>.png\ncontact sheet: {path}")
+        for kind in self.results.kinds:
+            word = "foreground" if kind == FOREGROUND else "masks"
+            print(f"{word}: {self.results.predictions(kind) / name}/<frame>.png")
+        print(f"contact sheet: {path}")
 
     def _update_sheet(self, videos: list[Video]) -> Path:
         """Write the contact sheet unless that there shows the same, which takes seconds, and return its path."""

@@ -48,6 +48,10 @@ class Selection:
         part = f"-{self.videos.replace(':', '-')}" if self.videos else ""
         return f"{self.split}{part}{'-selected' if self.sequences else ''}"
 
+    def find_root(self, video: Video) -> Path:
+        """Return the absolute path from which `load_videos` opens a video again."""
+        return (video.root or self.root).absolute()
+
     def load(self) -> list[Video]:
         """List the videos; generates data sets that are generated.
 

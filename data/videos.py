@@ -39,6 +39,7 @@ class Video(Protocol):
         damage: which part of the video cannot be read, in words; None if nothing is damaged.
         doubt: which frames may be missing, in words, though the video can be read; None if nothing suggests it.
         conversions: kinds of conversions, as in `utils.pictures.Picture` -> number of frames of the last reading.
+        root: the user's file or folder that it was found at; None for a video of a data set, which has one root.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Video(Protocol):
     damage: str | None
     doubt: str | None
     conversions: Counter[str]
+    root: Path | None
 
     @property
     def frame_names(self) -> list[str]:
@@ -140,6 +142,7 @@ class ImageVideo(ABC):
     pixel_aspect = Fraction(1)
     damage = None
     doubt = None
+    root: Path | None = None
 
     def __init__(self, name: str, annotations: Annotations | None = None):
         self.name = name
@@ -216,6 +219,8 @@ class VideoFile:
     Args:
         trust_index: where the file has an index of all frames, do not decode it first. `read` then raises the damage.
     """
+
+    root: Path | None = None
 
     def __init__(self, name: str, path: Path, *, trust_index: bool = False):
         self.name = name

@@ -1,44 +1,14 @@
 """Collect what the clusters of a video were made from, so that a viewer can explain its masks."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.network import SpatioTemporalNetwork
+from utils.explanation import Explanation
 
 AVERAGED_TOKENS = 128  # of each cluster, for its mean row of attention; more change it little and take longer
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Queries, keys and centres of a video (docs/method.md, sections 4 and 5).
-
-    With them the attention row of any token and its distance to every centre can be computed by `model.clustering`.
-
-    Attributes:
-        grid: (h, w), the token grid; N = h * w.
-        num_heads: heads M of the last block, each with C/M neighbouring channels of queries and keys.
-        key_frames: the F key frames.
-        keys: (F, N, C) float32, keys of the last block, heads concatenated.
-        labels: (T, h, w) int, the cluster of every token.
-        centres: (K, F*N) float32, the centre of every cluster, a distribution over the tokens of all key frames.
-        tau: threshold that the clusters were made with, in nats.
-        clustering: how they were made, one of `CLUSTERINGS`.
-        read_queries: computes the queries (N, C) float32 of a frame, given its number, from the features that it holds.
-    """
-
-    grid: tuple[int, int]
-    num_heads: int
-    key_frames: list[int]
-    keys: np.ndarray
-    labels: np.ndarray
-    centres: np.ndarray
-    tau: float
-    clustering: str
-    read_queries: Callable[[int], np.ndarray]
+SCORES_AT_ONCE = 1 << 22  # in memory, 16 MB
 
 
 @torch.no_grad()
@@ -56,11 +26,16 @@ def explain(
     keys = network.keys(features[key_frames].flatten(0, 1).to(device))
     if centres is None:
         centres = average_rows(network, features, keys, labels, num_clusters)
+
+    def read_queries(frame: int) -> tuple[np.ndarray, np.ndarray]:
+        queries = network.queries(features[frame].to(device))
+        return _join_heads(queries), sum_scores(queries, keys).cpu().numpy()
+
     return Explanation(
         grid=labels.shape[1:], num_heads=len(keys), key_frames=key_frames,
         keys=_join_heads(keys).reshape(len(key_frames), -1, features.shape[-1]),
         labels=labels, centres=centres.cpu().numpy(), tau=tau, clustering=clustering,
-        read_queries=lambda frame: _join_heads(network.queries(features[frame].to(device))),
+        read_queries=read_queries,
     )  # fmt: skip
 
 
@@ -80,6 +55,15 @@ def average_rows(
             queries = network.queries(tokens[chosen].to(keys.device))
             centres[cluster] = network.attention_rows(queries, keys).mean(0)
     return centres
+
+
+@torch.no_grad()
+def sum_scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Compute log sum exp(q k / sqrt(C/M)) over all keys: (M, L, C/M), (M, S, C/M) -> (L, M)."""
+    heads, count, width = keys.shape
+    rows = max(SCORES_AT_ONCE // (heads * count), 1)
+    parts = [torch.logsumexp(part @ keys.mT / width**0.5, dim=2) for part in queries.split(rows, dim=1)]
+    return torch.cat(parts, dim=1).T
 
 
 def _join_heads(parts: Tensor) -> np.ndarray:

@@ -24,7 +24,7 @@ from model.clustering import WINDOW
 from model.engine.budget import MemoryBudget, SpareMemory
 from model.engine.threshold import Trial, cluster_at_wanted_number
 from model.engine.windows import ENGINES, WindowClusterer, sample_tokens
-from model.explanation import Explanation, explain
+from model.explanation import explain
 from model.network import SpatioTemporalNetwork
 from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
@@ -32,6 +32,7 @@ from model.objects.motion import Motion, MotionMeter
 from utils.clock import Clock
 from utils.device import autocast
 from utils.errors import UserError
+from utils.explanation import Explanation
 from utils.feature_cache import FeatureCache
 from utils.flags.choices import MAX_KEY_FRAMES, PLAIN
 from utils.parallel import map_parallel, prefetch, use_one_core
@@ -162,10 +163,11 @@ class Segmenter:
         return self.network.backbone.grid_size(height, width)
 
     def measure_explanation(self, num_frames: int, resolution: tuple[int, int]) -> dict[str, int | None]:
-        """Measure what explains a video: its key frames, tokens of a frame, channels, and most clusters if bounded."""
+        """Measure what explains a video: its key frames, tokens of a frame, channels, heads, and most clusters."""
         return {
             "key_frames": len(key_frame_indices(num_frames, self.settings.key_stride, self.settings.max_key_frames)),
             "tokens": math.prod(self.grid_size(*resolution)), "width": self.network.backbone.dim,
+            "heads": self.network.blocks[-1].attn.num_heads,
             "clusters": self.settings.clusters and self.settings.clusters[1],
         }  # fmt: skip
 

@@ -31,6 +31,7 @@ from selfvos.checks import (
     check_two_sides,
     check_whole,
 )
+from selfvos.keywords import raise_with_keywords, speak_python
 from selfvos.result import Result, list_proposals
 from selfvos.sources import FrameArray, Frames, open_source, read_stream
 from utils.clock import Clock
@@ -38,7 +39,6 @@ from utils.config import AUTO, check_resolution, choose_temperature
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.flags.choices import OBJECTS, OWN_VIDEO, UPSAMPLINGS
-from utils.progress import warn_instead_of_printing
 from utils.run.checkpoints import load_checkpoint, stored_tau
 
 RESOLUTION = (160, 280)  # pixels with patches of 8, that of configs/own_video.yaml
@@ -50,8 +50,7 @@ class Predictor:
     """Find the objects of videos without labels, as `bash start_eval.sh clip.mp4` does.
 
     Made by `Predictor.from_pretrained`. Nothing is printed and no file is written; what the programs print as a note is
-    a Python warning. Bad input raises `selfvos.UserError`, one line that may name a flag of eval.py, `--memory_gb`,
-    where this class has a keyword, `memory_gb`.
+    a Python warning. Bad input raises `selfvos.UserError`, one line that names the keyword or file at fault.
 
     Attributes:
         network: backbone and block, in evaluation mode.
@@ -59,6 +58,7 @@ class Predictor:
         device: where everything is computed.
     """
 
+    @raise_with_keywords()
     def __init__(
         self, network: SpatioTemporalNetwork, settings: SegmenterSettings, *,
         resolution: tuple[int, int] | None = None, max_objects: int | None = None, upsampling: str = "guided",
@@ -76,6 +76,7 @@ class Predictor:
         self._upsampling = upsampling
 
     @classmethod
+    @speak_python()
     def from_pretrained(
         cls, backbone: str = "embedded", *, device: str | torch.device = "auto",
         dino_path: str | os.PathLike | None = None, checkpoint_key: str | None = None, image_stats: str = "imagenet",
@@ -122,7 +123,7 @@ class Predictor:
         chosen = choose_device(str(device))
         file = None if block is None else checkpoint_path(os.fspath(block))
         checkpoint = None if file is None else load_checkpoint(file)
-        with warn_instead_of_printing(), torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the same
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the same
             network = build_network(
                 backbone=backbone, dino_path=None if dino_path is None else os.fspath(dino_path),
                 checkpoint_key=checkpoint_key, image_stats=image_stats, checkpoint=checkpoint, source=str(file),
@@ -147,6 +148,7 @@ class Predictor:
     def device(self) -> torch.device:
         return self._segmenter.device
 
+    @speak_python()
     def segment(self, source: str | os.PathLike | Frames, *, progress: Progress = ignore_progress) -> Result:
         """Segment a video.
 
@@ -158,17 +160,16 @@ class Predictor:
         Raises:
             UserError: the source cannot be read, or the video does not fit `memory_gb`.
         """
-        with warn_instead_of_printing():
-            video = open_source(source)
-            resolution, count, clock = self._choose_resolution(video), len(video.frame_names), Clock(self.device)
-            found = self._segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress)
-            proposals = choose_proposals(found, (OBJECT_MAPS, FOREGROUND), limit=self._max_objects)
-            masks = np.empty((count, *video.size), dtype=np.uint8)
-            foreground = np.empty(masks.shape, dtype=bool)
-            maps = proposals.label_maps(video.read(), upsampling=self._upsampling, device=self.device)
-            for index, kinds in enumerate(clock.iterate("upsample", maps)):
-                masks[index], foreground[index] = kinds[OBJECT_MAPS], kinds[FOREGROUND] > 0
-                progress("writing", index + 1)
+        video = open_source(source)
+        resolution, count, clock = self._choose_resolution(video), len(video.frame_names), Clock(self.device)
+        found = self._segmenter.segment(read_resized_frames(video, resolution), num_frames=count, progress=progress)
+        proposals = choose_proposals(found, (OBJECT_MAPS, FOREGROUND), limit=self._max_objects)
+        masks = np.empty((count, *video.size), dtype=np.uint8)
+        foreground = np.empty(masks.shape, dtype=bool)
+        maps = proposals.label_maps(video.read(), upsampling=self._upsampling, device=self.device)
+        for index, kinds in enumerate(clock.iterate("upsample", maps)):
+            masks[index], foreground[index] = kinds[OBJECT_MAPS], kinds[FOREGROUND] > 0
+            progress("writing", index + 1)
         return Result(
             masks=masks, foreground=foreground, proposals=list_proposals(proposals, OBJECT_MAPS),
             seconds={**found.seconds, **clock.seconds}, tau=found.tau, num_clusters=found.num_clusters,
@@ -213,12 +214,14 @@ class Predictor:
     ) -> Iterator[np.ndarray]:
         stream, resolution = None, (0, 0)
         while batch := list(islice(frames, step)):
-            if stream is None:
-                resolution = self._rule.choose(batch[0].shape[1:])
-                stream = segmenter.open(_stack_resized(key_frames or batch, resolution))
-            labels = stream.step(_stack_resized(batch, resolution)).cpu().numpy()
+            with raise_with_keywords():
+                if stream is None:
+                    resolution = self._rule.choose(batch[0].shape[1:])
+                    stream = segmenter.open(_stack_resized(key_frames or batch, resolution))
+                labels = stream.step(_stack_resized(batch, resolution)).cpu().numpy()
             yield from upsample_labels(labels, batch, how=self._upsampling, device=self.device)
 
+    @speak_python()
     @torch.no_grad()
     def attention(
         self, source: Result | str | os.PathLike | Frames, *, frame: int, point: tuple[float, float]
@@ -238,15 +241,14 @@ class Predictor:
         Raises:
             UserError: the point or the frame lies outside.
         """
-        with warn_instead_of_printing():
-            video = source.source if isinstance(source, Result) else open_source(source)
-            count, (height, width) = len(video.frame_names), video.size
-            check_frame(frame, count)
-            check_point(point, video.size)
-            x, y = point
-            key_frames, resolution = self.choose_key_frames(count), self._choose_resolution(video)
-            positions = sorted({*key_frames, frame})
-            frames = [resize(image, resolution) for image in video.read(positions)]
+        video = source.source if isinstance(source, Result) else open_source(source)
+        count, (height, width) = len(video.frame_names), video.size
+        check_frame(frame, count)
+        check_point(point, video.size)
+        x, y = point
+        key_frames, resolution = self.choose_key_frames(count), self._choose_resolution(video)
+        positions = sorted({*key_frames, frame})
+        frames = [resize(image, resolution) for image in video.read(positions)]
         grid = self._segmenter.grid_size(*resolution)
         encoded = torch.cat([
             self._segmenter.encode_batch(torch.stack(frames[at : at + self.settings.frame_batch]))

@@ -1,4 +1,4 @@
-"""Compare two folders of results, scored by the same protocol, sequence by sequence.
+"""Compare two folders of results, scored by the same protocol or not scored, sequence by sequence.
 
     python -m utils.compare outputs/a outputs/b --protocol davis --picture outputs/a_or_b.png
     python -m utils.compare outputs/a outputs/b --html outputs/a_or_b
@@ -7,6 +7,8 @@ A and B are folders that eval.py or utils.scoring has scored, or the --scores_pa
 one of them has are left out, with a note. Differences are B minus A. The interval comes from a paired bootstrap over
 sequences. If it does not contain zero, the difference is unlikely to come from the choice of sequences; other seeds or
 datasets may still give another result. --html makes pages of the reports of A and B: open its index.html.
+
+Where neither has scores, as of clips of your own, the agreement of their masks is shown instead.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -23,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.agreement import MEANINGS, measure_agreements
 from utils.errors import OneLineParser, UserError, run_main
 from utils.report.pages import write_comparison
 from utils.report.place import check_report_folder
@@ -160,8 +163,43 @@ def write_pages(compared: Comparison, results: Sequence[Path], measure: str, pro
     facts.append(["B is better on", str(better), f"of {len(names)} videos"])
     return write_comparison(
         folder, results, names, columns=columns, values=values, facts=facts, notes=[hint], sort="difference",
-        flag="--html",
+        descending=True, flag="--html",
     )  # fmt: skip
+
+
+def is_scored(results: Path) -> bool:
+    """Tell whether a folder of results, or the folder of a kind of predictions in it, has scores."""
+    return any(next(results.glob(f"{place}scores/*/scores-*.json"), None) for place in ("", "*/"))
+
+
+def compare_unscored(results: Sequence[Path], folder: Path | None) -> None:
+    """Print how far the masks of two results agree, and write pages to `folder` if given, those that differ most first.
+
+    Raises:
+        UserError: as `measure_agreements` and `write_comparison`.
+    """
+    found = measure_agreements(results)
+    measures = [measure for measure in MEANINGS if any(measure in values for values in found.values())]
+    width = max(map(len, [*found, "sequence"]))
+    meanings = [f"agreement of {measure}: {MEANINGS[measure]}" for measure in measures]
+    print(f"no scores, so this is no quality but agreement, in percent\nA = {results[0]}\nB = {results[1]}")
+    print("\n".join([*meanings, "  ".join([f"{'sequence':<{width}}", *(f"{name:>10}" for name in measures)])]))
+    means = {name: float(np.mean([each[name] for each in found.values() if name in each])) for name in measures}
+    for name, values in {**found, "mean": means}.items():
+        print("  ".join([f"{name:<{width}}", *(f"{100 * values[each]:10.1f}" for each in measures if each in values)]))
+    if folder is None:
+        return
+    columns = [
+        {"key": name, "label": name.capitalize(), "hint": MEANINGS[name], "kind": "percent"} for name in measures
+    ]
+    facts = [
+        [f"Agreement of {name}", f"{100 * value:.1f}", f"mean of {len(found)} videos"] for name, value in means.items()
+    ]
+    notes = ["Not scored: there is no ground truth. Figures say how far A and B agree, not which is better.",
+             *meanings]  # fmt: skip
+    page = write_comparison(folder, results, list(found), columns=columns, values=found, facts=facts, notes=notes,
+                            sort=measures[0], descending=False, flag="--html")  # fmt: skip
+    print(f"report: {page}")
 
 
 def main() -> None:
@@ -170,7 +208,7 @@ def main() -> None:
     )
     parser.add_argument("a", type=Path, help="folder of results")
     parser.add_argument("b", type=Path, help="another, scored on the same sequences")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="davis")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="by which scores; davis if not given")
     parser.add_argument("--split", default="*", help="which of the splits that were scored, if several were")
     parser.add_argument("--measure", help="which of the protocol's measures; its main one if not given")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples")
@@ -182,6 +220,9 @@ def main() -> None:
         check_report_folder(args.html, [args.a, args.b], flag="--html")
     if args.samples < 2:
         raise UserError(f"--samples is {args.samples}; give at least 2")
+    if not (args.protocol or args.measure or args.picture or is_scored(args.a) or is_scored(args.b)):
+        return compare_unscored((args.a, args.b), args.html)
+    args.protocol = args.protocol or "davis"
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
     note_left_out(first, second)
     measure = args.measure or first.headline

@@ -194,18 +194,18 @@ def report_progress(items: Iterable[Item], stage: str, progress: Callable[[str, 
         progress(stage, done)
 
 
-_library_calls: list[object] = []  # one entry for each call of the Python interface that is running, in any thread
+# One entry for each call of the Python interface that is running, in any thread: what makes a warning of a line.
+_library_calls: list[Callable[[str], str]] = []
 
 
 @contextmanager
-def warn_instead_of_printing() -> Iterator[None]:
+def warn_instead_of_printing(translate: Callable[[str], str]) -> Iterator[None]:
     """Turn the lines of `log_line` into Python warnings and show no bars: for callers that have the terminal."""
-    call = object()
-    _library_calls.append(call)
+    _library_calls.append(translate)
     try:
         yield
     finally:
-        _library_calls.remove(call)
+        _library_calls.remove(translate)
 
 
 def shows_bars() -> bool:
@@ -220,6 +220,6 @@ def log_line(message: str, *, all_processes: bool = False) -> None:
         all_processes: for facts that only one process of several knows; otherwise only the main one prints.
     """
     if _library_calls:
-        warnings.warn(re.sub("^(note|warning): ", "", message), stacklevel=2)
+        warnings.warn(_library_calls[-1](re.sub("^(note|warning): ", "", message)), stacklevel=2)
     elif all_processes or distributed.is_main():
         tqdm.write(message, file=sys.stderr)

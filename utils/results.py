@@ -21,8 +21,8 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import LOCK, check_writable, read_object, write_atomically
-from utils.names import check_name
 from utils.png import find_pngs, write_label_png
+from utils.predictions import locate_predictions, read_kinds
 from utils.progress import log_line
 from utils.report.attention import EXPLORE, is_kept
 from utils.report.jpegs import KEPT
@@ -93,18 +93,19 @@ class ResultsFolder:
 
     def predictions(self, kind: str) -> Path:
         """Return the folder that has one folder of PNGs per video for a kind of predictions."""
-        return self.path if len(self.kinds) == 1 else self.path / kind
+        return locate_predictions(self.path, self.kinds, kind)
 
     def explanation(self, video: str) -> Path:
         """Return the folder of what explains a video's masks."""
         return self.path / EXPLORE / video
 
-    def has(self, video: str, frame_names: list[str], *, fingerprint: Callable[[], str]) -> bool:
-        """Tell whether the results of a video are complete.
+    def has(self, video: str, frame_names: list[str], *, fingerprint: Callable[[], str], root: Path) -> bool:
+        """Tell whether the results of a video are complete. If it has moved since, its new place is recorded.
 
         Args:
             fingerprint: computes the fingerprint of the video that `finish` recorded. Called only if there are
                 results, since it reads the whole video.
+            root: where the video is read from.
 
         Raises:
             UserError: a frame was removed from complete results, the video has changed since, or its name is that of
@@ -115,12 +116,12 @@ class ResultsFolder:
         folders = [self.predictions(kind) / video for kind in self.kinds]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False
-        recorded, now = _read_json(self._stats_file(video)).get("video"), fingerprint()
-        if recorded != now:
-            raise UserError(
-                f"--save_path {self.path}: holds results of another version of {video} ({recorded}, now {now}); "
-                "choose another folder or give --overwrite"
-            )
+        stats, now = _read_json(self._stats_file(video)), fingerprint()
+        if (recorded := stats.get("video")) != now:
+            moved = stats.get("root") not in (None, str(root))
+            which = f"another {video}, {stats['root']} and not {root}" if moved else f"another version of {video}"
+            raise UserError(f"--save_path {self.path}: holds results of {which} ({recorded}, now {now}); choose "
+                            "another folder or give --overwrite")  # fmt: skip
         for folder in folders:
             for name in frame_names:
                 if not (folder / f"{name}.png").is_file():
@@ -128,6 +129,8 @@ class ResultsFolder:
         if self.explore and not is_kept(self.explanation(video)):
             log_line(f"note: --explore: {video} is segmented again, since its attention was not kept")
             return False
+        if stats.get("root") != str(root):
+            self.finish(video, {**stats, "root": str(root)})
         return True
 
     def write_video(self, video: str, *, frame_names: list[str], label_maps: Iterable[dict[str, np.ndarray]]) -> None:
@@ -176,11 +179,8 @@ class ResultsFolder:
 
     def _remove(self, existing: dict[str, Any]) -> None:
         """Remove earlier results of eval.py: videos with statistics, their scores, overlays and report."""
-        kinds, marker = existing.get("predictions", []), self.path / "settings.json"
-        if not isinstance(kinds, list):
-            raise UserError(f"{marker}: 'predictions' is no list of names; choose another folder")
-        kinds = [check_name(kind, marker) for kind in kinds]  # nothing outside the folder is ever removed
-        roots = [self.path] if len(kinds) == 1 else [self.path / kind for kind in kinds]
+        kinds = read_kinds(existing, self.path / "settings.json", mend="choose another folder")
+        roots = [locate_predictions(self.path, kinds, kind) for kind in kinds]  # nothing outside is ever removed
         for stats in (self.path / "stats").glob("*.json"):
             for root in roots:
                 shutil.rmtree(root / stats.stem, ignore_errors=True)

@@ -229,8 +229,10 @@ class OwnVideos:
         return names
 
     def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        videos = (self._open_at(path, name) for path in self.paths or (root,))
-        return next(video for video in videos if video is not None)
+        opened = ((path, self._open_at(path, name)) for path in self.paths or (root,))
+        path, video = next((path, video) for path, video in opened if video is not None)
+        video.root = path
+        return video
 
     def _open_at(self, root: Path, name: str) -> Video | None:
         """Open a video of this name that lies at a path, as `_list_at` lists it, or return None."""

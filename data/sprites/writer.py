@@ -22,6 +22,7 @@ from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_at
 from utils.names import check_name
 from utils.png import make_palette, read_label_png, write_label_png
 from utils.processes import run_in_processes
+from utils.progress import log_line
 
 VERSION = 4  # increase it with every change that changes pixels
 MANIFEST = "sprites.json"
@@ -75,18 +76,21 @@ def ensure_sprites(root: str | os.PathLike, split: str = "val") -> Path:
 
     The training and validation videos are written together, those of another split when it is asked for.
 
-    The user names `root` by --basepath, perhaps by mistake. So no folder but `DEFAULT_ROOT` is created: any other must
-    exist, and be empty or hold Sprites already.
+    A folder that does not exist is made, with a note unless it is `DEFAULT_ROOT`: the user names `root` by --basepath,
+    perhaps by mistake. A missing path that has an ending is taken for a file and refused.
 
     Raises:
-        UserError: `root` is no such folder; or as `write_sprites`.
+        UserError: `root` is no such folder, or holds other files than Sprites; or as `write_sprites`.
     """
     root = Path(root)
-    usable = root.resolve() == Path(DEFAULT_ROOT).resolve() or (root.is_dir() and not _holds_others(root))
+    is_default, is_new = root.resolve() == Path(DEFAULT_ROOT).resolve(), not (root.exists() or root.suffix)
+    usable = is_default or is_new or (root.is_dir() and not _holds_others(root))
     begun = _read_manifest(root)
     if not (usable or begun):
         raise UserError(f"--basepath {root}: neither Sprites nor an empty folder to generate them in; for a video of "
                         "your own give --dataset video, for other data its --dataset")  # fmt: skip
+    if is_new and not is_default:
+        log_line(f"note: --basepath {root}: made, for generated videos (Sprites)")
     options = {name: begun["parameters"][name] for name in PARAMETERS} if begun else {}
     return write_sprites(root, **options, splits=USUAL_SPLITS if split in USUAL_SPLITS else (split,))
 

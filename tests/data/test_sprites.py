@@ -180,8 +180,8 @@ def test_a_temporary_file_of_anything_else_is_not_ours(tmp_path):
         write_sprites(tmp_path, **SMALL)
 
 
-def test_sprites_are_generated_for_programs_only_where_they_may_be(tmp_path, dataset, monkeypatch):
-    """At the default root, where some were begun, in an empty folder; a wrong path becomes no folder of videos."""
+def test_sprites_are_generated_for_programs_only_where_they_may_be(tmp_path, dataset, monkeypatch, capsys):
+    """At the default root, where some were begun, in an empty or new folder; a missing file becomes no folder."""
     begun = []
     monkeypatch.setattr(sprites, "write_sprites", lambda root, **options: begun.append((root, options)))
     monkeypatch.chdir(tmp_path)
@@ -191,13 +191,16 @@ def test_sprites_are_generated_for_programs_only_where_they_may_be(tmp_path, dat
     Path("full/notes.txt").touch()
     for place in (DEFAULT_ROOT, Path(DEFAULT_ROOT).resolve(), dataset, "empty", "left"):
         ensure_sprites(place)
-    assert [options.get("height") for _, options in begun] == [None, None, 64, None, None]
-    for place in ("typo/clip.mp4", "full", "full/notes.txt", "datasets"):
+    assert not capsys.readouterr().err
+    ensure_sprites("new/place")
+    assert "note: --basepath new/place: made" in capsys.readouterr().err
+    assert [options.get("height") for _, options in begun] == [None, None, 64, None, None, None]
+    for place in ("typo/clip.mp4", "full", "full/notes.txt"):
         with pytest.raises(
             UserError, match=f"--basepath {place}: neither Sprites nor an empty folder.* --dataset video"
         ):
             ensure_sprites(place)
-    assert len(begun) == 5
+    assert len(begun) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full", "left"]
 
 

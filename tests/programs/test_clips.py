@@ -1,5 +1,8 @@
 """Clips that eval.py is given without a flag; how often videos are decoded, and what is drawn of them."""
 
+import json
+import shutil
+import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -10,13 +13,16 @@ import pytest
 from PIL import Image
 
 import eval as eval_program
+from data import export
 from data.decoding.animations import PillowReader
 from data.decoding.pyav import PyAVReader
 from data.resolution import scale_to_patches
 from tests.conftest import make_davis, moving_disk, snapshot
 from tests.processes import launch
+from utils import compare
 from utils.errors import UserError
 from utils.pictures import read_picture
+from utils.png import write_label_png
 from utils.video import write_video
 
 COUNT = 5  # frames of a clip
@@ -68,6 +74,12 @@ def decoded(monkeypatch):
 
     monkeypatch.setattr("data.frames.read_picture", count_and_read)
     return counts
+
+
+def run_export(*arguments) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["export", *map(str, arguments)])
+        export.main()
 
 
 @pytest.fixture
@@ -129,7 +141,7 @@ def test_a_fault_while_masks_are_written_leaves_no_overlay(here, run_eval, monke
     with pytest.raises(OSError, match="No space left"):
         run_eval(make_clip(here / "clip.mp4"))
     left = {path.name for path in (here / "outputs/clip").rglob("*")}
-    assert left <= {".lock", "settings.json", "overlays"}
+    assert left <= {".lock", "settings.json", "overlays", "davis", "foreground"}
 
 
 # The command line
@@ -140,7 +152,9 @@ def test_the_launcher_segments_a_clip(tmp_path):
     done = launch("start_eval.sh", "my clip.mp4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "outputs/my clip"
-    assert len(list((out / "my clip").glob("*.png"))) == COUNT
+    for word, kind in (("masks", "davis"), ("foreground", "foreground")):
+        assert len(list((out / kind / "my clip").glob("*.png"))) == COUNT
+        assert f"{word}: outputs/my clip/{kind}/my clip/<frame>.png\n" in done.stdout
     for file in ("overlays/my clip.mp4", "contact_sheet.png"):
         assert (out / file).is_file()
         assert f"outputs/my clip/{file}" in done.stdout
@@ -174,9 +188,54 @@ def test_results_of_another_clip_are_kept(here, run_eval):
     run_eval(make_clip(here / "one/clip.mp4"))
     before = snapshot(here / "outputs")
     make_clip(here / "two/clip.mp4", seed=3)
-    with pytest.raises(UserError, match="--save_path outputs/clip: holds results of another version of clip .*other"):
+    message = f"^--save_path outputs/clip: holds results of another clip, {here}/one/clip.mp4 and not .*another folder"
+    with pytest.raises(UserError, match=message):
         run_eval("two/clip.mp4")
+    make_clip(here / "one/clip.mp4", seed=3)
+    with pytest.raises(UserError, match="another version of clip .*another folder"):
+        run_eval("one/clip.mp4")
     assert snapshot(here / "outputs") == before
+
+
+def test_several_runs_into_one_folder_keep_the_place_of_each_video(here, run_eval):
+    for name, seed in (("a", 0), ("b", 1), ("c", 2)):
+        make_clip(here / f"{name}.mp4", seed=seed)
+    run_eval("a.mp4", "b.mp4")
+    (here / "b.mp4").rename(here / "moved.mp4")
+    (here / "there").mkdir()
+    (here / "moved.mp4").rename(here / "there/b.mp4")
+    run_eval("c.mp4", "there")
+    places = {path.stem: json.loads(path.read_text())["root"] for path in (here / "outputs/videos/stats").iterdir()}
+    assert places == {"a": f"{here}/a.mp4", "b": f"{here}/there", "c": f"{here}/c.mp4"}
+    for chosen in ("best", "foreground"):
+        run_export("outputs/videos", "--format", "cutout", "--object", chosen, "--output_path", chosen)
+        assert {path.name: len(list(path.iterdir())) for path in (here / chosen).iterdir()} == dict.fromkeys(
+            "abc", COUNT
+        )
+
+
+def test_results_without_ground_truth_are_compared_on_a_page(here, run_eval, page):
+    """Objects and foreground of both agree to some degree; the video that differs most comes first."""
+    for name in ("a", "b"):
+        make_clip(here / f"{name}.mp4")
+    run_eval("a.mp4", "b.mp4")
+    shutil.copytree("outputs/videos", "other")
+    for path in (here / "other/davis/b").glob("*.png"):
+        write_label_png(path, np.zeros(SIZE, np.int32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["compare", "outputs/videos", "other", "--html", "pages"])
+        compare.main()
+    page.open(here / "pages/index.html")
+    rows = page.wait("[...document.querySelectorAll('#rows tr')].map(row => row.innerText)", len)
+    assert ["b" in rows[0].split(), "a" in rows[1].split()] == [True, True]
+    assert "100.0" in rows[1]
+    assert "Not scored" in page.run("document.getElementById('notes').innerText")
+    facts = page.run("document.getElementById('facts').innerText").lower()
+    assert "agreement of objects" in facts
+    assert "agreement of foreground" in facts
+    assert "J&F" not in page.run("document.body.innerText")
+    page.open((here / "pages/report/video.html").as_uri() + "?b")
+    page.wait("Number(document.getElementById('player').dataset.index) === 0")
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -191,6 +250,8 @@ def test_results_of_another_clip_are_kept(here, run_eval):
     (["empty"], r"^empty: neither video files nor frames"),
     (["outputs/done"], r"^outputs/done: holds results of eval.py"),
     (["--clusters", "2", "6", "clip.mp4"], "--clusters: .*clip.mp4.*before the flags"),
+    (["--sequences", "a", "clip.mp4"], "--sequences a clip.mp4: clip.mp4 is a file; .*before the flags"),
+    (["--sequences", "clip", "empty"], "--sequences empty: not among .*before the flags"),
 ])  # fmt: skip
 def test_faults_are_one_line_that_names_the_clip(words, message, here, run_eval):
     make_clip(here / "clip.mp4")

@@ -189,6 +189,31 @@ def test_a_click_shows_what_a_token_attends_to(page, explored):
     assert page.run(INDEX) == 0
 
 
+def test_near_rows_are_found_by_a_part_of_their_columns(page, explored):
+    """Column by column, rows are left out as soon as they are known to be far."""
+    kept, tau = explored / "a/explore/bee", 0.3
+    open_video(page, explored / "a", "bee")
+    open_section(page)
+    rows = read_rows(kept, 0)
+    distances = symmetric_kl(rows, rows)
+    page.run("one = (() => { const rows = explorer.rows; return {tokens: rows.tokens, width: Infinity, "
+             "attendTo: (...given) => rows.attendTo(...given)}; })()")  # fmt: skip
+    compared = 0
+    for token in range(len(rows)):
+        near, count = page.run(
+            f"(() => {{ const search = new NearRows(one, queriesOf.get(0), Float64Array.from({rows[token].tolist()}), "
+            f"{tau}); let count = 0; while (!search.isDone) {{ count += search.open.length; search.advance(); }} "
+            "return [search.open, count]; })()"
+        )
+        compared += count
+        clear = (distances[token] - tau).abs() > 1e-3
+        expected = (distances[token] <= tau).nonzero()[:, 0].tolist()
+        assert [other for other in near if clear[other]] == [other for other in expected if clear[other]]
+        assert token in near
+    assert 0 < (distances <= tau).sum() - len(rows) < distances.numel() - len(rows)
+    assert compared < 0.8 * rows.numel() * len(rows)
+
+
 def test_pointing_tells_cluster_and_distances(page, explored):
     open_video(page, explored / "a", "ant")
     open_section(page)

@@ -1,10 +1,13 @@
 """Exports of finished results: JSON that pycocotools reads, cut-outs, binary masks; nothing is overwritten."""
 
+import base64
 import json
+import shutil
 import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,7 +32,7 @@ def made(tiny_network, tmp_path_factory) -> Path:
     write_video(folder / "clip.mp4", [moving_disk(index, size=SIZE, seed=2)[0] for index in range(COUNT)],
                 rate=Fraction(10))  # fmt: skip
     runs = [["--davis_path", folder / "DAVIS", "--training_free", "--protocol", "davis", "foreground", "--workers", 1],
-            [folder / "clip.mp4"]]  # fmt: skip
+            [folder / "clip.mp4", "--protocol", "davis"]]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for name, arguments in zip(("both", "one"), runs, strict=True):
             words = [*arguments, *tiny_network, "--save_path", folder / name]
@@ -131,6 +134,42 @@ def test_cut_outs_are_the_frames_within_the_mask(results, name, made, run_export
     assert index == COUNT - 1
 
 
+@pytest.mark.parametrize(("results", "name"), [("both", "ant"), ("one", "clip")])
+def test_videos_with_alpha_are_the_cut_outs(results, name, made, run_export, page):
+    out = run_export(made / results, "--format", "webm")
+    maps = read_maps(made / ("both/davis/ant" if results == "both" else "one/clip"))
+    frames = []
+    with av.open(str(out / f"{name}.webm")) as container:
+        (stream,) = container.streams.video
+        assert stream.average_rate == (10 if name == "clip" else 24)
+        decoder = av.CodecContext.create("libvpx-vp9", "r")  # that of FFmpeg itself leaves out alpha
+        for packet in container.demux(stream):
+            frames += [frame.to_ndarray(format="rgba") for frame in decoder.decode(packet)]
+    assert len(frames) == COUNT
+    for frame, labels in zip(frames, maps, strict=True):
+        assert frame.shape == (*SIZE, 4)
+        assert ((frame[..., 3] > 127) != (labels == 1)).mean() < 0.01
+    page.open("data:text/html,<video></video>")
+    source = f"data:video/webm;base64,{base64.b64encode((out / f'{name}.webm').read_bytes()).decode()}"
+    page.run(f"video = document.querySelector('video'); video.src = '{source}'; 0")
+    page.wait("video.readyState >= 2")
+    assert page.run("[video.videoHeight, video.videoWidth]") == [*SIZE]
+    alphas = page.run(
+        "(() => { const canvas = document.createElement('canvas'); canvas.width = video.videoWidth; "
+        "canvas.height = video.videoHeight; const context = canvas.getContext('2d'); context.drawImage(video, 0, 0); "
+        "const { data } = context.getImageData(0, 0, canvas.width, canvas.height); "
+        "return data.filter((_, k) => k % 4 === 3).reduce((sum, value) => sum + (value > 127), 0); })()"
+    )
+    assert abs(alphas - (maps[0] == 1).sum()) < 0.02 * maps[0].size
+
+
+def test_without_vp9_there_is_no_video_with_alpha(made, run_export, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.video.VP9", "none")
+    with pytest.raises(UserError, match="--format webm: PyAV .*; pip install av, or give --format cutout"):
+        run_export(made / "one", "--format", "webm")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["none", "--format", "coco"], "^none: no results of eval.py"),
     (["DAVIS", "--format", "coco"], "^DAVIS: no results of eval.py"),
@@ -171,6 +210,27 @@ def test_a_source_that_moved_or_changed_is_named(made, run_export, tmp_path):
         clip.write_bytes(content)
         (made / "moved.mp4").unlink()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_of_an_older_version_are_completed_by_another_run(made, run_export, tmp_path, run_eval):
+    results = tmp_path / "old"
+    shutil.copytree(made / "one", results)
+    stats = json.loads((results / "stats/clip.json").read_text())
+    (results / "stats/clip.json").write_text(json.dumps({key: stats[key] for key in stats if key != "root"}))
+    with pytest.raises(UserError, match=r"stats/clip\.json: does not say where the frames lie.*run eval.py on"):
+        run_export(results, "--format", "cutout")
+    run_eval(made / "clip.mp4", "--protocol", "davis", "--save_path", results)
+    assert len(list((run_export(results, "--format", "cutout") / "clip").iterdir())) == COUNT
+
+
+def test_frames_of_pairs_with_annotations_elsewhere_are_found(davis, run_export, run_eval, tmp_path):
+    arguments = ("--annotations", davis / "Annotations_unsupervised/480p", "--training_free", "--sequences", "bee")
+    run_eval(
+        "--dataset", "pairs", "--basepath", davis / "JPEGImages/480p", *arguments, "--save_path", tmp_path / "pairs"
+    )
+    out = run_export(tmp_path / "pairs", "--format", "cutout")
+    assert [path.name for path in out.iterdir()] == ["bee"]
+    assert len(list((out / "bee").iterdir())) == len(list((davis / "JPEGImages/480p/bee").iterdir()))
 
 
 def test_a_failure_leaves_no_half_folder(made, run_export, tmp_path, monkeypatch):

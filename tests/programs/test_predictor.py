@@ -1,11 +1,12 @@
 """The Python interface: the masks of eval.py with one import, from frames of any kind, without output."""
 
+import inspect
 import os
 import shutil
 import subprocess
 import sys
 import weakref
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from PIL import Image
 import eval as eval_program
 from data.frames import resize
 from data.videos import VideoFile
-from model.segmenter import Segmenter
+from model.segmenter import Segmenter, SegmenterSettings
 from selfvos import Predictor, UserError
+from selfvos.keywords import KEYWORDS
 from selfvos.sources import to_frame
 from tests.conftest import TINY_BACKBONE, moving_disk
 from tests.processes import ROOT
@@ -193,15 +195,30 @@ def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
     ({"explain": True}, "explain=True: .*leave it out"),
     ({"spill_path": 5}, "spill_path=5: .*path of a folder"),
     ({"feature_cache": True}, "feature_cache=True: .*path of a folder"),
-    ({"resolution": (50, 80)}, "--resolution 50 80: not a multiple"),
-    ({"device": "tpu"}, "--device tpu"),
+    ({"resolution": (50, 80)}, "^resolution 50 80: not a multiple"),
+    ({"device": "tpu"}, "^device tpu: .*"),
     ({"block": "embedded", "temperature": 3.0}, "temperature: .*block"),
     ({"block": "none.pt"}, "none.pt: no such file"),
-    ({"tau": "auto"}, "--tau auto: there is no checkpoint"),
+    ({"tau": "auto"}, "^tau auto: there is no checkpoint"),
 ])  # fmt: skip
 def test_impossible_values_are_named(arguments, message, tiny_weights):
     with pytest.raises(UserError, match=message):
         Predictor.from_pretrained(**{"backbone": TINY_BACKBONE, "dino_path": tiny_weights, "device": "cpu"} | arguments)
+
+
+def test_messages_name_keywords_and_not_flags(tiny_weights, frames):
+    known = {
+        *inspect.signature(Predictor.from_pretrained).parameters,
+        *(field.name for field in fields(SegmenterSettings)),
+    }
+    assert {keyword.partition("=")[0] for keyword in KEYWORDS.values()} <= known
+    predictor = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, device="cpu", memory_gb=1e-4)
+    with pytest.raises(UserError, match="^memory_gb 0.0001: ") as caught:
+        predictor.segment(frames)
+    assert "--" not in str(caught.value)
+    with pytest.raises(UserError, match="num_heads 7: does not divide") as caught:
+        Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, device="cpu", num_heads=7)
+    assert "--" not in str(caught.value)
 
 
 def test_impossible_values_are_refused_before_any_work(monkeypatch):

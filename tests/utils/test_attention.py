@@ -57,6 +57,10 @@ def test_rows_and_distances_are_those_of_the_formulas(explained, tmp_path, setti
         near = plain.symmetric_kl(rows, centres)
         assert (plain.symmetric_kl(read, centres) - near).abs().max() < 2e-3
         labels = decode(read_arguments(tmp_path / "v" / f"query_{position:05d}.js")[3], "<u2")
+        queries = network.queries(features[position]).double()
+        sums = torch.logsumexp(queries @ keys.mT / queries.shape[2] ** 0.5, dim=2).T.ravel()
+        kept = decode(read_arguments(tmp_path / "v" / f"query_{position:05d}.js")[4], "<f4")
+        assert kept.tolist() == pytest.approx(sums.tolist(), abs=1e-4)
         assert labels.tolist() == found.labels[position].ravel().tolist()
         if not fast:  # which finds clusters over other columns
             own = near.gather(1, torch.from_numpy(labels.astype(np.int64))[:, None])[:, 0]
@@ -140,7 +144,7 @@ def test_what_is_kept_is_known(explained, tmp_path):
     about = json.loads((kept / ABOUT).read_text())
     (kept / ABOUT).write_text(json.dumps(about | {"version": 0}))
     assert not is_kept(kept)
-    for damaged in ("[", '{"version": 1}', '{"version": 1, "key_frames": 3, "frames": []}'):
+    for damaged in ("[", '{"version": 2}', '{"version": 2, "key_frames": 3, "frames": []}'):
         (kept / ABOUT).write_text(damaged)
         with pytest.raises(UserError, match="about.json: .*--explore again"):
             link_explanation(report, kept)

@@ -9,6 +9,7 @@ from scipy import stats
 
 from tests.utils.label_folders import folders, moving_squares, write_video
 from utils import compare
+from utils.agreement import match_objects
 from utils.errors import UserError
 from utils.scoring import score as scoring
 from utils.scoring.bootstrap import LEVEL, SAMPLES, bootstrap_difference, bootstrap_interval
@@ -136,3 +137,59 @@ def test_scores_that_cannot_be_compared_are_refused(scored, monkeypatch):
     path.write_text("{}")
     with pytest.raises(UserError, match=r"scores-val\.json: not scores of this program"):
         run(monkeypatch, *scored)
+
+
+# ------------------------------------------------------------------ without scores
+
+
+def test_agreement_does_not_depend_on_ids_but_on_objects_that_are_missing():
+    labels = moving_squares(4, ids=(1, 2, 3))
+    swapped = np.choose(labels, [0, 300, 1, 2])
+    assert match_objects(zip(labels, swapped, strict=True)) == 1
+    without = np.where(labels == 3, 0, labels)
+    assert match_objects(zip(labels, without, strict=True)) == pytest.approx(2 / 3)
+    assert match_objects(zip(without, labels, strict=True)) == pytest.approx(2 / 3)
+    assert match_objects(zip(labels, np.zeros_like(labels), strict=True)) == 0
+    assert match_objects([(np.zeros((3, 4), int), np.zeros((3, 4), int))]) == 1
+
+
+def test_agreement_is_the_iou_over_the_whole_video():
+    first, second = np.zeros((2, 2, 10), int), np.zeros((2, 2, 10), int)
+    first[:, 0, :8], second[0, 0, 2:10], second[1, 0, :8] = 1, 4, 4
+    assert match_objects(zip(first, second, strict=True)) == pytest.approx((6 + 8) / (10 + 8))
+
+
+def test_unscored_folders_are_compared_by_agreement(tmp_path, capsys, monkeypatch):
+    for side, seed in (("a", 0), ("b", 1)):
+        write_video(tmp_path / side / "cat", moving_squares(5, seed=seed))
+        write_video(tmp_path / side / "dogs", moving_squares(5))
+        write_video(tmp_path / side / f"only_{side}", moving_squares(5))
+    run(monkeypatch, tmp_path / "a", tmp_path / "b")
+    lines = capsys.readouterr().out.splitlines()
+    assert "no scores" in lines[0]
+    values = {name: float(value) for name, value in map(str.split, lines[-3:])}
+    assert values.keys() == {"cat", "dogs", "mean"}
+    assert 0 < values["cat"] < values["dogs"] == 100
+    assert values["mean"] == pytest.approx((values["cat"] + 100) / 2, abs=0.06)
+
+
+def test_masks_that_cannot_be_compared_are_refused(tmp_path, monkeypatch):
+    first = write_video(tmp_path / "a/cat", moving_squares(5)).parent
+    for name, labels, message in (
+        ("short", moving_squares(4), "short/cat: has no mask of frame 00004; .*same frames"),
+        ("small", moving_squares(5)[:, 1:], r"small/cat/00000\.png: of another size than .*same frames"),
+    ):
+        write_video(tmp_path / name / "cat", labels)
+        with pytest.raises(UserError, match=message):
+            run(monkeypatch, first, tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: has no masks of a video of .*a; segment"):
+        run(monkeypatch, first, tmp_path / "empty")
+    with pytest.raises(UserError, match="none: no such folder"):
+        run(monkeypatch, first, tmp_path / "none")
+    with pytest.raises(UserError, match="a: no scores under davis"):
+        run(monkeypatch, first, first, "--measure", "J-Mean")
+    for side, kind in (("a", "davis"), ("empty", "paper")):
+        (tmp_path / side / "settings.json").write_text(f'{{"predictions": ["{kind}"]}}')
+    with pytest.raises(UserError, match="no kind of masks is in both, but davis in .*a and paper in"):
+        run(monkeypatch, first, tmp_path / "empty")

@@ -51,6 +51,7 @@ def test_data_that_was_moved_is_not_segmented_again(davis, tmp_path, run_eval, m
     monkeypatch.setattr(eval_program.Segmenter, "segment", lambda *a, **k: pytest.fail("segmented again"))
     run_eval(*arguments, "--davis_path", moved)
     assert (snapshot(out), scores.read_bytes()) == (before, scored)
+    assert json.loads((out / "stats/bee.json").read_text())["root"] == str(moved)
     assert json.loads((out / "settings.json").read_text())["origin"]["root"] == str(davis)
 
 

@@ -3,7 +3,7 @@
 <results>/explore/<video>/about.json         version, digest, frames
 <results>/explore/<video>/clusters.js        grid, heads, tau, centres
 <results>/explore/<video>/key_<frame>.js     keys of a key frame
-<results>/explore/<video>/query_<frame>.js   queries and clusters of a frame that the report shows
+<results>/explore/<video>/query_<frame>.js   queries, clusters and log sums of a frame that the report shows
 
 Queries and keys are int16 with one scale a token. On 700 tokens of DINOv2 and four key frames, training-free at
 temperature 3, entries of rows are then off by less than 1e-4 and distances by less than 1e-3 nats. With float16, which
@@ -16,19 +16,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from utils.errors import UserError
+from utils.explanation import Explanation
 from utils.files import link_or_copy, read_object, replace_folder
 from utils.progress import log_line
 
 EXPLORE = "explore"  # folder of all videos in a folder of results
 ATTENTION = "attention"  # folder of the files of one video in a report
-VERSION = 1  # raise it with every change of the files; those of older versions are then made again
+VERSION = 2  # raise it with every change of the files; those of older versions are then made again
 ABOUT, CLUSTERS = "about.json", "clusters.js"
 SMALLEST = float(np.finfo(np.float32).tiny)  # probabilities are clipped here, as in `model.clustering`
 LOG_STEPS = 65535  # -log p of a centre, from 0 to -log SMALLEST, in uint16: steps of 0.0013 nats
@@ -36,34 +37,22 @@ USUAL_CLUSTERS = 21  # where the number is not known before
 MEND = "remove the folder it lies in and run eval.py --explore again"
 
 
-class Explanation(Protocol):
-    """What `model.explanation.Explanation` has; here only what is written."""
-
-    grid: tuple[int, int]
-    num_heads: int
-    key_frames: list[int]
-    keys: np.ndarray
-    labels: np.ndarray
-    centres: np.ndarray
-    tau: float
-    clustering: str
-    read_queries: Callable[[int], np.ndarray]
-
-
 # ------------------------------------------------------------------ sizes
 
 
-def estimate_bytes(*, frames: int, key_frames: int, tokens: int, width: int, clusters: int | None) -> int:
+def estimate_bytes(
+    *, frames: int, key_frames: int, tokens: int, width: int, heads: int, clusters: int | None
+) -> int:  # fmt: skip
     """Estimate the bytes that are kept of a video.
 
     Args:
         frames: number of frames that the report shows.
-        tokens, width: of a frame, and of a token.
+        tokens: of a frame. width, heads: of a token.
         clusters: their largest number; None if it is not known.
     """
     token = 2 * width + 4  # int16, and a scale
     centres = 2 * (clusters or USUAL_CLUSTERS) * key_frames * tokens
-    return 4 * (frames * tokens * (token + 2) + key_frames * tokens * token + centres) // 3  # base64
+    return 4 * (frames * tokens * (token + 4 * heads + 2) + key_frames * tokens * token + centres) // 3  # base64
 
 
 def announce_space(sizes: Mapping[str, int], folder: Path) -> None:
@@ -129,8 +118,9 @@ def write_explanation(folder: Path, explanation: Explanation, positions: Sequenc
             write(f"key_{position:05d}.js", "addKeys", position, *encode_tokens(keys))
         for position in positions:
             labels = _to_base64(explanation.labels[position], "<u2")
-            queries = encode_tokens(explanation.read_queries(position))
-            write(f"query_{position:05d}.js", "addQueries", position, *queries, labels)
+            queries, sums = explanation.read_queries(position)
+            write(f"query_{position:05d}.js", "addQueries", position, *encode_tokens(queries), labels,
+                  _to_base64(sums, "<f4"))  # fmt: skip
         about = {"version": VERSION, "digest": digest.hexdigest(), "key_frames": list(explanation.key_frames),
                  "frames": list(positions)}  # fmt: skip
         (partial / ABOUT).write_text(json.dumps(about) + "\n")

@@ -5,7 +5,8 @@
 <folder>/report/videos/<video>/           its frames as JPEG, its masks and figures in data.js
 <folder>/report/report.json               which results are shown
 
-HTML, CSS and JavaScript lie in `page/` and are copied as they are; what differs between reports is data.js.
+HTML, CSS and JavaScript lie in `page/` and are copied, both pages with the head in head.html; what differs between
+reports is data.js.
 """
 
 import json
@@ -14,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +36,7 @@ from utils.scoring.tables import Scores
 from utils.visual import make_distinct_colours
 
 PAGE = Path(__file__).parent / "page"
+VIDEO = "video.html"
 VIDEOS = f"{REPORT}/videos"
 LABELS = {"frame": "Frame", "truth": "Ground truth", "masks": "Masks"}
 
@@ -101,18 +104,19 @@ def refuse_to_lose_frames(folder: Path, *, flag: str) -> None:
 
 def write_comparison(
     folder: Path, results: Sequence[Path], names: Sequence[str], *, columns: list[dict[str, Any]],
-    values: dict[str, dict[str, float]], facts: list[list[str]], notes: list[str], sort: str, flag: str,
+    values: dict[str, dict[str, float]], facts: list[list[str]], notes: list[str], sort: str,
+    descending: bool, flag: str,
 ) -> Path:  # fmt: skip
     """Write a report that shows two folders of results beside each other, made of the reports of both.
 
     Args:
         results: folders A and B, both with a report.
-        names: the videos to show, those with the largest differences first.
+        names: the videos to show, in any order.
         columns: of the list of videos, see `_describe_columns`.
         values: video -> key of a column -> value.
         facts: [name, text, small print] of each figure at the top.
         notes: lines below these.
-        sort: key of the column by which videos are sorted.
+        sort, descending: key of the column by which videos are sorted at first, and whether its largest come first.
 
     Raises:
         UserError: a report is missing, is of other frames than the other one, or `folder` holds something else.
@@ -134,7 +138,7 @@ def write_comparison(
         videos.append({"name": name, "pictures": shown, "values": values[name], "data": ["a.js", "b.js"]})
     return _write_pages(folder, {
         "title": "Comparison", "runs": labels, "facts": facts, "notes": [*labels, *notes], "columns": columns,
-        "sort": {"key": sort, "descending": True}, "videos": videos,
+        "sort": {"key": sort, "descending": descending}, "videos": videos,
         "settings": _compare_settings([Results(path).settings for path in results]),
     })  # fmt: skip
 
@@ -316,10 +320,22 @@ def _write_pages(folder: Path, data: dict[str, Any]) -> Path:
     text = f"const REPORT = {json.dumps({**data, 'palette': make_distinct_colours().tolist()})};\n"
     with write_atomically(folder / REPORT / DATA) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    for file in sorted(PAGE.iterdir(), key=lambda path: path.name == INDEX):
-        with write_atomically(folder / INDEX if file.name == INDEX else folder / REPORT / file.name) as temporary:
-            shutil.copyfile(file, temporary)
+    for file in PAGE.iterdir():
+        if file.suffix != ".html":
+            with write_atomically(folder / REPORT / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+    _write_page(VIDEO, folder / REPORT / VIDEO, to_files="")
+    _write_page(INDEX, folder / INDEX, to_files=f"{REPORT}/")
     return folder / INDEX
+
+
+def _write_page(name: str, path: Path, *, to_files: str) -> None:
+    """Write a page with its head; `to_files` leads from it to the other files."""
+    head = Template((PAGE / "head.html").read_text(encoding="utf-8")).substitute(folder=to_files)
+    with write_atomically(path) as temporary:
+        temporary.write_text(
+            Template((PAGE / name).read_text(encoding="utf-8")).substitute(head=head), encoding="utf-8"
+        )
 
 
 def _remove_outdated_videos(folder: Path, results: Results) -> None:

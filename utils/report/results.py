@@ -7,6 +7,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.files import read_object
+from utils.predictions import FOREGROUND, locate_predictions, read_kinds
 from utils.report.attention import EXPLORE
 from utils.scoring.protocols import PROTOCOLS
 
@@ -32,16 +33,24 @@ class Results:
         return read_object(marker, mend=MEND) if marker.is_file() else {}
 
     @cached_property
+    def kinds(self) -> list[str]:
+        """The kinds of predictions that eval.py wrote; empty for another program's."""
+        return read_kinds(self.settings, self.path / "settings.json", mend=MEND)
+
+    @property
     def kind(self) -> str | None:
-        """The kind of predictions that is shown, the first of `settings`; None for another program's."""
-        kinds = self.settings.get("predictions") or [None]
-        return kinds[0]
+        """The kind of predictions that is shown, the first one; None for another program's."""
+        return self.kinds[0] if self.kinds else None
 
     @property
     def predictions(self) -> Path:
-        """The folder that has one folder of PNGs per video."""
-        several = self.kind is not None and (self.path / self.kind).is_dir()
-        return self.path / self.kind if several else self.path
+        """The folder that has one folder of PNGs per video; `path` may itself be the folder of one of several kinds."""
+        return self.locate(self.kind)
+
+    def locate(self, kind: str | None) -> Path:
+        """The folder of PNGs of one of `kinds`, see `predictions`."""
+        folder = locate_predictions(self.path, self.kinds, kind)
+        return folder if folder.is_dir() else self.path
 
     def explanation(self, video: str) -> Path:
         """The folder of what explains a video's masks, which eval.py --explore writes."""
@@ -101,7 +110,7 @@ def is_background(proposal: dict[str, Any], *, kind: str | None) -> bool:
         proposal: an entry of `Proposals.describe`, as eval.py records it; empty for another program's.
         kind: the kind of predictions; a foreground is never background.
     """
-    return proposal.get("border") == 0 and kind != "foreground"
+    return proposal.get("border") == 0 and kind != FOREGROUND
 
 
 def choose_main_protocol(names: set[str]) -> str | None:

@@ -6,9 +6,8 @@
 const TINY = 2 ** -126; // probabilities are clipped here before their logarithm is taken
 const LOG_STEP = Math.log(TINY) / 65535; // of the logarithms of centres
 const KEPT_QUERIES = 24; // frames whose queries stay in memory
-const KEPT_ROWS = 100e6; // bytes of rows that stay in memory
-const MOST_PRODUCTS = 3e9; // multiplications to compare rows of a frame; about ten seconds
-const SLICE = 20; // milliseconds of work before the page may react
+const BLOCK = 1e7; // multiplications between two looks at the clock
+const SLICE = 60; // milliseconds of work before the page may react
 const SHOWN_CENTRES = 6;
 // Of heat maps: colours from no attention to the most, evenly spaced.
 const HEAT = [[20, 12, 60], [92, 24, 128], [176, 42, 120], [240, 92, 72], [254, 178, 78], [252, 253, 191]];
@@ -17,13 +16,15 @@ const HEAT = [[20, 12, 60], [92, 24, 128], [176, 42, 120], [240, 92, 72], [254, 
 
 let about = null; // what addClusters was given
 const keysOf = new Map(); // key frame -> Float32Array (N, C)
-const queriesOf = new Map(); // frame -> {tokens: Float32Array (N, C), labels: Uint16Array (N)}
+const queriesOf = new Map(); // frame -> {tokens: Float32Array (N, C), labels: Uint16Array (N), sums: Float32Array (N, M)}
 
 /** The scripts in videos/<video>/attention/ call these three. */
 function addClusters(clusters) { about = { ...clusters, centres: new Uint16Array(decodeBytes(clusters.centres)) }; }
 function addKeys(position, values, scales) { keysOf.set(position, decodeTokens(values, scales)); }
-function addQueries(position, values, scales, labels) {
-  queriesOf.set(position, { tokens: decodeTokens(values, scales), labels: new Uint16Array(decodeBytes(labels)) });
+function addQueries(position, values, scales, labels, sums) {
+  queriesOf.set(position, {
+    tokens: decodeTokens(values, scales), labels: new Uint16Array(decodeBytes(labels)), sums: new Float32Array(decodeBytes(sums)),
+  });
 }
 
 function decodeBytes(text) {
@@ -43,6 +44,15 @@ function decodeTokens(values, scales) {
   return tokens;
 }
 
+/** The keys of all key frames one after another, (S, C); those of single frames are dropped. */
+function joinKeys() {
+  const parts = about.keyFrames.map((position) => keysOf.get(position));
+  const joined = new Float32Array(parts.length * parts[0].length);
+  parts.forEach((keys, k) => joined.set(keys, k * keys.length));
+  keysOf.clear();
+  return joined;
+}
+
 // ------------------------------------------------------------------ formulas
 
 /** Rows of attention over the tokens of all key frames, S of them, and distances between rows. */
@@ -50,35 +60,53 @@ class Rows {
   constructor({ grid, heads, width, clusters, centres }, keys) {
     Object.assign(this, { heads, width, clusters, centres, keys });
     this.tokens = grid[0] * grid[1];
-    this.columns = keys.length * this.tokens;
+    this.columns = keys.length / width;
     this.scores = new Float64Array(heads * this.columns); // of each head in turn
     this.exponentials = Float64Array.from({ length: 65536 }, (_, k) => Math.exp(k * LOG_STEP)); // centres from logarithms
   }
 
   /** The row of a query (C): the mean over heads of softmax(q k / sqrt(d)), d channels a head. */
   attend(query) {
-    const { heads, width, columns, scores, tokens } = this;
-    const size = width / heads;
-    const scaled = Float64Array.from(query, (value) => value / Math.sqrt(size));
-    this.keys.forEach((keys, frame) => {
-      for (let token = 0, place = 0; token < tokens; token += 1) {
-        for (let head = 0, c = 0; head < heads; head += 1, c += size, place += size) {
-          scores[head * columns + frame * tokens + token] = multiply(scaled, c, keys, place, size);
-        }
+    const { heads, width, columns, scores, keys } = this;
+    const [size, scale] = [width / heads, 1 / Math.sqrt(width / heads)];
+    for (let column = 0, place = 0; column < columns; column += 1) {
+      for (let head = 0, at = 0; head < heads; head += 1) {
+        let product = 0;
+        for (let c = 0; c < size; c += 1, at += 1, place += 1) product += query[at] * keys[place];
+        scores[head * columns + column] = product * scale;
       }
-    });
+    }
     const row = new Float64Array(columns);
     for (let head = 0; head < heads; head += 1) addSoftmax(row, scores, head * columns, heads);
     return row;
   }
 
-  /** The distance of two rows in nats: KL(p||r) + KL(r||p). */
-  compare(first, logarithms, second) {
-    let distance = 0;
-    for (let k = 0; k < first.length; k += 1) {
-      distance += (first[k] - second[k]) * (logarithms[k] - Math.log(Math.max(second[k], TINY)));
+  /** Entries of the rows of some tokens of a frame in some columns: (columns, tokens), without the other columns. */
+  attendTo(columns, tokens, queries) {
+    const { heads, width, keys } = this;
+    const [size, scale] = [width / heads, 1 / Math.sqrt(width / heads)];
+    const entries = new Float64Array(columns.length * tokens.length);
+    const products = new Float64Array(8);
+    for (let j = 0; j < columns.length; j += 2) {
+      const next = Math.min(j + 1, columns.length - 1);
+      for (let n = 0; n < tokens.length; n += 4) {
+        const last = tokens.length - 1;
+        const a = tokens[n] * width;
+        const b = tokens[Math.min(n + 1, last)] * width;
+        const c = tokens[Math.min(n + 2, last)] * width;
+        const d = tokens[Math.min(n + 3, last)] * width;
+        for (let head = 0, at = 0; head < heads; head += 1, at += size) {
+          multiplyTile(products, queries.tokens, a + at, b + at, c + at, d + at, keys, columns[j] * width + at,
+            columns[next] * width + at, size);
+          for (let k = 0; k < 4 && n + k < tokens.length; k += 1) {
+            const sum = queries.sums[tokens[n + k] * heads + head]; // the logarithm of the sum of all exponentials
+            entries[j * tokens.length + n + k] += Math.exp(products[k] * scale - sum) / heads;
+            if (next > j) entries[next * tokens.length + n + k] += Math.exp(products[4 + k] * scale - sum) / heads;
+          }
+        }
+      }
     }
-    return distance;
+    return entries;
   }
 
   /** The distance of a row to every centre. */
@@ -96,18 +124,23 @@ class Rows {
   }
 }
 
-/** The product of two vectors, in four sums that do not wait for one another. */
-function multiply(first, at, second, place, size) {
-  let [a, b, c, d] = [0, 0, 0, 0];
-  let k = 0;
-  for (; k + 3 < size; k += 4) {
-    a += first[at + k] * second[place + k];
-    b += first[at + k + 1] * second[place + k + 1];
-    c += first[at + k + 2] * second[place + k + 2];
-    d += first[at + k + 3] * second[place + k + 3];
+/** The products of four queries with two keys, (2, 4). Together they take an eighth of the time of one after the other. */
+function multiplyTile(products, queries, a, b, c, d, keys, first, second, size) {
+  let a1 = 0, b1 = 0, c1 = 0, d1 = 0, a2 = 0, b2 = 0, c2 = 0, d2 = 0;
+  for (let k = 0; k < size; k += 1) {
+    const one = keys[first + k];
+    const two = keys[second + k];
+    a1 += queries[a + k] * one;
+    b1 += queries[b + k] * one;
+    c1 += queries[c + k] * one;
+    d1 += queries[d + k] * one;
+    a2 += queries[a + k] * two;
+    b2 += queries[b + k] * two;
+    c2 += queries[c + k] * two;
+    d2 += queries[d + k] * two;
   }
-  for (; k < size; k += 1) a += first[at + k] * second[place + k];
-  return a + b + c + d;
+  products[0] = a1; products[1] = b1; products[2] = c1; products[3] = d1; // faster than a list
+  products[4] = a2; products[5] = b2; products[6] = c2; products[7] = d2;
 }
 
 /** Add to a row its share of one head: the softmax of the scores from `at` on, divided by the number of heads. */
@@ -121,6 +154,50 @@ function addSoftmax(row, scores, at, heads) {
   }
   for (let k = 0; k < row.length; k += 1) row[k] += scores[at + k] / (sum * heads);
 }
+
+/**
+ * Finds the tokens of a frame whose row is within a limit of a given row, some columns at a time.
+ * A distance is a sum of terms (p - r) (log p - log r), which are at least 0. Those of the columns that are left make at least
+ * the same term of the sums of p and r there. So most rows are known to be far after the columns where p is largest.
+ */
+class NearRows {
+  constructor(rows, queries, row, limit) {
+    const tokens = rows.tokens;
+    Object.assign(this, { rows, queries, row, limit, count: row.length, done: 0, left: 1 });
+    this.logarithms = takeLogarithms(row);
+    this.order = Uint32Array.from(row.keys()).sort((a, b) => row[b] - row[a]);
+    this.open = Array.from({ length: tokens }, (_, token) => token); // may be within the limit
+    this.distances = new Float64Array(tokens); // over the columns that are done
+    this.lefts = new Float64Array(tokens).fill(1); // of each row, the sum of the columns that are left
+  }
+
+  get isDone() { return this.done === this.count; }
+
+  /** Compare the next columns of all rows that may be near. */
+  advance() {
+    const { rows, queries, row, limit, count, logarithms, distances, lefts } = this;
+    const step = Math.max(Math.floor(BLOCK / ((this.open.length || 1) * rows.width)), 1);
+    const columns = this.order.subarray(this.done, this.done + step);
+    this.done = Math.min(this.done + step, count);
+    for (const column of columns) this.left -= row[column];
+    const tokens = this.open;
+    const entries = rows.attendTo(columns, tokens, queries);
+    for (let k = 0, place = 0; k < columns.length; k += 1) {
+      const share = row[columns[k]];
+      const logarithm = logarithms[columns[k]];
+      for (let n = 0; n < tokens.length; n += 1, place += 1) {
+        const entry = entries[place];
+        distances[tokens[n]] += (share - entry) * (logarithm - Math.log(Math.max(entry, TINY)));
+        lefts[tokens[n]] -= entry;
+      }
+    }
+    const isNear = (token) => distances[token] + (this.isDone ? 0 : boundRest(this.left, lefts[token])) <= limit;
+    this.open = tokens.filter(isNear);
+  }
+}
+
+/** The least that columns add to a distance in which two rows have these sums; 0 for sums that are known too coarsely. */
+const boundRest = (first, second) => (Math.min(first, second) < 1e-3 ? 0 : (first - second) * Math.log(first / second));
 
 const takeLogarithms = (row) => row.map((value) => Math.log(Math.max(value, TINY)));
 
@@ -160,7 +237,7 @@ class Explorer {
     for (const position of about.keyFrames) await this.load(nameOf("key", position));
     this.pictures = await Promise.all(about.keyFrames.map((_, k) =>
       (video.attention[k] ? loadImage(`videos/${video.url}/${video.attention[k]}`) : null)));
-    this.rows = new Rows(about, about.keyFrames.map((position) => keysOf.get(position)));
+    this.rows = new Rows(about, joinKeys());
     this.makeFigures();
     this.say("");
   }
@@ -237,7 +314,7 @@ class Explorer {
     const [row, column] = [Math.floor(token / about.grid[1]), token % about.grid[1]];
     byId("attention-token").textContent = `Token in row ${row + 1}, column ${column + 1} of frame ${position + 1}`;
     refresh();
-    await this.showNear(position, queries, token, found.row);
+    await this.showNear(position, queries, found.row);
   }
 
   // ---------------------------------------------------------------- pictures
@@ -301,47 +378,31 @@ class Explorer {
     byId("attention-tau").style.setProperty("--tau", about.tau / top);
   }
 
-  /** Compare the row with those of all tokens of its frame, those with similar queries first, and draw the near ones. */
-  async showNear(position, queries, token, row) {
+  /** Find the tokens of the frame whose row is within tau of this row, and draw them; pauses let the page react. */
+  async showNear(position, queries, row) {
     this.job += 1;
-    const { job, rows } = this;
-    const { width } = about;
-    const index = this.run.positions.indexOf(position);
-    const { image } = await loadFrame(index);
-    const order = sortByQuery(queries.tokens, width, token);
-    const count = Math.min(order.length, Math.max(Math.floor(MOST_PRODUCTS / (rows.columns * width)), 1));
-    const distances = new Float64Array(order.length).fill(Infinity);
-    const known = this.keepRows(position);
-    const logarithms = takeLogarithms(row);
-    let pause = performance.now() + SLICE;
-    for (let k = 0; k < count; k += 1) {
-      const other = order[k];
-      const query = queries.tokens.subarray(other * width, (other + 1) * width);
-      const compared = known.get(other) || Float32Array.from(rows.attend(query));
-      if ((known.size + 1) * rows.columns * 4 <= KEPT_ROWS) known.set(other, compared);
-      distances[other] = other === token ? 0 : rows.compare(row, logarithms, compared);
-      if (performance.now() < pause && k + 1 < count) continue;
-      this.drawNear(image, distances, k + 1, count);
+    const { job } = this;
+    const { image } = await loadFrame(this.run.positions.indexOf(position));
+    const search = new NearRows(this.rows, queries, row, about.tau);
+    for (;;) {
+      const pause = performance.now() + SLICE;
+      while (!search.isDone && performance.now() < pause) search.advance();
+      this.drawNear(image, search);
+      if (search.isDone) return;
       await new Promise((resolve) => setTimeout(resolve));
       if (job !== this.job || !this.isOpen) return;
-      pause = performance.now() + SLICE;
     }
   }
 
-  keepRows(position) {
-    if (this.known?.position !== position) this.known = { position, rows: new Map() };
-    return this.known.rows;
-  }
-
-  drawNear(image, distances, done, count) {
+  drawNear(image, { distances, open, isDone, done, count }) {
     const { canvas, caption } = this.near;
-    const { tau } = about;
     const [height, width] = about.grid;
-    drawTokens(canvas, image, (token) => [0, 0, 0, 190 * Math.min(distances[token] / (3 * tau), 1)]);
+    const near = new Set(open);
+    drawTokens(canvas, image, (token) => [0, 0, 0, near.has(token) ? 100 * Math.min(distances[token] / about.tau, 1) : 190]);
     const context = canvas.getContext("2d");
     const [x, y] = [canvas.width / width, canvas.height / height];
     const isNear = (row, column) => row >= 0 && column >= 0 && row < height && column < width
-      && distances[row * width + column] <= tau;
+      && near.has(row * width + column);
     context.fillStyle = "#fff";
     for (let row = 0; row < height; row += 1) {
       for (let column = 0; column < width; column += 1) {
@@ -353,13 +414,11 @@ class Explorer {
       }
     }
     this.markToken(context, canvas.width, canvas.height);
-    const near = distances.filter((distance) => distance <= tau).length;
-    const all = count < distances.length ? `the ${count} most similar` : `${count} tokens`;
-    const words = done < count ? `${near}, compared ${formatShare(done / count)}` : `${near} of ${all}`;
+    const words = isDone ? `${near.size} of ${distances.length} tokens` : `compared ${formatShare(done / count)}`;
     caption.replaceChildren("Within τ", make("b", { title: "tokens of this frame whose row is within τ of its row" }, words));
-    canvas.dataset.near = near;
-    canvas.dataset.done = done === count;
-    canvas.setAttribute("aria-label", `${near} tokens of this frame have a row within tau`);
+    canvas.dataset.near = near.size;
+    canvas.dataset.done = isDone;
+    canvas.setAttribute("aria-label", `${near.size} tokens of this frame have a row within tau`);
   }
 
   /** Outline the token that is explained, in the player, if its frame is shown. */
@@ -408,14 +467,4 @@ function drawTokens(canvas, picture, colourOf, filter = "none") {
   context.filter = "none";
   context.imageSmoothingEnabled = false; // attention is known by the token and not by the pixel
   context.drawImage(layer, 0, 0, canvas.width, canvas.height);
-}
-
-/** All tokens of a frame, those whose query is nearest to that of `token` first. */
-function sortByQuery(tokens, width, token) {
-  const differences = Float64Array.from({ length: tokens.length / width }, (_, other) => {
-    let sum = 0;
-    for (let c = 0; c < width; c += 1) sum += (tokens[other * width + c] - tokens[token * width + c]) ** 2;
-    return sum;
-  });
-  return [...differences.keys()].sort((a, b) => differences[a] - differences[b]);
 }
