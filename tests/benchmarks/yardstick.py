@@ -7,8 +7,9 @@
 J at a single threshold says nothing about training, because it jumps by several points from one to the next. So every
 video is clustered at five multiples of its threshold, with the training-free block and with each of --blocks, which
 count as seeds of one training. The program prints J of clusters and of objects on the grid of tokens, with one
-assignment a video as under protocol davis; and the adjusted Rand index of its objects with those of the video
-played backwards and of its mirror image, which needs no annotations. Intervals come from a paired bootstrap over videos.
+assignment a video as under protocol davis. It also prints the adjusted Rand index of a video's objects with those of
+the video played backwards and of its mirror image, which needs no annotations. Intervals come from a paired bootstrap
+over videos.
 
 Distances grow as attention sharpens. So the thresholds of a trained block are multiplied by the ratio of its distances
 to those of the training-free block, in the median of the videos.

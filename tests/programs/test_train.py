@@ -109,9 +109,9 @@ def test_the_learning_rate_falls_as_a_cosine():
 def test_queries_are_drawn_anew_at_every_step(davis, tmp_path, run_train, monkeypatch):
     drawn, compute = [], step.compute_losses
 
-    def record(network, frames, queries, settings):
+    def record(network, frames, queries, settings, **options):
         drawn.append(tuple(queries.tolist()))
-        return compute(network, frames, queries, settings)
+        return compute(network, frames, queries, settings, **options)
 
     monkeypatch.setattr(step, "compute_losses", record)
     run_train("--basepath", davis, "--output_path", tmp_path / "run")

@@ -47,7 +47,7 @@ def make_parser() -> config.Parser:
     steps("--attn_drop", type=dropout_rate, default=0.4, metavar="P", help="Dropout of the attention.")
     steps("--targets", default="none", choices=("none", "objects"),
           help="objects: add the object loss, toward objects that are found in the training videos first.")
-    steps("--rounds", **count, default=1, help="Find the objects this many times, at even steps.")
+    steps("--rounds", **count, default=1, help="With --targets objects, find them this many times.")
     steps("--semantic_weight", **number, default=1.0, help="Weight of the semantic loss.")
     steps("--motion_weight", **number, default=1.0, help="Weight of the motion loss.")
     steps("--num_queries", **count, default=8, help="Compute both losses at this many token positions.")
@@ -59,7 +59,7 @@ def make_parser() -> config.Parser:
     records("--eval_freq", type=non_negative_int, default=500, metavar="STEPS",
             help="Segment the monitor's clips this often; 0: never.")
     records("--watch_clips", **count, default=4, help="Give the monitor this many training clips.")
-    records("--tau", type=positive_float, default=1.0, metavar="X", help="Threshold of the monitor's clustering.")
+    records("--tau", type=positive_float, default=1.0, metavar="X", help="Threshold of the monitor and of the targets.")
     faults = parser.add_argument_group("finding faults").add_argument
     faults("--overfit", **count, help="Train on the first N clips again and again.")
     faults("--profile", action="store_true", help="Write where steps 3 to 5 spend their time to --output_path/profile.")

@@ -1,0 +1,81 @@
+"""Training toward objects: what a run logs and keeps, and targets that cannot be used."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_davis
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Folder for a run that later tests copy; filled by the first."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def finished(kept, run_train):
+    """A tree of videos and a finished run of four steps toward objects."""
+    davis, run = kept / "DAVIS", kept / "run"
+    if not run.exists():
+        run_train("--basepath", make_davis(davis), "--output_path", run, "--init", "identity", "--targets", "objects",
+                  "--eval_freq", 0)  # fmt: skip
+    return davis, run
+
+
+def find_target(run: Path) -> Path:
+    return next((run / "targets/round_1").rglob("ant.npz"))
+
+
+def test_the_object_loss_is_logged_and_added(finished):
+    lines = [json.loads(line) for line in (finished[1] / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    for line in lines:
+        total = line["loss_semantic"] + line["loss_motion"] + line["loss_object"]
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+    assert any(line["loss_object"] > 0 for line in lines)
+
+
+def test_every_video_has_a_file_of_targets(finished):
+    folder = finished[1] / "targets/round_1"
+    assert {path.name for path in folder.rglob("*.*")} == {"settings.json", "ant.npz", "bee.npz"}
+    with np.load(find_target(finished[1])) as content:
+        assert content["maps"].shape[:2] == (6, 7)
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (lambda path: path.unlink(), "ant.npz: is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), "ant.npz: damaged"),
+        (lambda path: np.savez(path, maps=np.zeros((6, 3, 2, 2), np.int16), is_boundary=np.zeros((3, 2, 2), bool)),
+         "ant.npz: are targets of another"),
+    ],
+    ids=["missing", "damaged", "other"],
+)  # fmt: skip
+def test_targets_that_cannot_be_used_are_named(finished, run_train, tmp_path, harm, named):
+    davis, run = finished[0], tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    harm(find_target(run))
+    with pytest.raises(UserError, match=named):
+        run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects",
+                  "--eval_freq", 0, "--num_train_steps", 6, "--resume_path", "auto")  # fmt: skip
+
+
+def test_a_run_cannot_change_its_targets(finished, run_train, tmp_path):
+    davis, run = finished[0], tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    with pytest.raises(UserError, match="--targets none"):
+        run_train("--basepath", davis, "--output_path", run, "--num_train_steps", 6, "--resume_path", "auto")
+
+
+def test_targets_of_another_block_are_made_anew(finished, run_train, tmp_path, capfd):
+    davis, run = finished[0], tmp_path / "run"
+    shutil.copytree(finished[1] / "targets", run / "targets")
+    run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--temperature", 2,
+              "--targets", "objects", "--eval_freq", 0, "--num_train_steps", 1)  # fmt: skip
+    assert "made anew" in capfd.readouterr().err
