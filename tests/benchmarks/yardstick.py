@@ -84,7 +84,6 @@ def main() -> None:
         clusters=args.clusters, feature_cache=args.feature_cache, amp=args.amp,
     )  # fmt: skip
     videos = [encode(video, Segmenter(network, settings), tuple(args.resolution)) for video in args.selection.load()]
-    start = {name: block.clone() for name, block in network.blocks.state_dict().items()}
     distances = np.array([measure_distance(network, video, settings) for video in videos])
     base = judge(network, videos, settings)
     print_means("training-free", base, videos)
@@ -94,7 +93,6 @@ def main() -> None:
         ratio = float(np.median([measure_distance(network, video, settings) for video in videos] / distances))
         seeds.append(judge(network, videos, replace(settings, tau=settings.tau * ratio)))
         print_means(f"{path} (thresholds times {ratio:.2f})", seeds[-1], videos)
-    network.blocks.load_state_dict(start)
     if seeds:
         trained = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in MEASURES}
         print_differences(base, trained, videos)

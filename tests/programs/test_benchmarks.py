@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.sprites.writer import write_sprites
@@ -15,6 +16,7 @@ from model.segmenter import key_frame_indices
 from tests.benchmarks import inference as benchmark
 from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
+from tests.benchmarks import yardstick
 from utils.errors import UserError
 from utils.report.tables import STAGES
 
@@ -182,3 +184,24 @@ def test_growth(tmp_path):
     ]  # fmt: skip
     benchmark.draw(rows, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_the_yardstick_assigns_labels_as_protocol_davis_does():
+    labels = np.array([[[0, 0, 1, 2]], [[0, 0, 1, 1]]])
+    truth = np.zeros((2, 2, 1, 4), np.float32)
+    truth[0, :, 0, :2] = 1  # label 0 in both frames: J 1
+    truth[1, :, 0, 2:] = 1  # label 1: J 1/2, then 1
+    assert yardstick.sum_j(labels, truth, np.array([3.0, 2.0, 1.0])) == pytest.approx(1 + 0.75)
+    assert yardstick.compare_maps(labels, labels[::-1]) < yardstick.compare_maps(labels, 2 - labels) == 1
+
+
+def test_the_yardstick_measures_blocks_beside_the_training_free_one(finished_run, tiny_network, run_benchmark, capsys):
+    davis, run = finished_run
+    run_benchmark(yardstick, *tiny_network, "--davis_path", davis, "--blocks", run / "last.pt", run / "last.pt")
+    printed = capsys.readouterr().out
+    assert printed.count("J of objects ") == 3
+    last = dict(line.split(", ", 1) for line in printed.splitlines()[-3:])
+    assert last.keys() == {"agreement", "J of clusters", "J of objects"}
+    before, after, difference, low, high = map(float, last["J of objects"].split(", "))
+    assert difference == pytest.approx(after - before, abs=0.11)
+    assert low <= difference <= high
