@@ -20,6 +20,7 @@ from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.objects.proposals import choose_proposals, object_options
 from model.objects.upsampling import upsample_labels
 from model.segmenter import Progress, Segmenter, SegmenterSettings, ignore_progress, key_frame_indices
+from model.stream import FrameStream
 from model.weights import checkpoint_path
 from selfvos.checks import (
     check_choice,
@@ -217,7 +218,7 @@ class Predictor:
             with raise_with_keywords():
                 if stream is None:
                     resolution = self._rule.choose(batch[0].shape[1:])
-                    stream = segmenter.open(_stack_resized(key_frames or batch, resolution))
+                    stream = FrameStream(segmenter, _stack_resized(key_frames or batch, resolution))
                 labels = stream.step(_stack_resized(batch, resolution)).cpu().numpy()
             yield from upsample_labels(labels, batch, how=self._upsampling, device=self.device)
 

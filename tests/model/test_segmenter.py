@@ -11,6 +11,7 @@ from model.engine.exact import assign, find_window_centres, merge_centres
 from model.engine.windows import ENGINES, Engine, pool_tokens, select_diagonals
 from model.network import build_network
 from model.segmenter import key_frame_indices
+from model.stream import FrameStream
 from tests.benchmarks.inference import agreement
 from tests.conftest import moving_disk
 from tests.model.inputs import make_network, make_segmenter, video
@@ -52,13 +53,13 @@ def test_frames_as_they_come(tiny_weights, clustering):
     segmenter = make_segmenter(network, tau=0.05, clustering=clustering, frame_batch=2)
     first, later = video(6)[:3], video(6)[3:]
     expected = segmenter.segment(first, num_frames=3)
-    stream = segmenter.open(torch.stack(first[:1]))
+    stream = FrameStream(segmenter, torch.stack(first[:1]))
     for _ in range(2):
         assert stream.step(torch.stack(first)).tolist() == expected.labels.tolist()
         assert stream.num_clusters == expected.num_clusters
     assert stream.step(torch.stack(later)).max() < stream.num_clusters
     with pytest.raises(UserError, match="--num_t 2: frames as they come need a network of one block"):
-        make_segmenter(make_network(tiny_weights, num_blocks=2)).open(torch.stack(first[:1]))
+        FrameStream(make_segmenter(make_network(tiny_weights, num_blocks=2)), torch.stack(first[:1]))
 
 
 def test_features_that_are_not_finite_are_refused(tiny_weights, tmp_path):
@@ -126,7 +127,7 @@ def test_plain_is_the_formulas_and_chooses_another_tau_as_the_engines_do(tiny_we
     with pytest.raises(UserError, match="--memory_gb 1e-05: --clustering plain .*give --clustering exact"):
         segment("plain", memory_gb=1e-5)
     with pytest.raises(UserError, match="--clustering plain: needs the whole video"):
-        make_segmenter(network, clustering="plain").open(torch.stack(frames[:1]))
+        FrameStream(make_segmenter(network, clustering="plain"), torch.stack(frames[:1]))
 
 
 def test_settings_of_the_fast_engine():
@@ -150,7 +151,8 @@ def test_fast_engine_covers_every_position_of_single_frames(tiny_weights, monkey
     monkeypatch.setattr(
         "model.engine.windows.select_diagonals", lambda *args: chosen.append(args[:2]) or select_diagonals(*args)
     )
-    stream = make_segmenter(make_network(tiny_weights), clustering="fast").open(torch.stack(video(1)))
+    segmenter = make_segmenter(make_network(tiny_weights), clustering="fast")
+    stream = FrameStream(segmenter, torch.stack(video(1)))
     for frames in torch.stack(video(6)).split(at_once):
         stream.step(frames)
     assert chosen == [(first, at_once) for first in range(0, 6, at_once)]
