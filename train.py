@@ -177,8 +177,7 @@ def begin_round(rounds: TargetRounds, step: int, records: RunRecorder, bar: Step
     device = next(rounds.network.parameters()).device
     if asked := int(distributed.find_largest(stop.exit_code, device)):
         return asked
-    rounds.enter(step)
-    if unsure := [name for name in rounds.lengths if not rounds.load(name).has_sure_objects()]:
+    if unsure := rounds.enter(step):
         log_line(f"note: {len(unsure)} of {len(rounds.lengths)} videos show no sure objects, such as {unsure[0]}; "
                  "their clips add nothing to the object loss")  # fmt: skip
     return 0
@@ -209,11 +208,12 @@ def make_rounds(args: Namespace, network: SpatioTemporalNetwork, videos: Videos)
     """Make the rounds of targets that the object loss needs; None without it."""
     if args.targets == "none":
         return None
-    backbone = {"name": network.backbone.name, "sha256": network.backbone.weights_hash()}
+    made_by = {name: getattr(args, name) for name in ("resolution", "image_stats", "num_t", "num_heads")}
+    made_by |= {"backbone": network.backbone.weights_hash(), "data": hash_videos(videos)}
     return TargetRounds(
         Path(args.output_path) / "targets", network, lengths={name: len(frames) for name, frames in videos.items()},
         read=lambda name: read_all_frames(videos[name], args.resolution), tau=args.tau, num_steps=args.num_train_steps,
-        num_rounds=args.rounds, made_by={"backbone": backbone, "resolution": args.resolution},
+        num_rounds=args.rounds, made_by=made_by,
     )  # fmt: skip
 
 

@@ -28,10 +28,11 @@ from model.segmenter import Segmenter, SegmenterSettings
 from model.training.targets import LIMITS, ObjectMaps, find_object_maps
 from utils import distributed
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import read_object, write_atomically
 from utils.progress import StageProgress, log_line
 from utils.run.checkpoints import hash_tensors
 
+SETTINGS = "settings.json"  # what the targets of a round were made by
 KEPT_VIDEOS = 64  # whose targets stay in memory
 
 
@@ -49,7 +50,7 @@ class TargetRounds:
         read: gives the frames (3, H, W) uint8 of a video by its name, at the resolution of the training.
         tau: threshold of the clustering, in nats.
         num_steps, num_rounds: of the run; rounds begin at even steps.
-        made_by: plain values that name what else targets depend on, such as the resolution.
+        made_by: plain values that name what else targets depend on, such as the resolution; `data` for the videos.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class TargetRounds:
     ):  # fmt: skip
         self.folder, self.network, self.lengths, self.read, self.tau = folder, network, lengths, read, tau
         self.starts = [-(-number * num_steps // num_rounds) for number in range(num_rounds)]
-        self.made_by = {"limits": asdict(LIMITS), "tau": tau, **made_by}
+        self.made_by = json.loads(json.dumps({"limits": asdict(LIMITS), "tau": tau, **made_by}))
         self.number = 0  # of the current round, from 1 on
         self.load = functools.lru_cache(maxsize=KEPT_VIDEOS)(self._load)
 
@@ -66,18 +67,30 @@ class TargetRounds:
         """Whether a round begins after `step` steps."""
         return step in self.starts
 
-    def enter(self, step: int) -> None:
+    def enter(self, step: int) -> list[str]:
         """Take the targets of the round in which step `step` lies, which were found before.
 
+        Returns:
+            Names of the videos that show no sure objects; their clips add nothing to the loss.
+
         Raises:
-            UserError: they are not all there, or are of other videos.
+            UserError: they are not all there, or were found with other settings or in other frames.
         """
         self.number = bisect.bisect_right(self.starts, step)
         self.load.cache_clear()
+        known = read_object(self._round_folder() / SETTINGS, mend="restore it, or start a new run")
+        # Data written anew, as copies on a node's own disk, are another `data`; a resumed run notes that by itself.
+        if differing := [key for key in self.made_by if key != "data" and known.get(key) != self.made_by[key]]:
+            raise UserError(f"{self._round_folder()}: its targets were found with another {', '.join(differing)}; "
+                            "give that again, or start a new run")  # fmt: skip
+        unsure = []
         for name, length in self.lengths.items():
-            if self.load(name).maps.shape[1] != length:
+            found = self.load(name)
+            if found.maps.shape[1] != length:
                 raise UserError(f"{self._file(name)}: are targets of another version of the video; restore its frames, "
                                 "or start a new run")  # fmt: skip
+            unsure += [] if found.has_sure_objects() else [name]
+        return unsure
 
     def find(self, step: int, *, stop: Callable[[], bool], progress: StageProgress) -> None:
         """Find the targets of the round that begins at `step`, except those that are there already.
@@ -88,7 +101,7 @@ class TargetRounds:
         self.number = bisect.bisect_right(self.starts, step)
         block = hash_tensors(self.network.blocks.state_dict())
         if distributed.is_main():
-            _prepare_folder(self._round_folder(), json.loads(json.dumps(self.made_by | {"block": block})))
+            _prepare_folder(self._round_folder(), self.made_by | {"block": block})
         distributed.barrier()
         left = [name for name in self.lengths if not self._file(name).exists()]
         distributed.barrier()  # before any process writes, so that all see the same videos left
@@ -143,10 +156,17 @@ def _read(path: Path) -> ObjectMaps:
 
 def _prepare_folder(folder: Path, made_by: dict[str, Any]) -> None:
     """Prepare the folder of a round; remove targets in it that were made otherwise."""
-    marker = folder / "settings.json"
-    if folder.exists() and (not marker.exists() or json.loads(marker.read_text()) != made_by):
-        log_line(f"{folder}: holds targets that were made by other settings; they are made anew")
+    if folder.exists() and _read_settings(folder) != made_by:
+        log_line(f"note: {folder}: holds targets of other settings or videos; they are found anew")
         shutil.rmtree(folder)
     if not folder.exists():
-        with write_atomically(marker) as temporary:
+        with write_atomically(folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(made_by, indent=1))
+
+
+def _read_settings(folder: Path) -> Any:
+    """Read the settings that the targets of a round were made by; None if the file is missing or damaged."""
+    try:
+        return json.loads((folder / SETTINGS).read_text())
+    except (FileNotFoundError, ValueError):
+        return None

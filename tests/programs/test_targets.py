@@ -73,9 +73,61 @@ def test_a_run_cannot_change_its_targets(finished, run_train, tmp_path):
         run_train("--basepath", davis, "--output_path", run, "--num_train_steps", 6, "--resume_path", "auto")
 
 
-def test_targets_of_another_block_are_made_anew(finished, run_train, tmp_path, capfd):
+def test_targets_of_another_threshold_are_refused_within_a_round(finished, run_train, tmp_path):
     davis, run = finished[0], tmp_path / "run"
-    shutil.copytree(finished[1] / "targets", run / "targets")
-    run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--temperature", 2,
-              "--targets", "objects", "--eval_freq", 0, "--num_train_steps", 1)  # fmt: skip
-    assert "made anew" in capfd.readouterr().err
+    shutil.copytree(finished[1], run)
+    with pytest.raises(UserError, match="round_1: .* another tau; give that again"):
+        run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects",
+                  "--eval_freq", 0, "--num_train_steps", 6, "--resume_path", "auto", "--tau", 0.5)  # fmt: skip
+
+
+def write_other_frames(davis):
+    for path in (davis / "JPEGImages/480p/ant").iterdir():
+        shutil.copy(davis / "JPEGImages/480p/bee" / path.name, path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "change"),
+    [
+        (("--temperature", 2), None), (("--num_heads", 4), None), (("--image_stats", "reference"), None),
+        (("--tau", 0.5), None), ((), write_other_frames),
+    ],
+    ids=["block", "heads", "statistics", "tau", "frames"],
+)  # fmt: skip
+def test_targets_are_found_anew_if_anything_that_they_depend_on_has_changed(
+    finished, run_train, tmp_path, capfd, flags, change
+):
+    """As after a run that was killed before its first checkpoint."""
+    davis, run = tmp_path / "DAVIS", tmp_path / "run"
+    shutil.copytree(finished[0], davis)
+    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects", "--eval_freq", 0)
+    run_train(*common, "--num_train_steps", 1)
+    remove_checkpoints(run)
+    before = find_target(run).stat().st_mtime_ns
+    run_train(*common, "--num_train_steps", 1)
+    assert find_target(run).stat().st_mtime_ns == before
+    remove_checkpoints(run)
+    if change:
+        change(davis)
+    capfd.readouterr()
+    run_train(*common, "--num_train_steps", 1, *flags)
+    assert "found anew" in capfd.readouterr().err
+    assert find_target(run).stat().st_mtime_ns != before
+
+
+def remove_checkpoints(run):
+    for path in run.glob("*.pt"):
+        path.unlink()
+
+
+def test_damaged_settings_of_targets(finished, run_train, tmp_path, capfd):
+    """They are refused within a round, and targets are found anew where a round begins."""
+    davis, run = finished[0], tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    (run / "targets/round_1/settings.json").write_text("{")
+    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects", "--eval_freq", 0)
+    with pytest.raises(UserError, match=r"settings\.json: .*restore it, or start a new run"):
+        run_train(*common, "--num_train_steps", 6, "--resume_path", "auto")
+    remove_checkpoints(run)
+    run_train(*common, "--num_train_steps", 1)
+    assert "found anew" in capfd.readouterr().err
