@@ -115,8 +115,6 @@ def parse_arguments(argv: list[str]) -> Namespace:
         args.dataset, args.basepath, args.davis_path = OWN_VIDEO, args.clips[0], None
     elif not parser.explicit & {"dataset", "annotations"} and args.davis_path is None:
         args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)
-    if args.flow_path and args.motion == "none":
-        parser.error("--flow_path: has no effect beside --motion none; give one of the two")
     args.fit_resolution = "resolution" not in parser.explicit
     args.scores_path = args.save_path if "save_path" in parser.explicit else None
     args.save_path = args.save_path or f"outputs/{choose_results_name(args.clips) if args.clips else 'eval'}"

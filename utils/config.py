@@ -64,6 +64,8 @@ class Parser(OneLineParser):
             from the recipe.
         ineffective: pairs of options of which the first has no effect if the second is set; the first on the command
             line is then an error.
+        needs: triples of an option, another, and the value of the other without which the first has no effect; the
+            first on the command line is then an error.
 
     Attributes:
         main_group: the argument group that `--help` shows first.
@@ -72,7 +74,7 @@ class Parser(OneLineParser):
 
     def __init__(
         self, *, program: str, description: str, alternatives: tuple[tuple[str, ...], ...] = (),
-        ineffective: tuple[tuple[str, str], ...] = (),
+        ineffective: tuple[tuple[str, str], ...] = (), needs: tuple[tuple[str, str, str], ...] = (),
     ):  # fmt: skip
         super().__init__(
             prog=f"{program}.py", usage=f"%(prog)s {CLIPS[program]}[--flag VALUE ...]", description=description,
@@ -80,7 +82,7 @@ class Parser(OneLineParser):
         )  # fmt: skip
         self.program = program
         self.alternatives = alternatives
-        self.ineffective = ineffective
+        self.ineffective, self.needs = ineffective, needs
         self.explicit: set[str] = set()
         self.main_group = self.add_argument_group("main flags")
         recipe = self.add_argument_group("recipe and help").add_argument
@@ -121,6 +123,9 @@ class Parser(OneLineParser):
         for option, other in self.ineffective:
             if option in explicit and (value := getattr(args, other)):
                 self.error(f"--{option}: has no effect beside --{other} {value}; give one of the two")
+        for option, other, needed in self.needs:
+            if option in explicit and (value := getattr(args, other)) != needed:
+                self.error(f"--{option}: has no effect beside --{other} {value}; give --{other} {needed}")
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`, with a hint if a flag of several values has taken a clip for one of them."""

@@ -16,7 +16,8 @@ import train as train_program
 from data.registry import DATASETS
 from model.engine.windows import ENGINES
 from model.objects.upsampling import UPSAMPLING
-from utils.flags import choices
+from utils.errors import UserError
+from utils.flags import choices, evaluation, training
 from utils.scoring.protocols import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,3 +71,16 @@ def test_help_and_refused_flags_need_no_library_but_yaml(program, words, code):
     loaded = {name.split(".")[0] for name in re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.MULTILINE)}
     assert {"utils", "yaml"} <= loaded
     assert not loaded & {"torch", "torchvision", "timm", "numpy", "scipy", "cv2", "PIL", "tqdm", "av", "model", "data"}
+
+
+@pytest.mark.parametrize(
+    ("make_parser", "flags", "named"),
+    [
+        (training.make_parser, ["--rounds", "2"], "--rounds: .*--targets objects"),
+        (evaluation.make_parser, ["--flow_path", "x", "--motion", "none"], "--flow_path: .*--motion flow"),
+    ],
+    ids=["rounds", "flow_path"],
+)
+def test_a_flag_without_the_one_that_it_needs_is_refused(make_parser, flags, named):
+    with pytest.raises(UserError, match=named):
+        make_parser().parse(flags)

@@ -25,6 +25,7 @@ def make_parser() -> config.Parser:
         program="eval", description="Segment whole videos without labels and score them.",
         alternatives=(("resume_path", "training_free"),),
         ineffective=(("temperature", "resume_path"), ("explore", "predictions")),
+        needs=(("flow_path", "motion", "flow"),),
     )  # fmt: skip
     count = {"type": positive_int, "metavar": "N"}
     # fmt: off

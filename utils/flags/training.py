@@ -11,7 +11,7 @@ from utils.flags.types import dropout_rate, non_negative_float, non_negative_int
 def make_parser() -> config.Parser:
     parser = config.Parser(
         program="train", description="Train the spatio-temporal block on video without labels.",
-        ineffective=(("temperature", "init_path"), ("init", "init_path")),
+        ineffective=(("temperature", "init_path"), ("init", "init_path")), needs=(("rounds", "targets", "objects"),),
     )  # fmt: skip
     count, interval = {"type": positive_int, "metavar": "N"}, {"type": positive_int, "metavar": "STEPS"}
     number = {"type": non_negative_float, "metavar": "X"}
