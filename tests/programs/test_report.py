@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import eval as eval_program
 from data.own_output import identify_own_output, refuse_own_output
+from tests.conftest import make_davis
 from tests.programs.reports import ODD, read_data, read_index, run_compare, run_report
 from utils.errors import UserError
 from utils.png import read_label_png, write_label_png
@@ -277,3 +279,38 @@ def test_a_report_is_not_taken_for_frames(reported, tmp_path, monkeypatch):
     for folder in (reported / "a", tmp_path / "out"):
         with pytest.raises(UserError, match="holds results of eval.py"):
             refuse_own_output(folder / "report/videos/ant")
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_network, tmp_path_factory):
+    """A tree of DAVIS, and results that were stopped before their report, so that the frames for it are still there."""
+    folder = tmp_path_factory.mktemp("stopped")
+    davis, out = make_davis(folder / "DAVIS", sequences=("ant",)), folder / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval_program, "write_report", None)
+        arguments = [*tiny_network, "--davis_path", davis, "--training_free", "--save_path", out, "--workers", 1]
+        patch.setattr("sys.argv", ["eval.py", *map(str, arguments)])
+        with pytest.raises(TypeError):
+            eval_program.main()
+    return davis, out
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("poster.png", None), ("poster.png", b"damaged"), ("frames.json", None), ("frames.json", b"{"),
+        ("frames.json", b"[]"), ("00000.jpg", None),
+    ],
+)  # fmt: skip
+def test_frames_that_a_stopped_run_left_damaged_are_decoded_again(stopped, tmp_path, run_eval, file, content):
+    davis, out = stopped[0], tmp_path / "results"
+    shutil.copytree(stopped[1], out)
+    path = out / ".frames/ant" / file
+    assert path.is_file()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    run_eval("--davis_path", davis, "--training_free", "--save_path", out)
+    with Image.open(out / "report/videos/ant/00000.jpg") as image:
+        assert image.size == (100, 60)
+    assert not (out / ".frames").exists()

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.files import link_or_copy, read_object, replace_folder
+from utils.files import link_or_copy, replace_folder
 from utils.report.sources import Source
 from utils.scoring.annotations import Annotations
 
@@ -143,16 +143,19 @@ def take_frames(
 def _link_kept(
     folder: Path, kept: Path, source: Source, pixels: int, key_frames: Sequence[int]
 ) -> ReportFrames | None:  # fmt: skip
-    """Put kept frames into the folder of a report; None if they are not there, or not those that are wanted."""
-    if not (kept / ABOUT).is_file():
+    """Put kept frames into the folder of a report; None if they are missing, damaged, or not those that are wanted."""
+    files = _name_files(source, key_frames)
+    try:
+        about = json.loads((kept / ABOUT).read_text())
+        if about["digest"] != _digest(source, pixels, key_frames):
+            return None
+        shape, poster = tuple(about["shape"]), cv2.imread(str(kept / POSTER))
+    except (FileNotFoundError, ValueError, LookupError, TypeError):  # missing or damaged: they are decoded again
         return None
-    about, files = read_object(kept / ABOUT, mend="remove the folder it lies in"), _name_files(source, key_frames)
-    if about.get("digest") != _digest(source, pixels, key_frames):
+    if poster is None or not all((kept / name).is_file() for name in files.values()):
         return None
-    poster = cv2.imread(str(kept / POSTER))
     for name in files.values():
         link_or_copy(kept / name, folder / name)
-    shape = tuple(about["shape"])
     return ReportFrames(files, dict.fromkeys(files, shape), cv2.cvtColor(poster, cv2.COLOR_BGR2RGB))
 
 
