@@ -41,6 +41,12 @@ def measure_agreements(results: Sequence[Path]) -> dict[str, dict[str, float]]:
     return found
 
 
+def list_videos(results: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """List the names of the videos that each of two folders of results has masks of."""
+    folders = next(iter(_pair_predictions(*map(Results, results)).values()))
+    return tuple([path.name for path in list_masks(folder)] for folder in folders)
+
+
 def _pair_predictions(first: Results, second: Results) -> dict[str, tuple[Path, Path]]:
     """Find the folders of PNGs to compare: measure -> those of A and B; masks of another program have no kind."""
     for results in (first, second):

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.agreement import MEANINGS, measure_agreements
+from utils.agreement import MEANINGS, list_videos, measure_agreements
 from utils.errors import OneLineParser, UserError, run_main
 from utils.report.pages import write_comparison
 from utils.report.place import check_report_folder
@@ -92,9 +92,8 @@ def compare_scores(first: Scores, second: Scores, *, measure: str, samples: int 
     )  # fmt: skip
 
 
-def note_left_out(first: Scores, second: Scores) -> None:
-    """Note on stderr which sequences only one of two sets of scores has."""
-    a, b = ([sequence.sequence for sequence in scores.sequences] for scores in (first, second))
+def note_left_out(a: list[str], b: list[str]) -> None:
+    """Note on stderr which sequences only one of two results has, given the names of those of each."""
     alone = {"A": [name for name in a if name not in b], "B": [name for name in b if name not in a]}
     parts = [f"{len(names)} of {side} alone ({', '.join(names[:5])}{', ...' * (len(names) > 5)})"
              for side, names in alone.items() if names]  # fmt: skip
@@ -179,6 +178,7 @@ def compare_unscored(results: Sequence[Path], folder: Path | None) -> None:
         UserError: as `measure_agreements` and `write_comparison`.
     """
     found = measure_agreements(results)
+    note_left_out(*list_videos(results))
     measures = [measure for measure in MEANINGS if any(measure in values for values in found.values())]
     width = max(map(len, [*found, "sequence"]))
     meanings = [f"agreement of {measure}: {MEANINGS[measure]}" for measure in measures]
@@ -224,7 +224,7 @@ def main() -> None:
         return compare_unscored((args.a, args.b), args.html)
     args.protocol = args.protocol or "davis"
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
-    note_left_out(first, second)
+    note_left_out(*([sequence.sequence for sequence in scores.sequences] for scores in (first, second)))
     measure = args.measure or first.headline
     compared = compare_scores(first, second, measure=measure, samples=args.samples, seed=args.seed)
     print(f"{measure} under protocol {args.protocol}: {PROTOCOLS[args.protocol].meaning}")

@@ -165,8 +165,10 @@ def test_unscored_folders_are_compared_by_agreement(tmp_path, capsys, monkeypatc
         write_video(tmp_path / side / "dogs", moving_squares(5))
         write_video(tmp_path / side / f"only_{side}", moving_squares(5))
     run(monkeypatch, tmp_path / "a", tmp_path / "b")
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert "no scores" in lines[0]
+    assert "2 common sequences, without 1 of A alone (only_a) and 1 of B alone (only_b)" in printed.err
     values = {name: float(value) for name, value in map(str.split, lines[-3:])}
     assert values.keys() == {"cat", "dogs", "mean"}
     assert 0 < values["cat"] < values["dogs"] == 100
