@@ -129,8 +129,8 @@ class Parser(OneLineParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`, with a hint if a flag of several values has taken a clip for one of them."""
-        taken = re.search(r"argument --\w+: invalid .*'([^']+)'", message)
-        if CLIPS[self.program] and taken and Path(taken[1].partition("' ")[0]).exists():
+        taken = re.search(r"argument --\w+: invalid [^']*'([^']+)'", message)
+        if CLIPS[self.program] and taken and Path(taken[1]).exists():
             message += "; give clips before the flags"
         super().error(message)
 

@@ -250,6 +250,7 @@ def test_results_without_ground_truth_are_compared_on_a_page(here, run_eval, pag
     (["empty"], r"^empty: neither video files nor frames"),
     (["outputs/done"], r"^outputs/done: holds results of eval.py"),
     (["--clusters", "2", "6", "clip.mp4"], "--clusters: .*clip.mp4.*before the flags"),
+    (["--protocol", "foreground", "clip.mp4"], "--protocol: .*clip.mp4.*before the flags"),
     (["--sequences", "a", "clip.mp4"], "--sequences a clip.mp4: clip.mp4 is a file; .*before the flags"),
     (["--sequences", "clip", "empty"], "--sequences empty: not among .*before the flags"),
 ])  # fmt: skip

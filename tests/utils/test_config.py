@@ -57,6 +57,8 @@ def test_command_line_faults(tmp_path):
         (["--batch", "1"], "unrecognized arguments"),
         (["--num_frames", "0"], "0 is not at least 1"),
         (["--amp", "int8"], "invalid choice"),
+        (["--lr", "fast"], "--lr: invalid value 'fast', give a number"),
+        (["--num_frames", "2.5"], "--num_frames: invalid value '2.5', give a whole number"),
     ):
         with pytest.raises(UserError, match=message):
             parser.parse(arguments)
