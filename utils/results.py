@@ -111,17 +111,18 @@ class ResultsFolder:
             UserError: a frame was removed from complete results, the video has changed since, or its name is that of
                 another file in the folder.
         """
-        if video in RESERVED or video in self.kinds:
+        if video in RESERVED:
             raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
         folders = [self.predictions(kind) / video for kind in self.kinds]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False
         stats, now = _read_json(self._stats_file(video)), fingerprint()
         if (recorded := stats.get("video")) != now:
-            moved = stats.get("root") not in (None, str(root))
-            which = f"another {video}, {stats['root']} and not {root}" if moved else f"another version of {video}"
-            raise UserError(f"--save_path {self.path}: holds results of {which} ({recorded}, now {now}); choose "
-                            "another folder or give --overwrite")  # fmt: skip
+            which = f"another version of {video} ({recorded}, now {now})"
+            if stats.get("root") not in (None, str(root)):
+                which = f"another {video}, {stats['root']} and not {root}"
+            raise UserError(f"--save_path {self.path}: holds results of {which}; choose another folder or give "
+                            "--overwrite")  # fmt: skip
         for folder in folders:
             for name in frame_names:
                 if not (folder / f"{name}.png").is_file():

@@ -101,6 +101,17 @@ def test_a_video_cannot_be_named_as_the_folder(davis, tmp_path, run_eval):
                  tmp_path / "results")  # fmt: skip
 
 
+def test_a_video_can_be_named_as_a_kind_of_masks(davis, tmp_path, run_eval):
+    (davis / "JPEGImages/480p/ant").rename(davis / "JPEGImages/480p/foreground")
+    out = tmp_path / "results"
+    for _ in range(2):  # the second run finds all there
+        run_eval("--dataset", "video", "--basepath", davis / "JPEGImages/480p", "--training_free", "--save_path", out,
+                 "--protocol", "davis", "foreground", "--no-overlay")  # fmt: skip
+    for kind in ("davis", "foreground"):
+        assert len(list((out / kind / "foreground").glob("*.png"))) == 7
+    assert (out / "report/videos/foreground").is_dir()
+
+
 def test_other_pages_of_the_results(explored, tmp_path, monkeypatch):
     """A report in another folder can be explored; a comparison, which has two runs, not."""
     results = explored / "a"
