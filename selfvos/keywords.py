@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from utils.errors import UserError
 from utils.progress import warn_instead_of_printing
 
-# Flag, with its value where the keyword takes another -> what a caller of `Predictor` gives. Longer ones come first.
+# Flag, with its value where the keyword takes another -> what a caller of `Predictor` gives.
 KEYWORDS = {
     "--proposals clusters": "objects=None", "--training_free": "block=None", "--motion none": "motion=False",
     "--resume_path": "block", "--ratio": "key_stride", "--num_t": "num_blocks",
@@ -35,7 +35,7 @@ def raise_with_keywords() -> Iterator[None]:
 
 
 @contextmanager
-def speak_python() -> Iterator[None]:
+def use_keywords() -> Iterator[None]:
     """Raise errors and warn, both with the names of keywords, and print nothing."""
     with raise_with_keywords(), warn_instead_of_printing(name_keywords):
         yield

@@ -32,7 +32,7 @@ from selfvos.checks import (
     check_two_sides,
     check_whole,
 )
-from selfvos.keywords import raise_with_keywords, speak_python
+from selfvos.keywords import raise_with_keywords, use_keywords
 from selfvos.result import Result, list_proposals
 from selfvos.sources import FrameArray, Frames, open_source, read_stream
 from utils.clock import Clock
@@ -77,7 +77,7 @@ class Predictor:
         self._upsampling = upsampling
 
     @classmethod
-    @speak_python()
+    @use_keywords()
     def from_pretrained(
         cls, backbone: str = "embedded", *, device: str | torch.device = "auto",
         dino_path: str | os.PathLike | None = None, checkpoint_key: str | None = None, image_stats: str = "imagenet",
@@ -149,7 +149,7 @@ class Predictor:
     def device(self) -> torch.device:
         return self._segmenter.device
 
-    @speak_python()
+    @use_keywords()
     def segment(self, source: str | os.PathLike | Frames, *, progress: Progress = ignore_progress) -> Result:
         """Segment a video.
 
@@ -222,7 +222,7 @@ class Predictor:
                 labels = stream.step(_stack_resized(batch, resolution)).cpu().numpy()
             yield from upsample_labels(labels, batch, how=self._upsampling, device=self.device)
 
-    @speak_python()
+    @use_keywords()
     @torch.no_grad()
     def attention(
         self, source: Result | str | os.PathLike | Frames, *, frame: int, point: tuple[float, float]

@@ -75,7 +75,7 @@ def add_method_arguments(add: Callable[..., Any]) -> None:
     """Add the flags of attention, clustering, objects and upsampling to a parser or a group."""
     count = {"type": positive_int, "metavar": "N"}
     # fmt: off
-    add("--training_free", action=BooleanOptionalAction, default=False, help="Use the block without training.")
+    add("--training_free", action=BooleanOptionalAction, default=False, help="Use an untrained block.")
     add("--ratio", **count, default=10, help="Take every N-th frame as a key frame (R).")
     add("--max_key_frames", **count, default=MAX_KEY_FRAMES, help="Take at most N key frames, spread evenly.")
     add("--tau", type=positive_float_or_auto, default=1.0, metavar="X",

@@ -9,7 +9,7 @@ def add_score_options(add: Callable[..., Any]) -> None:
     add(
         "--toolkit_exact",
         action="store_true",
-        help="as the DAVIS toolkits: 8-bit frame indices in decay; under "
-        "foreground and oracle without the first and last frame",
+        help="Score as the DAVIS toolkits do: 8-bit frame indices in decay; under foreground and oracle without the "
+        "first and last frame.",
     )
-    add("--first_frame_objects", action="store_true", help="slots: only the first frame's objects count (SOLV)")
+    add("--first_frame_objects", action="store_true", help="Count only the first frame's objects under slots (SOLV).")
