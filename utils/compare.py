@@ -181,8 +181,8 @@ def compare_unscored(results: Sequence[Path], folder: Path | None) -> None:
     note_left_out(*list_videos(results))
     measures = [measure for measure in MEANINGS if any(measure in values for values in found.values())]
     width = max(map(len, [*found, "sequence"]))
-    meanings = [f"agreement of {measure}: {MEANINGS[measure]}" for measure in measures]
-    print(f"no scores, so this is no quality but agreement, in percent\nA = {results[0]}\nB = {results[1]}")
+    meanings = [f"Agreement of {measure}: {MEANINGS[measure]}" for measure in measures]
+    print(f"No scores, so this is not quality but agreement, in percent\nA = {results[0]}\nB = {results[1]}")
     print("\n".join([*meanings, "  ".join([f"{'sequence':<{width}}", *(f"{name:>10}" for name in measures)])]))
     means = {name: float(np.mean([each[name] for each in found.values() if name in each])) for name in measures}
     for name, values in {**found, "mean": means}.items():

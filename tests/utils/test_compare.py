@@ -167,7 +167,7 @@ def test_unscored_folders_are_compared_by_agreement(tmp_path, capsys, monkeypatc
     run(monkeypatch, tmp_path / "a", tmp_path / "b")
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert "no scores" in lines[0]
+    assert "No scores" in lines[0]
     assert "2 common sequences, without 1 of A alone (only_a) and 1 of B alone (only_b)" in printed.err
     values = {name: float(value) for name, value in map(str.split, lines[-3:])}
     assert values.keys() == {"cat", "dogs", "mean"}
