@@ -92,6 +92,35 @@ def test_one_proposal_is_shown_alone(page, reported):
     assert page.wait("state.picked.id") == page.run("views[0].labels[30 * 100 + 50]")
 
 
+def test_the_foreground_is_shown_in_place_of_the_proposals(page, reported):
+    open_video(page, reported / "a", "ant")
+    (first, *_) = sorted((reported / "a/foreground/ant").glob("*.png"))
+    pixels = int((read_label_png(first) > 0).sum())
+    assert pixels
+    objects = page.run(DRAWN)
+    page.press("1")
+    page.press("f")
+    assert page.wait("views[0].labels.filter(id => id === 255).length") == pixels
+    assert page.run("new Set(views[0].labels).size") <= 2
+    assert page.run("state.picked === null && document.getElementById('foreground').ariaPressed") == "true"
+    page.press("ArrowRight")
+    page.wait(f"{INDEX} === 1")
+    assert page.run("views[0].labels.every(id => id === 0 || id === 255)")
+    page.press("ArrowLeft")
+    page.click("#foreground")
+    page.wait(f"{DRAWN} === {objects}")
+    page.press("f")
+    page.click(".proposals tbody tr")  # a proposal leads back to the proposals
+    page.wait("state.picked && !state.foreground")
+
+
+def test_the_foreground_is_offered_only_where_there_is_one(page, reported):
+    open_video(page, reported / "b", "ant")
+    assert page.run("document.getElementById('foreground').hidden")
+    page.press("f")
+    assert not page.run("state.foreground")
+
+
 def test_clicks_in_a_chart_lead_to_the_frame(page, reported):
     open_video(page, reported / "a", "ant")
     assert page.run("charts.length") == 2

@@ -47,6 +47,11 @@ class Results:
         """The folder that has one folder of PNGs per video; `path` may itself be the folder of one of several kinds."""
         return self.locate(self.kind)
 
+    @property
+    def foreground(self) -> Path | None:
+        """The folder of PNGs of the foreground, where eval.py wrote one beside the kind that is shown first."""
+        return self.locate(FOREGROUND) if FOREGROUND in self.kinds[1:] else None
+
     def locate(self, kind: str | None) -> Path:
         """The folder of PNGs of one of `kinds`, see `predictions`."""
         folder = locate_predictions(self.path, self.kinds, kind)

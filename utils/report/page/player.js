@@ -3,9 +3,10 @@
 
 const runs = [];
 const video = REPORT.videos.find((each) => each.url === location.search.slice(1));
-const state = { index: 0, playing: false, opacity: 0.55, truth: false, background: false, picked: null, hovered: null };
+const state = { index: 0, playing: false, opacity: 0.55, truth: false, foreground: false, background: false, picked: null, hovered: null };
 const KEPT = 90; // decoded frames in memory, about a megabyte each
 const AHEAD = 8; // frames that are loaded before they are shown
+const MASK = 255; // label of the foreground
 const GREY = "rgb(120, 120, 120)"; // behind masks that are shown without frames
 
 /** The data of a run, in videos/<video>/data.js, calls this. */
@@ -31,7 +32,7 @@ async function loadImage(source) {
   return image;
 }
 
-/** Decode a label map: grey is the id; if blue is 0, red is its low and green its high byte. */
+/** Decode a label map: grey is the id, or 255 in a mask; if blue is 0, red is its low and green its high byte. */
 async function decodeLabels(text, width, height) {
   const image = await loadImage(`data:image/png;base64,${text}`);
   const canvas = make("canvas", { width, height });
@@ -68,6 +69,16 @@ async function decodeFrame(index) {
   return { image, truth, maps };
 }
 
+/** Load a frame with what is shown over it: the foreground is decoded only if it is. */
+async function loadShown(index) {
+  const frame = await loadFrame(index);
+  if (state.foreground) {
+    frame.foregrounds ||= await Promise.all(
+      runs.map((run) => decodeLabels(run.foreground[index], run.size[1], run.size[0])));
+  }
+  return frame;
+}
+
 // ------------------------------------------------------------------ drawing
 
 /** Tell how a proposal is shown: "full", "faint" or "none". */
@@ -87,16 +98,21 @@ function isAside(run, id) {
   return Boolean(chosen) && chosen.run === run.number && chosen.id !== id;
 }
 
+/** List what is drawn over a frame of a run: id, number of its colour and strength of each proposal, or of the foreground. */
+function listDrawn(run) {
+  if (state.foreground) return [{ id: MASK, number: 1, strength: 1 }];
+  const strengths = { full: 1, faint: 0.35, none: 0 };
+  const drawn = run.proposals.map(({ id }) => ({ id, number: id % 256, strength: strengths[visibility(run, id)] }));
+  return drawn.filter(({ strength }) => strength);
+}
+
 /** The colours of all ids of a run as they are drawn now, packed as pixels: [of the area, of the outline]. */
 function makeTables(run) {
-  const size = Math.max(...run.proposals.map((proposal) => proposal.id), 0) + 1;
+  const size = Math.max(...run.proposals.map((proposal) => proposal.id), MASK) + 1;
   const [area, outline] = [new Uint32Array(size), new Uint32Array(size)];
-  for (const { id } of run.proposals) {
-    const seen = visibility(run, id);
-    if (seen === "none") continue;
-    const [red, green, blue] = REPORT.palette[id % 256];
+  for (const { id, number, strength } of listDrawn(run)) {
+    const [red, green, blue] = REPORT.palette[number];
     const colour = red | (green << 8) | (blue << 16);
-    const strength = seen === "full" ? 1 : 0.35;
     area[id] = colour | (Math.round(255 * strength * state.opacity) << 24);
     outline[id] = colour | (Math.round(255 * strength * Math.min(2.5 * state.opacity, 1)) << 24);
   }
@@ -149,7 +165,7 @@ class View {
   draw(frame) {
     const { context, layer } = this;
     const [height, width] = this.run.size;
-    this.labels = frame.maps[this.run.number];
+    this.labels = (state.foreground ? frame.foregrounds : frame.maps)[this.run.number];
     const fits = frame.truth && frame.truth.length === this.labels.length;
     this.truth = fits ? frame.truth : null;
     if (frame.image) context.drawImage(frame.image, 0, 0, width, height);
@@ -179,14 +195,15 @@ class View {
 
   /** The id of the proposal that is shown below the pointer, 0 for none. */
   idAt(event) {
-    const id = this.labels ? this.labels[this.place(event)] : 0;
+    const id = this.labels && !state.foreground ? this.labels[this.place(event)] : 0;
     return id && visibility(this.run, id) !== "none" ? id : 0;
   }
 
   hover(event) {
     const id = this.idAt(event);
     const object = state.truth && this.truth ? this.truth[this.place(event)] : 0;
-    const words = [id ? `proposal ${id}` : "", object === 255 ? "void" : object ? `object ${object}` : ""];
+    const isForeground = state.foreground && this.labels[this.place(event)];
+    const words = [id ? `proposal ${id}` : isForeground ? "foreground" : "", object === 255 ? "void" : object ? `object ${object}` : ""];
     const told = explorer ? explorer.tell(...this.shares(event)) : "";
     this.tip.textContent = [words.filter(Boolean).join(" · "), told].filter(Boolean).join("\n");
     this.tip.hidden = !this.tip.textContent;
@@ -308,7 +325,7 @@ async function go(index) {
   const last = runs[0].count - 1;
   const target = Math.min(Math.max(index, 0), last);
   wanted = target;
-  const frame = await loadFrame(target);
+  const frame = await loadShown(target);
   if (wanted !== target) return;
   state.index = target;
   for (const view of views) view.draw(frame);
@@ -317,7 +334,7 @@ async function go(index) {
   byId("slider").setAttribute("aria-valuetext", `frame ${runs[0].names[target]}`);
   byId("frame").textContent = `${target + 1} / ${runs[0].count}`;
   byId("player").dataset.index = target;
-  for (let k = 1; k <= AHEAD && target + k <= last; k += 1) loadFrame(target + k).catch(() => {});
+  for (let k = 1; k <= AHEAD && target + k <= last; k += 1) loadShown(target + k).catch(() => {});
 }
 
 /** Draw the same frame again, after a change of how it is shown. */
@@ -326,13 +343,16 @@ function refresh() {
   for (const chart of charts) chart.pick((id) => chart.visibility(id));
   byId("all").disabled = !state.picked;
   byId("truth").setAttribute("aria-pressed", String(state.truth));
+  byId("foreground").setAttribute("aria-pressed", String(state.foreground));
   byId("background").setAttribute("aria-pressed", String(state.background));
+  byId("background").disabled = state.foreground;
   go(wanted).catch(showError);
 }
 
 function pick(run, id) {
   const again = state.picked && state.picked.run === run && state.picked.id === id;
   state.picked = again || !id ? null : { run, id };
+  if (state.picked) state.foreground = false;
   refresh();
 }
 
@@ -344,8 +364,9 @@ function hoverOver(next) {
 }
 
 function toggle(name) {
-  if (byId(name).hidden) return;
+  if (byId(name).hidden || byId(name).disabled) return;
   state[name] = !state[name];
+  if (state.foreground) state.picked = null; // the foreground is shown in place of all proposals
   refresh();
 }
 
@@ -384,7 +405,8 @@ function onKey(event) {
   if (event.key === " " && field === "BUTTON") return; // presses the button
   const actions = {
     " ": () => setPlaying(!state.playing), ArrowLeft: () => step(-1), ArrowRight: () => step(1),
-    Home: () => step(-runs[0].count), End: () => step(runs[0].count), t: () => toggle("truth"), b: () => toggle("background"),
+    Home: () => step(-runs[0].count), End: () => step(runs[0].count), t: () => toggle("truth"), f: () => toggle("foreground"),
+    b: () => toggle("background"),
     0: () => pick(0, 0), Escape: () => pick(0, 0),
   };
   const proposal = /^[1-9]$/.test(event.key) && runs[0].byId.get(Number(event.key));
@@ -426,9 +448,11 @@ function connectControls() {
   byId("back").addEventListener("click", () => step(-1));
   byId("forward").addEventListener("click", () => step(1));
   byId("truth").addEventListener("click", () => toggle("truth"));
+  byId("foreground").addEventListener("click", () => toggle("foreground"));
   byId("background").addEventListener("click", () => toggle("background"));
   byId("all").addEventListener("click", () => pick(0, 0));
   byId("truth").hidden = !first.truth;
+  byId("foreground").hidden = !runs.every((run) => run.foreground);
   byId("background").hidden = !runs.some((run) => run.proposals.some((proposal) => proposal.background));
   document.addEventListener("keydown", onKey);
   byId("player").addEventListener("mousedown", (event) => { // a click does not move the focus: Space still plays
