@@ -321,6 +321,8 @@ class Explorer {
 
   makeFigures() {
     const [height, width] = this.run.size;
+    this.section.style.setProperty("--ratio", width / height);
+    this.section.style.setProperty("--count", about.keyFrames.length);
     const scale = Math.min(320 / width, 1);
     const size = { width: Math.max(Math.round(width * scale), 1), height: Math.max(Math.round(height * scale), 1), role: "img" };
     this.maps = about.keyFrames.map((position, k) => {
