@@ -12,9 +12,10 @@ if __name__ == "__main__":  # before the imports, which take seconds
     guard_imports()
 
     from utils.errors import run_main
+    from utils.flags.clips import check_inputs
     from utils.flags.evaluation import make_parser
 
-    run_main(make_parser().check)  # help and refused flags need none of them
+    run_main(lambda: check_inputs(*make_parser().check()))  # help and what is refused here need none of them
 
 import sys
 import time
@@ -28,7 +29,6 @@ import utils  # noqa: F401  before torch, which reads how threads are to work wh
 # isort: split
 import torch
 
-from data.inputs import check_clips, choose_results_name, refuse_clips_as_sequences
 from data.loading import check_root, guess_own_video, resolve_root
 from data.overlays import Illustrator
 from data.registry import DATASETS
@@ -47,6 +47,7 @@ from utils.device import choose_device, peak_memory_gb
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.flags.choices import OWN_VIDEO
+from utils.flags.clips import check_inputs, choose_results_name
 from utils.flags.evaluation import make_parser
 from utils.progress import FrameBar, log_line, report_progress
 from utils.report.attention import announce_space, estimate_bytes, write_explanation
@@ -109,9 +110,8 @@ def parse_arguments(argv: list[str]) -> Namespace:
     """Parse the command line, complete the flags that depend on others, and check the place of the data."""
     parser = make_parser()
     args = parser.parse(argv)
-    refuse_clips_as_sequences(args.sequences or ())
+    check_inputs(args, parser.explicit)
     if args.clips:
-        check_clips(args.clips, explicit=parser.explicit, dataset=args.dataset)
         args.dataset, args.basepath, args.davis_path = OWN_VIDEO, args.clips[0], None
     elif not parser.explicit & {"dataset", "annotations"} and args.davis_path is None:
         args.dataset = guess_own_video(args.basepath, otherwise=args.dataset)

@@ -13,7 +13,11 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
+    from utils.errors import run_main
+    from utils.flags.check import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -35,8 +39,8 @@ from data.loading import (
 )
 from data.registry import DATASETS, DatasetSpec
 from data.videos import Video
-from utils.errors import OneLineParser, UserError, run_main
-from utils.flags.choices import DATASET_NAMES, PAIRS, parse_dataset_name
+from utils.errors import UserError, run_main
+from utils.flags.check import parse_args
 from utils.names import format_ranges
 from utils.scoring.annotations import VOID, LabelFiles
 from utils.scoring.label_checks import SHARP, is_smoothed
@@ -246,36 +250,11 @@ def _format_link(download: str) -> str:
     return f"[{host}]({download})" if host else download
 
 
-class _ListAction(argparse.Action):
-    """Print the table of data sets and end the program, as `--help` does, even if required flags are missing."""
-
-    def __init__(self, option_strings: list[str], dest: str, **options: object):
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(format_table())
-        parser.exit()
-
-
-def parse_args() -> argparse.Namespace:
-    parser = OneLineParser(prog="python -m data.check", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument(
-        "--dataset",
-        type=parse_dataset_name,
-        choices=DATASET_NAMES,
-        help="needed, but for a video file or folders of frames",
-    )
-    parser.add_argument("--list", action=_ListAction, help="print the data sets that are known as a table in Markdown")
-    parser.add_argument("--basepath", help="root of the dataset")
-    parser.add_argument("--split", help="the usual one of the dataset if not given")
-    parser.add_argument("--videos", metavar="A:B", help="only videos A to B - 1 of the split, counted from 0")
-    parser.add_argument("--annotations", type=Path, help=f"for {PAIRS}: folder of folders of label PNGs")
-    parser.add_argument("--quick", action="store_true", help="only whether the files are there")
-    return parser.parse_args()
-
-
 def main() -> None:
-    args = parse_args()
+    args = parse_args(__doc__)
+    if args.list:
+        print(format_table())
+        sys.exit(0)
     args.dataset = args.dataset or guess_own_video(args.basepath, otherwise=None)
     if args.dataset is None:
         raise UserError("--dataset is missing; give one of those that --list names")

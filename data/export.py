@@ -14,7 +14,11 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
+    from utils.errors import run_main
+    from utils.flags.masks import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,17 +30,16 @@ from tqdm import tqdm
 from data.loading import load_videos
 from data.registry import DATASETS, PAIRS
 from data.videos import Video, compute_fingerprint
-from utils.errors import OneLineParser, UserError, run_main
+from utils.errors import UserError, run_main
 from utils.files import create_folder, read_object, refuse_existing, write_atomically
-from utils.flags.choices import OWN_VIDEO
+from utils.flags.choices import BEST, BINARY, COCO, CUTOUT, OWN_VIDEO, WEBM, YTVIS
+from utils.flags.masks import parse_args
 from utils.mask_json import LabelledVideo, make_coco_dataset, make_ytvis_results
 from utils.names import natural_key
 from utils.png import find_pngs, read_label_png
 from utils.predictions import FOREGROUND, locate_predictions, read_kinds
 from utils.video import can_write_cut_outs, open_cut_out
 
-COCO, YTVIS, CUTOUT, WEBM, BINARY = FORMATS = ("coco", "ytvis", "cutout", "webm", "binary")
-BEST = "best"
 DAMAGED = "run eval.py again into another folder"
 
 
@@ -253,35 +256,8 @@ def open_videos(results: Finished) -> dict[str, Video]:
 # ------------------------------------------------------------------ the command
 
 
-def parse_object(text: str) -> str:
-    """Return `best`, `foreground` or the id of a proposal, from 1."""
-    if text not in (BEST, FOREGROUND) and not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text} is neither {BEST} nor {FOREGROUND} nor an id from 1")
-    return text
-
-
-def parse_args() -> argparse.Namespace:
-    parser = OneLineParser(prog="python -m data.export", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="a folder that eval.py wrote, its --save_path")
-    parser.add_argument("--format", choices=FORMATS, required=True,
-                        help="coco: a data set as JSON; ytvis: results as JSON; cutout: PNGs with alpha; webm: "
-                        "videos with alpha; binary: PNGs of 0 and 255")  # fmt: skip
-    parser.add_argument("--output_path", type=Path, required=True, metavar="PATH", help="the new file or folder")
-    parser.add_argument("--object", type=parse_object, metavar="OBJECT",
-                        help=f"what to keep: {BEST} (by default), {FOREGROUND}, or the id of a proposal")  # fmt: skip
-    parser.add_argument("--video_ids", type=Path, metavar="JSON",
-                        help="for ytvis: take ids and frames of videos from this JSON of the split; otherwise videos "
-                        "are numbered from 1, in order of their names")  # fmt: skip
-    args = parser.parse_args()
-    if args.object and args.format in (COCO, YTVIS):
-        parser.error(f"--object {args.object}: has no effect beside --format {args.format}, which holds all proposals")
-    if args.video_ids and args.format != YTVIS:
-        parser.error(f"--video_ids {args.video_ids}: has no effect beside --format {args.format}; leave it out")
-    return args
-
-
 def main() -> None:
-    args = parse_args()
+    args = parse_args(__doc__)
     refuse_existing(args.output_path, flag="--output_path")
     results = Finished(args.results)
     if args.format in (COCO, YTVIS):

@@ -16,7 +16,11 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
+    from utils.errors import run_main
+    from utils.flags.compare import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,10 +30,12 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.agreement import MEANINGS, list_videos, measure_agreements
-from utils.errors import OneLineParser, UserError, run_main
+from utils.errors import UserError, run_main
+from utils.flags.choices import SAMPLES
+from utils.flags.compare import parse_args
 from utils.report.pages import write_comparison
 from utils.report.place import check_report_folder
-from utils.scoring.bootstrap import LEVEL, SAMPLES, Interval, bootstrap_difference, bootstrap_interval
+from utils.scoring.bootstrap import LEVEL, Interval, bootstrap_difference, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.tables import Scores, find_scores
 from utils.visual import save_figure
@@ -203,23 +209,9 @@ def compare_unscored(results: Sequence[Path], folder: Path | None) -> None:
 
 
 def main() -> None:
-    parser = OneLineParser(
-        prog="python -m utils.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("a", type=Path, help="folder of results")
-    parser.add_argument("b", type=Path, help="another, scored on the same sequences")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="by which scores; davis if not given")
-    parser.add_argument("--split", default="*", help="which of the splits that were scored, if several were")
-    parser.add_argument("--measure", help="which of the protocol's measures; its main one if not given")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, help="where a picture of the sequences goes (.png)")
-    parser.add_argument("--html", type=Path, metavar="DIR", help="write pages that show both side by side here")
-    args = parser.parse_args()
+    args = parse_args(__doc__)
     if args.html:
         check_report_folder(args.html, [args.a, args.b], flag="--html")
-    if args.samples < 2:
-        raise UserError(f"--samples is {args.samples}; give at least 2")
     if not (args.protocol or args.measure or args.picture or is_scored(args.a) or is_scored(args.b)):
         return compare_unscored((args.a, args.b), args.html)
     args.protocol = args.protocol or "davis"

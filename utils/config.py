@@ -78,7 +78,7 @@ class Parser(OneLineParser):
     ):  # fmt: skip
         super().__init__(
             prog=f"{program}.py", usage=f"%(prog)s {CLIPS[program]}[--flag VALUE ...]", description=description,
-            allow_abbrev=False, formatter_class=HelpFormatter, add_help=False,
+            formatter_class=HelpFormatter, add_help=False,
         )  # fmt: skip
         self.program = program
         self.alternatives = alternatives
@@ -89,9 +89,13 @@ class Parser(OneLineParser):
         recipe("--config", metavar="FILE", help="Take defaults from a YAML recipe of configs/; the command line wins.")
         recipe("-h", "--help", action="help", help="Print this text and exit.")
 
-    def check(self) -> None:
-        """Refuse what `parse` refuses of the program's command line, or print its help and exit."""
-        self._parse(sys.argv[1:])
+    def check(self) -> tuple[argparse.Namespace, set[str]]:
+        """Refuse what `parse` refuses of the program's command line, or print its help and exit.
+
+        Returns:
+            The arguments, and the options that the command line itself names.
+        """
+        return self._parse(sys.argv[1:]), self.explicit
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """Parse `argv` over the recipe that it names, if any.

@@ -1,11 +1,13 @@
 """The error for faults that the user can mend, and the wrapper that prints it as one line with exit code 2."""
 
 import argparse
+import difflib
 import errno
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from utils.run.signals import INTERRUPTED, kill_processes, list_children, raise_on_interrupt
 
@@ -27,10 +29,35 @@ class NoWeights(UserError):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are a `UserError`: one line, without the usage."""
+    """An argument parser whose complaints are a `UserError`: one line, without the usage.
+
+    Flags are written in full. Of one that does not exist, the error names the most similar one.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str):
         raise UserError(f"{message} (see {self.prog} --help)")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        self._refuse_unknown_flags(args)
+        return super().parse_args(args, namespace)
+
+    def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        self._refuse_unknown_flags(args)
+        return super().parse_intermixed_args(args, namespace)
+
+    def _refuse_unknown_flags(self, args: Sequence[str] | None) -> None:
+        """Refuse the first flag that does not exist, before argparse takes what follows it for something else."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        for word in sys.argv[1:] if args is None else args:
+            flag = word.partition("=")[0]
+            if word == "--":  # all that follows is no flag
+                return
+            if flag.startswith("--") and " " not in flag and flag not in known:
+                close = difflib.get_close_matches(flag, known, n=1)
+                self.error(f"{flag}: no such flag{f'; did you mean {close[0]}?' if close else ''}")
 
 
 def run_main(main: Callable[[], None], *, lower: str = "") -> None:

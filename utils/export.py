@@ -10,9 +10,15 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
+    from utils.errors import run_main
+    from utils.flags.block import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 from pathlib import Path
 
-from utils.errors import OneLineParser, UserError, run_main
+from utils.errors import UserError, run_main
+from utils.flags.block import parse_args
 from utils.run.checkpoints import BLOCK_KEY, load_tensors, save_tensors
 
 # Options whose value is a path: only its last part is written. Options that say where the run was written are left out.
@@ -41,10 +47,7 @@ def export_block(checkpoint: str | Path, output: str | Path) -> None:
 
 
 def main() -> None:
-    parser = OneLineParser(prog="python -m utils.export", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help="last.pt or step_*.pt of train.py")
-    parser.add_argument("--output_path", type=Path, required=True, help="the file to write")
-    args = parser.parse_args()
+    args = parse_args(__doc__)
     export_block(args.checkpoint, args.output_path)
     print(f"{args.output_path}: {args.output_path.stat().st_size / 1e6:.2f} MB")
 

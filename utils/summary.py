@@ -13,14 +13,19 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
+    from utils.errors import run_main
+    from utils.flags.summary import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.errors import OneLineParser, UserError, run_main
+from utils.errors import UserError, run_main
 from utils.files import read_object
+from utils.flags.summary import parse_args
 from utils.report.tables import STAGE_GROUPS
 from utils.scoring.tables import find_scores
 from utils.visual import save_figure
@@ -184,13 +189,7 @@ def draw_resolutions(rows: list[Row], picture: Path) -> Any:
 
 
 def main() -> None:
-    parser = OneLineParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", type=Path, nargs="+", required=True, help="folders that eval.py wrote")
-    parser.add_argument("--split", default="*", help="which split's scores, where there are several")
-    parser.add_argument("--picture", type=Path, help="where the picture of resolutions goes (.png)")
-    args = parser.parse_args()
+    args = parse_args(__doc__)
     rows = [read_row(folder, split=args.split) for folder in args.results]
     check_comparable(rows)
     if args.picture:

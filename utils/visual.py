@@ -9,6 +9,11 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
+    from utils.errors import run_main
+    from utils.flags.visual import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from utils.errors import OneLineParser, UserError, run_main
+from utils.errors import UserError, run_main
+from utils.flags.visual import parse_args
 from utils.names import natural_key
 from utils.png import find_pngs, make_palette, read_label_png
 
@@ -143,12 +149,7 @@ def read_label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np
 
 
 def main() -> None:
-    parser = OneLineParser(prog="python -m utils.visual", description="Draw label PNGs as one contact sheet.")
-    parser.add_argument("--results", type=Path, nargs="+", required=True,
-                        help="folders with one folder of label PNGs per video; several: side by side")  # fmt: skip
-    parser.add_argument("--picture", type=Path, required=True, help="where the picture goes (.png)")
-    parser.add_argument("--count", type=int, default=4, help="frames per video")
-    args = parser.parse_args()
+    args = parse_args(__doc__)
     rows_by_name: dict[str, list[np.ndarray]] = {}
     for place, results in enumerate(args.results):
         if not results.is_dir() or not (rows := read_label_map_rows(results, count=args.count)):

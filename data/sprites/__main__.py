@@ -14,31 +14,21 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
-from pathlib import Path
+    from utils.errors import run_main
+    from utils.flags.sprites import parse_args
 
-from data.sprites.writer import DEFAULT_ROOT, draw_contact_sheet, write_color_baseline, write_jpeg, write_sprites
-from utils.errors import OneLineParser, UserError, run_main
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
+from argparse import Namespace
+
+from data.sprites.writer import draw_contact_sheet, write_color_baseline, write_jpeg, write_sprites
+from utils.errors import UserError, run_main
 from utils.files import check_writable
+from utils.flags.sprites import parse_args
 from utils.png import MAX_INDEXED
 
 
-def parse_args() -> argparse.Namespace:
-    parser = OneLineParser(prog="python -m data.sprites", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--output_path", type=Path, default=Path(DEFAULT_ROOT), help="folder to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--height", type=int, default=240, help="rows of a frame; columns are 16/9 of it")
-    parser.add_argument("--num_train", type=int, default=16, help="training videos")
-    parser.add_argument("--num_val", type=int, default=8, help="validation videos")
-    parser.add_argument("--num_frames", type=int, default=32, help="frames of a video")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each CPU)")
-    parser.add_argument("--contact_sheet", type=Path, metavar="FILE.jpg", help="also draw the validation videos")
-    parser.add_argument("--color_baseline", type=Path, metavar="DIR", help="also segment val by colour alone")
-    parser.add_argument("--num_clusters", type=int, default=8, help="clusters of the colour baseline")
-    return parser.parse_args()
-
-
-def check_args(args: argparse.Namespace) -> None:
+def check_args(args: Namespace) -> None:
     """Refuse arguments that would only fail after the videos have been generated. Raises `UserError`."""
     for flag, output in (("--contact_sheet", args.contact_sheet), ("--color_baseline", args.color_baseline)):
         if output is None:
@@ -53,7 +43,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_args(__doc__)
     check_args(args)
     root = write_sprites(
         args.output_path, seed=args.seed, height=args.height, num_train=args.num_train, num_val=args.num_val,

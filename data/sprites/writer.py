@@ -19,6 +19,7 @@ from data.sprites.splits import PLANS
 from utils import threads
 from utils.errors import UserError
 from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_atomically
+from utils.flags.choices import SPRITES_ROOT
 from utils.names import check_name
 from utils.png import make_palette, read_label_png, write_label_png
 from utils.processes import run_in_processes
@@ -28,7 +29,6 @@ VERSION = 4  # increase it with every change that changes pixels
 MANIFEST = "sprites.json"
 FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "ImageSets/2017"
 UNFINISHED = ".unfinished"
-DEFAULT_ROOT = "datasets/sprites"
 USUAL_SPLITS = ("train", "val")  # the others are written when a program first asks for them
 PARAMETERS = ("seed", "height", "num_train", "num_val", "num_frames")
 
@@ -76,14 +76,14 @@ def ensure_sprites(root: str | os.PathLike, split: str = "val") -> Path:
 
     The training and validation videos are written together, those of another split when it is asked for.
 
-    A folder that does not exist is made, with a note unless it is `DEFAULT_ROOT`: the user names `root` by --basepath,
+    A folder that does not exist is made, with a note unless it is `SPRITES_ROOT`: the user names `root` by --basepath,
     perhaps by mistake. A missing path that has an ending is taken for a file and refused.
 
     Raises:
         UserError: `root` is no such folder, or holds other files than Sprites; or as `write_sprites`.
     """
     root = Path(root)
-    is_default, is_new = root.resolve() == Path(DEFAULT_ROOT).resolve(), not (root.exists() or root.suffix)
+    is_default, is_new = root.resolve() == Path(SPRITES_ROOT).resolve(), not (root.exists() or root.suffix)
     usable = is_default or is_new or (root.is_dir() and not _holds_others(root))
     begun = _read_manifest(root)
     if not (usable or begun):

@@ -34,7 +34,7 @@ from torch import Tensor
 import train
 from data.clips import ClipDataset
 from data.loading import index_videos
-from data.sprites.writer import DEFAULT_ROOT, write_sprites
+from data.sprites.writer import write_sprites
 from model.network import SpatioTemporalNetwork, build_network
 from model.training.step import TrainSettings, make_optimizer, seed_of, train_step
 from tests.benchmarks import plain_training
@@ -43,6 +43,7 @@ from utils.config import DEFAULT_TEMPERATURE, check_resolution, settings_from
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.files import check_writable
+from utils.flags.choices import SPRITES_ROOT
 from utils.flags.types import positive_int
 from utils.processes import run_in_own_process
 
@@ -57,7 +58,7 @@ def main() -> None:
     if args.csv:
         check_writable(args.csv.parent, flag="--csv")
     if args.basepath is None:
-        args.basepath = str(write_sprites(Path(DEFAULT_ROOT)))
+        args.basepath = str(write_sprites(Path(SPRITES_ROOT)))
     rows = {}
     for engine in dict.fromkeys(args.engines):
         rows[engine] = run_in_own_process(measure, args, engine)

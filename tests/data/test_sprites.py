@@ -16,7 +16,6 @@ from data.sprites import __main__ as program
 from data.sprites import writer as sprites
 from data.sprites.render import render_sequence
 from data.sprites.writer import (
-    DEFAULT_ROOT,
     FRAMES,
     LABELS,
     MANIFEST,
@@ -29,6 +28,7 @@ from data.sprites.writer import (
     write_sprites,
 )  # fmt: skip
 from utils.errors import UserError
+from utils.flags.choices import SPRITES_ROOT
 
 SMALL = {"height": 64, "num_train": 1, "num_val": 2, "num_frames": 3, "workers": 1, "progress": False}
 
@@ -189,7 +189,7 @@ def test_sprites_are_generated_for_programs_only_where_they_may_be(tmp_path, dat
         Path(name).mkdir()
     Path("left", f".{MANIFEST}.77.partial").touch()
     Path("full/notes.txt").touch()
-    for place in (DEFAULT_ROOT, Path(DEFAULT_ROOT).resolve(), dataset, "empty", "left"):
+    for place in (SPRITES_ROOT, Path(SPRITES_ROOT).resolve(), dataset, "empty", "left"):
         ensure_sprites(place)
     assert not capsys.readouterr().err
     ensure_sprites("new/place")
@@ -290,7 +290,7 @@ def run_sprites(monkeypatch, *arguments):
         (["--contact_sheet", "."], "--contact_sheet .: is a folder"),
         (["--color_baseline", "file"], "--color_baseline file: cannot be written"),
         (["--seed", "x"], "--seed: invalid int value: 'x'.*data.sprites --help"),
-        (["--num_frame", 3], "unrecognized arguments: --num_frame 3.*data.sprites --help"),
+        (["--num_frame", 3], "--num_frame: .*--num_frames.*data.sprites --help"),
     ],
 )
 def test_faults_of_the_command_line_are_found_before_anything_is_generated(

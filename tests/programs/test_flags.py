@@ -62,15 +62,71 @@ def test_every_word_that_a_flag_takes_stands_for_something():
     assert (*ENGINES, choices.PLAIN) == choices.CLUSTERINGS
 
 
+TOOLS = ("data.check", "data.export", "data.sprites", "utils.compare", "utils.export", "utils.report", "utils.scoring",
+         "utils.summary", "utils.visual")  # fmt: skip
+LIBRARIES = {"torch", "torchvision", "timm", "numpy", "scipy", "cv2", "PIL", "tqdm", "av", "matplotlib", "pycocotools"}
+
+
+def list_loaded(*command: str) -> tuple[int, str, set[str]]:
+    """Run Python; return the exit code, what it said, and the packages that it imported."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    found = re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.MULTILINE)
+    said = re.sub("^import time:.*\n", "", done.stderr, flags=re.MULTILINE)
+    return done.returncode, said, {name.split(".")[0] for name in found}
+
+
+def test_every_program_is_tried_here():
+    parts = [path.relative_to(ROOT).with_suffix("").parts for folder in ("data", "utils", "model")
+             for path in (ROOT / folder).rglob("*.py") if "guard_imports()" in path.read_text()]  # fmt: skip
+    assert {".".join(each).removesuffix(".__main__") for each in parts} - {"utils.run.signals"} == set(TOOLS)
+
+
 @pytest.mark.parametrize("program", ["train.py", "eval.py"])
 @pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--no_such_flag"], 2), (["--seed", "x"], 2)])
 def test_help_and_refused_flags_need_no_library_but_yaml(program, words, code):
-    command = [sys.executable, "-X", "importtime", program, *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    loaded = {name.split(".")[0] for name in re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.MULTILINE)}
+    done, _, loaded = list_loaded(program, *words)
+    assert done == code
     assert {"utils", "yaml"} <= loaded
-    assert not loaded & {"torch", "torchvision", "timm", "numpy", "scipy", "cv2", "PIL", "tqdm", "av", "model", "data"}
+    assert not loaded & {*LIBRARIES, "model", "data"}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--no_such_flag"], 2)])
+def test_help_and_refused_flags_of_tools_need_no_library(tool, words, code):
+    done, _, loaded = list_loaded("-m", tool, *words)
+    assert done == code
+    assert "utils" in loaded
+    assert not loaded & LIBRARIES
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["none.mp4"], "none.mp4: no such file"),
+        (["README.md", "--davis_path", "x"], "README.md: .*--davis_path"),
+        (["--sequences", "README.md"], "--sequences README.md: .*before the flags"),
+    ],
+)
+def test_clips_are_refused_without_a_library(words, named):
+    code, said, loaded = list_loaded("eval.py", *words)
+    assert code == 2
+    assert re.match(f"error: {named}", said)
+    assert not loaded & LIBRARIES
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--resolutoin", "1", "2"], "--resolutoin: .*--resolution"),
+        (["clip.mp4", "--max_object=3"], "--max_object: .*--max_objects"),
+        (["--xyzzy"], "--xyzzy: no such flag .*--help"),
+    ],
+)
+def test_an_unknown_flag_is_answered_with_the_most_similar_one(words, named):
+    with pytest.raises(UserError, match=named):
+        evaluation.make_parser().parse(words)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,18 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
+    from utils.errors import run_main
+    from utils.flags.report import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 import sys
+from argparse import Namespace
 from pathlib import Path
 
-from utils.errors import OneLineParser, UserError, run_main
+from utils.errors import UserError, run_main
 from utils.files import check_writable
+from utils.flags.report import parse_args
 from utils.report.pages import refuse_to_lose_frames, write_report
 from utils.report.place import check_report_folder
 from utils.report.results import MEND, Results
@@ -29,7 +35,7 @@ from utils.report.training_log import draw_log
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = parse_args(__doc__)
     if args.log:
         draw_log(args.log, args.picture)
     if args.html:
@@ -38,32 +44,7 @@ def main() -> None:
         print_tables(args.results)
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = OneLineParser(
-        prog="python -m utils.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", type=Path, nargs="+", help="folders that eval.py wrote, side by side")
-    parser.add_argument("--log", type=Path, help="log.jsonl of a training run")
-    parser.add_argument("--picture", type=Path, help="where the picture of --log goes (.png)")
-    parser.add_argument("--html", type=Path, metavar="DIR", help="write pages of one folder of --results here")
-    parser.add_argument("--frames", type=Path, metavar="DIR", help="one folder of frames a video, for --html")
-    parser.add_argument("--annotations", type=Path, metavar="DIR", help="one folder of label PNGs a video, for --html")
-    parser.add_argument("--scores_path", type=Path, metavar="DIR", help="scores of another method's PNGs, for --html")
-    args = parser.parse_args()
-    if bool(args.log) != bool(args.picture) or not (args.log or args.results):
-        raise UserError("give --results FOLDER..., or --log FILE with --picture FILE")
-    if args.html and (args.results is None or len(args.results) != 1):
-        raise UserError("--html: shows one folder of --results; for two give python -m utils.compare A B --html DIR")
-    for flag in ("frames", "annotations", "scores_path"):
-        folder = getattr(args, flag)
-        if folder is not None and not args.html:
-            raise UserError(f"--{flag}: has no effect without --html; give both")
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"--{flag} {folder}: no such folder")
-    return args
-
-
-def write_pages(args: argparse.Namespace) -> Path:
+def write_pages(args: Namespace) -> Path:
     """Write the pages of one folder of results; return the page to open."""
     (path,) = args.results
     if not path.is_dir():

@@ -27,14 +27,19 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
+    from utils.errors import run_main
+    from utils.flags.scoring import parse_args
+
+    run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
+
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from utils import distributed
-from utils.errors import OneLineParser, UserError, run_main
-from utils.flags.scoring import add_score_options
+from utils.errors import UserError, run_main
+from utils.flags.scoring import parse_args
 from utils.names import natural_key, read_names
 from utils.png import find_pngs
 from utils.scoring.annotations import Annotations, find_label_files
@@ -45,31 +50,9 @@ from utils.scoring.score import expand_protocol_names, read_provenance, score
 from utils.scoring.tables import choose_scores_folder, note_id_gaps, print_side_by_side, print_table, write_scores
 
 
-def _parse_args() -> argparse.Namespace:
-    parser = OneLineParser(
-        prog="python -m utils.scoring", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", type=Path, required=True, help="one folder of PNGs per sequence")
-    parser.add_argument("--davis_path", type=Path, required=True, help="root of the DAVIS dataset")
-    parser.add_argument(
-        "--protocol", nargs="+", choices=[*PROTOCOLS, "both", "all"], default=["davis"],
-        help="a table for each; both: davis and paper, all: every one",
-    )  # fmt: skip
-    parser.add_argument(
-        "--annotations", default="Annotations_unsupervised/480p", help="annotations, relative to --davis_path"
-    )
-    parser.add_argument(
-        "--split_file", default="ImageSets/2017/val.txt", help="sequences to score, relative to --davis_path"
-    )
-    parser.add_argument("--scores_path", type=Path, help="folder for tables and scores of sequences")
-    add_score_options(parser.add_argument)
-    parser.add_argument("--workers", type=int, help="processes at most; all cores if not given")
-    return parser.parse_args()
-
-
 def main() -> None:
     """Score the results, print the tables and write them."""
-    args = _parse_args()
+    args = parse_args(__doc__)
     split_file = args.davis_path / args.split_file
     if not split_file.is_file():
         raise UserError(f"{split_file}: no such split file; {_suggest_root(args)}")
@@ -107,14 +90,14 @@ def note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
                   f"first {extra[0]}", file=sys.stderr)  # fmt: skip
 
 
-def _suggest_root(args: argparse.Namespace) -> str:
+def _suggest_root(args: Namespace) -> str:
     """Say what to give as --davis_path: unpacking an archive often adds a folder above the data."""
     inside = [path for pattern in ("*", "*/*") for path in sorted(args.davis_path.glob(pattern))]
     found = next((path for path in inside if (path / args.split_file).is_file()), None)
     return f"give --davis_path {found}" if found else "check --davis_path and --split_file"
 
 
-def _suggest_annotations(args: argparse.Namespace) -> str:
+def _suggest_annotations(args: Namespace) -> str:
     """Say what to give as --annotations: DAVIS's downloads have them in different folders."""
     known = ("Annotations_unsupervised/480p", "Annotations/480p", "Annotations")
     found = next((path for path in known if (args.davis_path / path).is_dir()), None)

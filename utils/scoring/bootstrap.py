@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-SAMPLES = 10_000
+from utils.flags.choices import SAMPLES
+
 BATCH = 1_000  # samples in memory at once
 LEVEL = 0.95
 

@@ -1,13 +1,27 @@
 """Check the clips that the command line names without a flag, and name their results."""
 
+from argparse import Namespace
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from data.loading import check_root
 from utils.errors import UserError
 from utils.flags.choices import OWN_VIDEO
 
 SEVERAL = "videos"  # name of the folder of results of several clips
+
+
+def check_inputs(args: Namespace, explicit: Collection[str]) -> None:
+    """Refuse what the command line of eval.py says of clips, as far as no library is needed for that.
+
+    Args:
+        explicit: the flags of the command line, by `dest`.
+
+    Raises:
+        UserError: as of `check_clips` and `refuse_clips_as_sequences`.
+    """
+    refuse_clips_as_sequences(args.sequences or ())
+    if args.clips:
+        check_clips(args.clips, explicit=explicit, dataset=args.dataset)
 
 
 def check_clips(clips: Sequence[str], *, explicit: Collection[str], dataset: str) -> None:
@@ -27,7 +41,8 @@ def check_clips(clips: Sequence[str], *, explicit: Collection[str], dataset: str
     if others:
         raise UserError(f"{clips[0]}: a clip of your own beside {others[0]}; leave one of them out")
     for clip in clips:
-        check_root(OWN_VIDEO, Path(clip), split=None, flag="")
+        if not Path(clip).exists():
+            raise UserError(f"{clip}: no such file or folder")
 
 
 def refuse_clips_as_sequences(sequences: Sequence[str]) -> None:
