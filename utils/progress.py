@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -194,18 +195,40 @@ def report_progress(items: Iterable[Item], stage: str, progress: Callable[[str, 
         progress(stage, done)
 
 
-# One entry for each call of the Python interface that is running, in any thread: what makes a warning of a line.
-_library_calls: list[Callable[[str], str]] = []
+# One entry for each call of the Python interface that is running, in any thread: what warns with a line.
+_library_calls: list[Callable[[str], None]] = []
+OWN_PACKAGES = ("selfvos", "model", "data", "utils")
 
 
 @contextmanager
 def warn_instead_of_printing(translate: Callable[[str], str]) -> Iterator[None]:
-    """Turn the lines of `log_line` into Python warnings and show no bars: for callers that have the terminal."""
-    _library_calls.append(translate)
+    """Turn the lines of `log_line` into Python warnings and show no bars: for callers that have the terminal.
+
+    Warnings name the caller's line, from whichever thread they come.
+
+    Args:
+        translate: makes a warning of a line.
+    """
+    caller = _find_caller()
+    file, number, names = caller.f_code.co_filename, caller.f_lineno, caller.f_globals
+    registry = names.setdefault("__warningregistry__", {})  # where Python notes which warnings it has shown
+
+    def warn(line: str) -> None:
+        warnings.warn_explicit(translate(line), UserWarning, file, number, names.get("__name__"), registry)
+
+    _library_calls.append(warn)
     try:
         yield
     finally:
-        _library_calls.remove(translate)
+        _library_calls.remove(warn)
+
+
+def _find_caller() -> FrameType:
+    """Find the innermost call from outside this program, past decorators."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in (*OWN_PACKAGES, "contextlib"):
+        frame = frame.f_back
+    return frame
 
 
 def shows_bars() -> bool:
@@ -220,6 +243,6 @@ def log_line(message: str, *, all_processes: bool = False) -> None:
         all_processes: for facts that only one process of several knows; otherwise only the main one prints.
     """
     if _library_calls:
-        warnings.warn(_library_calls[-1](re.sub("^(note|warning): ", "", message)), stacklevel=2)
+        _library_calls[-1](re.sub("^(note|warning): ", "", message))
     elif all_processes or distributed.is_main():
         tqdm.write(message, file=sys.stderr)

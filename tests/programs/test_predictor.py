@@ -156,8 +156,12 @@ def test_frames_come_one_at_a_time(predictor, frames):
 
 def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
     many = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY, clusters=(10**5, 10**5))
-    with pytest.warns(UserWarning, match="no threshold found"):
+    with pytest.warns(UserWarning, match="no threshold found") as found:
         many.segment(frames)
+    code = inspect.currentframe().f_code
+    assert {warning.filename for warning in found} == {code.co_filename}  # the caller's own line
+    lines, first = inspect.getsourcelines(code)
+    assert {lines[warning.lineno - first].strip() for warning in found} == {"many.segment(frames)"}
     assert capfd.readouterr() == ("", "")
     log_line("note: outside")
     assert capfd.readouterr().err == "note: outside\n"
