@@ -129,8 +129,8 @@ def export_json(results: Finished, form: str, output: Path, *, video_ids: Path |
     """
     kind = results.choose_kind(None)
     known = None if video_ids is None else read_video_ids(video_ids)
-    videos = (_open_labelled(results, kind, index, name, known, video_ids)
-              for index, name in enumerate(tqdm(results.stats, unit="video", leave=False), 1))  # fmt: skip
+    names = tqdm(results.stats, unit="video", leave=False, disable=None)
+    videos = (_open_labelled(results, kind, index, name, known, video_ids) for index, name in enumerate(names, 1))
     content = make_coco_dataset(videos) if form == COCO else make_ytvis_results(videos)
     with write_atomically(output) as temporary:
         temporary.write_text(json.dumps(content))
@@ -213,7 +213,7 @@ def export_pictures(results: Finished, form: str, output: Path, *, chosen: str) 
 def _draw_object(pngs: dict[str, Path], label: int, video: Video | None, name: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield name and picture of each frame of a video: what `cut_out` makes, or without a video the mask, 0 and 255."""
     names, frames = (list(pngs), (None for _ in pngs)) if video is None else (video.frame_names, video.read())
-    for frame_name, frame in zip(tqdm(names, name, leave=False), frames, strict=True):
+    for frame_name, frame in zip(tqdm(names, name, leave=False, disable=None), frames, strict=True):
         mask = read_label_png(pngs[frame_name]) == label
         yield frame_name, mask * np.uint8(255) if frame is None else cut_out(frame.permute(1, 2, 0).numpy(), mask)
 

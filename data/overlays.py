@@ -122,7 +122,9 @@ class Illustrator:
         folder = self.results.predictions(self.results.kinds[0]) / video.name
         with_overlay = self._lacks_overlay(video.name)
         positions = range(len(video.frame_names)) if with_overlay else _choose_sheet_frames(video)
-        bar = tqdm(positions, f"overlay {video.name}", unit="frame", leave=False, disable=not with_overlay)
+        bar = tqdm(
+            positions, f"overlay {video.name}", unit="frame", leave=False, disable=None if with_overlay else True
+        )
         background = self.results.list_background(video.name)
         with self._open_drawing(video, background, with_overlay=with_overlay) as draw:
             for index, frame in zip(bar, video.read(positions), strict=True):

@@ -33,7 +33,7 @@ def measure_agreements(results: Sequence[Path]) -> dict[str, dict[str, float]]:
     for measure, folders in _pair_predictions(first, second).items():
         names = [path.name for path in list_masks(folders[0])]
         there = {path.name for path in list_masks(folders[1])}
-        for name in tqdm([name for name in names if name in there], measure, unit="video", leave=False):
+        for name in tqdm([name for name in names if name in there], measure, unit="video", leave=False, disable=None):
             pairs = _read_pairs(folders[0] / name, folders[1] / name)
             found.setdefault(name, {})[measure] = match_objects(pairs)
     if not found:

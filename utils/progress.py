@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -33,10 +33,8 @@ class FrameBar:
     """
 
     def __init__(self, lengths: Sequence[int], *, shown: bool = True):
-        interval = _choose_interval()
-        self.bar = tqdm(
-            total=sum(lengths), disable=not (shown and lengths), mininterval=interval, maxinterval=interval,
-            smoothing=0,
+        self.bar = open_bar(
+            total=sum(lengths), disable=not (shown and lengths), smoothing=0,
             bar_format="segmenting{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} frames [{elapsed}<{remaining}]",
         )  # fmt: skip
         self.videos = len(lengths)
@@ -92,12 +90,11 @@ class StepBar:
     """
 
     def __init__(self, total: int, *, first: int, pause_every: int):
-        self.interval = _choose_interval()
-        self.bar = tqdm(
-            total=total, initial=first, disable=not shows_bars(), mininterval=self.interval,
-            maxinterval=self.interval, miniters=1,
+        self.bar = open_bar(
+            total=total, initial=first, disable=not shows_bars(), miniters=1,
             bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{desc}",
         )  # fmt: skip
+        self.interval = self.bar.mininterval if shows_bars() else LOG_INTERVAL
         self.total, self.first, self.done, self.pause_every = total, first, first, pause_every
         self.step_seconds = self.pause_seconds = 0.0  # of all steps; of the last pause
         self.start = self.mark = time.perf_counter()
@@ -182,9 +179,36 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
     """Do nothing: the `StageProgress` of callers that show none."""
 
 
-def _choose_interval() -> float:
-    """Choose the seconds between updates of a bar."""
-    return 0.1 if sys.stderr.isatty() else LOG_INTERVAL
+def open_bar(items: Iterable[Item] | None = None, **options: Any) -> tqdm:
+    """Open a progress bar on stderr. Where that is no terminal, every update is a line, and there are few of them.
+
+    Bars that are of no use in a log take `disable=None` of tqdm instead.
+
+    Args:
+        items, options: as of tqdm.
+    """
+    if sys.stderr.isatty():
+        return tqdm(items, **options)
+    options |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "delay": 1e-9}  # delay: no line of 0 %
+    return tqdm(items, file=_LineWriter(), **options)
+
+
+class _LineWriter:
+    """Write what tqdm draws over its last update as lines; one that differs in its times alone is left out."""
+
+    def __init__(self) -> None:
+        self.encoding = sys.stderr.encoding  # by which tqdm chooses the characters of its bar
+        self.last = ""
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        told = re.sub(r"\[.*?\]", "", line)
+        if line and told != self.last:
+            sys.stderr.write(f"{line}\n")
+            self.last = told
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def report_progress(items: Iterable[Item], stage: str, progress: Callable[[str, int], None]) -> Iterator[Item]:

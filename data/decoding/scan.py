@@ -47,7 +47,7 @@ def scan(
 
 def scan_with_bar(path: Path, *, trust_index: bool = False) -> Contents:
     """Call `scan` with a progress bar that appears if it takes more than two seconds."""
-    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=not shows_bars())
+    bar = tqdm(desc=f"checking {path.name}", unit="frame", delay=2, leave=False, disable=None if shows_bars() else True)
 
     def update_bar(done: int, total: int) -> None:
         bar.total = total or None

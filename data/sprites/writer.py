@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from data.sprites.splits import PLANS
 from utils import threads
@@ -23,7 +22,7 @@ from utils.flags.choices import SPRITES_ROOT
 from utils.names import check_name
 from utils.png import make_palette, read_label_png, write_label_png
 from utils.processes import run_in_processes
-from utils.progress import log_line
+from utils.progress import log_line, open_bar
 
 VERSION = 4  # increase it with every change that changes pixels
 MANIFEST = "sprites.json"
@@ -107,7 +106,8 @@ def _write_missing(
         _write_manifest(root, parameters, done)
         todo = [name for name in _list_names(parameters, splits) if name not in done]
         with _render_videos(root, todo, parameters, workers) as results:
-            shown = tqdm(results, "generating Sprites", len(todo), unit="video", disable=not (progress and todo))
+            shown = open_bar(results, desc="generating Sprites", total=len(todo), unit="video",
+                             disable=not (progress and todo))  # fmt: skip
             for name, checksum in shown:
                 done[name] = checksum
                 _write_manifest(root, parameters, done)

@@ -1,11 +1,12 @@
 """The bar over the steps of a run: time left, and pauses that are not counted as time of steps."""
 
+import re
 import time
 
 import pytest
 import torch
 
-from utils.progress import StepBar
+from utils.progress import FrameBar, StepBar
 from utils.run.logs import ThroughputMeter
 
 PAUSE = 0.3  # seconds
@@ -49,8 +50,25 @@ def test_the_stage_and_its_time_left_are_shown(capsys):
     shown = capsys.readouterr().err
     assert "monitor: clusters 0/8" in shown
     assert "monitor: clusters 3/8, 00:00 left" in shown
-    assert "1/10 steps" in shown.rpartition("\r")[2]
-    assert "loss 0.53" in shown.rpartition("\r")[2]
+    last = shown.splitlines()[-1]  # stderr is no terminal here
+    assert "1/10 steps" in last
+    assert "loss 0.53" in last
+
+
+def test_a_log_has_lines_that_tell_something_new(capsys):
+    with FrameBar([2, 3]) as bar:
+        for name, length in (("ant", 2), ("bee", 3)):
+            bar.start(name, length)
+            for stage in ("features", "clustering", "labels", "objects", "writing"):
+                for done in range(length + 1):
+                    bar(stage, done)
+    shown = capsys.readouterr().err
+    assert not set(shown) & {"\r", "\x1b"}
+    lines = shown.removesuffix("\n").split("\n")
+    assert all(re.fullmatch(r"segmenting .*\d/5 frames \[.*\]", line) for line in lines)
+    told = [re.sub(r"\[.*", "", line) for line in lines]
+    assert len(set(told)) == len(told)
+    assert "100%" in told[-1]
 
 
 def test_a_pause_is_not_time_of_the_throughput():

@@ -67,7 +67,7 @@ def write_report(
     _write_json(folder / MARKER, {"results": identify_results(folder, [path])})
     _remove_outdated_videos(folder, results)
     earlier, pixels = _read_abouts(folder), plan_pixels(folder, sources)
-    for source in tqdm(sources, "report", unit="video", leave=False):
+    for source in tqdm(sources, "report", unit="video", leave=False, disable=None):
         digest = compute_digest(source, results, pixels=pixels)
         if source.name in earlier and earlier[source.name].digest == digest:
             continue
@@ -127,7 +127,7 @@ def write_comparison(
             raise UserError(f"{path}: has no report; {_mend(path)}")
     abouts = {name: _read_comparable(results, name) for name in names}
     _write_json(folder / MARKER, {"results": identify_results(folder, results)})
-    for name in tqdm(names, "report", unit="video", leave=False):
+    for name in tqdm(names, "report", unit="video", leave=False, disable=None):
         with replace_folder(folder / VIDEOS / name) as partial:
             _copy_videos(partial, results, name, abouts[name])
     labels = [f"{side}: {path}" for side, path in zip("AB", results, strict=True)]
