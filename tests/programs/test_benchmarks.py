@@ -14,6 +14,7 @@ import pytest
 from data.sprites.writer import write_sprites
 from model.segmenter import key_frame_indices
 from tests.benchmarks import inference as benchmark
+from tests.benchmarks import run as benchmark_run
 from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
 from tests.benchmarks import yardstick
@@ -137,6 +138,24 @@ def test_ratios_of_a_stage_that_took_no_time_are_left_out():
     row = benchmark.ratios("x", quiet, quiet | {"objects": 3.0})
     assert (row["decode"], row["objects"], row["write"]) == ("", 1.5, 1.0)
     assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
+
+
+def test_benchmark_of_whole_runs(tmp_path, monkeypatch):
+    """The stages of a run add up to its time, whether videos are segmented or all results are there."""
+    monkeypatch.setattr(benchmark_run, "run_in_own_process", lambda work, *given: work(*given))
+    sprites = write_small_sprites(tmp_path / "sprites")
+    flags = ["--config", str(ROOT / "configs/embedded.yaml"), "--basepath", str(sprites), "--workers", "1"]
+    rows = list(benchmark_run.measure(flags, tmp_path, repeats=1, neighbour=False))
+    assert [row["run"] for row in rows] == list(benchmark_run.RUNS)
+    table = benchmark_run.make_table(rows)
+    assert {len(line) for line in table} == {1 + len(rows)}
+    assert "wall / backbone alone" in {line[0] for line in table}
+    for row in rows:
+        parts = ["start", *benchmark_run.OF_VIDEOS, "rest", "scoring", "report", "exit"]
+        seconds = {name: float(row[name]) for name in parts}
+        assert sum(seconds.values()) - seconds["motion"] == pytest.approx(float(row["wall"]), abs=0.02)
+        assert (seconds["backbone"] > 0) == (row["run"] != benchmark_run.AGAIN)
+        assert float(row["backbone alone"]) > 0
 
 
 def test_benchmark_of_training(tmp_path, run_benchmark):
