@@ -32,6 +32,7 @@ class UpsamplingLimits:
         downscale: the fit is applied at a resolution this many times lower than the frame's, for speed.
         boundary_membership: membership of a boundary token in its label. Of 0, 0.15, 0.3 and 0.6 the middle two did
             best on dev-8, by half a point of J&F, and no worse than the others on the training videos of Sprites.
+        labels_at_once: labels resized together. torch's rounding depends on it, so another number changes a few pixels.
         frames_at_once: frames upsampled in parallel on a CPU; more take more memory.
     """
 
@@ -40,6 +41,7 @@ class UpsamplingLimits:
     ridge: float = 1e-4
     downscale: int = 2
     boundary_membership: float = 0.3
+    labels_at_once: int = 4
     frames_at_once: int = 8
 
 
@@ -54,15 +56,16 @@ def nearest(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None
     boundary_tokens: taken as `guided` takes it, without effect.
     """
     rows, columns = (
-        F.interpolate(torch.arange(old, device=labels.device)[None, None].double(), size=new, mode="nearest")[0, 0]
+        F.interpolate(torch.arange(old, device=frame.device)[None, None].double(), size=new, mode="nearest")[0, 0]
         for old, new in zip(labels.shape, frame.shape[-2:], strict=True)
     )
-    return labels.to(torch.int32).index_select(0, rows.int()).index_select(1, columns.int())
+    return labels.to(frame.device, torch.int32).index_select(0, rows.int()).index_select(1, columns.int())
 
 
 def guided(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None) -> Tensor:
     """Upsample labels (h, w) int >= 0 of tokens to their frame (3, H, W) uint8 RGB, along its edges: (H, W) int32.
 
+    Labels are on the CPU, frame and result on any device, so that a GPU never waits for what depends on the labels.
     Only labels of this frame appear in the result, and their numbers do not matter.
 
     boundary_tokens: (h, w) bool, tokens that show parts of two things (`model.objects.boundary`); their membership is
@@ -70,7 +73,7 @@ def guided(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None)
     """
     kept, indices = labels.unique(return_inverse=True)
     if len(kept) == 1:
-        return kept.to(torch.int32).expand(frame.shape[-2:]).contiguous()
+        return kept.to(frame.device, torch.int32).expand(frame.shape[-2:]).contiguous()
     members = F.one_hot(indices, len(kept)).permute(2, 0, 1).float()
     if boundary_tokens is not None:
         members[:, boundary_tokens] *= LIMITS.boundary_membership
@@ -79,7 +82,7 @@ def guided(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None)
     coarse = _shrink(image, tuple(LIMITS.pixels_per_token * side for side in labels.shape))
     fine = _shrink(image, (max(height // LIMITS.downscale, 1), max(width // LIMITS.downscale, 1)))
     guide = Guide(coarse, radius=LIMITS.radius, ridge=LIMITS.ridge)
-    return nearest(kept[_find_largest(members, guide, fine)], frame)
+    return nearest(kept.to(frame.device)[_find_largest(members, guide, fine)], frame)
 
 
 def _find_largest(members: Tensor, guide: "Guide", fine: Tensor) -> Tensor:
@@ -88,7 +91,7 @@ def _find_largest(members: Tensor, guide: "Guide", fine: Tensor) -> Tensor:
     Far from its tokens the filtered membership of a label is exactly 0, so only a part of the frame is computed.
 
     Args:
-        members: (K, h, w), the membership of each token.
+        members: (K, h, w), the membership of each token, on the CPU.
         fine: (3, H, W), the colours that the fit is applied to.
 
     Returns:
@@ -97,14 +100,15 @@ def _find_largest(members: Tensor, guide: "Guide", fine: Tensor) -> Tensor:
     best = torch.full(fine.shape[-2:], -torch.inf, device=fine.device)
     found = torch.zeros(fine.shape[-2:], dtype=torch.int64, device=fine.device)
     linear = torch.zeros(4, *guide.colours.shape[-2:], device=fine.device)
-    parts = [_find_reach(mask, guide) for mask in (members > 0).cpu().numpy()]
+    parts = [_find_reach(mask, guide) for mask in (members > 0).numpy()]
     fine_parts = [_enlarge(part, guide.colours, fine) for part in parts]
-    targets = _resize(members, guide.colours)
+    targets = torch.cat([_resize(some, guide.colours) for some in members.to(fine.device).split(LIMITS.labels_at_once)])
     for index, (part, fine_part) in enumerate(zip(parts, fine_parts, strict=True)):
         slopes, offsets = fit_linear(targets[(slice(index, index + 1), *part)], guide, part=part)
         linear.zero_()[(slice(None), *part)] = torch.cat([slopes[0], offsets])
-        slopes, offset = _resize(linear, fine)[(slice(None), *fine_part)].split([3, 1])
-        value = slopes.mul_(fine[(slice(None), *fine_part)]).sum(0).add_(offset[0])
+        *slopes, offset = _resize(linear, fine)[(slice(None), *fine_part)]
+        red, green, blue = (slope.mul_(colour[fine_part]) for slope, colour in zip(slopes, fine, strict=True))
+        value = red.add_(green).add_(blue).add_(offset)
         found[fine_part].masked_fill_(value > best[fine_part], index)
         torch.maximum(best[fine_part], value, out=best[fine_part])
     _compare_with_zeros(best, found, fine_parts)
@@ -180,7 +184,7 @@ def upsample_labels(
     boundary_tokens = np.zeros(labels.shape, dtype=bool) if boundary_tokens is None else boundary_tokens
 
     def upsample(part: tuple[np.ndarray, np.ndarray, Tensor]) -> np.ndarray:
-        tokens, boundary = (torch.from_numpy(array).to(device) for array in part[:2])
+        tokens, boundary = map(torch.from_numpy, part[:2])
         return UPSAMPLING[how](tokens.long(), part[2].to(device), boundary).cpu().numpy()
 
     parts = zip(labels, boundary_tokens, prefetch(frames, ahead=LIMITS.frames_at_once), strict=True)
