@@ -300,11 +300,11 @@ class Segmenter:
                 f"--tau {trial.tau:g}: {trial.num_clusters} clusters in the first {len(clusterer.summaries)} of "
                 f"{len(windows)} windows, more than fit --memory_gb {self.settings.memory_gb:g}; raise either"
             )
-        labels = np.empty((num_frames, *grid), dtype=np.int32)
-        for index, window in enumerate(windows):
-            part = clusterer.assign_window(index, window.to(self.device)).cpu().unflatten(1, grid).numpy()
-            labels[WINDOW * index : WINDOW * index + len(part)] = part
+        labels = torch.empty(num_frames, tokens, dtype=torch.int32, device=self.device)
+        for index, (window, part) in enumerate(zip(windows, labels.split(WINDOW), strict=True)):
+            part.copy_(clusterer.assign_window(index, window.to(self.device)))
             progress("labels", WINDOW * index + len(part))
+        labels = labels.cpu().numpy().reshape(num_frames, *grid)
         return self._describe(labels, trial, features, key_frames, clusterer.order_centres, clock=clock)
 
     def _find_centres(

@@ -229,7 +229,7 @@ def find_near_pairs(
             estimate = excess[one, other] - _multiply_pairs(more[part], more_other[rest], one, other)
             near[part, rest][one, other] = estimate <= 0
             error = _multiply_pairs(outside[part], outside_other[rest], one, other).add_(ROUNDING)
-            still = estimate.abs_() <= error
+            still = (estimate.abs_() <= error).nonzero()[:, 0]
             one, other = one[still], other[still]
         else:  # for all pairs, since the bound of all directions lies within that of the leading ones
             excess.addmm_(more[part], more_other[rest].T, alpha=-1)

@@ -6,6 +6,8 @@ number of their type, so an exact zero gives a large finite distance instead of 
 float64).
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -185,7 +187,7 @@ def _sort_by_group(group: Tensor, count: int) -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------ stage 1 (b), stage 2 and assignment
 
 
-def greedy_leaders(rows: Tensor, *, tau: float, column_groups: list[int] | None = None) -> list[Tensor]:
+def greedy_leaders(rows: Tensor, *, tau: float, column_groups: list[int] | None = None) -> tuple[Tensor, ...]:
     """Make one greedy leader pass over rows (L, S): the members of each cluster, as rising row indices.
 
     The first row that is not absorbed yet leads and absorbs every row, not absorbed yet, within D <= tau of it. Summing
@@ -202,19 +204,20 @@ def greedy_leaders(rows: Tensor, *, tau: float, column_groups: list[int] | None 
     ).log_()
     own = inner(sums, log_sums)
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    clusters, scratch = [], Scratch()
+    cluster, scratch = torch.zeros(len(rows), dtype=torch.int64, device=rows.device), Scratch()
     with use_one_core(rows.device):
-        while len(left := free.nonzero()[:, 0]):
-            leader = left[0]
-            lower_bound = own + own[leader] - sums @ log_sums[leader] - log_sums @ sums[leader]
-            possible = free & (lower_bound <= tau + ROUNDING)
-            possible[leader] = True
-            candidates = possible.nonzero()[:, 0]
-            near = _measure_distances(rows, candidates, rows[leader], scratch=scratch) <= tau
-            near[0] = True
-            clusters.append(candidates[near])
-            free[clusters[-1]] = False
-    return clusters
+        for number in itertools.count():
+            leader = free.byte().argmax(0, keepdim=True)  # a tensor, since a GPU would have to wait for a number
+            bounds = own + own[leader] - sums @ log_sums[leader][0] - log_sums @ sums[leader][0]
+            bounds[leader] = -torch.inf
+            candidates = (free & (bounds <= tau + ROUNDING)).nonzero()[:, 0]  # the only wait for a GPU in this loop
+            if not len(candidates):
+                break
+            near = _measure_distances(rows, candidates, rows[leader][0], scratch=scratch) <= tau
+            near[0] = True  # the leader
+            cluster[candidates] += near * number
+            free[candidates] = ~near
+    return cluster.argsort(stable=True).split(cluster.bincount().tolist())
 
 
 def _measure_distances(rows: Tensor, which: Tensor, row: Tensor, *, scratch: Scratch) -> Tensor:
@@ -228,7 +231,7 @@ def _measure_distances(rows: Tensor, which: Tensor, row: Tensor, *, scratch: Scr
     return torch.cat(found)
 
 
-def average_clusters(rows: Tensor, clusters: list[Tensor]) -> Tensor:
+def average_clusters(rows: Tensor, clusters: Sequence[Tensor]) -> Tensor:
     """Average the rows (L, S) of every cluster, given by row indices: centres (K, S)."""
     starts = torch.tensor([0, *map(len, clusters[:-1])], device=rows.device).cumsum(0)
     return F.embedding_bag(torch.cat(clusters), rows, starts, mode="mean")

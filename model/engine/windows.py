@@ -186,8 +186,8 @@ class WindowClusterer:
                 projected = self._project(self._attend(tokens))
             centres = truncate(self.projected_centres, self.projection, rank=projected.x_inside.shape[1])
             labels, undecided = find_nearest_centres(projected, centres)
-            if undecided.any():
-                labels[undecided] = assign(self._attend(tokens[undecided]), self.centres[0])
+            if len(which := undecided.nonzero()[:, 0]):
+                labels[which] = assign(self._attend(tokens[which]), self.centres[0])
             return labels.unflatten(0, shape)
 
     def _attend(self, tokens: Tensor) -> Tensor:

@@ -1,12 +1,26 @@
 """Find the connected components of a mask, divided where their parts move apart (docs/method.md, section 8)."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import ndimage
 
 
+class Components(NamedTuple):
+    """Components of a mask (h, w), numbered from 1; 0 outside the mask.
+
+    divided: (h, w) int, connected components that motion boundaries divide, `count` of them.
+    connected: (h, w) int, connected components.
+    """
+
+    divided: np.ndarray
+    count: int
+    connected: np.ndarray
+
+
 def label_components(
     mask: np.ndarray, boundaries: np.ndarray | None = None, *, min_size: int, min_share: float
-) -> tuple[np.ndarray, int]:
+) -> Components:
     """Number the connected components of a mask (h, w) bool, and divide those that motion boundaries divide.
 
     Without its tokens on motion boundaries a component may fall into parts. If at least two of them are large, each
@@ -15,13 +29,11 @@ def label_components(
     Args:
         boundaries: (h, w) bool, tokens on motion boundaries; None for none.
         min_size, min_share: tokens, and share of the component, that a large part has at least.
-
-    Returns:
-        (h, w) int, from 1, 0 outside the mask; and the number of components.
     """
     components, count = ndimage.label(mask)
+    whole = Components(components, count, components)
     if boundaries is None or not (boundaries & mask).any():
-        return components, count
+        return whole
     parts, number = ndimage.label(mask & ~boundaries)
     sizes = np.bincount(parts.ravel(), minlength=number + 1)
     owners = np.zeros(number + 1, dtype=np.int64)  # the component that each part lies in
@@ -31,7 +43,7 @@ def label_components(
     large[0] = False
     divided = np.bincount(owners[large], minlength=count + 1) > 1
     if not divided.any():
-        return components, count
+        return whole
     kept = np.flatnonzero(large & divided[owners])
     result = np.where(divided[components], 0, components)
     for component in np.flatnonzero(divided):
@@ -40,7 +52,7 @@ def label_components(
         result[inside] = count + find_nearest(own)[inside]
     numbers, result = np.unique(result, return_inverse=True)
     result = result.reshape(mask.shape) + (numbers[0] > 0)  # a mask that fills the frame has no 0
-    return result, int(result.max())
+    return Components(result.astype(components.dtype), int(result.max()), components)
 
 
 def find_nearest(values: np.ndarray, *, reach: float = np.inf) -> np.ndarray:

@@ -6,10 +6,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from model.objects.affinity import CentredFeatures, Neighbourhood
-from model.objects.components import find_nearest, label_components
+from model.objects.components import Components, find_nearest, label_components
 from model.objects.scale import count_at_least_one, scale_area, scale_length
 
 
@@ -87,10 +86,10 @@ def split_tracks(
     result = labels.astype(np.int64)
     new = int(labels.max()) + 1
     for cluster in clusters:
-        mask = labels == cluster
-        if all(count < 2 for _, count in _label_frames(mask, boundaries, limits)):
+        frames = label_frames(labels == cluster, boundaries, limits)
+        if all(frame.count < 2 for frame in frames):
             continue
-        tracks = join_successive_tracks(follow_components(mask, centred, boundaries, limits))
+        tracks = join_successive_tracks(follow_components(frames, centred, limits))
         for track in _select_objects(tracks, limits)[1:]:
             result[tracks == track] = new
             new += 1
@@ -117,42 +116,39 @@ def find_persistent_labels(labels: np.ndarray, limits: TrackLimits = LIMITS) -> 
     return lasting & (sizes >= limits.min_component_size * frames)
 
 
-def follow_components(
-    mask: np.ndarray, centred: CentredFeatures, boundaries: np.ndarray | None = None, limits: TrackLimits = LIMITS
-) -> np.ndarray:
-    """Follow the components of a mask (T, h, w) bool: tracks (T, h, w) int64, from 1; 0 outside the mask.
+def label_frames(
+    mask: np.ndarray, boundaries: np.ndarray | None = None, limits: TrackLimits = LIMITS
+) -> list[Components]:
+    """Label the components of each frame of a mask (T, h, w) bool; boundaries as for `split_tracks`."""
+    return [
+        label_components(inside, edges, min_size=limits.min_component_size, min_share=limits.min_part_share)
+        for inside, edges in zip(mask, [None] * len(mask) if boundaries is None else boundaries, strict=True)
+    ]
+
+
+def follow_components(frames: list[Components], centred: CentredFeatures, limits: TrackLimits = LIMITS) -> np.ndarray:
+    """Follow the components of T frames: tracks (T, h, w) int64, from 1; 0 outside the components.
 
     Each token takes the track of near and similar tokens of the frame before. A component out of reach of all tracks
     starts a new one. A track in several components is divided: the smaller components become tracks of their own,
     children of it. Children that are seldom separate from their parent afterwards are merged back into it. The other
     children are followed backwards in time, to the frames before the separation.
     """
-    tracks = np.zeros(mask.shape, dtype=np.int64)
+    tracks = np.zeros((len(frames), *frames[0].divided.shape), dtype=np.int64)
     tree = _TrackTree(limits)
-    for frame, (components, count) in enumerate(_label_frames(mask, boundaries, limits)):
+    for frame, components in enumerate(frames):
         if frame:
             tracks[frame] = vote_for_tracks(
-                tracks[frame - 1], mask[frame], centred, track_frame=frame - 1, token_frame=frame, limits=limits
-            )
-        _fill_components(tracks[frame], components, count, tree)
-        _divide_tracks(tracks[frame], components, count, tree, limits)
-        connected = components if boundaries is None else ndimage.label(mask[frame])[0]
-        tree.count_frame(tracks[frame], components, connected)
+                tracks[frame - 1], components.divided > 0, centred, track_frame=frame - 1, token_frame=frame,
+                limits=limits,
+            )  # fmt: skip
+        _fill_components(tracks[frame], components.divided, components.count, tree)
+        _divide_tracks(tracks[frame], components.divided, components.count, tree, limits)
+        tree.count_frame(tracks[frame], components)
     tracks = tree.merge_inseparable_tracks()[tracks]
     for frame in range(len(tracks) - 2, -1, -1):
         _extend_children_back(tracks, frame, tree, centred, limits)
     return tracks
-
-
-def _label_frames(
-    mask: np.ndarray, boundaries: np.ndarray | None, limits: TrackLimits
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the components of each frame of a mask (T, h, w) and their number, as `label_components` returns them."""
-    for frame, inside in enumerate(mask):
-        yield label_components(
-            inside, None if boundaries is None else boundaries[frame],
-            min_size=limits.min_component_size, min_share=limits.min_part_share,
-        )  # fmt: skip
 
 
 class _TrackTree:
@@ -173,15 +169,9 @@ class _TrackTree:
         while track := self.parents[track]:
             yield track
 
-    def count_frame(self, tracks: np.ndarray, components: np.ndarray, connected: np.ndarray) -> None:
-        """Count a frame for each track in it, by comparing it with its nearest ancestor in the frame.
-
-        Args:
-            tracks: (h, w) int; 0 for none.
-            components: (h, w) int, components that motion boundaries divide too.
-            connected: (h, w) int, connected components.
-        """
-        parts, whole = _list_components(tracks, components), _list_components(tracks, connected)
+    def count_frame(self, tracks: np.ndarray, components: Components) -> None:
+        """Count a frame for each track (h, w) in it, 0 for none, by comparing it with its nearest ancestor there."""
+        parts, whole = (_list_components(tracks, numbers) for numbers in (components.divided, components.connected))
         for track in parts:
             parent = next((other for other in self.ancestors(track) if other in parts), None)
             if parent is None:
@@ -208,9 +198,11 @@ class _TrackTree:
 
 def _list_components(tracks: np.ndarray, components: np.ndarray) -> dict[int, set[int]]:
     """List the components (h, w) in which each track (h, w) > 0 of a frame lies."""
-    inside = tracks > 0
-    pairs = np.unique(np.stack([tracks[inside], components[inside]]), axis=1)
-    return {int(track): set(pairs[1, pairs[0] == track].tolist()) for track in np.unique(pairs[0])}
+    inside, base = tracks > 0, int(components.max()) + 1
+    found: dict[int, set[int]] = {}
+    for pair in np.unique(tracks[inside] * base + components[inside]).tolist():
+        found.setdefault(pair // base, set()).add(pair % base)
+    return found
 
 
 def vote_for_tracks(

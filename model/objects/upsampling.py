@@ -32,7 +32,7 @@ class UpsamplingLimits:
         downscale: the fit is applied at a resolution this many times lower than the frame's, for speed.
         boundary_membership: membership of a boundary token in its label. Of 0, 0.15, 0.3 and 0.6 the middle two did
             best on dev-8, by half a point of J&F, and no worse than the others on the training videos of Sprites.
-        labels_at_once: labels fitted together, so that memory does not grow with their number.
+        labels_at_once: labels resized together. torch's rounding depends on it, so another number changes a few pixels.
         frames_at_once: frames upsampled in parallel on a CPU; more take more memory.
     """
 
@@ -46,6 +46,8 @@ class UpsamplingLimits:
 
 
 LIMITS = UpsamplingLimits()
+Part = tuple[slice, slice]  # rows and columns of a frame
+EVERYWHERE = (slice(None), slice(None))
 
 
 def nearest(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None) -> Tensor:
@@ -53,13 +55,17 @@ def nearest(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None
 
     boundary_tokens: taken as `guided` takes it, without effect.
     """
-    resized = F.interpolate(labels[None, None].double(), size=frame.shape[-2:], mode="nearest")
-    return resized[0, 0].to(torch.int32)
+    rows, columns = (
+        F.interpolate(torch.arange(old, device=frame.device)[None, None].double(), size=new, mode="nearest")[0, 0]
+        for old, new in zip(labels.shape, frame.shape[-2:], strict=True)
+    )
+    return labels.to(frame.device, torch.int32).index_select(0, rows.int()).index_select(1, columns.int())
 
 
 def guided(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None) -> Tensor:
     """Upsample labels (h, w) int >= 0 of tokens to their frame (3, H, W) uint8 RGB, along its edges: (H, W) int32.
 
+    Labels are on the CPU, frame and result on any device, so that a GPU never waits for what depends on the labels.
     Only labels of this frame appear in the result, and their numbers do not matter.
 
     boundary_tokens: (h, w) bool, tokens that show parts of two things (`model.objects.boundary`); their membership is
@@ -67,32 +73,97 @@ def guided(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None)
     """
     kept, indices = labels.unique(return_inverse=True)
     if len(kept) == 1:
-        return kept.to(torch.int32).expand(frame.shape[-2:]).contiguous()
+        return kept.to(frame.device, torch.int32).expand(frame.shape[-2:]).contiguous()
     members = F.one_hot(indices, len(kept)).permute(2, 0, 1).float()
     if boundary_tokens is not None:
         members[:, boundary_tokens] *= LIMITS.boundary_membership
     height, width = frame.shape[-2:]
-    image = frame[None].float() / 255
-    coarse_size = tuple(LIMITS.pixels_per_token * side for side in labels.shape)
-    coarse = F.interpolate(image, size=coarse_size, mode="area")[0]
-    fine_size = (max(height // LIMITS.downscale, 1), max(width // LIMITS.downscale, 1))
-    fine = F.interpolate(image, size=fine_size, mode="area")[0]
-    best = torch.full(fine.shape[-2:], -torch.inf, device=frame.device)
-    found = torch.zeros(fine.shape[-2:], dtype=torch.int64, device=frame.device)
-    at_once = LIMITS.labels_at_once
-    for first, some in zip(range(0, len(kept), at_once), members.split(at_once), strict=True):
-        slopes, offsets = fit_linear(_resize(some, coarse), coarse, radius=LIMITS.radius, ridge=LIMITS.ridge)
-        for index, (slope, offset) in enumerate(zip(slopes, offsets, strict=True), start=first):
-            linear = _resize(torch.cat([slope, offset[None]]), fine)
-            value = (linear[:3] * fine).sum(0) + linear[3]
-            found[value > best] = index
-            best = torch.maximum(best, value)
-    return nearest(kept[found], frame)
+    image = frame.contiguous()[None].float() / 255
+    coarse = _shrink(image, tuple(LIMITS.pixels_per_token * side for side in labels.shape))
+    fine = _shrink(image, (max(height // LIMITS.downscale, 1), max(width // LIMITS.downscale, 1)))
+    guide = Guide(coarse, radius=LIMITS.radius, ridge=LIMITS.ridge)
+    return nearest(kept.to(frame.device)[_find_largest(members, guide, fine)], frame)
+
+
+def _find_largest(members: Tensor, guide: "Guide", fine: Tensor) -> Tensor:
+    """Find the label with the largest filtered membership at each pixel of a frame; of equal ones the first.
+
+    Far from its tokens the filtered membership of a label is exactly 0, so only a part of the frame is computed.
+
+    Args:
+        members: (K, h, w), the membership of each token, on the CPU.
+        fine: (3, H, W), the colours that the fit is applied to.
+
+    Returns:
+        (H, W) int64 in [0, K).
+    """
+    best = torch.full(fine.shape[-2:], -torch.inf, device=fine.device)
+    found = torch.zeros(fine.shape[-2:], dtype=torch.int64, device=fine.device)
+    linear = torch.zeros(4, *guide.colours.shape[-2:], device=fine.device)
+    parts = [_find_reach(mask, guide) for mask in (members > 0).numpy()]
+    fine_parts = [_enlarge(part, guide.colours, fine) for part in parts]
+    targets = torch.cat([_resize(some, guide.colours) for some in members.to(fine.device).split(LIMITS.labels_at_once)])
+    for index, (part, fine_part) in enumerate(zip(parts, fine_parts, strict=True)):
+        slopes, offsets = fit_linear(targets[(slice(index, index + 1), *part)], guide, part=part)
+        linear.zero_()[(slice(None), *part)] = torch.cat([slopes[0], offsets])
+        *slopes, offset = _resize(linear, fine)[(slice(None), *fine_part)]
+        red, green, blue = (slope.mul_(colour[fine_part]) for slope, colour in zip(slopes, fine, strict=True))
+        value = red.add_(green).add_(blue).add_(offset)
+        found[fine_part].masked_fill_(value > best[fine_part], index)
+        torch.maximum(best[fine_part], value, out=best[fine_part])
+    _compare_with_zeros(best, found, fine_parts)
+    return found
+
+
+def _find_reach(mask: np.ndarray, guide: "Guide") -> Part:
+    """Find the part of a guide outside of which the fit to the tokens in a mask (h, w) is 0; all of it for no tokens.
+
+    Bilinear resizing takes a token half a token further, each of two windows a radius.
+    """
+    spread = -(-LIMITS.pixels_per_token // 2) + 2 * guide.radius
+    part = []
+    for axis in (1, 0):
+        places = np.flatnonzero(mask.any(axis)) * LIMITS.pixels_per_token
+        if not len(places):
+            return EVERYWHERE
+        part.append(slice(max(places[0] - spread, 0), places[-1] + LIMITS.pixels_per_token + spread))
+    return tuple(part)
+
+
+def _enlarge(part: Part, coarse: Tensor, fine: Tensor) -> Part:
+    """Find the part of `fine` (..., H, W) outside of which bilinear resizing of a part of `coarse` (..., h, w) is 0."""
+    enlarged = []
+    for side, old, new in zip(part, coarse.shape[-2:], fine.shape[-2:], strict=True):
+        start, stop, _ = side.indices(old)
+        enlarged.append(slice(max((start - 1) * new // old - 1, 0), -(-(stop + 1) * new // old) + 1))
+    return tuple(enlarged)
+
+
+def _compare_with_zeros(best: Tensor, found: Tensor, parts: list[Part]) -> None:
+    """Consider the labels outside of their parts, where their value is 0; `found` is changed in place.
+
+    Values are positive nearly everywhere, so that there is nearly nothing to do.
+    """
+    low = best <= 0
+    if not low.any():
+        return
+    for index in reversed(range(len(parts))):  # the first of equal labels is written last
+        outside = low.clone()
+        outside[parts[index]] = False
+        found[outside & ((best < 0) | (found > index))] = index
 
 
 def _resize(values: Tensor, like: Tensor) -> Tensor:
     """Resize values (K, h, w) to the height and width of `like`, bilinearly."""
     return F.interpolate(values[None], size=like.shape[-2:], mode="bilinear", align_corners=False)[0]
+
+
+def _shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize an image (1, 3, H, W) to `size`, averaging areas: (3, h, w)."""
+    if image.shape[-2:] == (2 * size[0], 2 * size[1]):  # the same sums, several times faster
+        upper, lower = image[0, :, ::2], image[0, :, 1::2]
+        return upper[..., ::2].add(upper[..., 1::2]).add_(lower[..., ::2]).add_(lower[..., 1::2]).div_(4)
+    return F.interpolate(image, size=size, mode="area")[0]
 
 
 UPSAMPLING = {"guided": guided, "nearest": nearest}
@@ -113,7 +184,7 @@ def upsample_labels(
     boundary_tokens = np.zeros(labels.shape, dtype=bool) if boundary_tokens is None else boundary_tokens
 
     def upsample(part: tuple[np.ndarray, np.ndarray, Tensor]) -> np.ndarray:
-        tokens, boundary = (torch.from_numpy(array).to(device) for array in part[:2])
+        tokens, boundary = map(torch.from_numpy, part[:2])
         return UPSAMPLING[how](tokens.long(), part[2].to(device), boundary).cpu().numpy()
 
     parts = zip(labels, boundary_tokens, prefetch(frames, ahead=LIMITS.frames_at_once), strict=True)
@@ -121,50 +192,92 @@ def upsample_labels(
         yield from map_parallel(upsample, some, device=device)
 
 
-def fit_linear(targets: Tensor, guide: Tensor, *, radius: int, ridge: float) -> tuple[Tensor, Tensor]:
-    """Fit targets (K, H, W) as linear functions of the guide (3, H, W): slopes (K, 3, H, W) and offsets (K, H, W).
+class Guide:
+    """Colours of a frame, and what fits to them have in common.
 
-    Least squares in the square window around each pixel, cut at the border, with `ridge` on the squared slopes; then
-    the mean over all windows that contain the pixel.
+    Args:
+        colours: (3, H, W).
+        radius, ridge: see `UpsamplingLimits`.
+
+    Attributes:
+        mean: (3, H, W), of the window around each pixel, cut at the border.
+        inverse: (6, H, W), entries in the order of UPPER of the inverse of the window's ridged covariance.
     """
-    mean_guide, mean_targets = box_mean(guide, radius), box_mean(targets, radius)
-    pairs = torch.stack([guide[i] * guide[j] for i, j in UPPER])
-    covariance = box_mean(pairs, radius) - torch.stack([mean_guide[i] * mean_guide[j] for i, j in UPPER])
-    products = (targets[:, None] * guide).flatten(0, 1)
-    cross = box_mean(products, radius).unflatten(0, (-1, 3)) - mean_targets[:, None] * mean_guide
-    slopes = solve_symmetric(covariance, cross, ridge=ridge)
+
+    def __init__(self, colours: Tensor, *, radius: int, ridge: float):
+        self.colours, self.radius = colours, radius
+        self.shares = measure_shares(colours, radius)
+        self.mean = box_mean(colours, radius, self.shares)
+        pairs = torch.stack([colours[i] * colours[j] for i, j in UPPER])
+        covariance = box_mean(pairs, radius, self.shares) - torch.stack([self.mean[i] * self.mean[j] for i, j in UPPER])
+        self.inverse = invert_symmetric(covariance, ridge=ridge).to(colours.dtype)
+
+
+def fit_linear(targets: Tensor, guide: Guide, *, part: Part = EVERYWHERE) -> tuple[Tensor, Tensor]:
+    """Fit targets (K, H, W) as linear functions of the guide's colours: slopes (K, 3, H, W) and offsets (K, H, W).
+
+    Least squares in the square window around each pixel, cut at the border, with a ridge on the squared slopes; then
+    the mean over all windows that contain the pixel.
+
+    part: of the guide that the targets lie in. Two windows along each of its sides that is no border of the frame the
+        targets must be 0, as they are taken to be outside.
+    """
+    mean_guide, colours, inverse = (
+        values[(slice(None), *part)] for values in (guide.mean, guide.colours, guide.inverse)
+    )
+    shares = tuple(share[side] for share, side in zip(guide.shares, part, strict=True))
+    mean_targets = box_mean(targets, guide.radius, shares)
+    products = (targets[:, None] * colours).flatten(0, 1)
+    cross = box_mean(products, guide.radius, shares).unflatten(0, (-1, 3)) - mean_targets[:, None] * mean_guide
+    slopes = multiply_symmetric(inverse, cross)
     offsets = mean_targets - (slopes * mean_guide).sum(1)
-    return box_mean(slopes, radius), box_mean(offsets, radius)
+    return box_mean(slopes, guide.radius, shares), box_mean(offsets, guide.radius, shares)
 
 
 UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 
-def solve_symmetric(upper: Tensor, right: Tensor, *, ridge: float) -> Tensor:
-    """Solve (A + ridge I) x = right for x (K, 3, H, W), with a symmetric 3 x 3 matrix A at each pixel.
+def invert_symmetric(upper: Tensor, *, ridge: float) -> Tensor:
+    """Invert A + ridge I for a symmetric positive semidefinite 3 x 3 matrix A at each pixel: (6, H, W) float64.
 
-    upper: (6, H, W), entries of the positive semidefinite A in the order of UPPER. right: (K, 3, H, W).
+    upper: (6, H, W), entries of A in the order of UPPER, as those of the result.
     """
     a, b, c, d, e, f = upper.double()  # float32 loses the determinants of nearly grey windows
     a, d, f = a + ridge, d + ridge, f + ridge
     inverse = torch.stack([d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b])
-    inverse = (inverse / (a * inverse[0] + b * inverse[1] + c * inverse[2])).to(right.dtype)
+    return inverse / (a * inverse[0] + b * inverse[1] + c * inverse[2])
+
+
+def multiply_symmetric(upper: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply vectors (K, 3, H, W) by the symmetric matrix of each pixel, upper (6, H, W) in the order of UPPER."""
     rows = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
-    return torch.stack([sum(inverse[place] * right[:, j] for j, place in enumerate(row)) for row in rows], dim=1)
+    return torch.stack([sum(upper[place] * vectors[:, j] for j, place in enumerate(row)) for row in rows], dim=1)
 
 
-def box_mean(values: Tensor, radius: int) -> Tensor:
-    """Average values over the square of 2 radius + 1 pixels around each pixel, cut at the border: (..., H, W)."""
-    for dim in (-2, -1):
+def measure_shares(values: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Compute 1 / number of rows (H, 1), and of columns (W,), of the window around a pixel of `values` (..., H, W)."""
+    shares = []
+    for size in values.shape[-2:]:
+        place = torch.arange(size, device=values.device)
+        count = (place + radius + 1).clamp_max(size) - (place - radius).clamp_min(0)
+        shares.append(count.to(values.dtype).reciprocal())
+    return shares[0][:, None], shares[1]
+
+
+def box_mean(values: Tensor, radius: int, shares: tuple[Tensor, Tensor]) -> Tensor:
+    """Average values over the square of 2 radius + 1 pixels around each pixel, cut at the border: (..., H, W).
+
+    shares: of the rows and columns of `values`, see `measure_shares`. Those of a part of a frame give the means over
+        the frame, if that is 0 outside.
+    """
+    for dim, share in zip((-2, -1), shares, strict=True):
         size = values.shape[dim]
         sums = values.cumsum(dim)
         before = torch.zeros_like(sums.narrow(dim, 0, 1)).expand(_resized(sums, dim, radius + 1))
         after = sums.narrow(dim, size - 1, 1).expand(_resized(sums, dim, radius))
         sums = torch.cat([before, sums, after], dim)  # entry i is the sum of all values up to i - radius - 1
-        place = torch.arange(size, device=values.device)
-        count = (place + radius + 1).clamp_max(size) - (place - radius).clamp_min(0)
         values = sums.narrow(dim, 2 * radius + 1, size) - sums.narrow(dim, 0, size)
-        values *= count.to(values.dtype).reciprocal().view((-1, 1) if dim == -2 else (-1,))
+        values *= share
     return values
 
 

@@ -81,29 +81,30 @@ def train_step(
     same_everywhere = torch.Generator().manual_seed(seed_of(settings.seed, step, 0))
     queries = torch.randperm(height * width, generator=same_everywhere)[: settings.num_queries].to(device)
     rng = np.random.default_rng((settings.seed, step, distributed.rank()))
-    totals: dict[str, float] = defaultdict(float)
+    totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
     for frames, clips in zip(batches, targets or [None] * len(batches), strict=True):
         losses = compute_losses(
             network, frames.to(device, non_blocking=True), queries, settings, targets=clips, rng=rng
         )
-        if not torch.isfinite(losses["loss"]):
-            parts = (f"{name.removeprefix('loss_')} {value:.4g}" for name, value in losses.items() if "loss_" in name)
-            raise UserError(f"step {step + 1}: the loss is not finite ({', '.join(parts)}); {NOT_FINITE_MEND}")
         scaler.scale(losses["loss"] / len(batches)).backward()
         for name, value in losses.items():
-            totals[name] += value.item() / len(batches)
+            totals[name] = totals[name] + value.detach() / len(batches)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    _average(parameters, totals)
+    distributed.average_in_place([*(p.grad for p in parameters), *totals.values()])
     scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(parameters, settings.clip_grad).item()
-    if math.isfinite(norm):
-        totals["grad_norm"] = norm
-    elif not scaler.is_enabled():  # a scaler leaves the step out and lowers its scale
-        raise UserError(f"step {step + 1}: the gradient is not finite; {NOT_FINITE_MEND}")
+    totals["grad_norm"] = nn.utils.clip_grad_norm_(parameters, settings.clip_grad)
+    values = dict(zip(totals, torch.stack(list(totals.values())).tolist(), strict=True))  # a GPU is waited for once
+    if not math.isfinite(values["loss"]):
+        parts = (f"{name.removeprefix('loss_')} {value:.4g}" for name, value in values.items() if "loss_" in name)
+        raise UserError(f"step {step + 1}: the loss is not finite ({', '.join(parts)}); {NOT_FINITE_MEND}")
+    if not math.isfinite(values["grad_norm"]):
+        if not scaler.is_enabled():  # a scaler leaves the step out and lowers its scale
+            raise UserError(f"step {step + 1}: the gradient is not finite; {NOT_FINITE_MEND}")
+        del values["grad_norm"]
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return totals
+    return values
 
 
 def compute_losses(
@@ -147,15 +148,6 @@ def compute_object_loss(attn: Tensor, targets: list[ClipTargets], rng: np.random
         same, different = (mask.to(attn.device) for mask in clip.compare(queries))
         losses.append(object_loss(rows[torch.from_numpy(queries).to(attn.device)], same, different))
     return torch.stack(losses).mean()
-
-
-def _average(parameters: list[nn.Parameter], totals: dict[str, float]) -> None:
-    """Replace gradients and logged values by their means over all processes, in one message."""
-    if distributed.world_size() == 1:
-        return
-    logged = torch.tensor(list(totals.values()), device=parameters[0].device)
-    distributed.average_in_place([*(p.grad for p in parameters), logged])
-    totals.update(zip(totals, logged.tolist(), strict=True))
 
 
 def make_optimizer(network: SpatioTemporalNetwork, *, lr: float, weight_decay: float) -> torch.optim.AdamW:

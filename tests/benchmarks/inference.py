@@ -240,9 +240,9 @@ def count_on_all_cores() -> int:
     return sum(int(process.communicate()[0]) for process in processes)
 
 
-def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int) -> Segmentation:
+def run(args: argparse.Namespace, segmenter: Segmenter, num_frames: int, *, clock: Clock | None = None) -> Segmentation:
     """Segment a video, from its files to label PNGs."""
-    clock = Clock(segmenter.device)
+    clock = clock or Clock(segmenter.device)
     meter = MotionMeter(segmenter.grid_size)
     frames = meter.watch(resize(frame, tuple(args.resolution)) for frame in read_frames(args, num_frames))
     features, grid = segmenter.encode(frames, num_frames=num_frames, clock=clock)

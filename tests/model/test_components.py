@@ -17,16 +17,18 @@ def test_without_motion_boundaries_components_are_those_of_the_mask():
     mask = grid("110011 110001 000000 011110") > 0
     expected, count = ndimage.label(mask)
     for boundaries in (None, np.zeros_like(mask), ~mask):
-        components, number = label_components(mask, boundaries, **LIMITS)
+        components, number, connected = label_components(mask, boundaries, **LIMITS)
         np.testing.assert_array_equal(components, expected)
         assert number == count == 3
+        assert connected is components
 
 
 def test_a_motion_boundary_divides_a_component_and_its_tokens_go_to_the_nearest_part():
     mask = grid("1111110 1111110 0000000 0000011") > 0
     boundaries = grid("0011000 0011000 0000000 0000000") > 0
-    components, count = label_components(mask, boundaries, **LIMITS)
+    components, count, connected = label_components(mask, boundaries, **LIMITS)
     assert count == 3
+    np.testing.assert_array_equal(connected, ndimage.label(mask)[0])
     left, right, other = components[0, 0], components[0, 5], components[3, 5]
     assert len({left, right, other, 0}) == 4
     np.testing.assert_array_equal(components[0], [left, left, left, right, right, right, 0])
@@ -35,13 +37,13 @@ def test_a_motion_boundary_divides_a_component_and_its_tokens_go_to_the_nearest_
 
 @pytest.mark.parametrize(("mask", "boundaries"), [("1111", "0010"), ("11111111", "00000010")], ids=["size", "share"])
 def test_small_parts_do_not_divide(mask, boundaries):
-    components, count = label_components(grid(mask) > 0, grid(boundaries) > 0, **LIMITS)
+    components, count, _ = label_components(grid(mask) > 0, grid(boundaries) > 0, **LIMITS)
     assert count == 1
     assert (components == 1).all()
 
 
 def test_a_mask_that_fills_the_frame_can_be_divided():
-    components, count = label_components(grid("11111") > 0, grid("00100") > 0, **LIMITS)
+    components, count, _ = label_components(grid("11111") > 0, grid("00100") > 0, **LIMITS)
     assert count == 2
     assert sorted(np.unique(components)) == [1, 2]
 

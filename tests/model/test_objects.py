@@ -15,6 +15,7 @@ from model.objects.tracks import (
     LIMITS,
     follow_components,
     join_successive_tracks,
+    label_frames,
     split_tracks,
     vote_for_tracks,
 )
@@ -89,7 +90,7 @@ def test_flicker_is_dropped_and_change_is_not():
 def follow(mask: np.ndarray, features: torch.Tensor | None = None) -> np.ndarray:
     """`follow_components` of tokens that all look alike, or have these features (T, h, w, C)."""
     features = torch.ones(*mask.shape, 2) if features is None else features
-    return follow_components(mask, CentredFeatures(features.flatten(1, 2), mask.shape[1:]))
+    return follow_components(label_frames(mask), CentredFeatures(features.flatten(1, 2), mask.shape[1:]))
 
 
 def split(labels: np.ndarray, which: list[int]) -> np.ndarray:

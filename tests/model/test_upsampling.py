@@ -1,20 +1,22 @@
 """Tokens to pixels: blocks, or where the frame has its edges."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from model.objects.upsampling import (
-    LIMITS,
+    EVERYWHERE,
     UPPER,
     UPSAMPLING,
+    Guide,
+    _compare_with_zeros,
     box_mean,
     fit_linear,
     guided,
+    invert_symmetric,
+    measure_shares,
+    multiply_symmetric,
     nearest,
-    solve_symmetric,
     upsample_labels,
 )
 
@@ -41,7 +43,7 @@ def test_nearest_gives_blocks():
 @pytest.mark.parametrize("radius", [1, 3, 20])
 def test_box_mean_is_the_mean_of_the_window(radius):
     values = random(2, 9, 13)
-    found = box_mean(values, radius)
+    found = box_mean(values, radius, measure_shares(values, radius))
     for y, x in ((0, 0), (4, 6), (8, 12), (8, 1)):
         window = values[:, max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1]
         torch.testing.assert_close(found[:, y, x], window.mean((1, 2)))
@@ -51,7 +53,8 @@ def test_equations_are_solved_as_numpy_solves_them():
     basis = random(3, 3, 4, 5)
     matrices = torch.einsum("ikyx,jkyx->ijyx", basis, basis)
     right = random(2, 3, 4, 5, seed=1)
-    found = solve_symmetric(torch.stack([matrices[i, j] for i, j in UPPER]), right, ridge=1e-3)
+    inverse = invert_symmetric(torch.stack([matrices[i, j] for i, j in UPPER]), ridge=1e-3)
+    found = multiply_symmetric(inverse, right)
     ridged = matrices.permute(2, 3, 0, 1) + 1e-3 * torch.eye(3)
     expected = torch.linalg.solve(ridged[None], right.permute(0, 2, 3, 1)[..., None])[..., 0].permute(0, 3, 1, 2)
     torch.testing.assert_close(found, expected)
@@ -60,14 +63,14 @@ def test_equations_are_solved_as_numpy_solves_them():
 def test_labels_linear_in_colour_are_found_exactly():
     guide = random(3, 20, 30)
     target = (torch.tensor([0.5, -1.0, 2.0])[:, None, None] * guide).sum(0) + 0.3
-    slopes, offsets = fit_linear(target[None], guide, radius=4, ridge=1e-12)
+    slopes, offsets = fit_linear(target[None], Guide(guide, radius=4, ridge=1e-12))
     torch.testing.assert_close((slopes[0] * guide).sum(0) + offsets[0], target, rtol=0, atol=1e-8)
 
 
 def test_ridge_regression_of_one_window():
     """A window that covers all: one fit, written out."""
     guide, targets = random(3, 6, 7), random(2, 6, 7, seed=2)
-    slopes, offsets = fit_linear(targets, guide, radius=10, ridge=0.05)
+    slopes, offsets = fit_linear(targets, Guide(guide, radius=10, ridge=0.05))
     x, y = guide.flatten(1), targets.flatten(1)
     centred = x - x.mean(1, keepdim=True)
     a = torch.linalg.solve(centred @ centred.T / x.shape[1] + 0.05 * torch.eye(3), centred @ y.T / x.shape[1]).T
@@ -111,12 +114,25 @@ def test_a_flat_frame_gives_no_nan():
     assert (found == expected).float().mean() > 0.97
 
 
-def test_labels_are_fitted_a_few_at_a_time_to_the_same_end(monkeypatch):
-    frame = (random(3, 60, 80) * 255).to(torch.uint8)
-    labels = torch.arange(48).view(6, 8) % 11
-    few = guided(labels, frame)
-    monkeypatch.setattr("model.objects.upsampling.LIMITS", replace(LIMITS, labels_at_once=11))
-    assert (few == guided(labels, frame)).float().mean() > 0.999
+def test_a_label_is_fitted_where_it_reaches_as_it_is_everywhere(monkeypatch):
+    """Bit by bit, also where two labels have equal values and where all of them are negative."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(9, (3, 4), generator=generator).repeat_interleave(5, 0).repeat_interleave(5, 1)
+    labels[:2, :3], labels[7, 9] = 11, 12
+    cases = [(noisy, boundary) for noisy in (True, False) for boundary in (None, labels % 3 == 0)]
+    for noisy, boundary in cases:
+        frame = (random(3, 120, 183) * 255).to(torch.uint8) if noisy else torch.full((3, 120, 183), 90).byte()
+        found = guided(labels, frame, boundary)
+        with monkeypatch.context() as patch:
+            patch.setattr("model.objects.upsampling._find_reach", lambda mask, guide: EVERYWHERE)
+            assert torch.equal(found, guided(labels, frame, boundary))
+
+
+def test_labels_that_do_not_reach_a_pixel_have_the_value_zero_there():
+    best, found = torch.tensor([[-torch.inf, -1.0, 0.0, 0.0, 1.0]]), torch.tensor([[0, 2, 2, 1, 2]])
+    parts = [(slice(None), slice(1, 5)), (slice(None), slice(3, 5)), (slice(None), slice(1, 5))]
+    _compare_with_zeros(best, found, parts)
+    assert found.tolist() == [[0, 1, 1, 1, 2]]
 
 
 def test_pixels_of_a_boundary_token_take_the_label_of_their_colour():

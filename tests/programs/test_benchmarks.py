@@ -13,10 +13,11 @@ import pytest
 
 from data.sprites.writer import write_sprites
 from model.segmenter import key_frame_indices
+from tests.benchmarks import gpu, yardstick
 from tests.benchmarks import inference as benchmark
+from tests.benchmarks import run as benchmark_run
 from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
-from tests.benchmarks import yardstick
 from utils.errors import UserError
 from utils.report.tables import STAGES
 
@@ -137,6 +138,48 @@ def test_ratios_of_a_stage_that_took_no_time_are_left_out():
     row = benchmark.ratios("x", quiet, quiet | {"objects": 3.0})
     assert (row["decode"], row["objects"], row["write"]) == ("", 1.5, 1.0)
     assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
+
+
+def test_benchmark_of_whole_runs(tmp_path, monkeypatch):
+    """The stages of a run add up to its time, whether videos are segmented or all results are there."""
+    monkeypatch.setattr(benchmark_run, "run_in_own_process", lambda work, *given: work(*given))
+    sprites = write_small_sprites(tmp_path / "sprites")
+    flags = ["--config", str(ROOT / "configs/embedded.yaml"), "--basepath", str(sprites), "--workers", "1"]
+    rows = list(benchmark_run.measure(flags, tmp_path, repeats=1, neighbour=False))
+    assert [row["run"] for row in rows] == list(benchmark_run.RUNS)
+    table = benchmark_run.make_table(rows)
+    assert {len(line) for line in table} == {1 + len(rows)}
+    assert "wall / backbone alone" in {line[0] for line in table}
+    for row in rows:
+        parts = ["start", *benchmark_run.OF_VIDEOS, "rest", "scoring", "report", "exit"]
+        seconds = {name: float(row[name]) for name in parts}
+        assert sum(seconds.values()) - seconds["motion"] == pytest.approx(float(row["wall"]), abs=0.02)
+        assert (seconds["backbone"] > 0) == (row["run"] != benchmark_run.AGAIN)
+        assert float(row["backbone alone"]) > 0
+
+
+def test_rehearsal_of_the_checks_of_a_gpu(tmp_path, run_benchmark):
+    (frames,) = (write_small_sprites(tmp_path / "sprites") / "JPEGImages/480p").glob("val*")
+    sizes = ["--device", "cpu", "--grids", "7x7", "--num_frames", 6, "--steps", 1]
+    run_benchmark(gpu, "--basepath", frames, *sizes, "--csv", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    parity, speed = ([row for row in rows if (row["what"] == "parity") == wanted] for wanted in (True, False))
+    assert [float(row["value"].split("by ")[-1].split()[0]) for row in parity] == [100, 100, 0, 0]
+    assert [row["engine"] for row in speed] == ["plain", "exact", "fast"] * 2 + ["plain", "train.py", "train.py"]
+    assert all(float(row["peak_gb"]) > 0 and 0 <= float(row["waits"]) <= 1 for row in speed)
+    assert all(row["backbone"].endswith(" GB") for row in speed if row["what"] == "inference")
+
+
+def test_the_checks_of_a_gpu_say_that_there_is_none(monkeypatch, run_benchmark):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match="--device cuda"):
+        run_benchmark(gpu)
+
+
+def test_time_of_kernels_that_overlap():
+    assert gpu.measure_union(np.array([[5, 6], [0, 3], [1, 2], [2, 4.0]])) == 5
+    assert gpu.measure_union(np.zeros((0, 2))) == 0
 
 
 def test_benchmark_of_training(tmp_path, run_benchmark):
