@@ -186,7 +186,7 @@ def test_a_half_written_sprites_is_completed(sprites, tmp_path, monkeypatch, cap
 def test_a_block_is_exported_and_used_as_it_was(davis, tmp_path, run_train, run_eval):
     (tmp_path / "kept.txt").write_text("ant\nbee\n")
     places = ["--train_list", tmp_path / "kept.txt"]
-    run_train("--basepath", davis, "--output_path", tmp_path / "run", *places)
+    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--eval_freq", 4, *places)
     block = tmp_path / "block.safetensors"
     export_block(tmp_path / "run/last.pt", block)
     whole, exported = load_tensors(tmp_path / "run/last.pt"), load_checkpoint(block)

@@ -22,8 +22,7 @@ def finished(kept, run_train):
     """A tree of videos and a finished run of four steps toward objects."""
     davis, run = kept / "DAVIS", kept / "run"
     if not run.exists():
-        run_train("--basepath", make_davis(davis), "--output_path", run, "--init", "identity", "--targets", "objects",
-                  "--eval_freq", 0)  # fmt: skip
+        run_train("--basepath", make_davis(davis), "--output_path", run, "--init", "identity", "--targets", "objects")
     return davis, run
 
 
@@ -63,7 +62,7 @@ def test_targets_that_cannot_be_used_are_named(finished, run_train, tmp_path, ha
     harm(find_target(run))
     with pytest.raises(UserError, match=named):
         run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects",
-                  "--eval_freq", 0, "--num_train_steps", 6, "--resume_path", "auto")  # fmt: skip
+                  "--num_train_steps", 6, "--resume_path", "auto")  # fmt: skip
 
 
 def test_a_run_cannot_change_its_targets(finished, run_train, tmp_path):
@@ -78,7 +77,7 @@ def test_targets_of_another_threshold_are_refused_within_a_round(finished, run_t
     shutil.copytree(finished[1], run)
     with pytest.raises(UserError, match="round_1: .* another tau; give that again"):
         run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects",
-                  "--eval_freq", 0, "--num_train_steps", 6, "--resume_path", "auto", "--tau", 0.5)  # fmt: skip
+                  "--num_train_steps", 6, "--resume_path", "auto", "--tau", 0.5)  # fmt: skip
 
 
 def write_other_frames(davis):
@@ -100,7 +99,7 @@ def test_targets_are_found_anew_if_anything_that_they_depend_on_has_changed(
     """As after a run that was killed before its first checkpoint."""
     davis, run = tmp_path / "DAVIS", tmp_path / "run"
     shutil.copytree(finished[0], davis)
-    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects", "--eval_freq", 0)
+    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects")
     run_train(*common, "--num_train_steps", 1)
     remove_checkpoints(run)
     before = find_target(run).stat().st_mtime_ns
@@ -125,7 +124,7 @@ def test_damaged_settings_of_targets(finished, run_train, tmp_path, capfd):
     davis, run = finished[0], tmp_path / "run"
     shutil.copytree(finished[1], run)
     (run / "targets/round_1/settings.json").write_text("{")
-    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects", "--eval_freq", 0)
+    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects")
     with pytest.raises(UserError, match=r"settings\.json: .*restore it, or start a new run"):
         run_train(*common, "--num_train_steps", 6, "--resume_path", "auto")
     remove_checkpoints(run)
