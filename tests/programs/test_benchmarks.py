@@ -50,7 +50,10 @@ def run_benchmark(monkeypatch):
     return run
 
 
-def write_small_sprites(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def small_sprites(tmp_path_factory) -> Path:
+    """A tree of two short videos, to be read."""
+    folder = tmp_path_factory.mktemp("sprites")
     return write_sprites(folder, height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
 
 
@@ -59,9 +62,9 @@ def test_benchmark_of_scoring(run_benchmark, capsys):
     assert "per pair" in capsys.readouterr().out
 
 
-def test_benchmark_of_inference(tmp_path, run_benchmark, monkeypatch, capsys):
+def test_benchmark_of_inference(small_sprites, tmp_path, run_benchmark, monkeypatch, capsys):
     """Every engine on a generated video."""
-    (frames,) = (write_small_sprites(tmp_path / "sprites") / "JPEGImages/480p").glob("val*")
+    (frames,) = (small_sprites / "JPEGImages/480p").glob("val*")
     monkeypatch.setenv("STARTED_BY", str(tmp_path))
     sizes = ["--resolution", 56, 56, "--num_frames", 12, "--ratio", 3, "--repeats", 1]
     run_benchmark(benchmark, "--basepath", frames, *sizes, "--csv", tmp_path / "out.csv", "--neighbour")
@@ -139,9 +142,9 @@ def test_ratios_of_a_stage_that_took_no_time_are_left_out():
     assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
 
 
-def test_benchmark_of_training(tmp_path, run_benchmark):
+def test_benchmark_of_training(small_sprites, tmp_path, run_benchmark):
     """Both engines give the same losses."""
-    some = ["--basepath", write_small_sprites(tmp_path / "sprites"), "--resolution", 80, 160, "--steps", 1]
+    some = ["--basepath", small_sprites, "--resolution", 64, 96, "--steps", 1]
     run_benchmark(benchmark_training, *some, "--csv", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as file:
         plain, ours = csv.DictReader(file)
@@ -195,8 +198,11 @@ def test_the_yardstick_assigns_labels_as_protocol_davis_does():
     assert yardstick.compare_maps(labels, labels[::-1]) < yardstick.compare_maps(labels, 2 - labels) == 1
 
 
-def test_the_yardstick_measures_blocks_beside_the_training_free_one(finished_run, tiny_network, run_benchmark, capsys):
+def test_the_yardstick_measures_blocks_beside_the_training_free_one(
+    finished_run, tiny_network, run_benchmark, monkeypatch, capsys
+):
     davis, run = finished_run
+    monkeypatch.setattr(yardstick, "FACTORS", (0.7, 1.0))
     run_benchmark(yardstick, *tiny_network, "--davis_path", davis, "--blocks", run / "last.pt", run / "last.pt")
     printed = capsys.readouterr().out
     assert printed.count("J of objects ") == 3
