@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +156,20 @@ def build_backbone(
     """
     if name == EMBEDDED:
         return Backbone(_load_student(weights or BACKBONE_FILE), name=name, image_stats=image_stats)
-    known = {*timm.list_models(), *timm.list_pretrained()}
-    if name not in known:
-        close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "none by a similar name"
+    if name not in _known_names():
+        close = ", ".join(difflib.get_close_matches(name, _known_names(), n=3)) or "none by a similar name"
         raise UserError(f"--backbone {name}: neither '{EMBEDDED}' nor known to timm; close: {close}")
     if weights is None:
         return Backbone(_download(name), name=name, image_stats=image_stats)
     vit = _create(name, pretrained=False)
     load_vit_weights(vit, weights, name=name, checkpoint_key=checkpoint_key)
     return Backbone(vit, name=name, image_stats=image_stats)
+
+
+@cache
+def _known_names() -> frozenset[str]:
+    """List the names of timm's models, with and without the tag of their weights."""
+    return frozenset([*timm.list_models(), *timm.list_pretrained()])
 
 
 def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:

@@ -100,8 +100,12 @@ def tiny_network(tiny_weights) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_training(tiny_network) -> list[str]:
-    """The arguments of train.py that make a run short; the last of a flag wins. Most of a short run is its monitor."""
-    return [*tiny_network, "--num_workers", "0", "--num_train_steps", "4", "--log_freq", "1", "--watch_clips", "1"]
+    """The arguments of train.py that make a run short; the last of a flag wins.
+
+    Most of a short run would be its monitor. A test that needs it gives --eval_freq.
+    """
+    return [*tiny_network, "--num_workers", "0", "--num_train_steps", "4", "--log_freq", "1", "--watch_clips", "1",
+            "--eval_freq", "0"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +114,7 @@ def finished_run(tiny_training, tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("finished")
     davis, run = make_davis(folder / "DAVIS"), folder / "run"
     with pytest.MonkeyPatch.context() as patch:
-        arguments = [*tiny_training, "--basepath", davis, "--output_path", run, "--init", "identity"]
+        arguments = [*tiny_training, "--basepath", davis, "--output_path", run, "--init", "identity", "--eval_freq", 4]
         patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
         train_program.main()
     return davis, run

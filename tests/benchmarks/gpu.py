@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from data.frames import resize
-from data.sprites.writer import DEFAULT_ROOT, FRAMES, ensure_sprites
+from data.sprites.writer import FRAMES, ensure_sprites
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, SegmenterSettings
 from tests.benchmarks import inference, training
@@ -44,7 +44,7 @@ from utils.config import DEFAULT_TEMPERATURE
 from utils.device import choose_device, peak_memory_gb, synchronize
 from utils.errors import run_main
 from utils.files import check_writable
-from utils.flags.choices import CLUSTERINGS, PLAIN
+from utils.flags.choices import CLUSTERINGS, PLAIN, SPRITES_ROOT
 from utils.flags.types import positive_int
 from utils.report.tables import STAGES
 
@@ -75,7 +75,7 @@ def main() -> None:
     device = choose_device(args.device)
     if args.csv:
         check_writable(args.csv.parent, flag="--csv")
-    args.basepath = args.basepath or str(next((ensure_sprites(DEFAULT_ROOT) / FRAMES).glob("val-*")))
+    args.basepath = args.basepath or str(next((ensure_sprites(SPRITES_ROOT) / FRAMES).glob("val-*")))
     start = time.perf_counter()
     for number, row in enumerate(itertools.chain(check_parity(args, device), measure_inference(args, device),
                                                  measure_training(args, device))):  # fmt: skip

@@ -37,13 +37,14 @@ from pathlib import Path
 from typing import Any
 
 import eval as eval_program
-from data.sprites.writer import DEFAULT_ROOT, ensure_sprites
+from data.sprites.writer import ensure_sprites
 from data.videos import read_resized_frames
 from model.segmenter import Segmenter, SegmenterSettings
 from tests.benchmarks.inference import busy_neighbour, machine, write_csv
 from utils.device import choose_device
 from utils.errors import UserError, run_main
 from utils.files import check_writable, read_object
+from utils.flags.choices import SPRITES_ROOT
 from utils.flags.types import positive_int
 from utils.processes import run_in_own_process
 from utils.report.tables import STAGE_GROUPS, STAGES
@@ -85,7 +86,7 @@ def main() -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
-    add("--sprites", default=DEFAULT_ROOT, help="folder of the generated videos, made if it is missing")
+    add("--sprites", default=SPRITES_ROOT, help="folder of the generated videos, made if it is missing")
     add("--repeats", type=positive_int, default=3, help="runs of which the median counts")
     add("--neighbour", action="store_true", help="measure also beside a process that keeps a core busy")
     add("--csv", type=Path, help="append the rows to this table")

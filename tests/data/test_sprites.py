@@ -1,6 +1,7 @@
 """Sprites on disk: the same seed gives the same bytes, and a broken folder is mended or named."""
 
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -36,6 +37,18 @@ SMALL = {"height": 64, "num_train": 1, "num_val": 2, "num_frames": 3, "workers":
 def digest(root: Path) -> dict[str, str]:
     files = (p for p in sorted(root.rglob("*")) if p.is_file())
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+RENDERED = functools.cache(lambda seed, options: render_sequence(seed, **dict(options)))
+
+
+@pytest.fixture(autouse=True)
+def render_once(monkeypatch):
+    """Render each video once in this process: it is a function of its arguments, which test_sprites_rendering tests."""
+    monkeypatch.setattr(
+        "data.sprites.render.render_sequence",
+        lambda seed, **options: RENDERED(tuple(seed), tuple(sorted(options.items()))),
+    )
 
 
 @pytest.fixture(scope="module")

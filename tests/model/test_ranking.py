@@ -25,6 +25,12 @@ def test_largest_first_and_the_rest_is_background():
     assert rank_labels(labels, compute_sizes(labels), max_proposals=2)[labels].tolist() == [[[1, 1, 1], [2, 2, 0]]]
 
 
+def test_ties_go_to_the_larger_label_and_then_to_the_lower_number():
+    labels = np.array([[[0, 1, 1, 2], [3, 3, 1, 2]]], dtype=np.int32)
+    assert rank_labels(labels, np.ones(4), max_proposals=None).tolist() == [4, 1, 2, 3]
+    assert rank_labels(labels, np.ones(4), max_proposals=2).tolist() == [0, 1, 2, 0]
+
+
 def test_backgrounds_rank_behind_objects():
     labels = np.zeros((2, 6, 8), dtype=np.int32)
     labels[:, 1:3, 1:3] = 1

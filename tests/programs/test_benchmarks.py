@@ -51,7 +51,10 @@ def run_benchmark(monkeypatch):
     return run
 
 
-def write_small_sprites(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def small_sprites(tmp_path_factory) -> Path:
+    """A tree of two short videos, to be read."""
+    folder = tmp_path_factory.mktemp("sprites")
     return write_sprites(folder, height=64, num_train=1, num_val=1, num_frames=9, workers=1, progress=False)
 
 
@@ -60,9 +63,9 @@ def test_benchmark_of_scoring(run_benchmark, capsys):
     assert "per pair" in capsys.readouterr().out
 
 
-def test_benchmark_of_inference(tmp_path, run_benchmark, monkeypatch, capsys):
+def test_benchmark_of_inference(small_sprites, tmp_path, run_benchmark, monkeypatch, capsys):
     """Every engine on a generated video."""
-    (frames,) = (write_small_sprites(tmp_path / "sprites") / "JPEGImages/480p").glob("val*")
+    (frames,) = (small_sprites / "JPEGImages/480p").glob("val*")
     monkeypatch.setenv("STARTED_BY", str(tmp_path))
     sizes = ["--resolution", 56, 56, "--num_frames", 12, "--ratio", 3, "--repeats", 1]
     run_benchmark(benchmark, "--basepath", frames, *sizes, "--csv", tmp_path / "out.csv", "--neighbour")
@@ -140,11 +143,10 @@ def test_ratios_of_a_stage_that_took_no_time_are_left_out():
     assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
 
 
-def test_benchmark_of_whole_runs(tmp_path, monkeypatch):
+def test_benchmark_of_whole_runs(small_sprites, tmp_path, monkeypatch):
     """The stages of a run add up to its time, whether videos are segmented or all results are there."""
     monkeypatch.setattr(benchmark_run, "run_in_own_process", lambda work, *given: work(*given))
-    sprites = write_small_sprites(tmp_path / "sprites")
-    flags = ["--config", str(ROOT / "configs/embedded.yaml"), "--basepath", str(sprites), "--workers", "1"]
+    flags = ["--config", str(ROOT / "configs/embedded.yaml"), "--basepath", str(small_sprites), "--workers", "1"]
     rows = list(benchmark_run.measure(flags, tmp_path, repeats=1, neighbour=False))
     assert [row["run"] for row in rows] == list(benchmark_run.RUNS)
     table = benchmark_run.make_table(rows)
@@ -158,8 +160,8 @@ def test_benchmark_of_whole_runs(tmp_path, monkeypatch):
         assert float(row["backbone alone"]) > 0
 
 
-def test_rehearsal_of_the_checks_of_a_gpu(tmp_path, run_benchmark):
-    (frames,) = (write_small_sprites(tmp_path / "sprites") / "JPEGImages/480p").glob("val*")
+def test_rehearsal_of_the_checks_of_a_gpu(small_sprites, tmp_path, run_benchmark):
+    (frames,) = (small_sprites / "JPEGImages/480p").glob("val*")
     sizes = ["--device", "cpu", "--grids", "7x7", "--num_frames", 6, "--steps", 1]
     run_benchmark(gpu, "--basepath", frames, *sizes, "--csv", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as file:
@@ -182,9 +184,9 @@ def test_time_of_kernels_that_overlap():
     assert gpu.measure_union(np.zeros((0, 2))) == 0
 
 
-def test_benchmark_of_training(tmp_path, run_benchmark):
+def test_benchmark_of_training(small_sprites, tmp_path, run_benchmark):
     """Both engines give the same losses."""
-    some = ["--basepath", write_small_sprites(tmp_path / "sprites"), "--resolution", 80, 160, "--steps", 1]
+    some = ["--basepath", small_sprites, "--resolution", 64, 96, "--steps", 1]
     run_benchmark(benchmark_training, *some, "--csv", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open() as file:
         plain, ours = csv.DictReader(file)
@@ -238,8 +240,11 @@ def test_the_yardstick_assigns_labels_as_protocol_davis_does():
     assert yardstick.compare_maps(labels, labels[::-1]) < yardstick.compare_maps(labels, 2 - labels) == 1
 
 
-def test_the_yardstick_measures_blocks_beside_the_training_free_one(finished_run, tiny_network, run_benchmark, capsys):
+def test_the_yardstick_measures_blocks_beside_the_training_free_one(
+    finished_run, tiny_network, run_benchmark, monkeypatch, capsys
+):
     davis, run = finished_run
+    monkeypatch.setattr(yardstick, "FACTORS", (0.7, 1.0))
     run_benchmark(yardstick, *tiny_network, "--davis_path", davis, "--blocks", run / "last.pt", run / "last.pt")
     printed = capsys.readouterr().out
     assert printed.count("J of objects ") == 3

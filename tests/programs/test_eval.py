@@ -306,23 +306,23 @@ def test_videos_are_shared_out_evenly(lengths, processes):
 
 
 def test_real_video_has_the_clusters_and_j_once_measured(shared, tmp_path, run_eval):
-    """Each fourth frame of car-shadow, training-free: 11 clusters, J 62.3; rounding moves them a little."""
+    """Each eighth frame of car-shadow, training-free: 11 clusters, J 61.7; rounding moves them a little."""
     data, part = shared / "data/davis17_dev", tmp_path / "DAVIS"
     for folder in ("JPEGImages/480p/car-shadow", "Annotations_unsupervised/480p/car-shadow"):
         (part / folder).mkdir(parents=True)
-        for path in sorted((data / folder).iterdir())[::4]:
+        for path in sorted((data / folder).iterdir())[::8]:
             (part / folder / path.name).symlink_to(path)
     (part / "ImageSets/2017").mkdir(parents=True)
     (part / "ImageSets/2017/val.txt").write_text("car-shadow\n")
     weights = shared / "weights/dinov2_vits14_fp16.pth"
-    run_eval("--config", ROOT / "configs/dev8_dinov2_s14.yaml", "--davis_path", part, "--ratio", 3,
+    run_eval("--config", ROOT / "configs/dev8_dinov2_s14.yaml", "--davis_path", part, "--ratio", 2,
              "--backbone", "vit_small_patch14_dinov2.lvd142m", "--dino_path", weights, "--resolution", 280, 490,
              "--training_free", "--protocol", "davis", "--upsampling", "nearest", "--proposals", "clusters",
              "--save_path", tmp_path / "results")  # fmt: skip
     found = json.loads((tmp_path / "results/scores/davis/scores-val.json").read_text())
     assert 8 <= found["sequences"]["car-shadow"]["proposals"] <= 14
-    assert found["global"]["J-Mean"] == pytest.approx(0.623, abs=0.04)
-    assert found["global"]["F-Mean"] == pytest.approx(0.474, abs=0.04)
+    assert found["global"]["J-Mean"] == pytest.approx(0.617, abs=0.04)
+    assert found["global"]["F-Mean"] == pytest.approx(0.525, abs=0.04)
 
 
 def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval):

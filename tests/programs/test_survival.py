@@ -36,12 +36,14 @@ def same_runs(first: Path, second: Path) -> None:
             assert torch.equal(value, second["optimizer"]["state"][index][key]), (index, key)
 
 
-@pytest.mark.parametrize("targets", [(), ("--targets", "objects", "--rounds", 3)], ids=["paper", "objects"])
-def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(tmp_path, tiny_training, targets):
+@pytest.mark.parametrize(
+    "extra", [("--eval_freq", 5), ("--targets", "objects", "--rounds", 2)], ids=["paper", "objects"]
+)
+def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(tmp_path, tiny_training, extra):
     """Runs are killed until one reaches its end, and further runs are begun until there were KILLS kills."""
     davis, whole = make_davis(tmp_path / "DAVIS"), tmp_path / "whole"
-    steps = ["--num_train_steps", 9, "--last_freq", 1, "--save_freq", 3, "--eval_freq", 5, "--lr", "1e-3"]
-    common = [*tiny_training, "--basepath", davis, *steps, *targets, "--resume_path", "auto", "--output_path"]
+    steps = ["--num_train_steps", 9, "--last_freq", 1, "--save_freq", 3, "--lr", "1e-3", *extra]
+    common = [*tiny_training, "--basepath", davis, *steps, "--resume_path", "auto", "--output_path"]
     began = time.perf_counter()
     assert end(start_program("train", *common, whole, stderr=tmp_path / "stderr")) == 0
     seconds = time.perf_counter() - began
@@ -65,7 +67,7 @@ def test_killed_at_random_moments_a_run_ends_bit_for_bit_like_one_never_stopped(
         finished.append(out)
     assert resumed >= KILLS // 2  # the others were killed before their first checkpoint
     expected = read_log(whole)
-    assert [record["step"] for record in expected] == list(range(10))
+    assert [record["step"] for record in expected if "loss" in record] == list(range(1, 10))
     for out in finished:
         same_runs(whole, out)
         assert read_log(out) == expected

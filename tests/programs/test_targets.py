@@ -22,8 +22,7 @@ def finished(kept, run_train):
     """A tree of videos and a finished run of four steps toward objects."""
     davis, run = kept / "DAVIS", kept / "run"
     if not run.exists():
-        run_train("--basepath", make_davis(davis), "--output_path", run, "--init", "identity", "--targets", "objects",
-                  "--eval_freq", 0)  # fmt: skip
+        run_train("--basepath", make_davis(davis), "--output_path", run, "--init", "identity", "--targets", "objects")
     return davis, run
 
 
@@ -63,7 +62,7 @@ def test_targets_that_cannot_be_used_are_named(finished, run_train, tmp_path, ha
     harm(find_target(run))
     with pytest.raises(UserError, match=named):
         run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects",
-                  "--eval_freq", 0, "--num_train_steps", 6, "--resume_path", "auto")  # fmt: skip
+                  "--num_train_steps", 6, "--resume_path", "auto")  # fmt: skip
 
 
 def test_a_run_cannot_change_its_targets(finished, run_train, tmp_path):
@@ -78,41 +77,53 @@ def test_targets_of_another_threshold_are_refused_within_a_round(finished, run_t
     shutil.copytree(finished[1], run)
     with pytest.raises(UserError, match="round_1: .* another tau; give that again"):
         run_train("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects",
-                  "--eval_freq", 0, "--num_train_steps", 6, "--resume_path", "auto", "--tau", 0.5)  # fmt: skip
+                  "--num_train_steps", 6, "--resume_path", "auto", "--tau", 0.5)  # fmt: skip
 
 
-def write_other_frames(davis):
-    for path in (davis / "JPEGImages/480p/ant").iterdir():
-        shutil.copy(davis / "JPEGImages/480p/bee" / path.name, path)
+TOWARD_OBJECTS = ("--init", "identity", "--targets", "objects", "--num_train_steps", 1)
+
+
+@pytest.fixture
+def begin_again(finished, run_train, tmp_path, capfd):
+    """begin_again(*flags): begin a run that was killed before its first checkpoint; whether it found targets anew."""
+    davis, run = finished[0], tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    remove_checkpoints(run)
+
+    def begin(*flags) -> bool:
+        before = find_target(run).stat().st_mtime_ns
+        capfd.readouterr()
+        run_train("--basepath", davis, "--output_path", run, *TOWARD_OBJECTS, *flags)
+        anew = find_target(run).stat().st_mtime_ns != before
+        assert ("found anew" in capfd.readouterr().err) == anew
+        return anew
+
+    return begin
+
+
+def test_targets_are_kept_if_nothing_that_they_depend_on_has_changed(begin_again):
+    assert not begin_again()
 
 
 @pytest.mark.parametrize(
-    ("flags", "change"),
-    [
-        (("--temperature", 2), None), (("--num_heads", 4), None), (("--image_stats", "reference"), None),
-        (("--tau", 0.5), None), ((), write_other_frames),
-    ],
-    ids=["block", "heads", "statistics", "tau", "frames"],
-)  # fmt: skip
-def test_targets_are_found_anew_if_anything_that_they_depend_on_has_changed(
-    finished, run_train, tmp_path, capfd, flags, change
-):
-    """As after a run that was killed before its first checkpoint."""
-    davis, run = tmp_path / "DAVIS", tmp_path / "run"
-    shutil.copytree(finished[0], davis)
-    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects", "--eval_freq", 0)
-    run_train(*common, "--num_train_steps", 1)
-    remove_checkpoints(run)
-    before = find_target(run).stat().st_mtime_ns
-    run_train(*common, "--num_train_steps", 1)
-    assert find_target(run).stat().st_mtime_ns == before
-    remove_checkpoints(run)
-    if change:
-        change(davis)
-    capfd.readouterr()
-    run_train(*common, "--num_train_steps", 1, *flags)
+    "flags",
+    [("--temperature", 2), ("--num_heads", 4), ("--image_stats", "reference"), ("--tau", 0.5)],
+    ids=["block", "heads", "statistics", "tau"],
+)
+def test_targets_are_found_anew_if_a_setting_that_they_depend_on_has_changed(begin_again, flags):
+    assert begin_again(*flags)
+
+
+def test_targets_are_found_anew_if_the_frames_have_changed(davis, run_train, tmp_path, capfd):
+    common = ("--basepath", davis, "--output_path", tmp_path / "run", *TOWARD_OBJECTS)
+    run_train(*common)
+    remove_checkpoints(tmp_path / "run")
+    for path in (davis / "JPEGImages/480p/ant").iterdir():
+        shutil.copy(davis / "JPEGImages/480p/bee" / path.name, path)
+    before = find_target(tmp_path / "run").stat().st_mtime_ns
+    run_train(*common)
     assert "found anew" in capfd.readouterr().err
-    assert find_target(run).stat().st_mtime_ns != before
+    assert find_target(tmp_path / "run").stat().st_mtime_ns != before
 
 
 def remove_checkpoints(run):
@@ -125,7 +136,7 @@ def test_damaged_settings_of_targets(finished, run_train, tmp_path, capfd):
     davis, run = finished[0], tmp_path / "run"
     shutil.copytree(finished[1], run)
     (run / "targets/round_1/settings.json").write_text("{")
-    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects", "--eval_freq", 0)
+    common = ("--basepath", davis, "--output_path", run, "--init", "identity", "--targets", "objects")
     with pytest.raises(UserError, match=r"settings\.json: .*restore it, or start a new run"):
         run_train(*common, "--num_train_steps", 6, "--resume_path", "auto")
     remove_checkpoints(run)
