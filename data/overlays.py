@@ -21,6 +21,7 @@ from utils.video import open_video
 from utils.visual import CELL_WIDTH, draw_contact_sheet, draw_overlay, resize_to_width, write_picture
 
 SHEET_FRAMES = 4  # of each video on a contact sheet
+SHEET_VIDEOS = 200  # on a contact sheet, the first of more; its rows, 2 MB a video, are in memory until it is drawn
 SHEET_DIGEST = ".contact_sheet.digest"  # of what the contact sheet shows
 OVERLAY, SIDE_BY_SIDE = "", ".side_by_side"  # ends of the stems of the two files
 PRESETS = {OVERLAY: "fast", SIDE_BY_SIDE: "veryfast"}  # of their encoder; frames side by side have twice the pixels
@@ -75,6 +76,8 @@ class Illustrator:
                     draw(index, frame, maps[self.results.kinds[0]])
                     keep(index, frame)
                 yield maps
+        if len(self.rows) > SHEET_VIDEOS:
+            del self.rows[video.name]  # drawn again if it belongs on the sheet
 
     def finish(self, videos: Iterable[Video]) -> None:
         """Draw what is missing from finished results, write the contact sheet, and print where all lies."""
@@ -85,12 +88,13 @@ class Illustrator:
             if self.with_overlays:
                 print(f"overlay: {self._find_overlay(video.name, OVERLAY)}")
                 print(f"side by side: {self._find_overlay(video.name, SIDE_BY_SIDE)}")
-        path = self._update_sheet(videos)
+        path = self._update_sheet(videos[:SHEET_VIDEOS])
         name = videos[0].name if len(videos) == 1 else "<video>"
         for kind in self.results.kinds:
             word = "foreground" if kind == FOREGROUND else "masks"
             print(f"{word}: {self.results.predictions(kind) / name}/<frame>.png")
-        print(f"contact sheet: {path}")
+        part = f" (the first {SHEET_VIDEOS} of {len(videos)} videos)" if len(videos) > SHEET_VIDEOS else ""
+        print(f"contact sheet: {path}{part}")
 
     def _update_sheet(self, videos: list[Video]) -> Path:
         """Write the contact sheet unless that there shows the same, which takes seconds, and return its path."""

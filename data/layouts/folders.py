@@ -194,57 +194,57 @@ class OwnVideos:
     sparse: bool = False
     split_source: str = "whatever lies there"
     fixed_splits: bool = True
+    # Root -> name -> (one of `paths`, file or folder of frames), as last listed: so many videos are listed once.
+    _found: dict[Path, dict[str, tuple[Path, Path]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def list_videos(self, root: Path, split: str) -> list[str]:
-        places = {}
+        found: dict[str, tuple[Path, Path]] = {}
         for path in self.paths or (root,):
-            for name in self._list_at(path):
-                if name in places:
-                    also = "" if places[name] == path else f", the other in {places[name]}"
+            for name, source in self._list_at(path):
+                if name in found:
+                    also = "" if found[name][0] == path else f", the other in {found[name][0]}"
                     raise UserError(f"{path}: two videos are named {name} but for their endings{also}; rename one")
-                places[name] = path
-        return list(places)
+                found[name] = path, source
+        self._found[root] = found
+        return list(found)
 
-    def _list_at(self, root: Path) -> list[str]:
+    def _list_at(self, root: Path) -> list[tuple[str, Path]]:
+        """List the videos at a path: name, and file or folder of frames."""
         if not root.exists():
             raise UserError(f"{root}: no such video file or folder of frames")
         refuse_own_output(root)
         if root.is_file():
-            return [root.stem]
+            return [(root.stem, root)]
         files, (frames, own_output) = list_video_files(root), find_frames(root)
         if files and frames:
             raise UserError(f"{root}: holds pictures ({frames[0].name}, ...) and video files ({files[0].name}, ...); "
                              "name one of the files, or move one kind elsewhere")  # fmt: skip
         left_out = [(root.name, own_output)] if own_output else []
-        names = [root.resolve().name] if frames else []
-        if not names:
+        videos = [(root.resolve().name, root)] if frames else []
+        if not videos:
             folders, folders_left_out = find_frame_folders(root)
-            names = sorted([*folders, *(path.stem for path in files)], key=natural_key)
+            videos = [*((name, root / name) for name in folders), *((path.stem, path) for path in files)]
+            videos.sort(key=lambda video: natural_key(video[0]))
             left_out += folders_left_out
         if left_out:
             log_line(describe_left_out(root, left_out))
-        if not names:
+        if not videos:
             raise UserError(f"{root}: neither video files nor frames (jpg, png, ...) nor folders of frames"
                             f"{describe_unread(root) or '; name a video file or folder'}")  # fmt: skip
-        return names
+        return videos
 
     def open_video(self, root: Path, split: str, name: str, *, annotated: bool = True) -> Video:
-        opened = ((path, self._open_at(path, name)) for path in self.paths or (root,))
-        path, video = next((path, video) for path, video in opened if video is not None)
+        if name not in self._found.get(root, {}):
+            self.list_videos(root, split)
+        path, source = self._found[root][name]
+        if source.is_dir():
+            video = FrameFolder(name, find_frames(source)[0])
+        else:
+            video = VideoFile(name, source, trust_index=self.trust_index)
         video.root = path
         return video
-
-    def _open_at(self, root: Path, name: str) -> Video | None:
-        """Open a video of this name that lies at a path, as `_list_at` lists it, or return None."""
-        files = [path for path in ([root] if root.is_file() else list_video_files(root)) if path.stem == name]
-        if files:
-            return VideoFile(name, files[0], trust_index=self.trust_index)
-        if root.is_file():
-            return None
-        frames = find_frames(root)[0] if root.resolve().name == name else []
-        if not frames and (root / name).is_dir():
-            frames = find_frames(root / name)[0]
-        return FrameFolder(name, frames) if frames else None
 
     def find_mismatches(self, root: Path, split: str, video: Video) -> list[str]:
         return [video.damage] if video.damage else []

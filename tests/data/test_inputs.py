@@ -10,6 +10,7 @@ import pytest
 import eval as eval_program
 import train as train_program
 from data import check
+from data.layouts.folders import list_video_files
 from data.loading import check_root, guess_own_video, list_training_videos, load_videos
 from data.registry import DATASETS
 from tests.data.layout_edits import edit_json
@@ -55,6 +56,21 @@ def test_own_video_needs_no_dataset(tmp_path, capsys):
     for path in (tmp_path / "davis", tmp_path / "DAVIS.zip", tmp_path / "none", None):
         assert guess_own_video(path and str(path), otherwise="davis17u") == "davis17u"
     assert capsys.readouterr().err == ""
+
+
+def test_a_folder_is_listed_once_for_all_its_videos(tmp_path, monkeypatch):
+    """Listing it for each took 30 s of 2,000 videos."""
+    for name in "abcde":
+        write_frames(tmp_path / name, ["00000", "00001"])
+    listed = []
+
+    def list_and_count(folder):
+        listed.append(folder)
+        return list_video_files(folder)
+
+    monkeypatch.setattr("data.layouts.folders.list_video_files", list_and_count)
+    assert [video.name for video in load_videos("video", tmp_path, flag="--basepath")] == list("abcde")
+    assert listed == [tmp_path]
 
 
 def test_own_video_without_dataset_is_segmented_even_beside_a_recipe_of_another(tmp_path, run_eval):

@@ -344,3 +344,14 @@ def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval
 def old_checkpoint(content, path):
     torch.save({key: value for key, value in content.items() if key != "tau_auto"}, path)
     return path
+
+
+def test_the_contact_sheet_shows_a_limited_number_of_videos(davis, tmp_path, run_eval, monkeypatch, capsys):
+    """Its rows are in memory until the end of a run, however many videos that has."""
+    some = ["--davis_path", davis, "--training_free", "--save_path"]
+    run_eval(*some, tmp_path / "one", "--sequences", "ant")
+    monkeypatch.setattr("data.overlays.SHEET_VIDEOS", 1)
+    run_eval(*some, tmp_path / "both")
+    one, both = (cv2.imread(str(tmp_path / name / "contact_sheet.png")) for name in ("one", "both"))
+    assert one.shape == both.shape
+    assert "contact_sheet.png (the first 1 of 2 videos)" in capsys.readouterr().out
