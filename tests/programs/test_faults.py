@@ -355,10 +355,11 @@ def test_every_program_ends_quietly_from_its_first_line_on(path):
 @pytest.mark.parametrize(
     "command",
     [
-        [sys.executable, "train.py"], [sys.executable, "eval.py"], [sys.executable, "-m", "utils.scoring"],
-        [sys.executable, "-m", "data.check"], ["bash", "start_eval.sh"], ["bash", "start_rgb.sh"],
+        [sys.executable, "train.py"], [sys.executable, "eval.py"], [sys.executable, "-m", "data.check"],
+        [sys.executable, "-m", "utils.scoring", "--results", "x", "--davis_path", "x"], ["bash", "start_eval.sh"],
+        ["bash", "start_rgb.sh"],
     ],
-    ids=lambda command: command[-1],
+    ids=["train", "eval", "check", "scoring", "start_eval", "start_rgb"],
 )  # fmt: skip
 def test_ctrl_c_while_it_imports_is_one_word(command, tmp_path):
     for name in ("torch", "numpy", "cv2", "tqdm"):  # in whose place something slow is found
