@@ -43,18 +43,18 @@ def test_index_finds_folders_in_any_depth_but_no_annotations(tmp_path):
 
 
 def test_index_faults(tmp_path):
-    with pytest.raises(UserError, match="--basepath .*none: no such folder"):
+    with pytest.raises(UserError, match="--basepath .*none: "):
         index_videos(tmp_path / "none")
     with pytest.raises(UserError, match="--basepath .*: no frames"):
         index_videos(tmp_path)
     write_frames(tmp_path / "a", 2)
-    with pytest.raises(UserError, match="--train_list x.txt: no such file"):
+    with pytest.raises(UserError, match="--train_list x.txt: "):
         index_videos(tmp_path, train_list="x.txt")
     (tmp_path / "x.txt").write_text("a\nb\n")
-    with pytest.raises(UserError, match="--train_list x.txt: no frames .* for b"):
+    with pytest.raises(UserError, match="--train_list x.txt: .* b"):
         index_videos(tmp_path, train_list="x.txt")
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"x\.txt: not a text file"):
+    with pytest.raises(UserError, match=r"x\.txt: "):
         index_videos(tmp_path, train_list="x.txt")
 
 
@@ -123,7 +123,7 @@ def test_bad_frames_are_counted_once_and_limited(capsys):
     few.add(Clip(torch.zeros(1), ["a.jpg", "a.jpg"]))
     few.add(Clip(torch.zeros(1), ["a.jpg", "b.jpg"]))
     assert capsys.readouterr().err.count("unreadable, skipped") == 2
-    with pytest.raises(UserError, match=r"c\.jpg: one of 3 unreadable images met among 200, more than 1 %"):
+    with pytest.raises(UserError, match=r"c\.jpg: .*restore the files"):
         few.add(Clip(torch.zeros(1), ["c.jpg"]))
     with pytest.raises(UserError, match=r"x\.jpg"):
         BadFrames(total=10**6).add(Clip(None, ["x.jpg"]))
@@ -145,7 +145,7 @@ def test_read_image_is_strict(tmp_path):
     assert cv2.imread(str(path)) is not None
     truncate(path)
     assert cv2.imread(str(path)) is not None  # OpenCV fills the rest with grey
-    with pytest.raises(UserError, match=r"00000\.jpg: not a readable image"):
+    with pytest.raises(UserError, match=r"00000\.jpg: "):
         read_image(path)
 
 
@@ -155,7 +155,7 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     (tmp_path / "3.png").mkdir()
     assert [p.name for p in list_images(tmp_path)] == ["1.png", "2.png", "10.png", "frame9.jpg", "frame10.jpg"]
     (tmp_path / "2.jpg").write_text("")
-    with pytest.raises(UserError, match=r"2\.png: 2\.jpg has the same name but for its ending"):
+    with pytest.raises(UserError, match=r"2\.png: 2\.jpg "):
         load_videos("video", tmp_path, split="", flag="")
 
 
@@ -183,10 +183,10 @@ def test_own_videos(tmp_path):
     assert frames[4][0].float().mean() > 140 > 20 > frames[4][2].float().mean()  # red stays red
     video.contents.positions += [5, 6]  # as if the file had been cut since
     assert [isinstance(frame, UserError) for frame in video.read_with_errors()] == [False] * 5 + [True]
-    with pytest.raises(UserError, match="clip.mp4: 5 frames now, 7 before"):
+    with pytest.raises(UserError, match="clip.mp4: 5 .*7 "):
         list(video.read())
     (tmp_path / "clip.mp4").write_bytes(b"no video any more")
-    with pytest.raises(UserError, match="clip.mp4: 0 frames now, 7 before"):
+    with pytest.raises(UserError, match="clip.mp4: 0 .*7 "):
         list(video.read())
 
 
@@ -203,7 +203,7 @@ def test_endings_that_are_not_read_are_named(tmp_path, davis):
             index_videos(tmp_path / root)
     for path in (davis / "JPEGImages/480p/bee").iterdir():
         path.rename(path.with_suffix(".jp2"))
-    with pytest.raises(UserError, match=r"bee: no frames; \.jp2 is not read: save the frames as"):
+    with pytest.raises(UserError, match=r"bee: .*\.jp2 .*save the frames as"):
         load_videos("davis17u", davis, split="val", flag="")
 
 
@@ -213,20 +213,20 @@ def test_video_faults(tmp_path, davis):
     for path, message in (
         ("empty", "neither video files nor frames"),
         ("none", "no such video"),
-        ("text.mp4", "text.mp4: is text; give the video"),
+        ("text.mp4", "text.mp4: .*give the video"),
     ):
         with pytest.raises(UserError, match=message):
             load_videos("video", tmp_path / path, split="", flag="--basepath")
-    with pytest.raises(UserError, match=r"--davis_path .*lacks ImageSets/2017/test\.txt"):
+    with pytest.raises(UserError, match=r"--davis_path .*ImageSets/2017/test\.txt"):
         load_videos("davis17u", davis, split="test", flag="--davis_path")
     with pytest.raises(UserError, match="--sequences cow"):
         load_videos("davis17u", davis, split="val", flag="--davis_path", sequences=["cow"])
     cv2.imwrite(str(davis / "JPEGImages/480p/bee/00003.jpg"), np.zeros((10, 10, 3), np.uint8))
     bee = load_videos("davis17u", davis, split="val", flag="")[1]
-    with pytest.raises(UserError, match=r"bee/00003\.jpg: 10x10 pixels, but the frames before it have 100x60"):
+    with pytest.raises(UserError, match=r"bee/00003\.jpg: 10x10 .*100x60"):
         list(bee.read())
     (davis / "Annotations_unsupervised/480p/ant/00006.png").unlink()
-    with pytest.raises(UserError, match="6 annotations for 7 frames .* first without a partner: 00006"):
+    with pytest.raises(UserError, match="6 .*7 .*00006"):
         load_videos("davis17u", davis, split="val", flag="")
 
 

@@ -61,7 +61,7 @@ def test_smoothed_masks_are_warned_about(tmp_path, capsys):
 
 def test_binary_masks_are_for_the_protocol_foreground(tmp_path, capsys):
     truth = truth_of(tmp_path, a=binary)
-    with pytest.raises(UserError, match=r"a/00001.png: holds only 0 and 255, .*use --protocol foreground"):
+    with pytest.raises(UserError, match=r"a/00001.png: .*use --protocol foreground"):
         check_labels(truth, ["davis", "foreground"])
     taken = check_labels(truth, ["foreground", "oracle"])["a"]
     assert "note: " in capsys.readouterr().err
@@ -101,11 +101,11 @@ def test_sizes_are_compared_before_anything_is_segmented(davis, tmp_path, run_ev
     mask = davis / LABELS / "bee/00003.png"
     kept = mask.read_bytes()
     write_label_png(mask, np.ones((5, 7), int))
-    with pytest.raises(UserError, match=r"bee/00003.png: 7x5 pixels, but its frame has 100x60"):
+    with pytest.raises(UserError, match=r"bee/00003.png: 7x5 .*100x60"):
         run_eval(*arguments)
     mask.write_bytes(kept)
     Image.new("RGB", (20, 10)).save(davis / "JPEGImages/480p/ant/00002.jpg")
-    with pytest.raises(UserError, match=r"ant/00002.jpg: 20x10 pixels, but the frames before it have 100x60"):
+    with pytest.raises(UserError, match=r"ant/00002.jpg: 20x10 .*100x60"):
         run_eval(*arguments)
     (davis / "JPEGImages/480p/ant/00002.jpg").write_bytes(b"<html>")
     with pytest.raises(UserError, match=r"ant/00002.jpg: not a readable image"):
@@ -123,7 +123,7 @@ def test_sizes_of_every_kind_of_annotation_are_compared(build, key):
         pattern = {"davis16": "Annotations/480p/val-*/*.png", "segtrackv2-few": "GroundTruth/bmx/2/*.png",
                    "fbms59-one": "**/*_gt.ppm"}[key]  # fmt: skip
         Image.new("RGB", (20, 10)).save(sorted(root.glob(pattern))[-1])
-    with pytest.raises(UserError, match="pixels, but its frame has 18x12"):
+    with pytest.raises(UserError, match=r": .*18x12; restore one"):
         check_sizes(load(tree, root))
 
 
@@ -175,7 +175,7 @@ def test_scores_go_to_the_folder_given_and_never_beside_foreign_predictions(davi
     assert not (predictions / "scores").exists()
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours/settings.json").write_text("{}")
-    with pytest.raises(UserError, match="--scores_path .*ours: holds other results"):
+    with pytest.raises(UserError, match="--scores_path .*ours: "):
         run("--scores_path", tmp_path / "ours")
     (predictions / "settings.json").write_text("{}")
     assert f"written to {predictions}/scores/davis" in run()
@@ -198,7 +198,7 @@ def test_scoring_names_the_root_and_the_annotations_that_are_there(davis, tmp_pa
 
 @pytest.mark.parametrize("name", ["JPEGImages/\n", "a\nb", "a\tb", "a\x7f", "../a", "a/b", "a\\b", "", "..", None, 3])
 def test_a_name_from_a_file_is_that_of_one_file_or_folder(name):
-    with pytest.raises(UserError, match="meta.json: names .*restore this file") as caught:
+    with pytest.raises(UserError, match="meta.json: .*restore this file") as caught:
         check_name(name, "meta.json")
     assert "\n" not in str(caught.value)
     assert check_name("a b-é.0", "meta.json") == "a b-é.0"

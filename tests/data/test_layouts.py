@@ -96,15 +96,15 @@ def test_training_needs_no_annotations_and_takes_lists(build, tmp_path):
     (tmp_path / "list.txt").write_text("train-bee\n")
     assert list(list_training_videos("davis17u", root, train_list=str(tmp_path / "list.txt"))) == ["train-bee"]
     (tmp_path / "list.txt").write_text("cow\n")
-    with pytest.raises(UserError, match="--train_list .*list.txt: cow is not among the 2 training videos"):
+    with pytest.raises(UserError, match="--train_list .*list.txt: cow "):
         list_training_videos("davis17u", root, train_list=str(tmp_path / "list.txt"))
-    with pytest.raises(UserError, match="--train_list none.txt: no such file"):
+    with pytest.raises(UserError, match="--train_list none.txt: "):
         list_training_videos("davis17u", root, train_list="none.txt")
 
 
 def test_tfrecords_cannot_be_trained_on(build):
     _, root = build("movi-c")
-    with pytest.raises(UserError, match="TFRecords cannot be trained on; export the frames"):
+    with pytest.raises(UserError, match="export the frames"):
         list_training_videos("movi-c", root)
 
 
@@ -206,9 +206,9 @@ def test_videos_select_a_slice_in_the_order_of_the_split(build):
     assert load("2:") == ["trainc"]
     assert load(None) == ["trainb", "traina", "trainc"]
     for wrong in ("3", "-1:2", "a:b", "1:2:3"):
-        with pytest.raises(UserError, match=f"--videos {wrong}: not of the form A:B"):
+        with pytest.raises(UserError, match=f"--videos {wrong}: .*A:B"):
             load(wrong)
-    with pytest.raises(UserError, match="--videos 3:9: selects none of the 3 videos"):
+    with pytest.raises(UserError, match="--videos 3:9: .*3 videos"):
         load("3:9")
     assert select_range(list("abc"), "0:2") == ["a", "b"]
 
@@ -219,46 +219,46 @@ def test_pairs_with_a_folder_of_annotations_elsewhere(tmp_path):
     videos = load_videos("pairs", frames, flag="--basepath", annotations=annotations)
     assert [video.name for video in videos] == ["ant", "bee"]
     np.testing.assert_array_equal(videos[0].annotations.read("10"), labels_of(2, void=True))
-    with pytest.raises(UserError, match="--annotations .*none: no such folder"):
+    with pytest.raises(UserError, match="--annotations .*none: "):
         load_videos("pairs", frames, flag="--basepath", annotations=tmp_path / "none")
-    with pytest.raises(UserError, match="--annotations .*: only for --dataset pairs"):
+    with pytest.raises(UserError, match="--annotations .*: .*--dataset pairs"):
         load_videos("video", frames, flag="--basepath", annotations=annotations)
 
 
 def test_unknown_splits_and_roots(build):
     _, root = build("segtrackv2")
     for name in ("segtrackv2", "pairs", "video"):
-        with pytest.raises(UserError, match=f"--split val: --dataset {name} has no such split; choose from all"):
+        with pytest.raises(UserError, match=f"--split val: .*{name} .*choose from all"):
             load_videos(name, root, split="val", flag="")
     for name in ("davis17u", "ytvos18", "ytvis19", "movi-c", "fbms59"):
         for split in ("../val", "a/b", "..", "a\0"):
-            with pytest.raises(UserError, match="--split '.*: not the name of a split; choose from "):
+            with pytest.raises(UserError, match="--split '.*: .*choose from "):
                 load_videos(name, root, split=split, flag="")
-    with pytest.raises(UserError, match="--davis_path is missing"):
+    with pytest.raises(UserError, match="--davis_path .*give"):
         resolve_root("davis16", davis_path=None, basepath=None)
-    with pytest.raises(UserError, match="--basepath is missing"):
+    with pytest.raises(UserError, match="--basepath .*give"):
         resolve_root("davis16", davis_path=None, basepath=None, davis_flag="--basepath")
     assert str(resolve_root("sprites", davis_path=None, basepath=None)[0]) == "datasets/sprites"
 
 
 def test_a_root_of_davis_is_for_davis(tmp_path):
-    with pytest.raises(UserError, match="--davis_path x: --dataset sprites is not DAVIS"):
+    with pytest.raises(UserError, match="--davis_path x: --dataset sprites .*give --dataset davis17u"):
         resolve_root("sprites", davis_path="x", basepath=None)
     assert resolve_root("davis16", davis_path=str(tmp_path), basepath="y") == (tmp_path, "--davis_path")
     assert resolve_root("davis16", davis_path=None, basepath=str(tmp_path)) == (tmp_path, "--basepath")
-    with pytest.raises(UserError, match="--davis_path .*none: no such file or folder"):
+    with pytest.raises(UserError, match="--davis_path .*none: "):
         check_root("davis16", tmp_path / "none", split=None, flag="--davis_path")
     check_root("sprites", tmp_path / "none", split="train", flag="--basepath")
-    with pytest.raises(UserError, match="--split tran: --dataset sprites has no such split"):
+    with pytest.raises(UserError, match="--split tran: .*choose from val, train"):
         check_root("sprites", tmp_path / "none", split="tran", flag="--basepath")
 
 
 def test_records_of_another_variant_are_not_taken(build):
     _, root = build("movi-e")
-    with pytest.raises(UserError, match="lacks files movi_c-<split>"):
+    with pytest.raises(UserError, match="movi_c-<split>"):
         load_videos("movi-c", root / "movi_e/256x256/1.0.0", flag="")
     assert len(load_videos("movi-e", root / "movi_e/256x256/1.0.0", flag="")) == 3
-    with pytest.raises(UserError, match="has no files of --split test; choose from train, validation"):
+    with pytest.raises(UserError, match="--split test; choose from train, validation"):
         load_videos("movi-e", root, split="test", flag="")
 
 
@@ -269,5 +269,5 @@ def test_train_takes_the_training_split_of_any_dataset(build):
     args = train.make_parser().parse(["--basepath", str(root)])
     assert "JPEGImages/480p/val-ant" in list_training_videos(args.dataset, root)
     args = train.make_parser().parse(["--dataset", "davis16"])
-    with pytest.raises(UserError, match="--basepath is missing; give the root of --dataset davis16"):
+    with pytest.raises(UserError, match="--basepath .*give the root of --dataset davis16"):
         train.find_root(args)

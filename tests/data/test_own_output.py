@@ -88,7 +88,7 @@ def test_overlays_are_no_videos(clips):
     for path in (overlay, own):
         path.write_bytes(b"")
     for place in (overlay, overlay.parent):
-        with pytest.raises(UserError, match=r"overlays.*: holds results of eval.py.*name the video file"):
+        with pytest.raises(UserError, match=r"overlays.*: .*name the video file"):
             load_videos("video", place, flag="--basepath")
     with pytest.raises(UserError, match="film.mp4") as refused:  # as it is empty
         load_videos("video", own, flag="--basepath")
@@ -158,7 +158,7 @@ def test_results_of_another_version_of_a_frame_are_refused(clips, run_eval, tmp_
     content = bytearray(path.read_bytes())
     content[-30] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="holds results of another version of ant"):
+    with pytest.raises(UserError, match="--save_path .*ant .*--overwrite"):
         run_eval(*arguments)
 
 
@@ -169,7 +169,7 @@ def test_a_picture_of_ours_says_so(tmp_path):
         assert np.array(image)[0, 0].tolist() == [1, 2, 3]
     write_picture(tmp_path / "a.jpg", np.zeros((4, 4, 3), np.uint8))
     save_figure(Figure(figsize=(1, 1)), tmp_path / "a.pdf", dpi=50)
-    with pytest.raises(UserError, match=r"a\.nothing: cannot be written"):
+    with pytest.raises(UserError, match=r"a\.nothing: "):
         write_picture(tmp_path / "a.nothing", np.zeros((4, 4, 3), np.uint8))
 
 

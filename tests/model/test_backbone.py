@@ -139,14 +139,14 @@ def test_official_dinov2_with_registers(tmp_path):
         (lambda s: s.update({"norm.weight": torch.zeros(65)}), r"norm\.weight \(65,\) for \(64,\)"),
         (
             lambda s: s.update({"norm.weight": torch.full((64,), torch.nan)}),
-            "norm.weight holds values that are not finite",
+            r"weights\.pth: norm\.weight .*fetch the file again",
         ),
         (lambda s: s.update({"patch_embed.proj.weight": torch.zeros(64, 3, 8, 8)}), "patch size 8.*patch size 16"),
         (lambda s: s.update({"blocks.6.norm1.weight": torch.zeros(64)}), "7 layers.*6 layers.*give the --backbone"),
         (lambda s: s.update({"reg_token": torch.zeros(1, 2, 64)}), "2 register tokens.*give the --backbone"),
         (lambda s: s.update({"pos_embed": torch.zeros(1, 7, 64)}), r"pos_embed.*give the --backbone"),
         (lambda s: s.update({"pos_embed": torch.zeros(64)}), r"pos_embed.*\(64,\).*give the --backbone"),
-        (lambda s: s.update(note="text"), "'note' is no tensor"),
+        (lambda s: s.update(note="text"), r"weights\.pth: 'note' "),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tmp_path, state, change, message):
@@ -174,7 +174,7 @@ def test_the_backbone_that_a_file_was_made_for_is_named(tmp_path, made_for, give
         content["register_tokens"] = content.pop("reg_token")
         content["pos_embed"] = torch.cat([torch.zeros(1, 1, 384), content["pos_embed"]], dim=1)
         content["mask_token"] = torch.zeros(1, 384)
-        with pytest.raises(UserError, match=f"4 register tokens.*give --backbone {made_for}$"):
+        with pytest.raises(UserError, match=f"weights.pth: .*give --backbone {made_for}$"):
             build_backbone(given, weights=save(tmp_path, content))
 
 
@@ -183,7 +183,7 @@ def test_a_block_in_place_of_a_backbone_is_named(tmp_path, tiny_weights):
     reference = {"model_state_dict": {f"module.temporal_transformer.{key}": value for key, value in block.items()}}
     for content in ({"format": 1, "blocks": {}, "step": 3}, {"blocks": block}, block, reference):
         for name in (TINY_BACKBONE, "embedded"):
-            with pytest.raises(UserError, match="holds a trained spatio-temporal block.*--resume_path"):
+            with pytest.raises(UserError, match=r"weights\.pth: .*give it as --resume_path"):
                 build_backbone(name, weights=save(tmp_path, content))
 
 
@@ -245,7 +245,7 @@ def test_registers_under_the_names_of_hugging_face(tmp_path):
                         "pos_embed": torch.cat([cls_position, state["pos_embed"]], dim=1)}  # fmt: skip
     content = hugging_face(official, style="dinov2") | {"embeddings.register_tokens": state["reg_token"]}
     assert_holds(build_backbone(name, weights=save(tmp_path, content)), state, atol=1e-6)
-    with pytest.raises(UserError, match=f"4 register tokens.*give --backbone {name}"):
+    with pytest.raises(UserError, match=f"weights.pth .*give --backbone {name}"):
         build_backbone("vit_small_patch14_dinov2", weights=save(tmp_path, content))
 
 
@@ -291,7 +291,7 @@ KINDS = {
 def test_tensors_that_are_no_plain_floats_are_refused(tmp_path, state, kind):
     key = "blocks.0.norm1.weight"
     content = {"model": state | {key: KINDS[kind](state[key])}}
-    with pytest.raises(UserError, match=rf"weights\.pth: {key} is a tensor of {kind}; give dense weights"):
+    with pytest.raises(UserError, match=rf"weights\.pth: {key} .*{kind}; give dense weights"):
         build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
 
 
@@ -312,16 +312,16 @@ def test_files_without_weights_or_without_a_vit_are_named(tmp_path, state):
         f"module.{part}.{key}": value for part in ("base_encoder", "momentum_encoder") for key, value in state.items()
     }
     for content, message in (
-        ({}, "holds no weights; give the file"),
-        ({"state_dict": {}}, "holds no weights; give the file"),
-        ({"optimizer": {"state": {}}, "epoch": 3}, "holds no weights, only optimizer, epoch; give the file"),
-        (resnet, rf"holds no ViT .*begin with conv1\.weight, bn1\.weight.*the weights of --backbone {TINY_BACKBONE}"),
-        ({"state_dict": resnet}, "holds no ViT .*begin with conv1"),
+        ({}, "[^,]*; give the file of the backbone"),
+        ({"state_dict": {}}, "[^,]*; give the file of the backbone"),
+        ({"optimizer": {"state": {}}, "epoch": 3}, ".*optimizer, epoch; give the file of the backbone"),
+        (resnet, rf".*conv1\.weight, bn1\.weight.*give the weights of --backbone {TINY_BACKBONE}"),
+        ({"state_dict": resnet}, r".*conv1\.weight.*give the weights of --backbone"),
         (
             {"state_dict": moco},
-            r"holds a ViT under base_encoder\. and momentum_encoder\.; save one alone",
+            r".*base_encoder\. and momentum_encoder\.; save one alone",
         ),
-        ({"model_ema": state, "epoch": 3}, "holds a model under model_ema; .*--checkpoint_key model_ema$"),
+        ({"model_ema": state, "epoch": 3}, ".*--checkpoint_key model_ema$"),
     ):
         with pytest.raises(UserError, match=rf"weights\.pth: {message}"):
             build_backbone(TINY_BACKBONE, weights=save(tmp_path, content))
@@ -337,10 +337,10 @@ def test_lightning_and_mae_checkpoints(tmp_path, state):
 
 
 def test_names_that_are_no_vit(tiny_weights):
-    with pytest.raises(UserError, match="nor known to timm; close: vit_small"):
+    with pytest.raises(UserError, match="--backbone vit_small_patch8_225: .*close: vit_small_patch8_224"):
         build_backbone("vit_small_patch8_225")
     for name in ("resnet18", "vit_tiny_r_s16_p8_224"):
-        with pytest.raises(UserError, match=f"{name}: not a plain ViT"):
+        with pytest.raises(UserError, match=f"--backbone {name}: .*choose another"):
             build_backbone(name, weights=tiny_weights)
 
 

@@ -103,9 +103,9 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
         patch.setattr(WindowClusterer, "count_summary_floats", lambda self, rank: 10**9)
         assert tight.segment(frames, num_frames=12).labels.tolist() == expected
     assert attended.count(45) == 8  # and once more
-    with pytest.raises(UserError, match=r"--tau 1e-09: \d+ clusters in the first \d of 4 windows, more than fit"):
+    with pytest.raises(UserError, match="--tau 1e-09: .*--memory_gb"):
         make_segmenter(network, memory_gb=needed, key_stride=2, tau=1e-9).segment(frames, num_frames=12)
-    with pytest.raises(UserError, match=r"--memory_gb 0\.0001: 12 frames of 15 tokens and 6 key frames need"):
+    with pytest.raises(UserError, match=r"--memory_gb 0\.0001: .*raise it"):
         make_segmenter(network, key_stride=2, memory_gb=0.0001).segment(frames, num_frames=12)
 
 
@@ -143,10 +143,10 @@ def test_objects_of_a_very_long_video_have_to_fit(tiny_weights):
     """Its features go to disk, but there has to be room for 115 bytes for each of its tokens."""
     segmenter = make_segmenter(make_network(tiny_weights), memory_gb=1.0, objects={})
     segmenter.budget.check_objects((10**5, 15, 64))
-    with pytest.raises(UserError, match=r"--memory_gb 1: objects of 1000000 frames of 15 tokens need 1\.8; raise it, "):
+    with pytest.raises(UserError, match=r"--memory_gb 1: .* 1\.8; raise it, "):
         segmenter.budget.check_objects((10**6, 15, 64))
     frames = (frame for frame in video(2))
-    with pytest.raises(UserError, match="objects of 1000000 frames"):  # told at the first frames
+    with pytest.raises(UserError, match="--memory_gb 1: .*raise it, "):  # told at the first frames
         segmenter.segment(frames, num_frames=10**6)
 
 

@@ -58,7 +58,7 @@ def test_frames_as_they_come(tiny_weights, clustering):
         assert stream.step(torch.stack(first)).tolist() == expected.labels.tolist()
         assert stream.num_clusters == expected.num_clusters
     assert stream.step(torch.stack(later)).max() < stream.num_clusters
-    with pytest.raises(UserError, match="--num_t 2: frames as they come need a network of one block"):
+    with pytest.raises(UserError, match="--num_t 2: .*one block"):
         FrameStream(make_segmenter(make_network(tiny_weights, num_blocks=2)), torch.stack(first[:1]))
 
 
@@ -66,7 +66,7 @@ def test_features_that_are_not_finite_are_refused(tiny_weights, tmp_path):
     network = make_network(tiny_weights)
     network.backbone.vit.patch_embed.proj.weight.data[0] = float("inf")
     segmenter = make_segmenter(network, feature_cache=tmp_path)
-    with pytest.raises(UserError, match="its features of a frame are not finite; check its weights"):
+    with pytest.raises(UserError, match="--backbone test_vit: .*check its weights"):
         segmenter.segment(video(2), num_frames=2)
     assert not list(tmp_path.rglob("*.npy"))
 
@@ -124,9 +124,9 @@ def test_plain_is_the_formulas_and_chooses_another_tau_as_the_engines_do(tiny_we
     for options in ({"tau": 0.3}, {"tau": 50.0, "clusters": (3, 30)}, {"clusters": (10**5, 10**5 + 1)}):
         assert segment("plain", **options) == segment("exact", **options)
     assert capsys.readouterr().err.count("no threshold found") == 2
-    with pytest.raises(UserError, match="--memory_gb 1e-05: --clustering plain .*give --clustering exact"):
+    with pytest.raises(UserError, match="--memory_gb 1e-05: .*give --clustering exact"):
         segment("plain", memory_gb=1e-5)
-    with pytest.raises(UserError, match="--clustering plain: needs the whole video"):
+    with pytest.raises(UserError, match="--clustering plain: "):
         FrameStream(make_segmenter(network, clustering="plain"), torch.stack(frames[:1]))
 
 

@@ -34,7 +34,7 @@ def test_a_table_with_other_columns_is_refused(tmp_path):
     benchmark.write_csv(tmp_path / "a.csv", [{"x": 1}])
     benchmark.write_csv(tmp_path / "a.csv", [{"x": 2}])
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 3
-    with pytest.raises(UserError, match=r"--csv .*a\.csv: has other columns; name another file"):
+    with pytest.raises(UserError, match=r"--csv .*a\.csv: .*name another file"):
         benchmark.write_csv(tmp_path / "a.csv", [{"y": 1}])
 
 

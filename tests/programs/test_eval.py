@@ -78,7 +78,7 @@ def test_the_order_in_which_steps_are_named_does_not_matter(davis, tmp_path, run
     run_eval(*some, "--proposals", "merge", "split")
     assert snapshot(tmp_path) == before
     for words in (("objects", "merge"), ("reassign", "clusters")):
-        with pytest.raises(UserError, match=f"--proposals {' '.join(words)}: (objects|clusters) stands by itself"):
+        with pytest.raises(UserError, match=f"--proposals {' '.join(words)}: (objects|clusters) "):
             run_eval(*some, "--proposals", *words, "--save_path", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -93,9 +93,7 @@ def test_two_runs_at_a_time_in_one_folder_are_refused(davis, tmp_path, run_eval)
         [sys.executable, "-c", hold, str(out)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         other.stdout.readline()
-        with pytest.raises(
-            UserError, match=f"--save_path .*results: another run writes there .process {other.pid} on "
-        ):
+        with pytest.raises(UserError, match=f"--save_path .*results: .*process {other.pid} .*another folder"):
             run_eval(*some)
         other.communicate(b"\n")
     out.mkdir(exist_ok=True)
@@ -213,10 +211,10 @@ def test_motion_is_measured_read_or_left_out(davis, tmp_path, run_eval):
         scores[motion] = stats["proposals"]["foreground"]
     assert all("motion" in entry for entry in scores["flow"])
     assert not any("motion" in entry for entry in scores["none"])
-    with pytest.raises(UserError, match=r"--flow_path: .*00000\.flo is missing"):
+    with pytest.raises(UserError, match=r"--flow_path: .*00000\.flo"):
         run_eval(*run, "--save_path", out / "read", "--flow_path", flow)
     assert not (out / "read").exists()
-    with pytest.raises(UserError, match="--flow_path: has no effect beside --motion none"):
+    with pytest.raises(UserError, match="--flow_path: .*give --motion flow"):
         run_eval(*run, "--save_path", out / "read", "--flow_path", flow, "--motion", "none")
     (flow / "ant").mkdir(parents=True)
     for index in range(6):
@@ -230,7 +228,7 @@ def test_motion_is_measured_read_or_left_out(davis, tmp_path, run_eval):
     moving = np.zeros((60, 100, 2), dtype=np.float32)
     moving[20:40, 30:60] = 9
     np.save(flow / "ant/00003.npy", moving)
-    with pytest.raises(UserError, match="another version of ant .*flow .*--overwrite"):
+    with pytest.raises(UserError, match="ant .*flow .*--overwrite"):
         run_eval(*run, "--save_path", out / "read", "--flow_path", flow)
 
 
@@ -243,9 +241,9 @@ def test_trained_block_and_its_backbone(davis, tmp_path, run_train, run_eval, ti
     arguments = ["--davis_path", davis, "--resume_path", checkpoint, "--save_path", tmp_path / "other"]
     torch.manual_seed(99)
     torch.save(timm.create_model(TINY_BACKBONE, num_classes=0).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(UserError, match="trained on other weights of test_vit"):
+    with pytest.raises(UserError, match=r"last\.pt: .*give those as --dino_path"):
         run_eval(*arguments, "--dino_path", tmp_path / "other.pth")
-    with pytest.raises(UserError, match="--num_heads 4: the block of .* has 8"):
+    with pytest.raises(UserError, match=r"--num_heads 4: .*last\.pt has 8; give that"):
         run_eval(*arguments, "--num_heads", 4)
     assert not (tmp_path / "other").exists()
 
@@ -326,7 +324,7 @@ def test_real_video_has_the_clusters_and_j_once_measured(shared, tmp_path, run_e
 
 
 def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval):
-    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--init", "identity")
+    run_train("--basepath", davis, "--output_path", tmp_path / "run", "--init", "identity", "--eval_freq", 4)
     content = load_tensors(tmp_path / "run/last.pt")
     common = ["--davis_path", davis, "--resume_path", tmp_path / "run/last.pt"]
     run_eval(*common, "--tau", "auto", "--save_path", tmp_path / "auto")
@@ -334,8 +332,8 @@ def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval
     export_block(tmp_path / "run/last.pt", tmp_path / "block.safetensors")
     assert load_checkpoint(tmp_path / "block.safetensors")["tau_auto"] == content["tau_auto"]
     for arguments, message in (
-        (["--training_free"], "--tau auto: there is no checkpoint; give a number"),
-        (["--resume_path", old_checkpoint(content, tmp_path / "old.pt")], "--tau auto: .*old.pt holds none"),
+        (["--training_free"], "--tau auto: .*checkpoint; give a number"),
+        (["--resume_path", old_checkpoint(content, tmp_path / "old.pt")], "--tau auto: .*old.pt .*give a number"),
     ):
         with pytest.raises(UserError, match=message):
             run_eval("--davis_path", davis, *arguments, "--tau", "auto", "--save_path", tmp_path / "none")

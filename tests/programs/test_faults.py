@@ -33,7 +33,7 @@ PROGRAM = {"train": "train", "eval": "eval", "scoring": "utils.scoring.__main__"
 
 
 def training(davis, out, *more) -> list:
-    steps = ["--num_train_steps", 9, "--last_freq", 1, "--log_freq", 1, "--num_workers", 2, "--watch_clips", 1]
+    steps = ["--num_train_steps", 9, "--last_freq", 1, "--log_freq", 1, "--num_workers", 2, "--eval_freq", 0]
     return ["--basepath", davis, "--output_path", out, *steps, *more]
 
 

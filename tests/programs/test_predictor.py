@@ -74,7 +74,7 @@ def test_masks_are_those_of_eval_byte_for_byte(tmp_path, monkeypatch, frames, ca
     assert len(written) == 5
     assert result.masks.dtype == np.uint8
     assert np.array_equal(result.foreground, read_masks(out / "foreground/clip") > 0)
-    with pytest.raises(UserError, match="folder masks: exists"):
+    with pytest.raises(UserError, match="folder masks: .*choose another"):
         result.save("masks")
 
 
@@ -156,7 +156,7 @@ def test_frames_come_one_at_a_time(predictor, frames):
 
 def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
     many = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, **TINY, clusters=(10**5, 10**5))
-    with pytest.warns(UserWarning, match="no threshold found") as found:
+    with pytest.warns(UserWarning, match="clusters") as found:
         many.segment(frames)
     code = inspect.currentframe().f_code
     assert {warning.filename for warning in found} == {code.co_filename}  # the caller's own line
@@ -199,11 +199,11 @@ def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
     ({"explain": True}, "explain=True: .*leave it out"),
     ({"spill_path": 5}, "spill_path=5: .*path of a folder"),
     ({"feature_cache": True}, "feature_cache=True: .*path of a folder"),
-    ({"resolution": (50, 80)}, "^resolution 50 80: not a multiple"),
-    ({"device": "tpu"}, "^device tpu: .*"),
+    ({"resolution": (50, 80)}, "^resolution 50 80: .*48 80 and 64 80"),
+    ({"device": "tpu"}, "^device tpu: .*give auto, cpu"),
     ({"block": "embedded", "temperature": 3.0}, "temperature: .*block"),
-    ({"block": "none.pt"}, "none.pt: no such file"),
-    ({"tau": "auto"}, "^tau auto: there is no checkpoint"),
+    ({"block": "none.pt"}, "^none.pt: .*check the path"),
+    ({"tau": "auto"}, "^tau auto: .*give a number"),
 ])  # fmt: skip
 def test_impossible_values_are_named(arguments, message, tiny_weights):
     with pytest.raises(UserError, match=message):
@@ -217,10 +217,10 @@ def test_messages_name_keywords_and_not_flags(tiny_weights, frames):
     }
     assert {keyword.partition("=")[0] for keyword in KEYWORDS.values()} <= known
     predictor = Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, device="cpu", memory_gb=1e-4)
-    with pytest.raises(UserError, match="^memory_gb 0.0001: ") as caught:
+    with pytest.raises(UserError, match="^memory_gb 0.0001: .*raise it") as caught:
         predictor.segment(frames)
     assert "--" not in str(caught.value)
-    with pytest.raises(UserError, match="num_heads 7: does not divide") as caught:
+    with pytest.raises(UserError, match="num_heads 7: .*64") as caught:
         Predictor.from_pretrained(TINY_BACKBONE, dino_path=tiny_weights, device="cpu", num_heads=7)
     assert "--" not in str(caught.value)
 
@@ -256,11 +256,11 @@ def test_impossible_values_of_a_stream_are_named_at_once(arguments, message, pre
 
 def test_a_frame_of_another_size_in_a_stream_is_named(predictor, frames):
     cut = frames[:2, :40]
-    with pytest.raises(UserError, match=r"frames\[3\]: 80x40 pixels, but the first has 80x48"):
+    with pytest.raises(UserError, match=r"frames\[3\]: 80x40 .*80x48; give frames of one size"):
         list(predictor.stream([*frames[:3], *cut], step=2))
-    with pytest.raises(UserError, match=r"frames\[0\]: 80x48 pixels, but key_frames have 80x40"):
+    with pytest.raises(UserError, match=r"frames\[0\]: 80x48 .*key_frames .*80x40; give frames of one size"):
         next(predictor.stream(frames, key_frames=cut))
-    with pytest.raises(UserError, match=r"key_frames\[1\]: 80x40 pixels, but the first has 80x48"):
+    with pytest.raises(UserError, match=r"key_frames\[1\]: 80x40 .*80x48; give frames of one size"):
         predictor.stream(frames, key_frames=[frames[0], cut[0]])
 
 
@@ -270,16 +270,16 @@ def test_unknown_keywords_are_named():
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ([], "frames: there are none"),
-    (np.zeros((0, 8, 8, 3), np.uint8), "frames: there are none"),
+    ([], "^frames: .*give at least one"),
+    (np.zeros((0, 8, 8, 3), np.uint8), "^frames: .*give at least one"),
     (np.zeros((8, 8, 3), np.uint8), r"frames: .*\(8, 8, 3\)"),
     (np.zeros((2, 8, 8, 3), np.float32), r"frames\[0\]: float32 .*uint8"),
     (np.zeros((2, 8, 8, 4), np.uint8), r"frames\[0\]: uint8 of shape \(8, 8, 4\)"),
     ([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)], r"frames\[1\]: 48x32 pixels.*32x32"),
     (["a.png"], r"frames\[0\]"),
     (iter([]), "frames: of type list_iterator; give a path"),
-    ("none.mp4", "none.mp4: no such file"),
-    ("folder", "folder: holds 2 videos, such as one"),
+    ("none.mp4", "^none.mp4: "),
+    ("folder", "folder: .*give one of them"),
 ])  # fmt: skip
 def test_a_source_that_is_none_is_named(source, message, predictor, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -156,7 +156,7 @@ def test_if_no_checkpoint_is_whole_no_new_run_begins(davis, tmp_path, run_train)
     run_train("--basepath", davis, "--output_path", out)
     for path in out.glob("*.pt"):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"last\.pt: .*cut short.*fetch it again"):
+    with pytest.raises(UserError, match=r"last\.pt: .*fetch it again"):
         run_train("--basepath", davis, "--output_path", out, "--resume_path", "auto", "--num_train_steps", 9)
 
 
@@ -165,7 +165,7 @@ def test_two_runs_do_not_share_a_folder(davis, tmp_path, tiny_training, run_trai
     first = start_program("train", *tiny_training, *common, "--num_train_steps", 100_000, stderr=tmp_path / "stderr")
     try:
         wait_for(out / "log.jsonl", first)
-        with pytest.raises(UserError, match=f"--output_path {out}: another run writes there .process {first.pid} on "):
+        with pytest.raises(UserError, match=f"--output_path {out}: .*process {first.pid} .*another folder"):
             run_train(*common, "--overwrite")
     finally:
         first.kill()
@@ -204,7 +204,7 @@ def test_a_checkpoint_tells_where_it_came_from(davis, tmp_path, run_train):
 def test_overfit_sees_the_same_clips_again_and_again(davis, tmp_path, run_train):
     common = ["--basepath", davis, "--lr", 1e-9, "--min_lr", 0, "--drop", 0, "--attn_drop", 0, "--num_queries", 15]
     run_train(*common, "--output_path", tmp_path / "run", "--overfit", 2)
-    records = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()][1:]
+    records = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records]
     assert losses[0] == pytest.approx(losses[2], rel=1e-4)
     assert losses[1] == pytest.approx(losses[3], rel=1e-4)
@@ -212,7 +212,7 @@ def test_overfit_sees_the_same_clips_again_and_again(davis, tmp_path, run_train)
 
 
 def test_profile_writes_a_trace(davis, tmp_path, run_train):
-    with pytest.raises(UserError, match="--profile: looks at steps 3 to 5; raise --num_train_steps to 5"):
+    with pytest.raises(UserError, match="--profile: .*raise --num_train_steps to 5"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--profile")
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--profile", "--num_train_steps", 6)
     (trace,) = (tmp_path / "run/profile").iterdir()
@@ -242,7 +242,7 @@ def test_a_save_that_fails_leaves_the_whole_checkpoint_and_not_the_damaged_one(d
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match=r"last\.pt: .*free space"):
         run_train(*common, "--num_train_steps", 5, "--resume_path", "auto")
     assert (out / "previous.pt").read_bytes() == before
     assert (out / "last.pt.damaged").exists()
@@ -289,14 +289,14 @@ def test_a_checkpoint_with_a_read_error_is_not_skipped(davis, tmp_path, run_trai
         return load(file, **options)
 
     monkeypatch.setattr(torch, "load", unanswered)
-    with pytest.raises(UserError, match=r"previous\.pt: cannot be read .*mend that and start again"):
+    with pytest.raises(UserError, match=r"previous\.pt: .*mend that and start again"):
         run_train("--basepath", davis, "--output_path", out, "--resume_path", "auto", "--num_train_steps", 9)
 
 
 def test_auto_does_not_take_another_run_for_its_own(davis, tmp_path, run_train):
     common = ["--basepath", davis, "--output_path", tmp_path / "run"]
     run_train(*common)
-    with pytest.raises(UserError, match="--seed 9: the run to resume has 0"):
+    with pytest.raises(UserError, match="--seed 9: .*0; give that"):
         run_train(*common, "--resume_path", "auto", "--seed", 9)
 
 
@@ -305,7 +305,7 @@ def test_checkpoints_without_a_last_one_are_a_run_too(davis, tmp_path, run_train
     run_train(*common)
     for name in ("last.pt", "previous.pt"):
         (tmp_path / "run" / name).unlink(missing_ok=True)
-    with pytest.raises(UserError, match="holds a run"):
+    with pytest.raises(UserError, match="--output_path .*--resume_path"):
         run_train(*common)
 
 

@@ -128,7 +128,7 @@ def test_training_learns(davis, tmp_path, run_train):
 def test_several_processes_are_not_put_on_one_gpu(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(UserError, match="--device cuda:0: several processes cannot share it"):
+    with pytest.raises(UserError, match="--device cuda:0: "):
         choose_device("cuda:0")
     assert choose_device("cpu").type == "cpu"
 
@@ -171,26 +171,26 @@ def faults(davis, out):
     return [
         (["--basepath", davis, "--resolution", "48", "81"], r"--resolution 48 81: .*nearest are 48 80 and 48 96"),
         ([], "--basepath is missing"),
-        (["--basepath", davis, "--output_path", out], "--output_path .*: holds a run"),
-        (["--basepath", davis, "--resume_path", out / "last.pt"], "already at step 4 of 4"),
+        (["--basepath", davis, "--output_path", out], "--output_path .*run: .*--resume_path"),
+        (["--basepath", davis, "--resume_path", out / "last.pt"], "step 4 of 4.*--num_train_steps"),
         (
             ["--basepath", davis, "--resume_path", out / "last.pt", "--seed", 1],
-            "--seed 1: the run to resume has 0; give that",
+            "--seed 1: .*0; give that",
         ),
-        (["--basepath", davis, "--resume_path", out / "weights.pt"], "give it as --init_path"),
-        (["--basepath", davis, "--resume_path", out / "last.pt", "--num_t", 2], "--num_t 2: the run to resume has 1"),
-        (["--basepath", davis, "--resume_path", out / "none.pt"], r"none\.pt: no such file"),
+        (["--basepath", davis, "--resume_path", out / "weights.pt"], r"weights\.pt: .*give it as --init_path"),
+        (["--basepath", davis, "--resume_path", out / "last.pt", "--num_t", 2], "--num_t 2: .*1; give that"),
+        (["--basepath", davis, "--resume_path", out / "none.pt"], r"none\.pt: .*check the path"),
         (["--basepath", davis, "--device", "cuda:99"], "--device cuda:99: .*give --device cpu"),
         (["--basepath", davis, "--resume_path", out / "last.pt", "--resolution", 64, 96, "--num_train_steps", 9],
-         "--resolution .64, 96.: the run to resume has .48, 80."),
+         "--resolution .64, 96.: .*.48, 80.; give that"),
         (["--basepath", davis, "--init_path", out / "last.pt", "--num_heads", 4], "--num_heads 4: .* has 8"),
         (["--basepath", davis, "--resume_path", out / "step_0000004.pt", "--num_train_steps", 9, "--output_path",
-          out.parent / "third"], "--output_path .*third: holds a run"),
-        (["--basepath", davis, "--resume_path", out / "future.pt", "--num_train_steps", 9], "format 2, this program"),
-        (["--basepath", davis, "--num_workers", -1], "--num_workers: -1 is negative"),
-        (["--basepath", davis, "--attn_drop", 1.5], "--attn_drop: 1.5 is not at least 0 and below 1"),
-        (["--basepath", davis / "none"], "--basepath .*none: no such file or folder"),
-        (["--basepath", davis, "--output_path", out / "last.pt/x"], "--output_path .*x: cannot be written .Not a dir"),
+          out.parent / "third"], "--output_path .*third: .*--resume_path"),
+        (["--basepath", davis, "--resume_path", out / "future.pt", "--num_train_steps", 9], r"future\.pt: .*format 2"),
+        (["--basepath", davis, "--num_workers", -1], "--num_workers: -1 "),
+        (["--basepath", davis, "--attn_drop", 1.5], "--attn_drop: 1.5 .*at least 0 and below 1"),
+        (["--basepath", davis / "none"], "--basepath .*none: "),
+        (["--basepath", davis, "--output_path", out / "last.pt/x"], "--output_path .*pt/x: .*choose another folder"),
     ]  # fmt: skip
 
 
@@ -211,14 +211,14 @@ def test_faults(finished_run, tmp_path, run_train, number):
 
 def test_a_loss_that_is_not_finite_stops_the_run(davis, tmp_path, run_train, monkeypatch):
     monkeypatch.setattr(step, "motion_loss", lambda *_, **__: torch.tensor(float("nan")))
-    with pytest.raises(UserError, match="step 1: the loss is not finite .*lower --lr"):
+    with pytest.raises(UserError, match="step 1: the loss .*lower --lr"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run")
     assert not (tmp_path / "run/last.pt").exists()
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(davis, tmp_path, run_train, monkeypatch):
     monkeypatch.setattr(step, "motion_loss", lambda attn, *_, **__: (attn * 0).sum().sqrt())  # 0, slope inf * 0
-    with pytest.raises(UserError, match="step 1: the gradient is not finite; lower --lr"):
+    with pytest.raises(UserError, match="step 1: the gradient .*lower --lr"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run")
 
 
@@ -227,7 +227,7 @@ def test_too_many_unreadable_frames_stop_the_run(davis, tmp_path, run_train, eve
     for path in (davis / "JPEGImages/480p").glob("*/*"):
         if everything or path.parent.name == "ant":
             path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match="more than 1 %; restore the files"):
+    with pytest.raises(UserError, match=r"\.jpg: .*restore the files"):
         run_train("--basepath", davis, "--output_path", tmp_path / "run", "--num_train_steps", 50)
 
 

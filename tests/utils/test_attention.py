@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch, capsys):
         patch.setattr(os, "link", fail)
         announce_space({"v": 7_000_000_000}, tmp_path)
         assert f"14000 MB of disk in {tmp_path}, with copies" in capsys.readouterr().err
-        with pytest.raises(UserError, match="--explore: keeps 18000 MB, .* has 15000 MB left; free space"):
+        with pytest.raises(UserError, match="--explore: .*18000 MB.*15000 MB.*free space"):
             announce_space({"v": 1, "w": 9_000_000_000}, tmp_path)
     with pytest.raises(UserError, match="--explore: .*--save_path .*new has .* left; free space"):
         announce_space({"v": 10**18}, tmp_path / "new")
@@ -151,5 +151,5 @@ def test_what_is_kept_is_known(explained, tmp_path):
     (kept / ABOUT).write_text(json.dumps(about))
     (kept / "query_00004.js").unlink()
     assert not is_kept(kept)
-    with pytest.raises(UserError, match="v: not all files of --explore .*remove this folder"):
+    with pytest.raises(UserError, match="v: .*remove this folder"):
         link_explanation(report, kept)

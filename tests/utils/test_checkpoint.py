@@ -36,7 +36,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(UserError, match=r"last\.pt: cannot be written .*No space left"):
+    with pytest.raises(UserError, match=r"last\.pt: .*free space"):
         save_checkpoint(path, {"step": 2})
     assert load_tensors(path)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
@@ -163,14 +163,14 @@ def test_files_of_another_kind_are_named_with_the_mend(tmp_path, what):
 
 
 def test_a_folder_in_place_of_a_file(tmp_path):
-    with pytest.raises(UserError, match="is a folder; give the file"):
+    with pytest.raises(UserError, match="give the file"):
         load_tensors(tmp_path)
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_pickle_that_torch_did_not_write_is_one_line(tmp_path, protocol, recwarn):
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"weight": np.zeros(3)}, protocol))
-    with pytest.raises(UserError, match=r"old\.pth: refused, .*torch\.save") as caught:
+    with pytest.raises(UserError, match=r"old\.pth: .*torch\.save") as caught:
         load_tensors(tmp_path / "old.pth")
     clean(caught.value)
     assert not [warning for warning in recwarn if warning.category is not ResourceWarning]  # those are of other tests
@@ -178,16 +178,16 @@ def test_a_pickle_that_torch_did_not_write_is_one_line(tmp_path, protocol, recwa
 
 def test_a_refused_object_is_named(tmp_path):
     torch.save({"model": Payload(tmp_path / "created"), "size": Path("a")}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"refused, it holds a Python object \([\w.]+\).*state_dict") as caught:
+    with pytest.raises(UserError, match=r"\([\w.]+\).*state_dict") as caught:
         load_tensors(tmp_path / "evil.pth")
     clean(caught.value)
 
 
 def test_missing_file_and_wrong_content(tmp_path):
-    with pytest.raises(UserError, match=r"none\.pth: no such file"):
+    with pytest.raises(UserError, match=r"none\.pth: .*check the path"):
         load_tensors(tmp_path / "none.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match="holds a list"):
+    with pytest.raises(UserError, match="list"):
         load_tensors(tmp_path / "list.pth")
 
 
@@ -215,6 +215,7 @@ def test_hashes(tmp_path):
     state = {"a": torch.ones(2), "b": torch.zeros(3).half()}
     assert hash_tensors(state) == hash_tensors({"b": torch.zeros(3), "a": torch.ones(2)})
     assert hash_tensors(state) != hash_tensors({"a": torch.ones(2), "b": torch.full((3,), 1e-3)})
+    assert hash_tensors(state) != hash_tensors({"a": torch.ones(2), "b": torch.zeros(3, 1)})
     (tmp_path / "file").write_bytes(b"")
     assert hash_file(tmp_path / "file").startswith("e3b0c442")
 
@@ -228,5 +229,5 @@ def test_weights_with_damaged_values_are_refused(tmp_path):
     place = content.index(np.ones(64, np.float32).tobytes())
     content[place : place + 40] = bytes(40)
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"weights\.pth: damaged.*fetch it again"):
+    with pytest.raises(UserError, match=r"weights\.pth: .*fetch it again"):
         load_tensors(path)

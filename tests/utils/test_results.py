@@ -35,7 +35,7 @@ def test_results_of_another_version_of_a_video_are_not_reused(davis, tmp_path, r
     arguments = ["--davis_path", davis, "--training_free", "--save_path", tmp_path / "results"]
     run_eval(*arguments)
     cv2.imwrite(str(davis / "JPEGImages/480p/bee/00003.jpg"), np.zeros((60, 100, 3), np.uint8))
-    with pytest.raises(UserError, match="holds results of another version of bee .7 frames"):
+    with pytest.raises(UserError, match="bee .7 frames"):
         run_eval(*arguments)
     run_eval(*arguments, "--overwrite")
 
@@ -60,7 +60,7 @@ def test_results_of_other_settings_are_not_touched(davis, tmp_path, run_eval):
     arguments = ["--davis_path", davis, "--training_free", "--save_path", out]
     run_eval(*arguments)
     before = snapshot(out)
-    with pytest.raises(UserError, match=r"holds results of other settings \(tau 1\.0 there, 2\.0 now\).*--overwrite"):
+    with pytest.raises(UserError, match=r"tau 1\.0 .*2\.0 .*--overwrite"):
         run_eval(*arguments, "--tau", 2)
     assert snapshot(out) == before
     run_eval(*arguments, "--tau", 2, "--sequences", "ant", "--overwrite")
@@ -77,7 +77,7 @@ def test_results_of_another_fast_are_not_mixed_in(davis, tmp_path, run_eval, mon
     run_eval(*arguments)
     assert json.loads((out / "settings.json").read_text())["fast"]["key_pool"] == 3
     monkeypatch.setitem(ENGINES, "fast", replace(ENGINES["fast"], **changed))
-    with pytest.raises(UserError, match=r"holds results of other settings \(another fast\)"):
+    with pytest.raises(UserError, match="fast.*--overwrite"):
         run_eval(*arguments)
 
 
@@ -85,7 +85,7 @@ def test_a_folder_of_other_files_is_not_touched(davis, tmp_path, run_eval):
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("precious")
     for extra in ([], ["--overwrite"]):
-        with pytest.raises(UserError, match="holds files that are not results"):
+        with pytest.raises(UserError, match="--save_path .*choose another"):
             run_eval("--davis_path", davis, "--training_free", "--save_path", tmp_path / "home", *extra)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
@@ -94,7 +94,7 @@ def test_finished_results_that_lack_a_frame(davis, tmp_path, run_eval):
     out = tmp_path / "results"
     run_eval("--davis_path", davis, "--training_free", "--save_path", out)
     (out / "bee/00003.png").unlink()
-    with pytest.raises(UserError, match=r"bee/00003\.png: missing from finished results"):
+    with pytest.raises(UserError, match=r"bee/00003\.png: "):
         run_eval("--davis_path", davis, "--training_free", "--save_path", out)
 
 
@@ -108,9 +108,9 @@ def cut(path):
         (None, ["--training_free", "--resolution", "40", "80"], r"--resolution 40 80: .*nearest are 32 80 and 48 80"),
         (None, [], "give either --resume_path CHECKPOINT .* or --training_free"),
         (None, ["--training_free", "--resume_path", "x.pt"], "give either --resume_path"),
-        (None, ["--resume_path", "x.pt"], r"x\.pt: no such file"),
+        (None, ["--resume_path", "x.pt"], r"x\.pt: .*check the path"),
         (None, ["--training_free", "--sequences", "cow"], "--sequences cow"),
-        (None, ["--training_free", "--memory_gb", "0.0001"], r"--memory_gb 0\.0001: 7 frames of 15 tokens"),
+        (None, ["--training_free", "--memory_gb", "0.0001"], r"--memory_gb 0\.0001: .*raise it"),
         (
             lambda d: cut(d / "JPEGImages/480p/ant/00004.jpg"),
             ["--training_free"],
@@ -121,8 +121,8 @@ def cut(path):
             ["--training_free"],
             "6 annotations for 7",
         ),
-        (lambda d: shutil.rmtree(d / "JPEGImages/480p/bee"), ["--training_free"], "480p/bee: no frames"),
-        (lambda d: (d / "ImageSets/2017/val.txt").unlink(), ["--training_free"], "lacks ImageSets"),
+        (lambda d: shutil.rmtree(d / "JPEGImages/480p/bee"), ["--training_free"], "480p/bee: "),
+        (lambda d: (d / "ImageSets/2017/val.txt").unlink(), ["--training_free"], "ImageSets"),
     ],
 )
 def test_faults_leave_nothing_half_written(davis, tmp_path, run_eval, break_it, arguments, message):
@@ -146,7 +146,7 @@ def test_results_stay_where_what_should_replace_them_cannot_be_made(davis, tmp_p
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody may write")
 def test_a_place_that_not_even_root_may_write_is_named(davis, run_eval):
-    with pytest.raises(UserError, match=r"--save_path /proc/x: cannot be written \(.*\); choose another folder"):
+    with pytest.raises(UserError, match=r"--save_path /proc/x: .*choose another folder"):
         run_eval("--davis_path", davis, "--training_free", "--save_path", "/proc/x")
 
 

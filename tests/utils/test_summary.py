@@ -53,12 +53,12 @@ def test_rows_of_other_sequences_or_of_a_cache(davis, tmp_path, run_eval, monkey
     assert float(rows[0][4]) > 0
     assert rows[1][4] == ""  # made before: no seconds of the backbone
     run_eval(*common, tmp_path / "one", "--sequences", "ant")
-    with pytest.raises(UserError, match="a and one were scored by davis on other sequences"):
+    with pytest.raises(UserError, match="a and one .*davis"):
         run_summary(monkeypatch, capsys, "--results", tmp_path / "a", tmp_path / "one")
     row = summary.read_row(tmp_path / "one")
     assert all(map(math.isnan, row.scores["davis"][3:]))
     (tmp_path / "one/stats/bee.json").write_text((tmp_path / "a/stats/bee.json").read_text())
-    with pytest.raises(UserError, match="bee is segmented or scored only"):
+    with pytest.raises(UserError, match="bee "):
         summary.read_row(tmp_path / "one")
 
 
@@ -78,10 +78,10 @@ def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
     assert lines["paper"] == [[h * w, row.scores["paper"][2]] for row, h, w in ((rows[1], 32, 64), (rows[0], 48, 96))]
     assert len(cost.collections) == len(STAGE_GROUPS)
     run_eval(*common, "--save_path", tmp_path / "tau", "--resolution", 32, 64, "--tau", 2)
-    with pytest.raises(UserError, match="resolution alone; these do in resolution, tau"):
+    with pytest.raises(UserError, match="resolution, tau"):
         run_summary(monkeypatch, capsys, "--results", *(tmp_path / n for n in ("48", "tau")), "--picture", picture)
 
 
 def test_folders_without_results_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no results of eval.py"):
+    with pytest.raises(UserError, match="eval.py"):
         summary.read_row(tmp_path)

@@ -80,7 +80,7 @@ def test_training_log_as_a_picture(tmp_path):
                    '"attention_entropy": 5, "grad_norm": 1}\n{"step": 2, "loss_sem')  # fmt: skip
     draw_log(log, tmp_path / "curve.png")
     assert cv2.imread(str(tmp_path / "curve.png")).std() > 5
-    with pytest.raises(UserError, match="--log .*none.jsonl: no such file"):
+    with pytest.raises(UserError, match="--log .*none.jsonl: "):
         draw_log(tmp_path / "none.jsonl", tmp_path / "x.png")
 
 
@@ -96,5 +96,5 @@ def test_attention_maps_over_checkpoints(davis, tmp_path, tiny_weights, run_trai
     picture = cv2.imread(str(tmp_path / "maps.png"))
     assert picture.shape == (3 * 126, 6 * 210, 3)
     monkeypatch.setattr(sys, "argv", ["attention_maps", *map(str, [*arguments, "identity"]), "--gap", "9"])
-    with pytest.raises(UserError, match="give one video of 19 frames or more"):
+    with pytest.raises(UserError, match="19 frames or more"):
         attention_maps.main()
