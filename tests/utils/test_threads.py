@@ -19,6 +19,16 @@ SOURCES = [
 ]
 NAMES = (path.relative_to(ROOT).as_posix() for path in SOURCES if 'if __name__ == "__main__"' in path.read_text())
 PROGRAMS = sorted(set(NAMES) - WITHOUT_LIBRARIES)
+# Arguments without which a program is refused before it loads a library.
+NEEDED = {
+    "data/export.py": ["x", "--format", "coco", "--output_path", "x"],
+    "utils/compare.py": ["x", "y"],
+    "utils/export.py": ["--checkpoint", "x", "--output_path", "x"],
+    "utils/report/__main__.py": ["--results", "x"],
+    "utils/scoring/__main__.py": ["--results", "x", "--davis_path", "x"],
+    "utils/summary.py": ["--results", "x"],
+    "utils/visual.py": ["--results", "x", "--picture", "x.png"],
+}
 # Runs a program up to the first library with threads, and prints the environment that this is loaded in.
 UP_TO_A_LIBRARY = """
 import json, os, runpy, sys
@@ -50,7 +60,7 @@ def run(*command, timeout=120, **settings):
 
 
 def environment_of(program, **settings):
-    return json.loads(run(sys.executable, "-c", UP_TO_A_LIBRARY, program, **settings).stdout)
+    return json.loads(run(sys.executable, "-c", UP_TO_A_LIBRARY, program, *NEEDED.get(program, []), **settings).stdout)
 
 
 def test_there_are_programs():
