@@ -5,4 +5,5 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$ROOT/utils/setup.sh" requirements.txt
 cd "$ROOT"
+export KINETO_LOG_LEVEL=5  # no notes of the profiler between the rows
 exec "$PYTHON" -m tests.benchmarks.gpu "$@"

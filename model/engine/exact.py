@@ -188,7 +188,7 @@ def _sort_by_group(group: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def greedy_leaders(rows: Tensor, *, tau: float, column_groups: list[int] | None = None) -> tuple[Tensor, ...]:
-    """Make one greedy leader pass over rows (L, S): the members of each cluster, as rising row indices.
+    """Make one greedy leader pass over one or more rows (L, S): the members of each cluster, as rising row indices.
 
     The first row that is not absorbed yet leads and absorbs every row, not absorbed yet, within D <= tau of it. Summing
     columns can only lower D (log-sum inequality), so rows that are too far by their sums over few groups of columns are

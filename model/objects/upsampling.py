@@ -65,7 +65,7 @@ def nearest(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None
 def guided(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None) -> Tensor:
     """Upsample labels (h, w) int >= 0 of tokens to their frame (3, H, W) uint8 RGB, along its edges: (H, W) int32.
 
-    Labels are on the CPU, frame and result on any device, so that a GPU never waits for what depends on the labels.
+    Labels are on the CPU, frame and result on any device, so that a GPU is waited for once a frame.
     Only labels of this frame appear in the result, and their numbers do not matter.
 
     boundary_tokens: (h, w) bool, tokens that show parts of two things (`model.objects.boundary`); their membership is
@@ -102,21 +102,23 @@ def _find_largest(members: Tensor, guide: "Guide", fine: Tensor) -> Tensor:
     linear = torch.zeros(4, *guide.colours.shape[-2:], device=fine.device)
     parts = [_find_reach(mask, guide) for mask in (members > 0).numpy()]
     fine_parts = [_enlarge(part, guide.colours, fine) for part in parts]
-    targets = torch.cat([_resize(some, guide.colours) for some in members.to(fine.device).split(LIMITS.labels_at_once)])
-    for index, (part, fine_part) in enumerate(zip(parts, fine_parts, strict=True)):
-        slopes, offsets = fit_linear(targets[(slice(index, index + 1), *part)], guide, part=part)
-        linear.zero_()[(slice(None), *part)] = torch.cat([slopes[0], offsets])
-        *slopes, offset = _resize(linear, fine)[(slice(None), *fine_part)]
-        red, green, blue = (slope.mul_(colour[fine_part]) for slope, colour in zip(slopes, fine, strict=True))
-        value = red.add_(green).add_(blue).add_(offset)
-        found[fine_part].masked_fill_(value > best[fine_part], index)
-        torch.maximum(best[fine_part], value, out=best[fine_part])
+    for start in range(0, len(members), LIMITS.labels_at_once):  # so that memory does not grow with their number
+        targets = _resize(members[start : start + LIMITS.labels_at_once].to(fine.device), guide.colours)
+        for index, target in enumerate(targets, start):
+            part, fine_part = parts[index], fine_parts[index]
+            slopes, offsets = fit_linear(target[(None, *part)], guide, part=part)
+            linear.zero_()[(slice(None), *part)] = torch.cat([slopes[0], offsets])
+            *slopes, offset = _resize(linear, fine)[(slice(None), *fine_part)]
+            red, green, blue = (slope.mul_(colour[fine_part]) for slope, colour in zip(slopes, fine, strict=True))
+            value = red.add_(green).add_(blue).add_(offset)
+            found[fine_part].masked_fill_(value > best[fine_part], index)
+            torch.maximum(best[fine_part], value, out=best[fine_part])
     _compare_with_zeros(best, found, fine_parts)
     return found
 
 
 def _find_reach(mask: np.ndarray, guide: "Guide") -> Part:
-    """Find the part of a guide outside of which the fit to the tokens in a mask (h, w) is 0; all of it for no tokens.
+    """Find the part of a guide outside of which the fit to the tokens in a mask (h, w) is 0; at least one token.
 
     Bilinear resizing takes a token half a token further, each of two windows a radius.
     """
@@ -124,8 +126,6 @@ def _find_reach(mask: np.ndarray, guide: "Guide") -> Part:
     part = []
     for axis in (1, 0):
         places = np.flatnonzero(mask.any(axis)) * LIMITS.pixels_per_token
-        if not len(places):
-            return EVERYWHERE
         part.append(slice(max(places[0] - spread, 0), places[-1] + LIMITS.pixels_per_token + spread))
     return tuple(part)
 

@@ -6,7 +6,8 @@
 
 - `parity`: labels of `exact` and `fast` on the GPU and on the CPU, as the share of tokens with the same label; losses
   of a training step, as the largest difference in proportion; weights after it, as the largest difference.
-- `inference`: frames per second as a whole and of each stage, with the peak memory of the stage on the GPU.
+- `inference`: frames per second as a whole and of each stage, with the peak memory of the stage on the GPU. As in
+  eval.py, the GPU is waited for after each stage, so that its seconds can be told.
 - `training`: steps per second of train.py and of the formulas as they stand (`tests.benchmarks.plain_training`).
 - `waits`: share of the time in which no kernel runs, so that the GPU waits for the host. Kernels are timed by
   `torch.profiler` in a run of its own, since it slows down the host.
@@ -50,6 +51,7 @@ from utils.report.tables import STAGES
 
 AMPS = ("none", "bf16")
 CLIP_LENGTH, BATCH = 3, 2  # of training
+SHOWN_STAGES = tuple(stage for stage in STAGES if stage != "motion")  # which no segmenter here measures
 COLUMNS = ("what", "tokens", "amp", "engine", "value", "times plain", "waits", "peak_gb")
 CPU = torch.device("cpu")
 
@@ -79,8 +81,8 @@ def main() -> None:
     start = time.perf_counter()
     for number, row in enumerate(itertools.chain(check_parity(args, device), measure_inference(args, device),
                                                  measure_training(args, device))):  # fmt: skip
-        row = {column: row.get(column, "") for column in (*COLUMNS, *STAGES)}
-        print_row(row, first=number == 0)
+        row = {column: row.get(column, "") for column in (*COLUMNS, *SHOWN_STAGES)}
+        print_row(row, first=number == 0, hidden=())
         if args.csv:
             write_csv(args.csv, [row])
     print(f"{machine()}, {args.backbone}, {time.perf_counter() - start:.0f} s in all")
@@ -146,7 +148,7 @@ def measure_inference(args: argparse.Namespace, device: torch.device) -> Iterato
             clustering = sum(clock.seconds[stage] for stage in OURS)
             plain = plain or clustering
             stages = {stage: f"{args.num_frames / took:.4g} /s, {clock.peaks[stage]:.2f} GB"
-                      for stage, took in clock.seconds.items() if stage in STAGES and took}  # fmt: skip
+                      for stage, took in clock.seconds.items() if stage in SHOWN_STAGES and took}  # fmt: skip
             busy = measure_kernels(device, inference.run, point, segmenter, args.num_frames)
             yield {
                 "what": "inference", "tokens": "{}x{}".format(*grid), "amp": amp, "engine": engine,

@@ -30,7 +30,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -294,8 +294,8 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).is_file() else []
 
 
-def print_row(row: dict[str, Any], *, first: bool) -> None:
-    shown = [key for key in row if key not in HIDDEN]
+def print_row(row: dict[str, Any], *, first: bool, hidden: Sequence[str] = HIDDEN) -> None:
+    shown = [key for key in row if key not in hidden]
     if first:
         print("| " + " | ".join(shown) + " |\n| " + " | ".join("---" for _ in shown) + " |")
     print("| " + " | ".join(str(row[key]) for key in shown) + " |", flush=True)

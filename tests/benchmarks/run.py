@@ -26,6 +26,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 import argparse
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,7 @@ from utils.device import choose_device
 from utils.errors import UserError, run_main
 from utils.files import check_writable, read_object
 from utils.flags.choices import SPRITES_ROOT
+from utils.flags.evaluation import make_parser as make_eval_parser
 from utils.flags.types import positive_int
 from utils.processes import run_in_own_process
 from utils.report.tables import STAGE_GROUPS, STAGES
@@ -63,14 +65,13 @@ RATIOS = {"wall / backbone alone": ("wall", "backbone alone"), "cpu / backbone a
 
 def main() -> None:
     args, flags = make_parser().parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary folder goes away
+    if flags:
+        refuse_wrong_flags(flags)
     if args.csv:
         check_writable(args.csv.parent, flag="--csv")
-    sprites = [
-        "--config",
-        str(PROGRAM.parent / "configs/embedded.yaml"),
-        "--basepath",
-        str(ensure_sprites(args.sprites)),
-    ]
+    recipe = str(PROGRAM.parent / "configs/embedded.yaml")
+    sprites = ["--config", recipe, "--basepath", str(ensure_sprites(args.sprites))]
     subjects = {"sprites": sprites}
     if flags:
         subjects[" ".join(flags)] = flags
@@ -81,6 +82,18 @@ def main() -> None:
         if args.csv:
             write_csv(args.csv, [{"subject": subject, **row} for row in rows])
     print(machine())
+
+
+def refuse_wrong_flags(flags: list[str]) -> None:
+    """Refuse flags that neither this program nor eval.py has, before anything is measured.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    try:
+        make_eval_parser().parse(flags)
+    except UserError as error:
+        raise UserError(f"{error}; own flags: --sprites, --repeats, --neighbour, --csv") from None
 
 
 def make_parser() -> argparse.ArgumentParser:

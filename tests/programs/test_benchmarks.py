@@ -166,10 +166,17 @@ def test_benchmark_of_whole_runs(small_sprites, tmp_path, monkeypatch):
     assert "wall / backbone alone" in {line[0] for line in table}
 
 
-def test_rehearsal_of_the_checks_of_a_gpu(small_sprites, tmp_path, run_benchmark):
+def test_wrong_flags_of_whole_runs_are_refused_before_anything_is_measured(run_benchmark):
+    with pytest.raises(UserError, match="--neighbor: .*--neighbour"):
+        run_benchmark(benchmark_run, "--neighbor")
+
+
+def test_rehearsal_of_the_checks_of_a_gpu(small_sprites, tmp_path, run_benchmark, capsys):
     (frames,) = (small_sprites / "JPEGImages/480p").glob("val*")
     sizes = ["--device", "cpu", "--grids", "4x4", "--num_frames", 3, "--steps", 1]
     run_benchmark(gpu, "--basepath", frames, *sizes, "--csv", tmp_path / "out.csv")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(set(printed)) == len(printed)  # the precision tells rows apart
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     parity, speed = ([row for row in rows if (row["what"] == "parity") == wanted] for wanted in (True, False))
