@@ -156,7 +156,7 @@ def test_definition_of_fbms_with_a_mark(build):
 
 def test_a_train_list_of_another_encoding_is_refused(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(UserError, match=r"l\.txt: "):
+    with pytest.raises(UserError, match=r"l\.txt: not a text file .*; restore it"):
         read_names(tmp_path / "l.txt")
 
 

@@ -111,7 +111,7 @@ FAULTS_OF_EVAL = [
     (["--davis_path", "x"], "--davis_path x: --dataset sprites .*give --dataset davis17u"),
     (["--resume_path", "embedded", "--temperature", 9], "--temperature: .*--resume_path embedded; give one of the two"),
     (["--split", "tran"], "^--split tran: .*choose from val, train"),
-    (["--predictions", "none"], "--predictions none: "),
+    (["--predictions", "none"], "--predictions none: no such folder"),
     (["--save_path", "file/x"], "--save_path file/x: .*choose another folder"),
     (["--save_path", "full"], "--save_path full: .*choose another"),
 ]

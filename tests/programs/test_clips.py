@@ -242,7 +242,7 @@ def test_results_without_ground_truth_are_compared_on_a_page(here, run_eval, pag
     (["--basepath", "clip.mp4"], r"clip\.mp4: .*--basepath"),
     (["--davis_path", "DAVIS"], r"clip\.mp4: .*--davis_path"),
     (["--dataset", "davis17u"], r"clip\.mp4: .*--dataset davis17u"),
-    (["none.mp4"], r"^none\.mp4: "),
+    (["none.mp4"], r"^none\.mp4: no such file"),
     (["clip.mp4"], r"^clip\.mp4: .*rename one"),
     (["sound.mp4"], r"^sound\.mp4: .*give a file with a video"),
     (["empty.mp4"], r"^empty\.mp4: .*copy it again, or convert it"),

@@ -278,7 +278,7 @@ def test_unknown_keywords_are_named():
     ([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 48, 3), np.uint8)], r"frames\[1\]: 48x32 pixels.*32x32"),
     (["a.png"], r"frames\[0\]"),
     (iter([]), "frames: of type list_iterator; give a path"),
-    ("none.mp4", "^none.mp4: "),
+    ("none.mp4", "^none.mp4: no such file"),
     ("folder", "folder: .*give one of them"),
 ])  # fmt: skip
 def test_a_source_that_is_none_is_named(source, message, predictor, tmp_path, monkeypatch):

@@ -49,10 +49,10 @@ def test_every_video_has_a_file_of_targets(finished):
 @pytest.mark.parametrize(
     ("harm", "named"),
     [
-        (lambda path: path.unlink(), r"ant\.npz: "),
-        (lambda path: path.write_bytes(path.read_bytes()[:50]), r"ant\.npz: "),
+        (lambda path: path.unlink(), r"ant\.npz: .*missing; restore it"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), r"ant\.npz: damaged .*; restore it"),
         (lambda path: np.savez(path, maps=np.zeros((6, 3, 2, 2), np.int16), is_boundary=np.zeros((3, 2, 2), bool)),
-         r"ant\.npz: "),
+         r"ant\.npz: .*another version of the video; restore its frames"),
     ],
     ids=["missing", "damaged", "other"],
 )  # fmt: skip

@@ -159,13 +159,13 @@ def spoil_empty(root, results):
 
 
 FAULTS = [
-    (spoil_missing_frame, r"results/cat/00002\.png: "),
+    (spoil_missing_frame, r"results/cat/00002\.png: .*predict this one"),
     (spoil_missing_sequence, r"results/cat: .*1 of 2 sequences"),
     (spoil_size, r"00002\.png: .*47x36 .*48x36 .*cat/00002\.png; write"),
     (spoil_colours, r"00002\.png: .*RGB"),
     (spoil_count, r"cat/00002.png: .*21, .*20; .*--protocol paper"),
-    (spoil_annotation, r"480p/cat/00002\.png: "),
-    (spoil_empty, r"480p/cat: "),
+    (spoil_annotation, r"480p/cat/00002\.png: not a whole, readable PNG"),
+    (spoil_empty, r"480p/cat: .*check --annotations"),
 ]
 
 
@@ -183,7 +183,7 @@ def test_faults_are_named(scored_davis, spoil, message):
 def test_a_fault_in_a_worker_reaches_the_caller(scored_davis):
     root, results = scored_davis
     spoil_missing_frame(root, results)
-    with pytest.raises(UserError, match=r"00002\.png: "):
+    with pytest.raises(UserError, match=r"00002\.png: .*predict this one"):
         scoring.score(results, folders(root), workers=2, progress=False)
 
 
@@ -201,7 +201,7 @@ def test_too_many_proposals_for_davis_are_fine_for_paper(scored_davis):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"results": "nowhere"}, "nowhere: "),
+        ({"results": "nowhere"}, "nowhere: no such folder of results"),
         ({"annotations": {}}, "no sequences to score"),
         ({"protocols": ["vos"]}, "'vos' is unknown; choose from davis, paper, foreground"),
         ({"workers": 0}, "--workers is 0"),
@@ -218,7 +218,7 @@ def test_requests_that_make_no_sense(scored_davis, change, message):
     ("extra", "message"),
     [
         (("--split_file", "ImageSets/none.txt"), "none.txt: no such split file; check --davis_path and --split_file"),
-        (("--workers", "1"), "settings.json: "),
+        (("--workers", "1"), "settings.json: not valid JSON"),
     ],
 )
 def test_cli_faults_are_one_line_and_exit_code_two(scored_davis, extra, message):

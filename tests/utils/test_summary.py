@@ -58,7 +58,7 @@ def test_rows_of_other_sequences_or_of_a_cache(davis, tmp_path, run_eval, monkey
     row = summary.read_row(tmp_path / "one")
     assert all(map(math.isnan, row.scores["davis"][3:]))
     (tmp_path / "one/stats/bee.json").write_text((tmp_path / "a/stats/bee.json").read_text())
-    with pytest.raises(UserError, match="bee "):
+    with pytest.raises(UserError, match="bee .*score all anew"):
         summary.read_row(tmp_path / "one")
 
 
