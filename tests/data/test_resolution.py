@@ -119,7 +119,8 @@ def test_training_says_which_videos_it_squashes(tmp_path, run_train, capfd):
 # The bar
 
 
-def test_bar_names_video_stage_and_time_left(capsys):
+def test_bar_names_video_stage_and_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("utils.progress.LOG_INTERVAL", 0)  # every stage is a line
     with FrameBar([10, 5]) as bar:
         bar.start("ant", 10)
         for stage in STAGES:
