@@ -9,7 +9,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import Layout
 from data.layouts.known import OTHER_SIZES, PAIRS_LAYOUT
 from data.layouts.splits import Subfolders
@@ -19,7 +18,7 @@ from data.videos import FrameFolder, Video, refuse_damaged_videos
 from utils import distributed
 from utils.errors import UserError
 from utils.flags.choices import OWN_VIDEO, PAIRS
-from utils.names import check_name, may_hold_frames, read_train_list
+from utils.names import VIDEO_SUFFIXES, check_name, may_hold_frames, read_train_list
 from utils.pictures import IMAGE_SUFFIXES
 from utils.progress import log_line
 

@@ -184,8 +184,12 @@ def load_recipe(path: str, program: str) -> dict[str, object]:
     """Read the keys of a recipe that apply to one of `PROGRAMS`."""
     try:
         content = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: cannot be read ({error.__class__.__name__}); check the path") from error
+    except FileNotFoundError as error:
+        raise UserError(f"--config {path}: no such file; check the path, or choose one of configs/") from error
+    except OSError as error:
+        raise UserError(f"--config {path}: cannot be read ({error.strerror}); give a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config {path}: is not text in UTF-8; give a YAML file") from error
     except (yaml.YAMLError, *_TAG_ERRORS) as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not YAML ({detail}); mend the file") from error

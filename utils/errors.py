@@ -18,6 +18,8 @@ NO_MEMORY = re.compile(
 )
 NO_THREAD = "can't start new thread"
 OTHERS_ENDED = re.compile(r"(?i)connection (closed|reset) by peer|connection was likely closed")  # torch.distributed's
+ONE_DASH = re.compile(r"-[A-Za-z]\w")  # a flag of several letters after one dash; a negative number is none
+MOST_NAMED = 3  # flags that an error suggests; more of them do not help
 
 
 class UserError(Exception):
@@ -31,7 +33,7 @@ class NoWeights(UserError):
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose complaints are a `UserError`: one line, without the usage.
 
-    Flags are written in full. Of one that does not exist, the error names the most similar one.
+    Flags are written in full. Of one that does not exist, the error names those that begin so, or the most similar one.
     """
 
     def __init__(self, **options: Any):
@@ -55,9 +57,12 @@ class OneLineParser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             if word == "--":  # all that follows is no flag
                 return
-            if flag.startswith("--") and " " not in flag and flag not in known:
-                close = difflib.get_close_matches(flag, known, n=1)
-                self.error(f"{flag}: no such flag{f'; did you mean {close[0]}?' if close else ''}")
+            if (flag.startswith("--") or ONE_DASH.match(flag)) and " " not in flag and flag not in known:
+                wanted = f"--{flag.lstrip('-')}"
+                close = [name for name in known if name.startswith(wanted)]
+                close = close[:MOST_NAMED] or difflib.get_close_matches(wanted, known, n=1)
+                hint = f"; did you mean {' or '.join(close)}?" if close else ""
+                self.error(f"{flag}: no such flag{hint}")
 
 
 def run_main(main: Callable[[], None], *, lower: str = "") -> None:

@@ -9,6 +9,10 @@ from unicodedata import category
 
 from utils.errors import UserError
 
+VIDEO_SUFFIXES = {
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
+    ".ogv", ".mxf", ".gif", ".apng",
+}  # fmt: skip
 # Names, in lower case, under which data sets keep folders of label images, which could be taken for frames.
 LABEL_FOLDERS = {
     "annotations", "annotations_unsupervised", "annotations_semisupervised", "scribbles", "masks", "segmentations",

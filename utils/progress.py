@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 StageProgress = Callable[[str, int, int], None]
 # Rough share of a video's time that each stage takes; only used to estimate the time left.
 STAGES = {"features": 0.5, "clustering": 0.25, "labels": 0.05, "objects": 0.1, "writing": 0.1}
-LOG_INTERVAL = 10  # seconds between updates where stderr is a file, in which each update is a line
+LOG_INTERVAL = 10  # seconds between lines where stderr is no terminal, in which each update would be a line
 
 
 class FrameBar:
@@ -41,6 +41,8 @@ class FrameBar:
         self.done = 0  # videos
         self.before = 0  # frames of them
         self.name, self.length, self.stage = "", 0, ""
+        self.interval = 0 if sys.stderr.isatty() else LOG_INTERVAL  # seconds between new stages that are shown
+        self.due = 0.0  # when the next one may be; the first one is at once, so that a log tells early what goes on
 
     def start(self, name: str, length: int) -> None:
         """Begin the next video, `length` frames long."""
@@ -55,10 +57,16 @@ class FrameBar:
         now = self.before + self.length * earlier + frames * STAGES[stage]
         number = f" {self.done}/{self.videos}" if self.videos > 1 else ""
         self.bar.set_description_str(f"{number} {self.name}: {stage} {frames}/{self.length}", refresh=False)
-        self.bar.update(max(now - self.bar.n, 0))
-        if stage != self.stage:
+        if self.bar.update(max(now - self.bar.n, 0)):
+            self._put_off()
+        if stage != self.stage and time.perf_counter() >= self.due:
             self.bar.refresh()
+            self._put_off()
         self.stage = stage
+
+    def _put_off(self) -> None:
+        """Show no new stage before the next interval, if the bar is a log."""
+        self.due = time.perf_counter() + self.interval
 
     def finish(self) -> None:
         """Report that the video is finished."""
@@ -180,7 +188,7 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
 
 
 def open_bar(items: Iterable[Item] | None = None, **options: Any) -> tqdm:
-    """Open a progress bar on stderr. Where that is no terminal, every update is a line, and there are few of them.
+    """Open a progress bar on stderr. Where that is no terminal, every update is a line, `LOG_INTERVAL` apart.
 
     Bars that are of no use in a log take `disable=None` of tqdm instead.
 
@@ -189,7 +197,8 @@ def open_bar(items: Iterable[Item] | None = None, **options: Any) -> tqdm:
     """
     if sys.stderr.isatty():
         return tqdm(items, **options)
-    options |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "delay": 1e-9}  # delay: no line of 0 %
+    # With any delay, tqdm draws no bar when it is opened, before there is anything to tell.
+    options |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "delay": 1e-9}
     return tqdm(items, file=_LineWriter(), **options)
 
 

@@ -72,8 +72,14 @@ def read_row(folder: Path, *, split: str = "*") -> Row:
         if any(entry["cached"] for entry in stats):
             seconds["backbone"] = None
         labels = sum(entry["objects"] or entry["clusters"] for entry in stats) / len(stats)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(f"--results {folder}: no results of eval.py ({error!r}); run it first") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file; give --results a --save_path of eval.py") from error
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror}); give a --save_path of eval.py"
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"--results {folder}: stats/ is empty or not as eval.py writes it; {MEND}") from error
     videos = {path.stem for path in (folder / "stats").glob("*.json")}
     scored, scores = {}, {}
     for protocol in PROTOCOLS:

@@ -148,12 +148,18 @@ def read_label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np
     return rows
 
 
+def _suggest_kind(results: Path) -> str:
+    """Suggest the folder of one kind of label maps, such as `davis`, if `results` are eval.py's with several kinds."""
+    kinds = [path for path in sorted(results.glob("*")) if path.is_dir() and any(path.glob("*/*.png"))]
+    return f"; give {kinds[0]}" if kinds else "; give a --save_path of eval.py, or a folder like it"
+
+
 def main() -> None:
     args = parse_args(__doc__)
     rows_by_name: dict[str, list[np.ndarray]] = {}
     for place, results in enumerate(args.results):
         if not results.is_dir() or not (rows := read_label_map_rows(results, count=args.count)):
-            raise UserError(f"--results {results}: holds no folders of label PNGs")
+            raise UserError(f"--results {results}: holds no folders of label PNGs{_suggest_kind(results)}")
         if place and [name for name, _ in rows] != list(rows_by_name):
             raise UserError(f"--results {results}: holds other videos than {args.results[0]}")
         for name, pictures in rows:

@@ -12,11 +12,6 @@ from utils.errors import UserError
 from utils.file_kinds import identify_foreign, read_start
 from utils.progress import shows_bars
 
-VIDEO_SUFFIXES = {
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
-    ".ogv", ".mxf", ".gif", ".apng",
-}  # fmt: skip
-
 
 def scan(
     path: Path, *, trust_index: bool = False, report_progress: ReportProgress = lambda done, total: None

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.annotations.images import find_label_files
-from data.decoding.scan import VIDEO_SUFFIXES
 from data.layouts.base import report_items
 from data.layouts.splits import FrameList, SplitSource
 from data.own_output import describe_left_out, describe_unread, find_frame_folders, find_frames, refuse_own_output
 from data.videos import FrameFolder, Video, VideoFile
 from utils.errors import UserError
-from utils.names import natural_key, sort_naturally
+from utils.names import VIDEO_SUFFIXES, natural_key, sort_naturally
 from utils.pictures import list_images
 from utils.progress import log_line
 from utils.scoring.annotations import Annotations

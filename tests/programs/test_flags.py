@@ -106,6 +106,9 @@ def test_help_and_refused_flags_of_tools_need_no_library(tool, words, code):
     [
         (["none.mp4"], "none.mp4: no such file"),
         (["README.md", "--davis_path", "x"], "README.md: .*--davis_path"),
+        (["READMY.md"], "READMY.md: no such file.* README.md"),
+        (["--sequences", "camel.mp4"], "--sequences camel.mp4: .*before the flags"),
+        (["--sequences", "a", "clips/b"], "--sequences a clips/b: clips/b .*before the flags"),
         (["--sequences", "README.md"], "--sequences README.md: .*before the flags"),
     ],
 )
@@ -121,6 +124,8 @@ def test_clips_are_refused_without_a_library(words, named):
     [
         (["--resolutoin", "1", "2"], "--resolutoin: .*--resolution"),
         (["clip.mp4", "--max_object=3"], "--max_object: .*--max_objects"),
+        (["-save_path", "x"], "-save_path: .*--save_path"),
+        (["--tool"], "--tool: .*--toolkit_exact"),
         (["--xyzzy"], "--xyzzy: no such flag .*--help"),
     ],
 )

@@ -103,6 +103,12 @@ def test_the_foreground_is_shown_in_place_of_the_proposals(page, reported):
     assert page.wait("views[0].labels.filter(id => id === 255).length") == pixels
     assert page.run("new Set(views[0].labels).size") <= 2
     assert page.run("state.picked === null && document.getElementById('foreground').ariaPressed") == "true"
+    colour = page.run("listDrawn(runs[0])[0].colour.join()")
+    assert not page.run(f"REPORT.palette.some(each => each.join() === '{colour}')")
+    for key in ("0", "Escape"):
+        page.press(key)
+        page.wait(f"!state.foreground && {DRAWN} === {objects}")
+        page.press("f")
     page.press("ArrowRight")
     page.wait(f"{INDEX} === 1")
     assert page.run("views[0].labels.every(id => id === 0 || id === 255)")

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from utils.progress import FrameBar, StepBar
+from utils.progress import STAGES, FrameBar, StepBar
 from utils.run.logs import ThroughputMeter
 
 PAUSE = 0.3  # seconds
@@ -69,6 +69,21 @@ def test_a_log_has_lines_that_tell_something_new(capsys):
     told = [re.sub(r"\[.*", "", line) for line in lines]
     assert len(set(told)) == len(told)
     assert "100%" in told[-1]
+
+
+@pytest.mark.parametrize(("interval", "least", "most"), [(100, 2, 2), (0, 15, 100)])
+def test_a_log_has_a_line_an_interval_from_the_first_stage_to_the_end(interval, least, most, capsys, monkeypatch):
+    monkeypatch.setattr("utils.progress.LOG_INTERVAL", interval)
+    with FrameBar([4] * 3) as bar:
+        for number in range(3):
+            bar.start(f"v{number}", 4)
+            for stage in STAGES:
+                for done in range(5):
+                    bar(stage, done)
+    lines = capsys.readouterr().err.splitlines()
+    assert least <= len(lines) <= most
+    assert any("features 0/4" in line for line in lines[:2])
+    assert "100%" in lines[-1]
 
 
 def test_a_pause_is_not_time_of_the_throughput():

@@ -83,5 +83,8 @@ def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
 
 
 def test_folders_without_results_are_refused(tmp_path):
-    with pytest.raises(UserError, match="eval.py"):
+    with pytest.raises(UserError, match="settings.json: no such file; .*--save_path of eval.py"):
+        summary.read_row(tmp_path)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(UserError, match="^--results .*stats/"):
         summary.read_row(tmp_path)

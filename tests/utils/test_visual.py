@@ -72,6 +72,9 @@ def test_label_maps_as_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["visual", "--results", str(tmp_path / "empty"), "--picture", "x.png"])
     with pytest.raises(UserError, match="holds no folders of label PNGs"):
         visual.main()
+    write_label_png(tmp_path / "empty/davis/bee/0.png", np.zeros((30, 240), dtype=np.int32))
+    with pytest.raises(UserError, match="give .*empty/davis"):
+        visual.main()
 
 
 def test_training_log_as_a_picture(tmp_path):

@@ -1,11 +1,14 @@
 """Check the clips that the command line names without a flag, and name their results."""
 
+import difflib
+import os
 from argparse import Namespace
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.flags.choices import OWN_VIDEO
+from utils.names import VIDEO_SUFFIXES
 
 SEVERAL = "videos"  # name of the folder of results of several clips
 
@@ -42,17 +45,30 @@ def check_clips(clips: Sequence[str], *, explicit: Collection[str], dataset: str
         raise UserError(f"{clips[0]}: a clip of your own beside {others[0]}; leave one of them out")
     for clip in clips:
         if not Path(clip).exists():
-            raise UserError(f"{clip}: no such file or folder")
+            raise UserError(f"{clip}: no such file or folder{_suggest_similar(Path(clip))}")
+
+
+def _suggest_similar(clip: Path) -> str:
+    """Suggest the file or folder beside a missing one that has the most similar name, if there is one."""
+    try:
+        names = os.listdir(clip.parent)
+    except OSError:
+        return "; check the path"
+    close = difflib.get_close_matches(clip.name, names, n=1)
+    return f"; did you mean {clip.parent / close[0]}?" if close else "; check the path"
 
 
 def refuse_clips_as_sequences(sequences: Sequence[str]) -> None:
-    """Refuse names of videos that are files here: clips that came after `--sequences`, which takes all that follows.
+    """Refuse names of videos that are paths of clips, which came after `--sequences`, which takes all that follows.
+
+    A name is a clip if it has a `/` or the ending of a video, whether it exists or not, or is a file here.
 
     Raises:
         UserError: it names the first.
     """
-    if clip := next((name for name in sequences if Path(name).is_file()), None):
-        raise UserError(f"--sequences {' '.join(sequences)}: {clip} is a file; give clips before the flags")
+    for name in sequences:
+        if "/" in name or Path(name).suffix.lower() in VIDEO_SUFFIXES or Path(name).is_file():
+            raise UserError(f"--sequences {' '.join(sequences)}: {name} is a path; give clips before the flags")
 
 
 def choose_results_name(clips: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ const state = { index: 0, playing: false, opacity: 0.55, truth: false, foregroun
 const KEPT = 90; // decoded frames in memory, about a megabyte each
 const AHEAD = 8; // frames that are loaded before they are shown
 const MASK = 255; // label of the foreground
+const FOREGROUND = [255, 255, 255]; // its colour: white, which no proposal has
 const GREY = "rgb(120, 120, 120)"; // behind masks that are shown without frames
 
 /** The data of a run, in videos/<video>/data.js, calls this. */
@@ -98,11 +99,11 @@ function isAside(run, id) {
   return Boolean(chosen) && chosen.run === run.number && chosen.id !== id;
 }
 
-/** List what is drawn over a frame of a run: id, number of its colour and strength of each proposal, or of the foreground. */
+/** List what is drawn over a frame of a run: id, colour and strength of each proposal, or of the foreground. */
 function listDrawn(run) {
-  if (state.foreground) return [{ id: MASK, number: 1, strength: 1 }];
+  if (state.foreground) return [{ id: MASK, colour: FOREGROUND, strength: 1 }];
   const strengths = { full: 1, faint: 0.35, none: 0 };
-  const drawn = run.proposals.map(({ id }) => ({ id, number: id % 256, strength: strengths[visibility(run, id)] }));
+  const drawn = run.proposals.map(({ id }) => ({ id, colour: REPORT.palette[id % 256], strength: strengths[visibility(run, id)] }));
   return drawn.filter(({ strength }) => strength);
 }
 
@@ -110,8 +111,7 @@ function listDrawn(run) {
 function makeTables(run) {
   const size = Math.max(...run.proposals.map((proposal) => proposal.id), MASK) + 1;
   const [area, outline] = [new Uint32Array(size), new Uint32Array(size)];
-  for (const { id, number, strength } of listDrawn(run)) {
-    const [red, green, blue] = REPORT.palette[number];
+  for (const { id, colour: [red, green, blue], strength } of listDrawn(run)) {
     const colour = red | (green << 8) | (blue << 16);
     area[id] = colour | (Math.round(255 * strength * state.opacity) << 24);
     outline[id] = colour | (Math.round(255 * strength * Math.min(2.5 * state.opacity, 1)) << 24);
@@ -341,7 +341,7 @@ async function go(index) {
 function refresh() {
   for (const panel of panels) panel.update();
   for (const chart of charts) chart.pick((id) => chart.visibility(id));
-  byId("all").disabled = !state.picked;
+  byId("all").disabled = !state.picked && !state.foreground;
   byId("truth").setAttribute("aria-pressed", String(state.truth));
   byId("foreground").setAttribute("aria-pressed", String(state.foreground));
   byId("background").setAttribute("aria-pressed", String(state.background));
@@ -361,6 +361,12 @@ function hoverOver(next) {
   if (same) return;
   state.hovered = next;
   refresh();
+}
+
+/** Show all proposals, in place of one alone or of the foreground. */
+function showAll() {
+  state.foreground = false;
+  pick(0, 0);
 }
 
 function toggle(name) {
@@ -407,7 +413,7 @@ function onKey(event) {
     " ": () => setPlaying(!state.playing), ArrowLeft: () => step(-1), ArrowRight: () => step(1),
     Home: () => step(-runs[0].count), End: () => step(runs[0].count), t: () => toggle("truth"), f: () => toggle("foreground"),
     b: () => toggle("background"),
-    0: () => pick(0, 0), Escape: () => pick(0, 0),
+    0: showAll, Escape: showAll,
   };
   const proposal = /^[1-9]$/.test(event.key) && runs[0].byId.get(Number(event.key));
   const action = proposal ? () => pick(0, proposal.id) : actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -450,7 +456,7 @@ function connectControls() {
   byId("truth").addEventListener("click", () => toggle("truth"));
   byId("foreground").addEventListener("click", () => toggle("foreground"));
   byId("background").addEventListener("click", () => toggle("background"));
-  byId("all").addEventListener("click", () => pick(0, 0));
+  byId("all").addEventListener("click", showAll);
   byId("truth").hidden = !first.truth;
   byId("foreground").hidden = !runs.every((run) => run.foreground);
   byId("background").hidden = !runs.some((run) => run.proposals.some((proposal) => proposal.background));
