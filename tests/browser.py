@@ -1,6 +1,7 @@
 """Drive a headless Chromium through its DevTools protocol, over pipes: no server, no network, no further package."""
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -26,6 +27,10 @@ def find_chromium() -> str:
     if found is None:
         pytest.skip("no Chromium on this machine, so pages are not tried")
     return found
+
+
+class PageLeftError(Exception):
+    """The page was left for another before it answered."""
 
 
 class Browser:
@@ -70,6 +75,8 @@ class Browser:
             line, self.buffer = self.buffer.split(b"\0", 1)
             answer = json.loads(line)
             if answer.get("id") == self.number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise PageLeftError(answer["error"]["message"])
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
             self._note(answer)
@@ -107,12 +114,14 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, script: str, accept: Callable[[Any], bool] = bool) -> Any:
-        """Wait until `accept` takes the value of an expression, and return it."""
-        deadline = time.monotonic() + PATIENCE
-        while not accept(value := self.run(script)):
+        """Wait until `accept` takes the value of an expression, and return it; a link may lead to a new page meanwhile."""
+        deadline, value = time.monotonic() + PATIENCE, None
+        while True:
+            with contextlib.suppress(PageLeftError):
+                if accept(value := self.run(script)):
+                    return value
             assert time.monotonic() < deadline, f"{script}: still {value!r}"
             time.sleep(0.03)
-        return value
 
     def press(self, key: str) -> None:
         """Press and release a key, such as "t", " " or "ArrowRight"."""
