@@ -114,7 +114,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, script: str, accept: Callable[[Any], bool] = bool) -> Any:
-        """Wait until `accept` takes the value of an expression, and return it; a link may lead to a new page meanwhile."""
+        """Wait until `accept` takes the value of an expression, also on a page that a link leads to, and return it."""
         deadline, value = time.monotonic() + PATIENCE, None
         while True:
             with contextlib.suppress(PageLeftError):
