@@ -31,7 +31,7 @@ from data.videos import compute_display_shape
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.weights import EMBEDDED
 from utils.config import DEFAULT_TEMPERATURE, check_resolution
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.flags.choices import OWN_VIDEO
 from utils.flags.types import positive_float, positive_int
 from utils.run.checkpoints import load_checkpoint
@@ -64,8 +64,8 @@ def main() -> None:
     print(args.picture)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m tests.benchmarks.attention_maps", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--basepath", required=True, help="a video file or folder of frames")
     add("--checkpoints", nargs="+", required=True, help=f"of train.py; {IDENTITY}: the training-free point")

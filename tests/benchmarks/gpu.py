@@ -43,7 +43,7 @@ from tests.benchmarks.inference import OURS, agreement, machine, print_row, read
 from utils.clock import Clock
 from utils.config import DEFAULT_TEMPERATURE
 from utils.device import choose_device, peak_memory_gb, synchronize
-from utils.errors import run_main
+from utils.errors import OneLineParser, run_main
 from utils.files import check_writable
 from utils.flags.choices import CLUSTERINGS, PLAIN, SPRITES_ROOT
 from utils.flags.types import positive_int
@@ -88,8 +88,8 @@ def main() -> None:
     print(f"{machine()}, {args.backbone}, {time.perf_counter() - start:.0f} s in all")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m tests.benchmarks.gpu", description=__doc__.splitlines()[0])
     inference.add_subject(parser, basepath="a video; without it a generated one")
     add = parser.add_argument
     add("--grids", nargs="+", type=parse_grid, default=[(24, 48), (40, 60)], metavar="HxW", help="grids of tokens")

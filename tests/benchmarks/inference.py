@@ -56,7 +56,7 @@ from model.weights import EMBEDDED
 from utils.clock import Clock
 from utils.config import check_resolution, choose_temperature
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable
 from utils.flags.choices import CLUSTERINGS, OWN_VIDEO, PLAIN
 from utils.flags.types import positive_float, positive_int
@@ -109,8 +109,8 @@ def main() -> None:
         draw(rows, args.picture)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m tests.benchmarks.inference", description=__doc__.splitlines()[0])
     add_subject(parser, basepath="a video file or folder of frames; without it the first generated validation video")
     add = parser.add_argument
     add("--temperature", type=positive_float, help="s of the training-free point; as in eval.py if not given")

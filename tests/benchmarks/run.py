@@ -23,7 +23,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
 import os
 import re
 import signal
@@ -43,7 +42,7 @@ from data.videos import read_resized_frames
 from model.segmenter import Segmenter, SegmenterSettings
 from tests.benchmarks.inference import busy_neighbour, machine, write_csv
 from utils.device import choose_device
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable, read_object
 from utils.flags.choices import SPRITES_ROOT
 from utils.flags.evaluation import make_parser as make_eval_parser
@@ -57,7 +56,7 @@ COLD, CACHED, AGAIN = RUNS = ("cold", "cached", "again")
 QUIET, BESIDE = "quiet", "beside a busy neighbour"
 # What eval.py prints at these moments. Each but the first stands in a line of its own.
 MOMENTS = {"first video": rb"features 0/", "scoring": rb"scoring \d+ videos", "scored": rb"scoring: [0-9.]+ s/frame",
-           "report": rb"report: \S*index\.html"}  # fmt: skip
+           "report": rb"report: [^\n]*index\.html"}  # fmt: skip
 OF_VIDEOS = tuple(dict.fromkeys([*STAGES, *(stage for group in STAGE_GROUPS.values() for stage in group)]))
 OVERLAPPED = "motion"
 RATIOS = {"wall / backbone alone": ("wall", "backbone alone"), "cpu / backbone alone": ("cpu", "backbone alone cpu")}
@@ -96,8 +95,8 @@ def refuse_wrong_flags(flags: list[str]) -> None:
         raise UserError(f"{error}; own flags: --sprites, --repeats, --neighbour, --csv") from None
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m tests.benchmarks.run", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--sprites", default=SPRITES_ROOT, help="folder of the generated videos, made if it is missing")
     add("--repeats", type=positive_int, default=3, help="runs of which the median counts")

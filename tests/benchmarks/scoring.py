@@ -8,7 +8,6 @@ extracts, outlines and dilates two masks for each pair, as the toolkit does. `ut
 matching and statistics. OpenCV has one thread per process.
 """
 
-import argparse
 import multiprocessing
 import os
 import platform
@@ -26,7 +25,7 @@ import cv2
 import numpy as np
 
 from tests.utils import reference_scoring as reference
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.png import read_label_png, write_label_png
 from utils.run.provenance import SCORING, list_versions
 from utils.scoring.annotations import find_label_files
@@ -133,7 +132,7 @@ def measure(annotations: dict[str, Path], results: Path, frames: list[Frame], wo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(prog="python -m tests.benchmarks.scoring", description=__doc__.splitlines()[0])
     parser.add_argument("--davis_path", type=Path, help="root of the DAVIS dataset (default: generated blobs)")
     parser.add_argument("--results", type=Path, help="folder of label PNGs of at most 20 proposals")
     parser.add_argument("--frames", type=int, default=40, help="frames of each sequence, evenly spaced")

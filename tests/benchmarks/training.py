@@ -41,7 +41,7 @@ from tests.benchmarks import plain_training
 from tests.benchmarks.inference import add_subject, machine, print_row, write_csv
 from utils.config import DEFAULT_TEMPERATURE, check_resolution, settings_from
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
-from utils.errors import run_main
+from utils.errors import OneLineParser, run_main
 from utils.files import check_writable
 from utils.flags.choices import SPRITES_ROOT
 from utils.flags.types import positive_int
@@ -89,8 +89,8 @@ def comparisons(rows: dict[str, dict[str, Any]]) -> list[str]:
     ]  # fmt: skip
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+def make_parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m tests.benchmarks.training", description=__doc__.splitlines()[0])
     add_subject(parser, basepath="folder of videos; without it the generated ones")
     add = parser.add_argument
     add("--num_frames", type=positive_int, default=3)

@@ -22,7 +22,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import argparse
 import sys
 from dataclasses import dataclass, replace
 
@@ -42,7 +41,7 @@ from model.objects.ranking import compute_sizes, multiply_components, rate_label
 from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import SHARE, quantiles, window_distances
 from utils.device import choose_device
-from utils.errors import UserError, run_main
+from utils.errors import OneLineParser, UserError, run_main
 from utils.run.checkpoints import load_checkpoint
 from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
 from utils.scoring.slots import adjusted_rand_index
@@ -73,7 +72,7 @@ class Encoded:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = OneLineParser(prog="python -m tests.benchmarks.yardstick", description=__doc__.splitlines()[0])
     parser.add_argument("--blocks", nargs="+", default=[], metavar="FILE", help="checkpoints, seeds of one training")
     own, rest = parser.parse_known_args()
     args = evaluation.parse_arguments([*rest, "--training_free"])

@@ -147,13 +147,13 @@ def test_benchmark_of_whole_runs(small_sprites, tmp_path, monkeypatch):
     """The stages of a run add up to its time, whether videos are segmented or all results are there."""
     flags = ["--config", str(ROOT / "configs/embedded.yaml"), "--basepath", str(small_sprites), "--workers", "1"]
     flags += ["--resolution", "64", "96"]
-    cold, again = (benchmark_run.run_once(flags, tmp_path / "results") for _ in range(2))
+    cold, again = (benchmark_run.run_once(flags, tmp_path / "a folder" / "results") for _ in range(2))
     assert cold["backbone"] > 0 == again["backbone"]
     for seconds in (cold, again):
         parts = ("start", *benchmark_run.OF_VIDEOS, "rest", "scoring", "report", "exit")
         whole = sum(seconds[part] for part in parts) - seconds[benchmark_run.OVERLAPPED]
         assert whole == pytest.approx(seconds["wall"], abs=1e-6)
-    (tmp_path / "filled").symlink_to(tmp_path / "results")
+    (tmp_path / "filled").symlink_to(tmp_path / "a folder" / "results")
     runs = iter([cold, cold, cold, again])  # the first fills the cache
     monkeypatch.setattr(benchmark_run, "run_once", lambda *_: dict(next(runs)))
     monkeypatch.setattr(benchmark_run, "run_in_own_process", lambda work, *given: work(*given))
