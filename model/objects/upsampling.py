@@ -9,7 +9,7 @@ q = a . I + b, by ridge regression in a square window. It is fitted at a low res
 (He, Sun, arXiv 1505.00996).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,7 +32,6 @@ class UpsamplingLimits:
         downscale: the fit is applied at a resolution this many times lower than the frame's, for speed.
         boundary_membership: membership of a boundary token in its label. Of 0, 0.15, 0.3 and 0.6 the middle two did
             best on dev-8, by half a point of J&F, and no worse than the others on the training videos of Sprites.
-        labels_at_once: labels resized together. torch's rounding depends on it, so another number changes a few pixels.
         frames_at_once: frames upsampled in parallel on a CPU; more take more memory.
     """
 
@@ -41,7 +40,6 @@ class UpsamplingLimits:
     ridge: float = 1e-4
     downscale: int = 2
     boundary_membership: float = 0.3
-    labels_at_once: int = 4
     frames_at_once: int = 8
 
 
@@ -78,7 +76,7 @@ def guided(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None)
     if boundary_tokens is not None:
         members[:, boundary_tokens] *= LIMITS.boundary_membership
     height, width = frame.shape[-2:]
-    image = frame.contiguous()[None].float() / 255
+    image = frame.contiguous()[None].float()
     coarse = _shrink(image, tuple(LIMITS.pixels_per_token * side for side in labels.shape))
     fine = _shrink(image, (max(height // LIMITS.downscale, 1), max(width // LIMITS.downscale, 1)))
     guide = Guide(coarse, radius=LIMITS.radius, ridge=LIMITS.ridge)
@@ -99,20 +97,23 @@ def _find_largest(members: Tensor, guide: "Guide", fine: Tensor) -> Tensor:
     """
     best = torch.full(fine.shape[-2:], -torch.inf, device=fine.device)
     found = torch.zeros(fine.shape[-2:], dtype=torch.int64, device=fine.device)
-    linear = torch.zeros(4, *guide.colours.shape[-2:], device=fine.device)
+    sizes = list(zip(members.shape[-2:], guide.colours.shape[-2:], fine.shape[-2:], strict=True))
+    to_guide = [make_resize_matrix(tokens, coarse, like=fine) for tokens, coarse, _ in sizes]
+    # The mean over the windows of the fit and the resizing of its coefficients, in one matrix a side.
+    to_fine = [
+        make_resize_matrix(coarse, size, like=fine) @ means
+        for (_, coarse, size), means in zip(sizes, guide.means, strict=True)
+    ]
     parts = [_find_reach(mask, guide) for mask in (members > 0).numpy()]
     fine_parts = [_enlarge(part, guide.colours, fine) for part in parts]
-    for start in range(0, len(members), LIMITS.labels_at_once):  # so that memory does not grow with their number
-        targets = _resize(members[start : start + LIMITS.labels_at_once].to(fine.device), guide.colours)
-        for index, target in enumerate(targets, start):
-            part, fine_part = parts[index], fine_parts[index]
-            slopes, offsets = fit_linear(target[(None, *part)], guide, part=part)
-            linear.zero_()[(slice(None), *part)] = torch.cat([slopes[0], offsets])
-            *slopes, offset = _resize(linear, fine)[(slice(None), *fine_part)]
-            red, green, blue = (slope.mul_(colour[fine_part]) for slope, colour in zip(slopes, fine, strict=True))
-            value = red.add_(green).add_(blue).add_(offset)
-            found[fine_part].masked_fill_(value > best[fine_part], index)
-            torch.maximum(best[fine_part], value, out=best[fine_part])
+    for index, (member, part, fine_part) in enumerate(zip(members.to(fine.device), parts, fine_parts, strict=True)):
+        target = multiply_sides(member[:, None], [side[rows] for side, rows in zip(to_guide, part, strict=True)])[:, 0]
+        spread = [side[new][:, old] for side, new, old in zip(to_fine, fine_part, part, strict=True)]
+        *slopes, value = multiply_sides(fit_linear(target, guide, part=part), spread).unbind(1)
+        for slope, colour in zip(slopes, fine, strict=True):
+            value.addcmul_(slope, colour[fine_part])
+        found[fine_part].masked_fill_(value > best[fine_part], index)
+        torch.maximum(best[fine_part], value, out=best[fine_part])
     _compare_with_zeros(best, found, fine_parts)
     return found
 
@@ -153,17 +154,12 @@ def _compare_with_zeros(best: Tensor, found: Tensor, parts: list[Part]) -> None:
         found[outside & ((best < 0) | (found > index))] = index
 
 
-def _resize(values: Tensor, like: Tensor) -> Tensor:
-    """Resize values (K, h, w) to the height and width of `like`, bilinearly."""
-    return F.interpolate(values[None], size=like.shape[-2:], mode="bilinear", align_corners=False)[0]
-
-
 def _shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize an image (1, 3, H, W) to `size`, averaging areas: (3, h, w)."""
     if image.shape[-2:] == (2 * size[0], 2 * size[1]):  # the same sums, several times faster
         upper, lower = image[0, :, ::2], image[0, :, 1::2]
-        return upper[..., ::2].add(upper[..., 1::2]).add_(lower[..., ::2]).add_(lower[..., 1::2]).div_(4)
-    return F.interpolate(image, size=size, mode="area")[0]
+        return upper[..., ::2].add(upper[..., 1::2]).add_(lower[..., ::2]).add_(lower[..., 1::2]).div_(4 * 255)
+    return F.interpolate(image, size=size, mode="area")[0].div_(255)
 
 
 UPSAMPLING = {"guided": guided, "nearest": nearest}
@@ -200,38 +196,43 @@ class Guide:
         radius, ridge: see `UpsamplingLimits`.
 
     Attributes:
-        mean: (3, H, W), of the window around each pixel, cut at the border.
+        means: matrices (H, H) and (W, W) that average rows and columns over windows, see `make_mean_matrix`.
+        mean: (3, H, W), of the window around each pixel.
         inverse: (6, H, W), entries in the order of UPPER of the inverse of the window's ridged covariance.
     """
 
     def __init__(self, colours: Tensor, *, radius: int, ridge: float):
         self.colours, self.radius = colours, radius
-        self.shares = measure_shares(colours, radius)
-        self.mean = box_mean(colours, radius, self.shares)
+        self.means = [make_mean_matrix(size, radius, like=colours) for size in colours.shape[-2:]]
+        self.mean = self._average(colours)
         pairs = torch.stack([colours[i] * colours[j] for i, j in UPPER])
-        covariance = box_mean(pairs, radius, self.shares) - torch.stack([self.mean[i] * self.mean[j] for i, j in UPPER])
-        self.inverse = invert_symmetric(covariance, ridge=ridge).to(colours.dtype)
+        products = torch.stack([self.mean[i] * self.mean[j] for i, j in UPPER])
+        self.inverse = invert_symmetric(self._average(pairs) - products, ridge=ridge).to(colours.dtype)
+
+    def _average(self, values: Tensor) -> Tensor:
+        """Average values (K, H, W) over the window around each pixel, cut at the border."""
+        return multiply_sides(values.transpose(0, 1).contiguous(), self.means).transpose(0, 1)
 
 
-def fit_linear(targets: Tensor, guide: Guide, *, part: Part = EVERYWHERE) -> tuple[Tensor, Tensor]:
-    """Fit targets (K, H, W) as linear functions of the guide's colours: slopes (K, 3, H, W) and offsets (K, H, W).
+def fit_linear(target: Tensor, guide: Guide, *, part: Part = EVERYWHERE) -> Tensor:
+    """Fit a target (H, W) as a linear function of the guide's colours in the window around each pixel.
 
-    Least squares in the square window around each pixel, cut at the border, with a ridge on the squared slopes; then
-    the mean over all windows that contain the pixel.
+    Least squares in square windows, cut at the border, with a ridge on the squared slopes.
 
-    part: of the guide that the targets lie in. Two windows along each of its sides that is no border of the frame the
-        targets must be 0, as they are taken to be outside.
+    part: of the guide that the target lies in. Two windows along each of its sides that is no border of the frame the
+        target must be 0, as it is taken to be outside.
+
+    Returns:
+        (H, 4, W): the three slopes and the offset of each window.
     """
     mean_guide, colours, inverse = (
         values[(slice(None), *part)] for values in (guide.mean, guide.colours, guide.inverse)
     )
-    shares = tuple(share[side] for share, side in zip(guide.shares, part, strict=True))
-    mean_targets = box_mean(targets, guide.radius, shares)
-    products = (targets[:, None] * colours).flatten(0, 1)
-    cross = box_mean(products, guide.radius, shares).unflatten(0, (-1, 3)) - mean_targets[:, None] * mean_guide
-    slopes = multiply_symmetric(inverse, cross)
-    offsets = mean_targets - (slopes * mean_guide).sum(1)
-    return box_mean(slopes, guide.radius, shares), box_mean(offsets, guide.radius, shares)
+    means = [matrix[side, side] for matrix, side in zip(guide.means, part, strict=True)]
+    products = torch.stack([target, *(target * colours)], dim=1)
+    mean_target, *mean_products = multiply_sides(products, means).unbind(1)
+    slopes = multiply_symmetric(inverse, torch.stack(mean_products) - mean_target * mean_guide)
+    return torch.stack([*slopes, mean_target - (slopes * mean_guide).sum(0)], dim=1)
 
 
 UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -249,39 +250,29 @@ def invert_symmetric(upper: Tensor, *, ridge: float) -> Tensor:
 
 
 def multiply_symmetric(upper: Tensor, vectors: Tensor) -> Tensor:
-    """Multiply vectors (K, 3, H, W) by the symmetric matrix of each pixel, upper (6, H, W) in the order of UPPER."""
+    """Multiply vectors (3, H, W) by the symmetric matrix of each pixel, upper (6, H, W) in the order of UPPER."""
     rows = ((0, 1, 2), (1, 3, 4), (2, 4, 5))
-    return torch.stack([sum(upper[place] * vectors[:, j] for j, place in enumerate(row)) for row in rows], dim=1)
+    return torch.stack([sum(upper[place] * vectors[j] for j, place in enumerate(row)) for row in rows])
 
 
-def measure_shares(values: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Compute 1 / number of rows (H, 1), and of columns (W,), of the window around a pixel of `values` (..., H, W)."""
-    shares = []
-    for size in values.shape[-2:]:
-        place = torch.arange(size, device=values.device)
-        count = (place + radius + 1).clamp_max(size) - (place - radius).clamp_min(0)
-        shares.append(count.to(values.dtype).reciprocal())
-    return shares[0][:, None], shares[1]
+def make_mean_matrix(size: int, radius: int, *, like: Tensor) -> Tensor:
+    """Make the matrix (size, size) that averages over 2 radius + 1 places around each, cut at the ends."""
+    place = torch.arange(size, device=like.device)
+    near = ((place[:, None] - place).abs() <= radius).to(like.dtype)
+    return near / near.sum(1, keepdim=True)
 
 
-def box_mean(values: Tensor, radius: int, shares: tuple[Tensor, Tensor]) -> Tensor:
-    """Average values over the square of 2 radius + 1 pixels around each pixel, cut at the border: (..., H, W).
+def make_resize_matrix(old: int, new: int, *, like: Tensor) -> Tensor:
+    """Make the matrix (new, old) that resizes a side bilinearly."""
+    one_each = torch.eye(old, dtype=like.dtype, device=like.device)
+    return F.interpolate(one_each[None], size=new, mode="linear", align_corners=False)[0].T
 
-    shares: of the rows and columns of `values`, see `measure_shares`. Those of a part of a frame give the means over
-        the frame, if that is 0 outside.
+
+def multiply_sides(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply each of K maps (h, K, w) by a matrix (H, h) of the rows and one (W, w) of the columns: (H, K, W).
+
+    These matrices are banded. Whole products, two in all, are faster than sums over windows and resizing.
     """
-    for dim, share in zip((-2, -1), shares, strict=True):
-        size = values.shape[dim]
-        sums = values.cumsum(dim)
-        before = torch.zeros_like(sums.narrow(dim, 0, 1)).expand(_resized(sums, dim, radius + 1))
-        after = sums.narrow(dim, size - 1, 1).expand(_resized(sums, dim, radius))
-        sums = torch.cat([before, sums, after], dim)  # entry i is the sum of all values up to i - radius - 1
-        values = sums.narrow(dim, 2 * radius + 1, size) - sums.narrow(dim, 0, size)
-        values *= share
-    return values
-
-
-def _resized(values: Tensor, dim: int, size: int) -> list[int]:
-    shape = list(values.shape)
-    shape[dim] = size
-    return shape
+    rows, columns = matrices
+    wide = values.flatten(0, 1) @ columns.T
+    return (rows @ wide.view(len(values), -1)).unflatten(1, (values.shape[1], len(columns)))

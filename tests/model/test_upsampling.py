@@ -10,11 +10,12 @@ from model.objects.upsampling import (
     UPSAMPLING,
     Guide,
     _compare_with_zeros,
-    box_mean,
     fit_linear,
     guided,
     invert_symmetric,
-    measure_shares,
+    make_mean_matrix,
+    make_resize_matrix,
+    multiply_sides,
     multiply_symmetric,
     nearest,
     upsample_labels,
@@ -41,41 +42,50 @@ def test_nearest_gives_blocks():
 
 
 @pytest.mark.parametrize("radius", [1, 3, 20])
-def test_box_mean_is_the_mean_of_the_window(radius):
-    values = random(2, 9, 13)
-    found = box_mean(values, radius, measure_shares(values, radius))
+def test_means_by_matrices_are_those_of_the_window(radius):
+    values = random(9, 2, 13)
+    found = multiply_sides(values, [make_mean_matrix(size, radius, like=values) for size in (9, 13)])
     for y, x in ((0, 0), (4, 6), (8, 12), (8, 1)):
-        window = values[:, max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1]
-        torch.testing.assert_close(found[:, y, x], window.mean((1, 2)))
+        window = values[max(y - radius, 0) : y + radius + 1, :, max(x - radius, 0) : x + radius + 1]
+        torch.testing.assert_close(found[y, :, x], window.mean((0, 2)))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (9, 13), (20, 31)])
+def test_resizing_by_matrices_is_bilinear(size):
+    values = random(2, 9, 13)
+    matrices = [make_resize_matrix(old, new, like=values) for old, new in zip((9, 13), size, strict=True)]
+    found = multiply_sides(values.transpose(0, 1).contiguous(), matrices).transpose(0, 1)
+    expected = torch.nn.functional.interpolate(values[None], size=size, mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(found, expected)
 
 
 def test_equations_are_solved_as_numpy_solves_them():
     basis = random(3, 3, 4, 5)
     matrices = torch.einsum("ikyx,jkyx->ijyx", basis, basis)
-    right = random(2, 3, 4, 5, seed=1)
+    right = random(3, 4, 5, seed=1)
     inverse = invert_symmetric(torch.stack([matrices[i, j] for i, j in UPPER]), ridge=1e-3)
     found = multiply_symmetric(inverse, right)
     ridged = matrices.permute(2, 3, 0, 1) + 1e-3 * torch.eye(3)
-    expected = torch.linalg.solve(ridged[None], right.permute(0, 2, 3, 1)[..., None])[..., 0].permute(0, 3, 1, 2)
+    expected = torch.linalg.solve(ridged, right.permute(1, 2, 0)[..., None])[..., 0].permute(2, 0, 1)
     torch.testing.assert_close(found, expected)
 
 
 def test_labels_linear_in_colour_are_found_exactly():
     guide = random(3, 20, 30)
     target = (torch.tensor([0.5, -1.0, 2.0])[:, None, None] * guide).sum(0) + 0.3
-    slopes, offsets = fit_linear(target[None], Guide(guide, radius=4, ridge=1e-12))
-    torch.testing.assert_close((slopes[0] * guide).sum(0) + offsets[0], target, rtol=0, atol=1e-8)
+    *slopes, offset = fit_linear(target, Guide(guide, radius=4, ridge=1e-12)).unbind(1)
+    torch.testing.assert_close((torch.stack(slopes) * guide).sum(0) + offset, target, rtol=0, atol=1e-8)
 
 
 def test_ridge_regression_of_one_window():
     """A window that covers all: one fit, written out."""
-    guide, targets = random(3, 6, 7), random(2, 6, 7, seed=2)
-    slopes, offsets = fit_linear(targets, Guide(guide, radius=10, ridge=0.05))
-    x, y = guide.flatten(1), targets.flatten(1)
+    guide, target = random(3, 6, 7), random(6, 7, seed=2)
+    found = fit_linear(target, Guide(guide, radius=10, ridge=0.05))
+    x, y = guide.flatten(1), target.flatten()
     centred = x - x.mean(1, keepdim=True)
-    a = torch.linalg.solve(centred @ centred.T / x.shape[1] + 0.05 * torch.eye(3), centred @ y.T / x.shape[1]).T
-    torch.testing.assert_close(slopes, a[..., None, None].expand_as(slopes))
-    torch.testing.assert_close(offsets[:, 0, 0], y.mean(1) - a @ x.mean(1))
+    a = torch.linalg.solve(centred @ centred.T / x.shape[1] + 0.05 * torch.eye(3), centred @ y / x.shape[1])
+    expected = torch.cat([a, (y.mean() - a @ x.mean(1))[None]])
+    torch.testing.assert_close(found, expected[None, :, None].expand_as(found))
 
 
 def test_guided_finds_the_edge_between_tokens():
