@@ -121,6 +121,8 @@ def parse_arguments(argv: list[str]) -> Namespace:
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = normalise_proposals(args.proposals)
     args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
+    if args.training_free and args.tau == config.AUTO:
+        args.tau = SegmenterSettings.tau
     args.clusters = config.cluster_range(args.clusters or (["any"] if args.proposals == "clusters" else CLUSTERS))
     args.protocol = choose_protocols(args.protocol, DATASETS[args.dataset].protocols, dataset=args.dataset)
     args.root, args.root_flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
@@ -133,7 +135,7 @@ def parse_arguments(argv: list[str]) -> Namespace:
 
 def can_build_later(args: Namespace) -> bool:
     """Tell whether the network has no user's file to be checked, so that it is built only if a video is segmented."""
-    chosen = args.resume_path or args.dino_path or args.checkpoint_key or args.tau == config.AUTO
+    chosen = args.resume_path or args.dino_path or args.checkpoint_key
     return args.backbone == EMBEDDED and args.training_free and not chosen
 
 
@@ -149,8 +151,11 @@ def make_network(args: Namespace) -> SpatioTemporalNetwork:
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
     )  # fmt: skip
     if args.tau == config.AUTO:
-        args.tau = stored_tau(checkpoint, args.resume_path)
-        log_line(f"note: --tau auto: {args.tau:.3g}, from {args.resume_path}")
+        args.tau = stored_tau(checkpoint) or SegmenterSettings.tau
+        log_line(
+            f"note: --tau auto: {args.tau:.3g}, "
+            + (f"from {args.resume_path}" if stored_tau(checkpoint) else f"since {args.resume_path} holds none")
+        )
     if args.training_free:
         network.init_blocks("identity", temperature=args.temperature)
         return network.to(args.device)

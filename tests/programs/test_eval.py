@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from utils.errors import UserError, run_main
 from utils.export import export_block
 from utils.png import read_label_png
 from utils.report.tables import format_costs
-from utils.run.checkpoints import hash_file, load_checkpoint, load_tensors
+from utils.run.checkpoints import hash_file, load_tensors
 
 
 def test_every_frame_gets_a_png_at_its_own_size(davis, tmp_path, run_eval, capsys):
@@ -323,20 +324,22 @@ def test_real_video_has_the_clusters_and_j_once_measured(shared, tmp_path, run_e
     assert found["global"]["F-Mean"] == pytest.approx(0.525, abs=0.04)
 
 
-def test_tau_auto_is_that_of_the_checkpoint(davis, tmp_path, run_train, run_eval):
+def test_tau_is_that_of_the_checkpoint_unless_it_is_given(davis, tmp_path, run_train, run_eval, capsys):
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--init", "identity", "--eval_freq", 4)
     content = load_tensors(tmp_path / "run/last.pt")
-    common = ["--davis_path", davis, "--resume_path", tmp_path / "run/last.pt"]
-    run_eval(*common, "--tau", "auto", "--save_path", tmp_path / "auto")
-    assert json.loads((tmp_path / "auto/settings.json").read_text())["tau"] == content["tau_auto"]
     export_block(tmp_path / "run/last.pt", tmp_path / "block.safetensors")
-    assert load_checkpoint(tmp_path / "block.safetensors")["tau_auto"] == content["tau_auto"]
-    for arguments, message in (
-        (["--training_free"], "--tau auto: .*checkpoint; give a number"),
-        (["--resume_path", old_checkpoint(content, tmp_path / "old.pt")], "--tau auto: .*old.pt .*give a number"),
-    ):
-        with pytest.raises(UserError, match=message):
-            run_eval("--davis_path", davis, *arguments, "--tau", "auto", "--save_path", tmp_path / "none")
+    old = old_checkpoint(content, tmp_path / "old.pt")
+    for number, (flags, tau, note) in enumerate((
+        (["--resume_path", tmp_path / "run/last.pt"], content["tau_auto"], "last.pt"),
+        (["--resume_path", tmp_path / "block.safetensors"], content["tau_auto"], "block.safetensors"),
+        (["--resume_path", tmp_path / "run/last.pt", "--tau", "0.9"], 0.9, None),
+        (["--resume_path", old], 1.0, "since .*old.pt holds none"),
+        (["--training_free"], 1.0, None),
+    )):  # fmt: skip
+        capsys.readouterr()
+        run_eval("--davis_path", davis, "--sequences", "ant", *flags, "--save_path", tmp_path / str(number))
+        assert json.loads((tmp_path / str(number) / "settings.json").read_text())["tau"] == tau
+        assert bool(re.search(rf"--tau auto: .*{note}", capsys.readouterr().err)) == (note is not None)
 
 
 def old_checkpoint(content, path):

@@ -96,12 +96,12 @@ def test_every_shipped_recipe_runs(path, davis, tmp_path, run_train, run_eval):
 def test_recipes_of_the_paper_run_its_inference(path):
     """Their first comment says which inference a recipe runs; the recipes of the paper leave nothing of ours on."""
     args = eval_program.make_parser().parse(["--config", str(path)])
-    inference = (args.proposals, args.upsampling, args.image_stats)
+    inference = (args.proposals, args.upsampling, args.image_stats, args.tau)
     if path.read_text().startswith("# The paper's inference"):
-        assert inference == (["clusters"], "nearest", "reference")
+        assert inference == (["clusters"], "nearest", "reference", 1)
     else:
         assert path.read_text().startswith("# This project's inference")
-        assert inference == (["objects"], "guided", "imagenet")
+        assert inference == (["objects"], "guided", "imagenet", "auto")
     assert ("figure" in path.read_text()) or ("Expect J&F" in path.read_text())
 
 

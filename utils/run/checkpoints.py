@@ -210,18 +210,7 @@ def hash_tensors(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def stored_tau(checkpoint: dict[str, Any] | None, source: str | None) -> float:
-    """Return the clustering threshold that train.py stored with its block.
-
-    Args:
-        checkpoint: its content; None if there is none.
-        source: its file, for the message.
-
-    Raises:
-        UserError: there is no checkpoint, or it holds no threshold.
-    """
+def stored_tau(checkpoint: dict[str, Any] | None) -> float | None:
+    """Return the clustering threshold that train.py stored with its block, in nats; None if a checkpoint holds none."""
     tau = (checkpoint or {}).get("tau_auto")
-    if not isinstance(tau, float) or not 0 < tau < float("inf"):
-        where = f"{source} holds none, as after --eval_freq 0" if source else "there is no checkpoint"
-        raise UserError(f"--tau auto: {where}; give a number")
-    return tau
+    return tau if isinstance(tau, float) and 0 < tau < float("inf") else None
