@@ -257,6 +257,8 @@ def main() -> None:
         sys.exit(0)
     args.dataset = args.dataset or guess_own_video(args.basepath, otherwise=None)
     if args.dataset is None:
+        if args.basepath and not Path(args.basepath).exists():
+            raise UserError(f"--basepath {args.basepath}: no such file or folder")
         raise UserError("--dataset is missing; give one of those that --list names")
     spec = DATASETS[args.dataset]
     root, _ = resolve_root(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")

@@ -21,6 +21,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
     guard_imports()
 
 import argparse
+import functools
 import itertools
 import re
 import statistics
@@ -159,12 +160,13 @@ def measure_inference(args: argparse.Namespace, device: torch.device) -> Iterato
 
 def choose_point(args: argparse.Namespace, grid: tuple[int, int], amp: str = "none") -> argparse.Namespace:
     """Choose the settings of `inference.run` for a grid of tokens."""
-    patch = find_patch_size(args)
+    patch = find_patch_size(args.backbone, args.dino_path)
     return argparse.Namespace(**{**vars(args), "amp": amp, "resolution": tuple(side * patch for side in grid)})
 
 
-def find_patch_size(args: argparse.Namespace) -> int:
-    return build_network(backbone=args.backbone, dino_path=args.dino_path, num_heads=8).backbone.patch_size[0]
+@functools.cache
+def find_patch_size(backbone: str, dino_path: str | None) -> int:
+    return build_network(backbone=backbone, dino_path=dino_path, num_heads=8).backbone.patch_size[0]
 
 
 def make_segmenter(point: argparse.Namespace, engine: str, device: torch.device) -> Segmenter:

@@ -226,3 +226,10 @@ def test_a_root_that_is_not_there_is_a_wrong_flag(tmp_path, monkeypatch, capsys)
         run_main(check.main)
     assert exit_code.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: --basepath {tmp_path / 'none'}: no such file or folder")
+
+
+@pytest.mark.parametrize("flags", [[], ["--dataset", "davis17u"]])
+def test_a_folder_that_does_not_exist_is_named_whatever_else_is_missing(run, tmp_path, flags):
+    code, _, error = run("--basepath", tmp_path / "nowhere", *flags)
+    assert code == 2
+    assert re.fullmatch(r"error: --basepath \S*nowhere: no such file or folder\n", error)
