@@ -151,11 +151,10 @@ def make_network(args: Namespace) -> SpatioTemporalNetwork:
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
     )  # fmt: skip
     if args.tau == config.AUTO:
-        args.tau = stored_tau(checkpoint) or SegmenterSettings.tau
-        log_line(
-            f"note: --tau auto: {args.tau:.3g}, "
-            + (f"from {args.resume_path}" if stored_tau(checkpoint) else f"since {args.resume_path} holds none")
-        )
+        stored = stored_tau(checkpoint)
+        args.tau = stored or SegmenterSettings.tau
+        if stored:
+            log_line(f"note: tau {stored:.3g}, the threshold that {args.resume_path} holds; --tau X takes another")
     if args.training_free:
         network.init_blocks("identity", temperature=args.temperature)
         return network.to(args.device)

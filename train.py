@@ -22,16 +22,13 @@ import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
 
 # isort: split
-import numpy as np
 import torch
 
-from data.annotations.tokens import read_token_shares
 from data.clips import (
     CLIPS_PER_EPOCH,
     BadFrames,
@@ -42,13 +39,10 @@ from data.clips import (
     load_batches,
     read_all_frames,
 )
-from data.loading import check_root, explain_single_file, list_training_videos, load_videos, resolve_root
-from data.registry import DATASETS
+from data.loading import check_root, explain_single_file, list_training_videos, resolve_root
 from data.selection import warn_about_shapes
-from data.videos import Video, read_resized_frames
 from model.network import SpatioTemporalNetwork, build_network, check_origin
-from model.segmenter import Segmenter, SegmenterSettings
-from model.training import judging, monitor
+from model.training import monitor
 from model.training.rounds import TargetRounds
 from model.training.step import TrainSettings, clips_per_step, make_optimizer, set_learning_rate, train_step
 from model.training.targets import ClipTargets
@@ -59,7 +53,7 @@ from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.flags.choices import OWN_VIDEO
 from utils.flags.training import make_parser
-from utils.progress import StepBar, log_line, open_bar
+from utils.progress import StepBar, log_line
 from utils.run import resume as runs
 from utils.run.checkpoints import load_checkpoint
 from utils.run.logs import check_profile
@@ -68,7 +62,6 @@ from utils.run.recorder import RecordSettings, RunRecorder
 from utils.run.signals import StopRequest, catch_stop_signals
 
 Videos = dict[str, list[Path]]  # name -> frames
-JUDGED_AT = (0.7, 1.0, 1.4)  # multiples of --tau; at a single one J jumps by several points (docs/results.md)
 # Flags that a command for the embedded backbone repeats.
 KEPT_OPTIONS = ("dataset", "basepath", "train_list", "output_path")
 # Flags that TensorBoard shows beside the values of a run.
@@ -108,7 +101,6 @@ def main() -> None:
         runs.check_output(output, resume_path=args.resume_path, overwrite=args.overwrite)
         # After all checks of flags, because the videos may be generated.
         videos = list_training_videos(args.dataset, Path(args.basepath), train_list=args.train_list)
-        judged = list_judged_videos(args)
         stack.enter_context(distributed.join_group(device))
         if distributed.is_main():
             if not early:
@@ -121,11 +113,8 @@ def main() -> None:
         stop = stack.enter_context(catch_stop_signals())
         batches = stack.enter_context(read_batches(args, videos, step, stop))
         code = run(args, network, optimizer, scaler, videos, batches, resumed=resumed, first_step=step, stop=stop)
-        is_main = distributed.is_main()
     if code:
         sys.exit(code)
-    if judged and is_main:  # after the run has ended, so that signals end this at once
-        log_line(judge_training(args, network, judged))
 
 
 def run(
@@ -226,44 +215,6 @@ def make_rounds(args: Namespace, network: SpatioTemporalNetwork, videos: Videos)
         read=lambda name: read_all_frames(videos[name], args.resolution), tau=args.tau, num_steps=args.num_train_steps,
         num_rounds=args.rounds, made_by=made_by,
     )  # fmt: skip
-
-
-def list_judged_videos(args: Namespace) -> list[Video]:
-    """List the annotated videos that --judge names; none without it, or if the data set has no annotations."""
-    if not args.judge:
-        return []
-    if not DATASETS[args.dataset].protocols:
-        if distributed.is_main():
-            log_line(f"note: --judge {args.judge}: --dataset {args.dataset} has no annotations to judge training by")
-        return []
-    return load_videos(args.dataset, Path(args.basepath), split=args.judge, flag="--basepath")
-
-
-def judge_training(args: Namespace, network: SpatioTemporalNetwork, videos: list[Video]) -> str:
-    """Say in one line what training changed: agreement, and J of objects on tokens, before and after."""
-    settings = SegmenterSettings(tau=args.tau, clustering="fast", amp=args.amp)
-    start = make_network(Namespace(**{**vars(args), "resume_path": None}), None).to(next(network.parameters()).device)
-    encoded = [
-        judging.encode_video(
-            Segmenter(network, settings), list(read_resized_frames(video, args.resolution)),
-            functools.partial(read_token_shares, video.annotations, video.frame_names),
-        )
-        for video in open_bar(videos, desc="judging: features", unit="video")
-    ]  # fmt: skip
-    distances = [judging.measure_distances(one, encoded, settings) for one in (start, network)]
-    # Distances grow as attention sharpens, and the threshold with them.
-    grown = replace(settings, tau=args.tau * float(np.median(distances[1] / distances[0])))
-    count = sum(len(video.truth) for video in encoded)
-    agreement, objects = [], []
-    for name, one, its_settings in (("before", start, settings), ("after", network, grown)):
-        found = judging.judge(
-            one.eval(), open_bar(encoded, desc=f"judging: {name}", unit="video"), its_settings, factors=JUDGED_AT
-        )
-        agreement.append(100 * found["agreement"].mean())
-        objects.append(100 * found["objects"].mean(0).sum() / count)
-    return (f"training changed J of objects from {objects[0]:.1f} to {objects[1]:.1f} and agreement from "
-            f"{agreement[0]:.1f} to {agreement[1]:.1f} percent, on tokens of {len(videos)} videos "
-            f"({args.dataset}, {args.judge}; docs/evaluation.md says how)")  # fmt: skip
 
 
 def find_root(args: Namespace) -> Path:

@@ -36,7 +36,7 @@ from selfvos.keywords import raise_with_keywords, use_keywords
 from selfvos.result import Result, list_proposals
 from selfvos.sources import FrameArray, Frames, open_source, read_stream
 from utils.clock import Clock
-from utils.config import check_resolution, choose_temperature
+from utils.config import AUTO, check_resolution, choose_temperature
 from utils.device import choose_device
 from utils.errors import UserError
 from utils.flags.choices import OBJECTS, OWN_VIDEO, UPSAMPLINGS
@@ -102,8 +102,8 @@ class Predictor:
             max_objects: keep only this many proposals, at most 20.
             upsampling: of masks to pixels, `guided` by the frame's colours or `nearest`.
             settings: fields of `model.segmenter.SegmenterSettings` but `explain`, such as `clustering="fast"`,
-                `clusters=(2, 6)`, `memory_gb=4.0`. By default tau is the threshold that train.py stored with the block,
-                else 1. The other defaults are those of `bash start_eval.sh clip.mp4`: objects are made, motion is
+                `clusters=(2, 6)`, `memory_gb=4.0`. By default tau is `auto`, the threshold that train.py stored with the
+                block, else 1. The other defaults are those of `bash start_eval.sh clip.mp4`: objects are made, motion is
                 measured, 5 to 21 clusters.
 
         Raises:
@@ -117,7 +117,8 @@ class Predictor:
         check_whole("num_blocks", num_blocks)
         check_whole("num_heads", num_heads)
         _check_output(resolution, max_objects, upsampling)
-        made = check_settings(_make_settings(settings))
+        tau = settings.pop("tau", AUTO)
+        made = check_settings(_make_settings(settings if tau == AUTO else settings | {"tau": tau}))
         chosen = choose_device(str(device))
         file = None if block is None else checkpoint_path(os.fspath(block))
         checkpoint = None if file is None else load_checkpoint(file)
@@ -131,7 +132,8 @@ class Predictor:
                 network.init_blocks("identity", temperature=temperature or choose_temperature(backbone, OWN_VIDEO))
             else:
                 check_origin(checkpoint, network, num_heads=num_heads, source=file)
-        made = replace(made, tau=settings.get("tau") or stored_tau(checkpoint) or made.tau)
+        if tau == AUTO:
+            made = replace(made, tau=stored_tau(checkpoint) or made.tau)
         return cls(network.to(chosen), made, resolution=resolution, max_objects=max_objects, upsampling=upsampling)
 
     @property

@@ -23,22 +23,52 @@ if __name__ == "__main__":  # before the imports, which take seconds
     guard_imports()
 
 import sys
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 import eval as evaluation
-from data.annotations.tokens import read_token_shares
-from data.videos import read_resized_frames
-from model.segmenter import Segmenter, SegmenterSettings
-from model.training.judging import KINDS, MEASURES, Encoded, encode_video, judge, measure_distances
+from data.videos import Video, read_resized_frames
+from model.network import SpatioTemporalNetwork
+from model.objects.affinity import CentredFeatures
+from model.objects.find import find_objects
+from model.objects.motion import Motion, MotionMeter
+from model.objects.ranking import compute_sizes, multiply_components, rate_labels
+from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
+from model.training.distances import SHARE, quantiles, window_distances
 from utils.device import choose_device
 from utils.errors import OneLineParser, UserError, run_main
 from utils.run.checkpoints import load_checkpoint
 from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
+from utils.scoring.slots import adjusted_rand_index
 
 FACTORS = (0.7, 0.85, 1.0, 1.2, 1.4)  # multiples of the threshold
+MAX_PROPOSALS = 20  # of protocol davis
+KINDS = ("clusters", "objects")
+MEASURES = (*KINDS, "agreement")
+
+
+@dataclass
+class Encoded:
+    """A video as the block sees it.
+
+    Attributes:
+        features, mirrored: (T, N, C) of the video and of its mirror image.
+        grid: (h, w), N = h * w.
+        motion: of the tokens.
+        truth: (objects, T, h, w) float32, the share of each token that an object covers; no objects if not annotated.
+    """
+
+    name: str
+    features: Tensor
+    mirrored: Tensor
+    grid: tuple[int, int]
+    motion: Motion
+    truth: np.ndarray
 
 
 def main() -> None:
@@ -52,25 +82,112 @@ def main() -> None:
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
         clusters=args.clusters, feature_cache=args.feature_cache, amp=args.amp,
     )  # fmt: skip
-    videos = [
-        encode_video(
-            Segmenter(network, settings), list(read_resized_frames(video, tuple(args.resolution))),
-            partial(read_token_shares, video.annotations, video.frame_names),
-        )
-        for video in args.selection.load()
-    ]  # fmt: skip
-    distances = measure_distances(network, videos, settings)
-    base = judge(network, videos, settings, factors=FACTORS)
+    videos = [encode(video, Segmenter(network, settings), tuple(args.resolution)) for video in args.selection.load()]
+    distances = np.array([measure_distance(network, video, settings) for video in videos])
+    base = judge(network, videos, settings)
     print_means("training-free", base, videos)
     seeds = []
     for path in own.blocks:
         network.load_blocks(load_checkpoint(path), source=path)
-        ratio = float(np.median(measure_distances(network, videos, settings) / distances))
-        seeds.append(judge(network, videos, replace(settings, tau=settings.tau * ratio), factors=FACTORS))
+        ratio = float(np.median([measure_distance(network, video, settings) for video in videos] / distances))
+        seeds.append(judge(network, videos, replace(settings, tau=settings.tau * ratio)))
         print_means(f"{path} (thresholds times {ratio:.2f})", seeds[-1], videos)
     if seeds:
         trained = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in MEASURES}
         print_differences(base, trained, videos)
+
+
+def encode(video: Video, segmenter: Segmenter, resolution: tuple[int, int]) -> Encoded:
+    """Encode a video and its mirror image, measure its motion, and bring its annotations to the grid of tokens."""
+    frames, count = list(read_resized_frames(video, resolution)), len(video.frame_names)
+    meter = MotionMeter(segmenter.grid_size)
+    features, grid = segmenter.encode(meter.watch(frames), num_frames=count)
+    mirrored, _ = segmenter.encode((frame.flip(-1) for frame in frames), num_frames=count)
+    return Encoded(video.name, features, mirrored, grid, meter.finish(), read_truth(video, grid))
+
+
+def read_truth(video: Video, grid: tuple[int, int]) -> np.ndarray:
+    """Read the objects of a video as shares of tokens: (objects, T, h, w) float32, 0 in frames without annotation."""
+    if video.annotations is None:
+        return np.zeros((0, len(video.frame_names), *grid), np.float32)
+    annotated = set(video.annotations.frame_names)
+    maps = {name: video.annotations.read(name) for name in video.frame_names if name in annotated}
+    ids = sorted({int(number) for labels in maps.values() for number in np.unique(labels) if 0 < number < 255})
+    truth = np.zeros((len(ids), len(video.frame_names), *grid), np.float32)
+    for place, name in enumerate(video.frame_names):
+        for index, number in enumerate(ids):
+            if name in maps:
+                mask = (maps[name] == number).astype(np.float32)
+                truth[index, place] = cv2.resize(mask, grid[::-1], interpolation=cv2.INTER_AREA)
+    return truth
+
+
+def measure_distance(network: SpatioTemporalNetwork, video: Encoded, settings: SegmenterSettings) -> float:
+    """Measure the distance that `SHARE` of the pairs of tokens in a window of a video do not exceed, in nats."""
+    key_frames = key_frame_indices(len(video.features), settings.key_stride, settings.max_key_frames)
+    return quantiles(window_distances(network, video.features, key_frames), (SHARE,))[0]
+
+
+@torch.no_grad()
+def judge(network: SpatioTemporalNetwork, videos: list[Encoded], settings: SegmenterSettings) -> dict[str, np.ndarray]:
+    """Measure a block.
+
+    Returns:
+        `clusters`, `objects`: (thresholds, videos), the sum of J over a video's objects. `agreement`: (videos,).
+    """
+    found = {name: np.zeros((len(FACTORS), len(videos))) for name in KINDS} | {"agreement": np.zeros(len(videos))}
+    for column, video in enumerate(videos):
+        for row, factor in enumerate(FACTORS):
+            segmenter = Segmenter(network, replace(settings, tau=factor * settings.tau))
+            clusters, objects = segment(segmenter, video.features, video.grid, video.motion)
+            scores = multiply_components(rate_labels(objects, video.motion.evidence))
+            found["clusters"][row, column] = sum_j(clusters, video.truth, compute_sizes(clusters))
+            found["objects"][row, column] = sum_j(objects, video.truth, scores)
+            if factor == 1:
+                found["agreement"][column] = measure_agreement(segmenter, video, objects)
+    return found
+
+
+def segment(
+    segmenter: Segmenter, features: Tensor, grid: tuple[int, int], motion: Motion
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the clusters and the objects of a video, each (T, h, w)."""
+    clusters = segmenter.cluster(features.clone(), grid).labels
+    return clusters, find_objects(clusters, CentredFeatures(features, grid), motion=motion)[0]
+
+
+def sum_j(labels: np.ndarray, truth: np.ndarray, scores: np.ndarray) -> float:
+    """Sum J over the objects of a video, each assigned to one of the `MAX_PROPOSALS` best labels.
+
+    J of a label and an object is the mean over frames of their IoU on tokens; 1 where both are empty.
+    """
+    frames, count = len(labels), len(scores)
+    places = labels.reshape(frames, -1) + count * np.arange(frames)[:, None]
+    sizes = np.bincount(places.ravel(), minlength=frames * count).reshape(frames, count)
+    values = np.zeros((len(truth), count))
+    for index, mask in enumerate(truth):
+        shared = np.bincount(places.ravel(), mask.ravel(), minlength=frames * count).reshape(frames, count)
+        union = sizes + mask.sum((1, 2))[:, None] - shared
+        values[index] = np.where(union > 0, shared / np.maximum(union, 1e-9), 1).mean(0)
+    best = values[:, np.argsort(-scores, kind="stable")[:MAX_PROPOSALS]]
+    return float(best[linear_sum_assignment(-best)].sum())
+
+
+def measure_agreement(segmenter: Segmenter, video: Encoded, objects: np.ndarray) -> float:
+    """Average the adjusted Rand index of a video's objects with those of it backwards and of its mirror image."""
+    motion = video.motion
+    back = Motion(motion.evidence[::-1].copy(), motion.boundaries[::-1].copy())
+    mirror = Motion(motion.evidence[..., ::-1].copy(), motion.boundaries[..., ::-1].copy())
+    _, backwards = segment(segmenter, video.features.flip(0), video.grid, back)
+    _, mirrored = segment(segmenter, video.mirrored, video.grid, mirror)
+    return float(np.mean([compare_maps(objects, other) for other in (backwards[::-1], mirrored[..., ::-1])]))
+
+
+def compare_maps(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute the adjusted Rand index of two label maps (T, h, w)."""
+    shared = np.zeros((first.max() + 1, second.max() + 1), np.int64)
+    np.add.at(shared, (first, second), 1)
+    return adjusted_rand_index(shared)
 
 
 def print_means(name: str, found: dict[str, np.ndarray], videos: list[Encoded]) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from data.sprites.writer import write_sprites
 from model.segmenter import key_frame_indices
-from model.training import judging
 from tests.benchmarks import gpu, yardstick
 from tests.benchmarks import inference as benchmark
 from tests.benchmarks import run as benchmark_run
@@ -250,8 +249,8 @@ def test_the_yardstick_assigns_labels_as_protocol_davis_does():
     truth = np.zeros((2, 2, 1, 4), np.float32)
     truth[0, :, 0, :2] = 1  # label 0 in both frames: J 1
     truth[1, :, 0, 2:] = 1  # label 1: J 1/2, then 1
-    assert judging.sum_j(labels, truth, np.array([3.0, 2.0, 1.0])) == pytest.approx(1 + 0.75)
-    assert judging.compare_maps(labels, labels[::-1]) < judging.compare_maps(labels, 2 - labels) == 1
+    assert yardstick.sum_j(labels, truth, np.array([3.0, 2.0, 1.0])) == pytest.approx(1 + 0.75)
+    assert yardstick.compare_maps(labels, labels[::-1]) < yardstick.compare_maps(labels, 2 - labels) == 1
 
 
 def test_the_yardstick_measures_blocks_beside_the_training_free_one(

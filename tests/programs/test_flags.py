@@ -28,10 +28,9 @@ NETWORK = """
 """
 TRAIN = """
     --accumulate --attn_drop --basepath --batch_size --clip_grad --dataset --detect_anomaly --drop --eval_freq --gap
-    --init --init_path --judge --last_freq --log_freq --lr --min_lr --motion_weight --no-with_cls --num_frames
-    --num_queries --num_train_steps --num_workers --output_path --overfit --overwrite --profile --resolution
-    --resume_path --rounds --save_freq --semantic_weight --targets --tau --train_list --watch_clips --weight_decay
-    --with_cls
+    --init --init_path --last_freq --log_freq --lr --min_lr --motion_weight --no-with_cls --num_frames --num_queries
+    --num_train_steps --num_workers --output_path --overfit --overwrite --profile --resolution --resume_path --rounds
+    --save_freq --semantic_weight --targets --tau --train_list --watch_clips --weight_decay --with_cls
 """
 EVAL = """
     --allow_damaged --annotations --basepath --clustering --clusters --dataset --davis_path --explore

@@ -203,7 +203,6 @@ def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
     ({"device": "tpu"}, "^device tpu: .*give auto, cpu"),
     ({"block": "embedded", "temperature": 3.0}, "temperature: .*block"),
     ({"block": "none.pt"}, "^none.pt: .*check the path"),
-    ({"tau": "auto"}, "^tau='auto': .*number"),
 ])  # fmt: skip
 def test_impossible_values_are_named(arguments, message, tiny_weights):
     with pytest.raises(UserError, match=message):

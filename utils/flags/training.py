@@ -59,8 +59,6 @@ def make_parser() -> config.Parser:
     records("--eval_freq", type=non_negative_int, default=500, metavar="STEPS",
             help="Segment the monitor's clips this often; 0: never.")
     records("--watch_clips", **count, default=4, help="Give the monitor this many training clips.")
-    records("--judge", metavar="SPLIT",
-            help="At the end, compare the block with that of the start on this split of --dataset.")
     records("--tau", type=positive_float, default=1.0, metavar="X", help="Threshold of the monitor and of the targets.")
     faults = parser.add_argument_group("finding faults").add_argument
     faults("--overfit", **count, help="Train on the first N clips again and again.")

@@ -10,7 +10,7 @@ from torch import nn
 
 from utils import distributed
 from utils.progress import StageProgress, StepBar, log_line
-from utils.run.logs import RunLog, RunningMeans, ThroughputMeter, make_profiler
+from utils.run.logs import RunLog, RunningMeans, ThroughputMeter, make_profiler, read_log
 from utils.run.provenance import describe_origin
 from utils.run.resume import LAST, log_data_changes
 
@@ -133,4 +133,20 @@ class RunRecorder:
         if self.log:
             self.log.close()
         log_line(f"{how}: {self.output / LAST}")
+        if self.monitor and not code:
+            self._say_what_changed()
         return code
+
+    def _say_what_changed(self) -> None:
+        """Say what the monitor measured first and last, also where the run was resumed in between."""
+        names = ("mirror_agreement", "clusters_per_clip")
+        measured = [record for record in read_log(self.log.path) if all(name in record for name in names)]
+        if not measured or measured[0]["step"] > 0:  # resumed in another folder
+            return
+        (agreement, clusters), (agreement_now, clusters_now) = (
+            [record[name] for name in names] for record in (measured[0], measured[-1])
+        )
+        log_line(
+            f"training changed the agreement with mirror images from {agreement:.2f} to {agreement_now:.2f}, the "
+            f"clusters a clip from {clusters:.1f} to {clusters_now:.1f}; for its masks see docs/evaluation.md"
+        )
