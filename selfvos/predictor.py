@@ -102,9 +102,9 @@ class Predictor:
             max_objects: keep only this many proposals, at most 20.
             upsampling: of masks to pixels, `guided` by the frame's colours or `nearest`.
             settings: fields of `model.segmenter.SegmenterSettings` but `explain`, such as `clustering="fast"`,
-                `clusters=(2, 6)`, `memory_gb=4.0`. By default tau is `auto`, the threshold that train.py stored with the
-                block, else 1. The other defaults are those of `bash start_eval.sh clip.mp4`: objects are made, motion is
-                measured, 5 to 21 clusters.
+                `clusters=(2, 6)`, `memory_gb=4.0`. By default tau is `auto`, the threshold that train.py stored with
+                the block, else 1. The other defaults are those of `bash start_eval.sh clip.mp4`: objects are made,
+                motion is measured, 5 to 21 clusters.
 
         Raises:
             UserError: an impossible value, a missing or unfit file.

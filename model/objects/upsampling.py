@@ -9,6 +9,7 @@ q = a . I + b, by ridge regression in a square window. It is fitted at a low res
 (He, Sun, arXiv 1505.00996).
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -32,6 +33,7 @@ class UpsamplingLimits:
         downscale: the fit is applied at a resolution this many times lower than the frame's, for speed.
         boundary_membership: membership of a boundary token in its label. Of 0, 0.15, 0.3 and 0.6 the middle two did
             best on dev-8, by half a point of J&F, and no worse than the others on the training videos of Sprites.
+        rows_at_once: rows of a banded matrix in a product on a CPU; more multiply more zeros, fewer are slower.
         frames_at_once: frames upsampled in parallel on a CPU; more take more memory.
     """
 
@@ -40,12 +42,12 @@ class UpsamplingLimits:
     ridge: float = 1e-4
     downscale: int = 2
     boundary_membership: float = 0.3
+    rows_at_once: int = 48
     frames_at_once: int = 8
 
 
 LIMITS = UpsamplingLimits()
 Part = tuple[slice, slice]  # rows and columns of a frame
-EVERYWHERE = (slice(None), slice(None))
 
 
 def nearest(labels: Tensor, frame: Tensor, boundary_tokens: Tensor | None = None) -> Tensor:
@@ -97,19 +99,18 @@ def _find_largest(members: Tensor, guide: "Guide", fine: Tensor) -> Tensor:
     """
     best = torch.full(fine.shape[-2:], -torch.inf, device=fine.device)
     found = torch.zeros(fine.shape[-2:], dtype=torch.int64, device=fine.device)
-    sizes = list(zip(members.shape[-2:], guide.colours.shape[-2:], fine.shape[-2:], strict=True))
-    to_guide = [make_resize_matrix(tokens, coarse, like=fine) for tokens, coarse, _ in sizes]
-    # The mean over the windows of the fit and the resizing of its coefficients, in one matrix a side.
+    kind = {"dtype": fine.dtype, "device": fine.device}
+    tokens = tuple(slice(0, size) for size in members.shape[-2:])
+    to_guide = [resize_side(*sizes, **kind) for sizes in zip(members.shape[-2:], guide.colours.shape[-2:], strict=True)]
     to_fine = [
-        make_resize_matrix(coarse, size, like=fine) @ means
-        for (_, coarse, size), means in zip(sizes, guide.means, strict=True)
+        resize_side(*sizes, radius=guide.radius, **kind)
+        for sizes in zip(guide.colours.shape[-2:], fine.shape[-2:], strict=True)
     ]
     parts = [_find_reach(mask, guide) for mask in (members > 0).numpy()]
     fine_parts = [_enlarge(part, guide.colours, fine) for part in parts]
     for index, (member, part, fine_part) in enumerate(zip(members.to(fine.device), parts, fine_parts, strict=True)):
-        target = multiply_sides(member[:, None], [side[rows] for side, rows in zip(to_guide, part, strict=True)])[:, 0]
-        spread = [side[new][:, old] for side, new, old in zip(to_fine, fine_part, part, strict=True)]
-        *slopes, value = multiply_sides(fit_linear(target, guide, part=part), spread).unbind(1)
+        target = multiply_sides(member[:, None], to_guide, tokens, part)[:, 0]
+        *slopes, value = multiply_sides(fit_linear(target, guide, part=part), to_fine, part, fine_part).unbind(1)
         for slope, colour in zip(slopes, fine, strict=True):
             value.addcmul_(slope, colour[fine_part])
         found[fine_part].masked_fill_(value > best[fine_part], index)
@@ -127,7 +128,9 @@ def _find_reach(mask: np.ndarray, guide: "Guide") -> Part:
     part = []
     for axis in (1, 0):
         places = np.flatnonzero(mask.any(axis)) * LIMITS.pixels_per_token
-        part.append(slice(max(places[0] - spread, 0), places[-1] + LIMITS.pixels_per_token + spread))
+        stop = int(places[-1]) + LIMITS.pixels_per_token + spread
+        size = guide.colours.shape[1 + len(part)]
+        part.append(slice(max(int(places[0]) - spread, 0), min(stop, size)))
     return tuple(part)
 
 
@@ -135,8 +138,8 @@ def _enlarge(part: Part, coarse: Tensor, fine: Tensor) -> Part:
     """Find the part of `fine` (..., H, W) outside of which bilinear resizing of a part of `coarse` (..., h, w) is 0."""
     enlarged = []
     for side, old, new in zip(part, coarse.shape[-2:], fine.shape[-2:], strict=True):
-        start, stop, _ = side.indices(old)
-        enlarged.append(slice(max((start - 1) * new // old - 1, 0), -(-(stop + 1) * new // old) + 1))
+        start, stop = (side.start - 1) * new // old - 1, -(-(side.stop + 1) * new // old) + 1
+        enlarged.append(slice(max(start, 0), min(stop, new)))
     return tuple(enlarged)
 
 
@@ -196,14 +199,17 @@ class Guide:
         radius, ridge: see `UpsamplingLimits`.
 
     Attributes:
-        means: matrices (H, H) and (W, W) that average rows and columns over windows, see `make_mean_matrix`.
+        means: matrices (H, H) and (W, W) that average rows and columns over windows.
+        everywhere: the part that is the whole guide.
         mean: (3, H, W), of the window around each pixel.
         inverse: (6, H, W), entries in the order of UPPER of the inverse of the window's ridged covariance.
     """
 
     def __init__(self, colours: Tensor, *, radius: int, ridge: float):
         self.colours, self.radius = colours, radius
-        self.means = [make_mean_matrix(size, radius, like=colours) for size in colours.shape[-2:]]
+        kind = {"dtype": colours.dtype, "device": colours.device}
+        self.means = [average_windows(size, radius, **kind) for size in colours.shape[-2:]]
+        self.everywhere = tuple(slice(0, size) for size in colours.shape[-2:])
         self.mean = self._average(colours)
         pairs = torch.stack([colours[i] * colours[j] for i, j in UPPER])
         products = torch.stack([self.mean[i] * self.mean[j] for i, j in UPPER])
@@ -211,26 +217,27 @@ class Guide:
 
     def _average(self, values: Tensor) -> Tensor:
         """Average values (K, H, W) over the window around each pixel, cut at the border."""
-        return multiply_sides(values.transpose(0, 1).contiguous(), self.means).transpose(0, 1)
+        values = values.transpose(0, 1).contiguous()
+        return multiply_sides(values, self.means, self.everywhere, self.everywhere).transpose(0, 1)
 
 
-def fit_linear(target: Tensor, guide: Guide, *, part: Part = EVERYWHERE) -> Tensor:
+def fit_linear(target: Tensor, guide: Guide, *, part: Part | None = None) -> Tensor:
     """Fit a target (H, W) as a linear function of the guide's colours in the window around each pixel.
 
     Least squares in square windows, cut at the border, with a ridge on the squared slopes.
 
-    part: of the guide that the target lies in. Two windows along each of its sides that is no border of the frame the
-        target must be 0, as it is taken to be outside.
+    part: of the guide that the target lies in; the target is 0 outside of it. None for the whole guide.
 
     Returns:
-        (H, 4, W): the three slopes and the offset of each window.
+        (H, 4, W): the three slopes and the offset of each window. A row of all four lies together in memory, since
+        `multiply_sides` then needs two products instead of eight.
     """
+    part = part or guide.everywhere
     mean_guide, colours, inverse = (
         values[(slice(None), *part)] for values in (guide.mean, guide.colours, guide.inverse)
     )
-    means = [matrix[side, side] for matrix, side in zip(guide.means, part, strict=True)]
     products = torch.stack([target, *(target * colours)], dim=1)
-    mean_target, *mean_products = multiply_sides(products, means).unbind(1)
+    mean_target, *mean_products = multiply_sides(products, guide.means, part, part).unbind(1)
     slopes = multiply_symmetric(inverse, torch.stack(mean_products) - mean_target * mean_guide)
     return torch.stack([*slopes, mean_target - (slopes * mean_guide).sum(0)], dim=1)
 
@@ -255,24 +262,62 @@ def multiply_symmetric(upper: Tensor, vectors: Tensor) -> Tensor:
     return torch.stack([sum(upper[place] * vectors[j] for j, place in enumerate(row)) for row in rows])
 
 
-def make_mean_matrix(size: int, radius: int, *, like: Tensor) -> Tensor:
+class BandedMatrix:
+    """A matrix whose rows are 0 but for a band, and products with parts of it.
+
+    Args:
+        matrix: (H, h) on the CPU; the columns at which the band of a row begins and ends rise from row to row.
+        dtype, device: of what it multiplies.
+    """
+
+    def __init__(self, matrix: Tensor, *, dtype: torch.dtype, device: torch.device):
+        self.matrix = matrix.to(device, dtype)
+        columns = torch.arange(matrix.shape[1])
+        self.first = torch.where(matrix != 0, columns, matrix.shape[1]).amin(1).tolist()
+        self.last = torch.where(matrix != 0, columns, -1).amax(1).tolist()
+        # A GPU computes zeros in less time than it takes to start more products.
+        self.rows_at_once = LIMITS.rows_at_once if device.type == "cpu" else len(matrix)
+
+    def split(self, old: slice, new: slice) -> Iterator[tuple[Tensor, slice]]:
+        """Split the rows `new` into blocks: the matrix of each over its band in the columns `old`, and the place of
+        this band from the start of `old`."""
+        for start in range(new.start, new.stop, self.rows_at_once):
+            stop = min(start + self.rows_at_once, new.stop)
+            first, last = max(self.first[start], old.start), min(self.last[stop - 1] + 1, old.stop)
+            last = max(first, last)  # no column of the band lies in `old`
+            yield self.matrix[start:stop, first:last], slice(first - old.start, last - old.start)
+
+
+@functools.lru_cache(maxsize=64)
+def average_windows(size: int, radius: int, *, dtype: torch.dtype, device: torch.device) -> BandedMatrix:
     """Make the matrix (size, size) that averages over 2 radius + 1 places around each, cut at the ends."""
-    place = torch.arange(size, device=like.device)
-    near = ((place[:, None] - place).abs() <= radius).to(like.dtype)
+    return BandedMatrix(_make_mean_matrix(size, radius), dtype=dtype, device=device)
+
+
+@functools.lru_cache(maxsize=64)
+def resize_side(
+    old: int, new: int, *, radius: int = 0, dtype: torch.dtype, device: torch.device
+) -> BandedMatrix:  # fmt: skip
+    """Make the matrix (new, old) that averages as `average_windows` does, and resizes the result bilinearly."""
+    resized = F.interpolate(torch.eye(old).double()[None], size=new, mode="linear", align_corners=False)[0].T
+    return BandedMatrix(resized @ _make_mean_matrix(old, radius), dtype=dtype, device=device)
+
+
+def _make_mean_matrix(size: int, radius: int) -> Tensor:
+    place = torch.arange(size)
+    near = ((place[:, None] - place).abs() <= radius).double()
     return near / near.sum(1, keepdim=True)
 
 
-def make_resize_matrix(old: int, new: int, *, like: Tensor) -> Tensor:
-    """Make the matrix (new, old) that resizes a side bilinearly."""
-    one_each = torch.eye(old, dtype=like.dtype, device=like.device)
-    return F.interpolate(one_each[None], size=new, mode="linear", align_corners=False)[0].T
+def multiply_sides(values: Tensor, matrices: Sequence[BandedMatrix], old: Part, new: Part) -> Tensor:
+    """Multiply maps (h, K, w) by a matrix of the rows and one of the columns: (H, K, W).
 
-
-def multiply_sides(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply each of K maps (h, K, w) by a matrix (H, h) of the rows and one (W, w) of the columns: (H, K, W).
-
-    These matrices are banded. Whole products, two in all, are faster than sums over windows and resizing.
+    Args:
+        values: K maps, the part `old` of maps that are 0 elsewhere.
+        new: the part of the result that is wanted.
     """
-    rows, columns = matrices
-    wide = values.flatten(0, 1) @ columns.T
-    return (rows @ wide.view(len(values), -1)).unflatten(1, (values.shape[1], len(columns)))
+    (of_rows, of_columns), maps = matrices, values.flatten(0, 1)
+    wide = [maps[:, band] @ block.T for block, band in of_columns.split(old[1], new[1])]
+    wide = torch.cat(wide, 1).view(len(values), -1)
+    high = torch.cat([block @ wide[band] for block, band in of_rows.split(old[0], new[0])])
+    return high.unflatten(1, (values.shape[1], -1))

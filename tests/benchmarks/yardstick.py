@@ -60,7 +60,9 @@ class Encoded:
         features, mirrored: (T, N, C) of the video and of its mirror image.
         grid: (h, w), N = h * w.
         motion: of the tokens.
-        truth: (objects, T, h, w) float32, the share of each token that an object covers; no objects if not annotated.
+        truth: (objects, T, h, w) float32, the share of each token that an object covers, in the annotated frames; no
+            objects if there are none.
+        annotated: positions of these frames in the video.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Encoded:
     grid: tuple[int, int]
     motion: Motion
     truth: np.ndarray
+    annotated: list[int]
 
 
 def main() -> None:
@@ -77,6 +80,8 @@ def main() -> None:
     own, rest = parser.parse_known_args()
     args = evaluation.parse_arguments([*rest, "--training_free"])
     args.device, args.resume_path = choose_device(args.device), None
+    if args.num_t > 1:
+        raise UserError(f"--num_t {args.num_t}: the yardstick measures a single block; leave it out")
     network = evaluation.make_network(args)
     settings = SegmenterSettings(
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
@@ -103,23 +108,21 @@ def encode(video: Video, segmenter: Segmenter, resolution: tuple[int, int]) -> E
     meter = MotionMeter(segmenter.grid_size)
     features, grid = segmenter.encode(meter.watch(frames), num_frames=count)
     mirrored, _ = segmenter.encode((frame.flip(-1) for frame in frames), num_frames=count)
-    return Encoded(video.name, features, mirrored, grid, meter.finish(), read_truth(video, grid))
+    return Encoded(video.name, features, mirrored, grid, meter.finish(), *read_truth(video, grid))
 
 
-def read_truth(video: Video, grid: tuple[int, int]) -> np.ndarray:
-    """Read the objects of a video as shares of tokens: (objects, T, h, w) float32, 0 in frames without annotation."""
-    if video.annotations is None:
-        return np.zeros((0, len(video.frame_names), *grid), np.float32)
-    annotated = set(video.annotations.frame_names)
-    maps = {name: video.annotations.read(name) for name in video.frame_names if name in annotated}
-    ids = sorted({int(number) for labels in maps.values() for number in np.unique(labels) if 0 < number < 255})
-    truth = np.zeros((len(ids), len(video.frame_names), *grid), np.float32)
-    for place, name in enumerate(video.frame_names):
+def read_truth(video: Video, grid: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
+    """Read `truth` and `annotated` of `Encoded`."""
+    names = set(video.annotations.frame_names) if video.annotations else ()
+    annotated = [place for place, name in enumerate(video.frame_names) if name in names]
+    maps = [video.annotations.read(video.frame_names[place]) for place in annotated]
+    ids = sorted({int(number) for labels in maps for number in np.unique(labels) if 0 < number < 255})
+    truth = np.zeros((len(ids), len(maps), *grid), np.float32)
+    for place, labels in enumerate(maps):
         for index, number in enumerate(ids):
-            if name in maps:
-                mask = (maps[name] == number).astype(np.float32)
-                truth[index, place] = cv2.resize(mask, grid[::-1], interpolation=cv2.INTER_AREA)
-    return truth
+            mask = (labels == number).astype(np.float32)
+            truth[index, place] = cv2.resize(mask, grid[::-1], interpolation=cv2.INTER_AREA)
+    return truth, annotated
 
 
 def measure_distance(network: SpatioTemporalNetwork, video: Encoded, settings: SegmenterSettings) -> float:
@@ -141,8 +144,8 @@ def judge(network: SpatioTemporalNetwork, videos: list[Encoded], settings: Segme
             segmenter = Segmenter(network, replace(settings, tau=factor * settings.tau))
             clusters, objects = segment(segmenter, video.features, video.grid, video.motion)
             scores = multiply_components(rate_labels(objects, video.motion.evidence))
-            found["clusters"][row, column] = sum_j(clusters, video.truth, compute_sizes(clusters))
-            found["objects"][row, column] = sum_j(objects, video.truth, scores)
+            found["clusters"][row, column] = sum_j(clusters[video.annotated], video.truth, compute_sizes(clusters))
+            found["objects"][row, column] = sum_j(objects[video.annotated], video.truth, scores)
             if factor == 1:
                 found["agreement"][column] = measure_agreement(segmenter, video, objects)
     return found
@@ -184,7 +187,12 @@ def measure_agreement(segmenter: Segmenter, video: Encoded, objects: np.ndarray)
 
 
 def compare_maps(first: np.ndarray, second: np.ndarray) -> float:
-    """Compute the adjusted Rand index of two label maps (T, h, w)."""
+    """Compute the adjusted Rand index of two label maps (T, h, w); 0 if both have a single label.
+
+    The index would be 1 then, so that a block for which all tokens are alike would look best.
+    """
+    if first.max() == second.max() == 0:
+        return 0.0
     shared = np.zeros((first.max() + 1, second.max() + 1), np.int64)
     np.add.at(shared, (first, second), 1)
     return adjusted_rand_index(shared)

@@ -5,19 +5,18 @@ import pytest
 import torch
 
 from model.objects.upsampling import (
-    EVERYWHERE,
     UPPER,
     UPSAMPLING,
     Guide,
     _compare_with_zeros,
+    average_windows,
     fit_linear,
     guided,
     invert_symmetric,
-    make_mean_matrix,
-    make_resize_matrix,
     multiply_sides,
     multiply_symmetric,
     nearest,
+    resize_side,
     upsample_labels,
 )
 
@@ -44,7 +43,9 @@ def test_nearest_gives_blocks():
 @pytest.mark.parametrize("radius", [1, 3, 20])
 def test_means_by_matrices_are_those_of_the_window(radius):
     values = random(9, 2, 13)
-    found = multiply_sides(values, [make_mean_matrix(size, radius, like=values) for size in (9, 13)])
+    whole = (slice(0, 9), slice(0, 13))
+    matrices = [average_windows(size, radius, dtype=values.dtype, device=values.device) for size in (9, 13)]
+    found = multiply_sides(values, matrices, whole, whole)
     for y, x in ((0, 0), (4, 6), (8, 12), (8, 1)):
         window = values[max(y - radius, 0) : y + radius + 1, :, max(x - radius, 0) : x + radius + 1]
         torch.testing.assert_close(found[y, :, x], window.mean((0, 2)))
@@ -53,8 +54,10 @@ def test_means_by_matrices_are_those_of_the_window(radius):
 @pytest.mark.parametrize("size", [(3, 5), (9, 13), (20, 31)])
 def test_resizing_by_matrices_is_bilinear(size):
     values = random(2, 9, 13)
-    matrices = [make_resize_matrix(old, new, like=values) for old, new in zip((9, 13), size, strict=True)]
-    found = multiply_sides(values.transpose(0, 1).contiguous(), matrices).transpose(0, 1)
+    old, new = (tuple(slice(0, side) for side in sides) for sides in ((9, 13), size))
+    kind = {"dtype": values.dtype, "device": values.device}
+    matrices = [resize_side(*sides, **kind) for sides in zip((9, 13), size, strict=True)]
+    found = multiply_sides(values.transpose(0, 1).contiguous(), matrices, old, new).transpose(0, 1)
     expected = torch.nn.functional.interpolate(values[None], size=size, mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(found, expected)
 
@@ -134,7 +137,7 @@ def test_a_label_is_fitted_where_it_reaches_as_it_is_everywhere(monkeypatch):
         frame = (random(3, 120, 183) * 255).to(torch.uint8) if noisy else torch.full((3, 120, 183), 90).byte()
         found = guided(labels, frame, boundary)
         with monkeypatch.context() as patch:
-            patch.setattr("model.objects.upsampling._find_reach", lambda mask, guide: EVERYWHERE)
+            patch.setattr("model.objects.upsampling._find_reach", lambda mask, guide: guide.everywhere)
             assert torch.equal(found, guided(labels, frame, boundary))
 
 

@@ -251,6 +251,7 @@ def test_the_yardstick_assigns_labels_as_protocol_davis_does():
     truth[1, :, 0, 2:] = 1  # label 1: J 1/2, then 1
     assert yardstick.sum_j(labels, truth, np.array([3.0, 2.0, 1.0])) == pytest.approx(1 + 0.75)
     assert yardstick.compare_maps(labels, labels[::-1]) < yardstick.compare_maps(labels, 2 - labels) == 1
+    assert yardstick.compare_maps(np.zeros_like(labels), np.zeros_like(labels)) == 0
 
 
 def test_the_yardstick_measures_blocks_beside_the_training_free_one(
