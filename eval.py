@@ -44,7 +44,7 @@ from model.weights import EMBEDDED, checkpoint_path, identify_embedded
 from utils import config, distributed
 from utils.clock import Clock
 from utils.device import choose_device, peak_memory_gb
-from utils.errors import UserError, run_main
+from utils.errors import UserError, exit_at_once, run_main
 from utils.files import lock_folder
 from utils.flags.choices import OWN_VIDEO
 from utils.flags.clips import check_inputs, choose_results_name
@@ -276,3 +276,4 @@ def score_predictions(args: Namespace) -> None:
 
 if __name__ == "__main__":
     run_main(main, lower="--memory_gb, --resolution, --frame_batch or --max_key_frames, for scoring --workers")
+    exit_at_once()
