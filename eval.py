@@ -153,8 +153,8 @@ def make_network(args: Namespace) -> SpatioTemporalNetwork:
     if args.tau == config.AUTO:
         stored = stored_tau(checkpoint)
         args.tau = stored or SegmenterSettings.tau
-        if stored:
-            log_line(f"note: tau {stored:.3g}, the threshold that {args.resume_path} holds; --tau X takes another")
+        origin = f"the threshold that {args.resume_path} holds" if stored else f"as {args.resume_path} holds none"
+        log_line(f"note: tau {args.tau:.3g}, {origin}; --tau X takes another")
     if args.training_free:
         network.init_blocks("identity", temperature=args.temperature)
         return network.to(args.device)

@@ -78,7 +78,8 @@ def run_main(main: Callable[[], None], *, lower: str = "") -> None:
     try:
         with raise_on_interrupt():
             main()
-            sys.stdout.flush()  # here, where a reader that has gone is no fault
+            if sys.stdout:  # None where it was closed
+                sys.stdout.flush()  # here, where a reader that has gone is no fault
     except UserError as error:
         _exit_with(str(error))
     except BrokenPipeError:  # the reader of our output, such as `head`, has stopped reading
@@ -97,8 +98,9 @@ def run_main(main: Callable[[], None], *, lower: str = "") -> None:
 
 
 def exit_at_once() -> None:
-    """End a program, after `run_main`, without the clean-up of torch, which takes 1 to 2 s for nothing."""
-    sys.stderr.flush()
+    """End a program, after `run_main`, without the clean-up of torch, which takes 1 to 2.5 s for nothing."""
+    if sys.stderr:
+        sys.stderr.flush()
     os._exit(0)
 
 

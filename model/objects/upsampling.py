@@ -135,7 +135,10 @@ def _find_reach(mask: np.ndarray, guide: "Guide") -> Part:
 
 
 def _enlarge(part: Part, coarse: Tensor, fine: Tensor) -> Part:
-    """Find the part of `fine` (..., H, W) outside of which bilinear resizing of a part of `coarse` (..., h, w) is 0."""
+    """Find the part of `fine` (..., H, W) outside of which a part of `coarse` (..., h, w), resized, is 0.
+
+    The part holds the windows of the mean too, see `_find_reach`.
+    """
     enlarged = []
     for side, old, new in zip(part, coarse.shape[-2:], fine.shape[-2:], strict=True):
         start, stop = (side.start - 1) * new // old - 1, -(-(side.stop + 1) * new // old) + 1
@@ -226,7 +229,8 @@ def fit_linear(target: Tensor, guide: Guide, *, part: Part | None = None) -> Ten
 
     Least squares in square windows, cut at the border, with a ridge on the squared slopes.
 
-    part: of the guide that the target lies in; the target is 0 outside of it. None for the whole guide.
+    part: of the guide that the target lies in. Within a window of its sides that are no border of the frame the target
+        must be 0, as it is taken to be outside. None for the whole guide.
 
     Returns:
         (H, 4, W): the three slopes and the offset of each window. A row of all four lies together in memory, since
@@ -275,7 +279,7 @@ class BandedMatrix:
         columns = torch.arange(matrix.shape[1])
         self.first = torch.where(matrix != 0, columns, matrix.shape[1]).amin(1).tolist()
         self.last = torch.where(matrix != 0, columns, -1).amax(1).tolist()
-        # A GPU computes zeros in less time than it takes to start more products.
+        # On a GPU in one product, which presumably takes less time than to start several; not measured.
         self.rows_at_once = LIMITS.rows_at_once if device.type == "cpu" else len(matrix)
 
     def split(self, old: slice, new: slice) -> Iterator[tuple[Tensor, slice]]:

@@ -62,6 +62,23 @@ def test_resizing_by_matrices_is_bilinear(size):
     torch.testing.assert_close(found, expected)
 
 
+def test_parts_of_large_maps_are_averaged_and_resized_as_whole_maps():
+    """Over several blocks of rows, with and without a mean before resizing, also where a part is 0 in a block."""
+    values = torch.zeros(2, 150, 211, dtype=torch.float64)
+    old, new = (slice(30, 90), slice(100, 170)), (slice(20, 290), slice(90, 400))
+    values[(slice(None), *old)] = random(2, 60, 70)
+    for radius in (0, 8):
+        mean = torch.nn.functional.avg_pool2d(
+            values[None], 2 * radius + 1, stride=1, padding=radius, count_include_pad=False
+        )  # fmt: skip
+        resized = torch.nn.functional.interpolate(mean, size=(300, 427), mode="bilinear", align_corners=False)[0]
+        kind = {"radius": radius, "dtype": values.dtype, "device": values.device}
+        matrices = [resize_side(*sides, **kind) for sides in zip((150, 211), (300, 427), strict=True)]
+        part = values[(slice(None), *old)].transpose(0, 1).contiguous()
+        found = multiply_sides(part, matrices, old, new).transpose(0, 1)
+        torch.testing.assert_close(found, resized[(slice(None), *new)])
+
+
 def test_equations_are_solved_as_numpy_solves_them():
     basis = random(3, 3, 4, 5)
     matrices = torch.einsum("ikyx,jkyx->ijyx", basis, basis)

@@ -377,3 +377,10 @@ def test_ctrl_c_while_it_imports_is_one_word(command, tmp_path):
     _, said = process.communicate(timeout=SECONDS)
     assert said == b"interrupted\n"
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_program_whose_output_is_closed_ends_well(closed):
+    run = "from utils.errors import exit_at_once, run_main; run_main(lambda: None); exit_at_once()"
+    command = f"{quote(sys.executable)} -c {quote(run)} {closed}"
+    assert subprocess.run(["bash", "-c", command], cwd=ROOT).returncode == 0
