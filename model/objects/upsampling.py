@@ -288,7 +288,7 @@ class BandedMatrix:
         for start in range(new.start, new.stop, self.rows_at_once):
             stop = min(start + self.rows_at_once, new.stop)
             first, last = max(self.first[start], old.start), min(self.last[stop - 1] + 1, old.stop)
-            last = max(first, last)  # no column of the band lies in `old`
+            last = max(first, last)  # equal where no column of the band lies in `old`
             yield self.matrix[start:stop, first:last], slice(first - old.start, last - old.start)
 
 
@@ -299,9 +299,7 @@ def average_windows(size: int, radius: int, *, dtype: torch.dtype, device: torch
 
 
 @functools.lru_cache(maxsize=64)
-def resize_side(
-    old: int, new: int, *, radius: int = 0, dtype: torch.dtype, device: torch.device
-) -> BandedMatrix:  # fmt: skip
+def resize_side(old: int, new: int, *, radius: int = 0, dtype: torch.dtype, device: torch.device) -> BandedMatrix:
     """Make the matrix (new, old) that averages as `average_windows` does, and resizes the result bilinearly."""
     resized = F.interpolate(torch.eye(old).double()[None], size=new, mode="linear", align_corners=False)[0].T
     return BandedMatrix(resized @ _make_mean_matrix(old, radius), dtype=dtype, device=device)

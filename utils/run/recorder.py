@@ -148,5 +148,5 @@ class RunRecorder:
         )
         log_line(
             f"training changed the agreement with mirror images from {agreement:.2f} to {agreement_now:.2f}, the "
-            f"clusters a clip from {clusters:.1f} to {clusters_now:.1f}; for its masks see docs/evaluation.md"
+            f"clusters a clip from {clusters:.1f} to {clusters_now:.1f}; docs/evaluation.md tells how to measure masks"
         )
