@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,9 @@ def run_in_processes(
 ) -> Iterator[Iterator[tuple[int, Any]]]:
     """Yield an iterator of (index, `work(*calls[index])`) in the order of completion, computed by several processes.
 
-    Processes are spawned and not forked, since the caller may use threads or a GPU. Each has one OpenCV thread, since
-    the cores are busy. If the system cannot share work between processes, a note says so and this process does it.
+    Processes are spawned and not forked, since the caller may use threads or a GPU. They import the main program only
+    if the work is defined there. Each has one OpenCV thread, since the cores are busy. If the system cannot share work
+    between processes, a note says so and this process does it.
 
     Args:
         workers: processes at most; with one, the work is done in this process.
@@ -37,7 +39,7 @@ def run_in_processes(
         yield ((index, work(*call)) for index, call in enumerate(calls))
         return
     with _end_processes(pool, flag):
-        with block_stop_signals():
+        with block_stop_signals(), _hide_main_program(unless_needed_by=(work, calls)):
             futures = {pool.submit(work, *call): index for index, call in enumerate(calls)}
         yield ((futures[future], future.result()) for future in as_completed(futures))
 
@@ -61,6 +63,21 @@ def _open_pool(workers: int, flag: str) -> ProcessPoolExecutor | None:
         print(f"note: {flag}: processes cannot share work here ({reason}; is there a /dev/shm? docker has --shm-size); "
               "one does it all", file=sys.stderr, flush=True)  # fmt: skip
         return None
+
+
+@contextmanager
+def _hide_main_program(*, unless_needed_by: object) -> Iterator[None]:
+    """Keep processes that are spawned meanwhile from importing the main program, which takes seconds for eval.py."""
+    main = sys.modules["__main__"]
+    if b"__main__" in pickle.dumps(unless_needed_by):
+        yield
+        return
+    known = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None  # multiprocessing reads it
+    try:
+        yield
+    finally:
+        vars(main).update(known)
 
 
 @contextmanager

@@ -227,6 +227,32 @@ def test_a_process_that_is_killed_is_one_line():
         list(answers)
 
 
+MAIN_PROGRAM = """
+from utils.processes import run_in_processes
+print("imported", flush=True)
+def square(number):
+    return number ** 2
+if __name__ == "__main__":
+    for work, calls in ((pow, [(2, 3), (3, 2)]), (square, [(2,), (3,)])):
+        with run_in_processes(work, calls, workers=2, flag="") as answers:
+            print(sorted(answers), flush=True)
+"""
+
+
+@pytest.mark.parametrize("command", [["program.py"], ["-m", "program"]], ids=["script", "module"])
+def test_processes_import_the_main_program_only_where_it_defines_their_work(tmp_path, command):
+    (tmp_path / "program.py").write_text(MAIN_PROGRAM)
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        timeout=SECONDS, check=True,
+    )  # fmt: skip
+    first, answers, *rest = done.stdout.splitlines()
+    assert (first, answers) == ("imported", "[(0, 8), (1, 9)]")
+    assert rest.count("imported") in (1, 2)  # a process is only started when there is work left for it
+    assert rest.count("[(0, 4), (1, 9)]") == 1
+
+
 PARENT = """
 import sys, time
 from multiprocessing import active_children
