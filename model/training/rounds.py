@@ -111,10 +111,10 @@ class TargetRounds:
             progress("videos", done, len(mine))
             if stop():
                 break
-            _save(self._file(name), self._segment(name))
+            _save(self._file(name), self.segment(name))
         distributed.barrier()
 
-    def _segment(self, name: str) -> ObjectMaps:
+    def segment(self, name: str) -> ObjectMaps:
         """Segment a video with the block as it is."""
         self.network.eval()
         settings = SegmenterSettings(clustering="fast", tau=self.tau, clusters=CLUSTERS)
