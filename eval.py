@@ -43,7 +43,7 @@ from model.settings import describe_settings
 from model.weights import EMBEDDED, checkpoint_path, identify_embedded
 from utils import config, distributed
 from utils.clock import Clock
-from utils.device import choose_device, peak_memory_gb
+from utils.device import choose_amp, choose_device, peak_memory_gb
 from utils.errors import UserError, exit_at_once, run_main
 from utils.files import lock_folder
 from utils.flags.choices import OWN_VIDEO
@@ -74,6 +74,7 @@ def main() -> None:
         return score_predictions(args)
     args.resume_path = checkpoint_path(args.resume_path)
     args.device = choose_device(args.device)
+    args.amp = choose_amp(args.amp, args.device)
     with config.offer_embedded("start_eval.sh", {name: getattr(args, name) for name in KEPT_OPTIONS}):
         network = None if can_build_later(args) else make_network(args)
     backbone = network.backbone.identify() if network else identify_embedded()

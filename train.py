@@ -48,7 +48,7 @@ from model.training.step import TrainSettings, clips_per_step, make_optimizer, s
 from model.training.targets import ClipTargets
 from model.weights import checkpoint_path
 from utils import config, distributed
-from utils.device import choose_device
+from utils.device import choose_amp, choose_device
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.flags.choices import OWN_VIDEO
@@ -77,6 +77,7 @@ def main() -> None:
     args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
     args.resolution = tuple(args.resolution)
     device = choose_device(args.device)
+    args.amp = choose_amp(args.amp, device)
     args.init_path = checkpoint_path(args.init_path)
     check_root(args.dataset, find_root(args), split=None, flag="--basepath")
     output, asked = Path(args.output_path), args.resume_path

@@ -6,6 +6,7 @@ import re
 import resource
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,8 @@ from utils.distributed import started_by_torchrun
 from utils.errors import UserError
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_FEATURES = Path("/proc/cpuinfo")  # Linux; `torch.cpu` tells it in some releases only
+BF16_FEATURES = {"avx512_bf16", "amx_bf16"}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -44,6 +47,22 @@ def choose_device(name: str = "auto") -> torch.device:
                         "see nvidia-smi, or give another or --device cpu") from error  # fmt: skip
     torch.cuda.set_device(device)
     return device
+
+
+def choose_amp(name: str, device: torch.device) -> str:
+    """Choose the precision by the value of --amp, a key of `AMP_DTYPES` or `auto`.
+
+    `auto` is bf16 where the device has instructions for it, otherwise none: without them bf16 is slower than float32.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "none"
+    try:
+        features = CPU_FEATURES.read_text().split()
+    except OSError:  # another system
+        return "none"
+    return "none" if BF16_FEATURES.isdisjoint(features) else "bf16"
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager:

@@ -41,7 +41,7 @@ from data.sprites.writer import ensure_sprites
 from data.videos import read_resized_frames
 from model.segmenter import Segmenter, SegmenterSettings
 from tests.benchmarks.inference import busy_neighbour, machine, write_csv
-from utils.device import choose_device
+from utils.device import choose_amp, choose_device
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable, read_object
 from utils.flags.choices import SPRITES_ROOT
@@ -179,6 +179,7 @@ def measure_backbone(flags: list[str], results: Path) -> tuple[float, float]:
     """Measure the seconds, and those of computing, in which the backbone encodes all frames of videos with results."""
     args = eval_program.parse_arguments([*flags, "--save_path", str(results)])
     args.device = choose_device(args.device)
+    args.amp = choose_amp(args.amp, args.device)
     network = eval_program.make_network(args)
     segmenter = Segmenter(network, SegmenterSettings(frame_batch=args.frame_batch, amp=args.amp))
     stats, wall, cpu = read_stats(results), 0.0, 0.0

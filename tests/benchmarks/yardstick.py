@@ -40,7 +40,7 @@ from model.objects.motion import Motion, MotionMeter
 from model.objects.ranking import compute_sizes, multiply_components, rate_labels
 from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import SHARE, quantiles, window_distances
-from utils.device import choose_device
+from utils.device import choose_amp, choose_device
 from utils.errors import OneLineParser, UserError, run_main
 from utils.run.checkpoints import load_checkpoint
 from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
@@ -80,6 +80,7 @@ def main() -> None:
     own, rest = parser.parse_known_args()
     args = evaluation.parse_arguments([*rest, "--training_free"])
     args.device, args.resume_path = choose_device(args.device), None
+    args.amp = choose_amp(args.amp, args.device)
     if args.num_t > 1:
         raise UserError(f"--num_t {args.num_t}: the yardstick measures a single block; leave it out")
     network = evaluation.make_network(args)

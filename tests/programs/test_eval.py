@@ -170,11 +170,15 @@ def test_a_tau_that_gives_too_few_clusters_is_replaced_with_a_note(davis, tmp_pa
     assert taus["objects"] == taus["asked"] < 50
 
 
-def test_half_precision_backbone(davis, tmp_path, run_eval):
-    run_eval(
-        "--davis_path", davis, "--training_free", "--amp", "bf16", "--sequences", "ant", "--save_path", tmp_path / "r"
-    )
+def test_half_precision_backbone(davis, tmp_path, monkeypatch, run_eval):
+    (tmp_path / "cpuinfo").write_text("flags : avx512_bf16")
+    monkeypatch.setattr("utils.device.CPU_FEATURES", tmp_path / "cpuinfo")
+    for amp in ("bf16", "auto"):  # the second finds the results of the first
+        run_eval(
+            "--davis_path", davis, "--training_free", "--amp", amp, "--sequences", "ant", "--save_path", tmp_path / "r"
+        )
     assert json.loads((tmp_path / "r/stats/ant.json").read_text())["clusters"] >= 1
+    assert json.loads((tmp_path / "r/settings.json").read_text())["amp"] == "bf16"
 
 
 @pytest.mark.parametrize("frames", [1, 2])

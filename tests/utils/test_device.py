@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from utils.device import choose_device
+from utils import device
+from utils.device import choose_amp, choose_device
 from utils.errors import UserError
 
 
@@ -60,3 +61,27 @@ def test_more_processes_than_gpus(gpus, monkeypatch):
 def test_the_cpu(gpus):
     gpus(0)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("features", "chosen"),
+    [
+        ("flags : fpu avx2 fma avx512f avx512_bf16 sse4_2", "bf16"),
+        ("flags : fpu avx512f amx_bf16 amx_tile", "bf16"),
+        ("flags : fpu avx2 fma avx512f avx512_bf16_not", "none"),
+        (None, "none"),
+    ],
+)
+def test_auto_precision_is_bf16_where_the_processor_has_instructions_for_it(tmp_path, monkeypatch, features, chosen):
+    if features is not None:
+        (tmp_path / "cpuinfo").write_text(features)
+    monkeypatch.setattr(device, "CPU_FEATURES", tmp_path / "cpuinfo")
+    assert choose_amp("auto", torch.device("cpu")) == chosen
+    assert choose_amp("fp16", torch.device("cpu")) == "fp16"
+
+
+@pytest.mark.parametrize(("emulated", "chosen"), [(False, "bf16"), (True, "none")])
+def test_auto_precision_of_a_gpu(monkeypatch, emulated, chosen):
+    supported = lambda including_emulation=True: including_emulation or not emulated  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert choose_amp("auto", torch.device("cuda")) == chosen

@@ -30,5 +30,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         f"{SPRITES_TEMPERATURE:g}.",
     )  # fmt: skip
     add("--device", default="auto", help="Compute on auto, cpu, cuda (one GPU per process), cuda:1, ...")
-    add("--amp", default="none", choices=("none", "bf16", "fp16"), help="Run the network in mixed precision.")
+    add(
+        "--amp", default="none", choices=("none", "auto", "bf16", "fp16"),
+        help="Run the network in mixed precision; auto is bf16 where the processor or GPU has instructions for it.",
+    )  # fmt: skip
     add("--seed", type=non_negative_int, default=0, metavar="N", help="Seed everything that is random.")
