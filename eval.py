@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -32,21 +33,21 @@ import torch
 from data.loading import check_root, guess_own_video, resolve_root
 from data.overlays import Illustrator
 from data.registry import DATASETS
-from data.resolution import ResolutionRule, scale_to_patches
+from data.resolution import ResolutionRule, check_resolution, scale_to_patches
 from data.selection import Selection, check_sizes, choose_resolutions, ground_truth
 from data.videos import Video, compute_fingerprint, read_resized_frames
 from model.engine.threshold import CLUSTERS
-from model.network import SpatioTemporalNetwork, build_network, check_origin, holds_encoder
+from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.objects.proposals import choose_proposals, normalise_proposals, object_options
 from model.segmenter import Progress, Segmenter, SegmenterSettings, describe_key_frame_limit
 from model.settings import describe_settings
-from model.weights import EMBEDDED, checkpoint_path, identify_embedded
+from model.weights import EMBEDDED, checkpoint_path, holds_encoder, identify_embedded
 from utils import config, distributed
 from utils.clock import Clock
 from utils.device import choose_amp, choose_device, peak_memory_gb
 from utils.errors import UserError, exit_at_once, run_main
 from utils.files import lock_folder
-from utils.flags.choices import OWN_VIDEO
+from utils.flags.choices import ANY, AUTO, OWN_VIDEO
 from utils.flags.clips import check_inputs, choose_results_name
 from utils.flags.evaluation import make_parser
 from utils.progress import FrameBar, log_line, report_progress
@@ -80,7 +81,7 @@ def main() -> None:
     backbone = network.backbone.identify() if network else identify_embedded()
     if args.fit_resolution and args.dataset == OWN_VIDEO:
         args.resolution = scale_to_patches(args.resolution, backbone.patch_size)
-    config.check_resolution(args.resolution, backbone.patch_size)
+    check_resolution(args.resolution, backbone.patch_size)
     kinds = list(dict.fromkeys(PROTOCOLS[name].predictions for name in args.protocol))
     roots = [str(Path(root).resolve()) for root in args.clips or [args.root]]
     origin = {"root": roots[0] if len(roots) == 1 else roots, "config": args.config, "checkpoint": args.resume_path,
@@ -122,9 +123,9 @@ def parse_arguments(argv: list[str]) -> Namespace:
     args.split = args.split or DATASETS[args.dataset].default_split
     args.proposals = normalise_proposals(args.proposals)
     args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
-    if args.training_free and args.tau == config.AUTO:
+    if args.training_free and args.tau == AUTO:
         args.tau = SegmenterSettings.tau
-    args.clusters = config.cluster_range(args.clusters or (["any"] if args.proposals == "clusters" else CLUSTERS))
+    args.clusters = choose_cluster_range(args.clusters or ([ANY] if args.proposals == "clusters" else CLUSTERS))
     args.protocol = choose_protocols(args.protocol, DATASETS[args.dataset].protocols, dataset=args.dataset)
     args.root, args.root_flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     args.root_flag = "" if args.clips else args.root_flag
@@ -132,6 +133,19 @@ def parse_arguments(argv: list[str]) -> Namespace:
     args.selection = config.settings_from(vars(args), Selection)
     args.score_options = config.settings_from(vars(args), Options)
     return args
+
+
+def choose_cluster_range(counts: Sequence[int | str]) -> tuple[int, int] | None:
+    """Return the least and the most clusters that --clusters allows; None for any number.
+
+    Raises:
+        UserError: `counts` are neither two numbers, the lower one first, nor the one word `ANY`.
+    """
+    if list(counts) == [ANY]:
+        return None
+    if len(counts) != 2 or ANY in counts or counts[0] > counts[1]:
+        raise UserError(f"--clusters {' '.join(map(str, counts))}: give two numbers, the lower one first, or any")
+    return tuple(counts)
 
 
 def can_build_later(args: Namespace) -> bool:
@@ -151,7 +165,7 @@ def make_network(args: Namespace) -> SpatioTemporalNetwork:
         image_stats=args.image_stats, checkpoint=checkpoint, source=str(args.resume_path),
         num_blocks=args.num_t, num_heads=args.num_heads, with_cls=False,
     )  # fmt: skip
-    if args.tau == config.AUTO:
+    if args.tau == AUTO:
         stored = stored_tau(checkpoint)
         args.tau = stored or SegmenterSettings.tau
         origin = f"the threshold that {args.resume_path} holds" if stored else f"as {args.resume_path} holds none"

@@ -40,6 +40,7 @@ from data.clips import (
     read_all_frames,
 )
 from data.loading import check_root, explain_single_file, list_training_videos, resolve_root
+from data.resolution import check_resolution
 from data.selection import warn_about_shapes
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.training import monitor
@@ -51,7 +52,7 @@ from utils import config, distributed
 from utils.device import choose_amp, choose_device
 from utils.errors import UserError, run_main
 from utils.files import lock_folder
-from utils.flags.choices import OWN_VIDEO
+from utils.flags.choices import AUTO, OWN_VIDEO
 from utils.flags.training import make_parser
 from utils.progress import StepBar, log_line
 from utils.run import resume as runs
@@ -89,11 +90,11 @@ def main() -> None:
         if resumed:
             runs.check_run(resumed, vars(args), source=args.resume_path)
             last = {"num_train_steps": args.num_train_steps, "source": args.resume_path}
-            if asked == runs.AUTO and runs.is_finished(resumed, **last):
+            if asked == AUTO and runs.is_finished(resumed, **last):
                 return
         with config.offer_embedded("start_rgb.sh", {name: getattr(args, name) for name in KEPT_OPTIONS}):
             network = make_network(args, resumed).to(device)
-        config.check_resolution(args.resolution, network.backbone.patch_size)
+        check_resolution(args.resolution, network.backbone.patch_size)
         optimizer = make_optimizer(network, lr=args.lr, weight_decay=args.weight_decay)
         scaler = torch.amp.GradScaler(device.type, enabled=args.amp == "fp16")
         step = runs.restore_run(resumed, optimizer, scaler, **last) if resumed else 0

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from utils.errors import UserError
+
 Size = tuple[int, int]  # (height, width) in pixels
 
 USUAL_PATCH = 8  # pixels; of the backbones that the default resolutions are meant for
@@ -103,3 +105,18 @@ class ResolutionRule:
         return (f"{flag}: would change the shape of {count} by more than a factor of {MAX_SHAPE_CHANGE}; these get one "
                 f"of their own with as many pixels, such as {fitted_height}x{fitted_width} for {worst} of "
                 f"{height}x{width}")  # fmt: skip
+
+
+def check_resolution(resolution: tuple[int, int], patch_size: tuple[int, int]) -> None:
+    """Refuse a resolution (height, width) that is not a multiple of the patch size.
+
+    Raises:
+        UserError: it names the nearest two resolutions that are multiples.
+    """
+    below = [max(side // patch, 1) * patch for side, patch in zip(resolution, patch_size, strict=True)]
+    above = [-(-side // patch) * patch for side, patch in zip(resolution, patch_size, strict=True)]
+    if list(resolution) not in (below, above):
+        raise UserError(
+            f"--resolution {resolution[0]} {resolution[1]}: not a multiple of the patch size {patch_size[0]}; "
+            f"nearest are {below[0]} {below[1]} and {above[0]} {above[1]}"
+        )

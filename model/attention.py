@@ -1,10 +1,12 @@
-"""Compute attention and return its mean over heads, in memory that does not grow with the number of heads.
+"""Compute attention averaged over heads, in memory that does not grow with the number of heads.
 
-mixed, mean = attend(q, k, v, drop=0.4)
+mixed, mean = attend(q, k, v, drop=0.4)     # in training, with gradients
+mean = mean_attention(q[0], k[0])           # in inference
 
-The losses need the attention itself, but only its mean over heads. The usual graph keeps every head's softmax, its
-dropout and the gradients of both. Here a head's softmax is computed a few rows at a time in the processor's cache, and
-again for the gradient; the dropout too, from one seed. `model.clustering.attention` is the formula.
+Losses and clustering need the attention itself, but only its mean over heads. Here a head's softmax is computed a few
+rows at a time, so that they stay in the processor's cache. The usual graph of training keeps every head's softmax, its
+dropout and the gradients of both; here they are computed again for the gradient, the dropout from one seed.
+`model.clustering.attention` is the formula.
 """
 
 import math
@@ -13,10 +15,37 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from model.engine.scratch import Scratch
 from utils.parallel import map_parallel
 
-LOG2_E = math.log2(math.e)
-CACHED_ROWS, DEVICE_ROWS = 128, 1 << 20  # rows of one head's attention at once, on a CPU and elsewhere
+LOG2_E = math.log2(math.e)  # powers of 2 take torch a fraction of the time of powers of e
+CACHED_ROWS = 128  # rows of one head's attention at once on a CPU
+DEVICE_ROWS, TRAINING_DEVICE_ROWS = 1024, 1 << 20  # and elsewhere, of whole videos and of clips
+
+
+def mean_attention(queries: Tensor, keys: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Compute attention averaged over heads, without gradients: (M, L, d), (M, S, d) -> (L, S), rows sum to 1.
+
+    out: (L, S) that is filled and returned; None for a new tensor.
+    """
+    heads, length, dim = queries.shape
+    if out is None:
+        out = torch.empty(length, keys.shape[1], dtype=queries.dtype, device=queries.device)
+    scratch, scale = Scratch(), dim**-0.5 * LOG2_E
+    keys = keys.mT.contiguous().mT  # the layout with the fastest products of a few rows
+
+    def fill(piece: tuple[Tensor, Tensor]) -> None:
+        part, total = piece
+        scores = scratch("scores", total.shape, like=total)
+        total.zero_()
+        for q, k in zip(part, keys, strict=True):
+            torch.matmul(q * scale, k.T, out=scores)
+            scores.sub_(scores.amax(-1, keepdim=True)).exp2_()
+            total.addcmul_(scores, scores.sum(-1, keepdim=True).mul_(heads).reciprocal_())
+
+    rows = CACHED_ROWS if out.device.type == "cpu" else DEVICE_ROWS
+    map_parallel(fill, zip(queries.split(rows, dim=1), out.split(rows), strict=True), device=out.device)
+    return out
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, drop: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -59,7 +88,7 @@ class Dropout:
 
 
 class _Attend(torch.autograd.Function):
-    """Compute `attend` with powers of 2, which torch computes in a fraction of the time of powers of e."""
+    """Compute `attend`."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, drop: float, seed: int | None) -> tuple[Tensor, Tensor]:
@@ -85,7 +114,7 @@ class _Attend(torch.autograd.Function):
                     weights *= dropout.keep(b, m, rows.start, weights.shape)
                 mixed[b, m, rows] = (weights.to(v.dtype) @ v[b, m]) * (inverse * dropout.scale)
 
-        rows = CACHED_ROWS if q.device.type == "cpu" else DEVICE_ROWS
+        rows = CACHED_ROWS if q.device.type == "cpu" else TRAINING_DEVICE_ROWS
         map_parallel(
             fill, [(b, slice(at, at + rows)) for b in range(batch) for at in range(0, length, rows)], device=q.device
         )
@@ -103,7 +132,7 @@ class _Attend(torch.autograd.Function):
         batch, heads, length, dim = q.shape
         scale, exact, dropout = dim**-0.5, log2_sums.dtype, ctx.dropout
         to_q, to_k, to_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        size = CACHED_ROWS if q.device.type == "cpu" else DEVICE_ROWS
+        size = CACHED_ROWS if q.device.type == "cpu" else TRAINING_DEVICE_ROWS
 
         def fill(piece: tuple[int, int]) -> None:
             b, m = piece

@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import LOG2_E, attend
+from model.attention import attend
 
 
 class Attention(nn.Module):
@@ -16,7 +16,6 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"width {dim} does not divide into {num_heads} heads")
         self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
         self.attn_drop = attn_drop
@@ -39,19 +38,6 @@ class Attention(nn.Module):
     def keys(self, x: Tensor) -> Tensor:
         """Project tokens (B, S, C) to keys (B, M, S, C/M)."""
         return self._project(x, 1)
-
-    def add_weights(self, total: Tensor, q: Tensor, k: Tensor, *, scores: Tensor) -> None:
-        """Add the share of one head to the mean attention: total (L, S) += softmax(q k^T / sqrt(C/M)) / M.
-
-        In place and with powers of 2, which torch computes in half the time of powers of e.
-
-        Args:
-            q: (L, C/M). k: (S, C/M).
-            scores: (L, S), working memory that is overwritten.
-        """
-        torch.matmul(q * (self.scale * LOG2_E), k.T, out=scores)
-        scores.sub_(scores.amax(-1, keepdim=True)).exp2_()
-        total.addcmul_(scores, scores.sum(-1, keepdim=True).mul_(self.num_heads).reciprocal_())
 
     def _project(self, x: Tensor, third: int) -> Tensor:
         """Project tokens (B, L, C) by one third of qkv and split them into heads: (B, M, L, C/M)."""
@@ -76,18 +62,16 @@ class SpatioTemporalBlock(nn.Module):
     Parameter names are the reference implementation's (docs/method.md, section 2), so that its checkpoints load.
     """
 
-    def __init__(
-        self, dim: int, *, num_heads: int = 8, mlp_ratio: float = 4.0, drop: float = 0.1, attn_drop: float = 0.4
-    ):
+    def __init__(self, dim: int, *, num_heads: int = 8, drop: float = 0.1, attn_drop: float = 0.4):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn = Attention(dim, num_heads=num_heads, proj_drop=drop, attn_drop=attn_drop)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, hidden_dim=int(dim * mlp_ratio), drop=drop)
+        self.mlp = Mlp(dim, hidden_dim=4 * dim, drop=drop)
         self.init_random()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (B, L, C) attends to itself or to `context` (B, S, C).
+        """Transform tokens x (B, L, C), which attend to one another or to `context` (B, S, C).
 
         Returns:
             Output tokens (B, L, C) and the attention averaged over heads (B, L, S), rows summing to 1.

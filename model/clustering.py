@@ -1,9 +1,8 @@
 """Attention and hierarchical clustering as the formulas of docs/method.md, sections 4 and 5, state them.
 
-Selectable as `--clustering plain`, and the definition that all fast paths are tested against: `model.attention`,
-`SpatioTemporalNetwork.attention_rows` and `model.engine`. As in the released implementation, every distance of a window
-is computed twice, all rows of attention are kept, and the greedy pass takes one row at a time. Works for any
-floating-point type.
+Selectable as `--clustering plain`, and the definition that all fast paths are tested against: `model.attention` and
+`model.engine`. As in the released implementation, every distance of a window is computed twice, all rows of attention
+are kept, and the greedy pass takes one row at a time. Works for any floating-point type.
 """
 
 import torch

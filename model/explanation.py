@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.attention import mean_attention
 from model.network import SpatioTemporalNetwork
 from utils.explanation import Explanation
 
@@ -53,7 +54,7 @@ def average_rows(
         chosen = members[:: -(-len(members) // AVERAGED_TOKENS) or 1]
         if len(chosen):
             queries = network.queries(tokens[chosen].to(keys.device))
-            centres[cluster] = network.attention_rows(queries, keys).mean(0)
+            centres[cluster] = mean_attention(queries, keys).mean(0)
     return centres
 
 

@@ -7,16 +7,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from model.block import SpatioTemporalBlock
-from model.engine.scratch import Scratch
-from model.weights import check_exact, describe_vit
+from model.weights import check_exact, find_blocks, holds_encoder
 from utils.errors import UserError
-from utils.parallel import map_parallel
 
 if TYPE_CHECKING:  # timm takes seconds to import, and a run that finds all its results needs no network
     from model.backbone import Backbone
-
-REFERENCE_BLOCKS = "temporal_transformer."
-CACHED_ROWS, DEVICE_ROWS = 128, 1024  # rows of one head's attention at once, on a CPU and elsewhere
 
 
 class SpatioTemporalNetwork(nn.Module):
@@ -101,31 +96,6 @@ class SpatioTemporalNetwork(nn.Module):
         """Compute keys (M, S, C/M) of the last block for tokens (S, C)."""
         return self.blocks[-1].keys(features[None])[0]
 
-    @torch.no_grad()
-    def attention_rows(self, queries: Tensor, keys: Tensor, *, out: Tensor | None = None) -> Tensor:
-        """Compute the last block's attention averaged over heads: (M, L, C/M), (M, S, C/M) -> (L, S), rows sum to 1.
-
-        This is `model.clustering.attention`, a few rows of one head at a time so that they stay in the processor's
-        cache from the product to the sum.
-        """
-        shape = (queries.shape[1], keys.shape[1])
-        out = torch.empty(shape, dtype=queries.dtype, device=queries.device) if out is None else out
-        rows_at_once = CACHED_ROWS if queries.device.type == "cpu" else DEVICE_ROWS
-        scratch = Scratch()
-        keys = keys.mT.contiguous().mT  # the layout with the fastest products of a few rows
-
-        def fill(piece: tuple[Tensor, Tensor]) -> None:
-            part, total = piece
-            scores = scratch("scores", total.shape, like=total)
-            total.zero_()
-            for q, k in zip(part, keys, strict=True):
-                self.blocks[-1].attn.add_weights(total, q, k, scores=scores)
-
-        map_parallel(
-            fill, zip(queries.split(rows_at_once, dim=1), out.split(rows_at_once), strict=True), device=out.device
-        )
-        return out
-
     def init_blocks(self, init: str, *, temperature: float) -> None:
         """Initialise the blocks: `random`, or `identity`, the training-free block of docs/method.md, section 2."""
         for block in self.blocks:
@@ -140,7 +110,7 @@ class SpatioTemporalNetwork(nn.Module):
         Raises:
             UserError: the file holds no block, or one of another width or depth; names `source` and the mend.
         """
-        state = blocks_in(content, source=source)
+        state = find_blocks(content, source=source)
         depth = 1 + max(int(key.split(".")[0]) for key in state)
         width = state["0.norm1.weight"].numel() if "0.norm1.weight" in state else 0
         if depth != len(self.blocks):
@@ -210,33 +180,3 @@ def check_origin(content: dict[str, Any], network: SpatioTemporalNetwork, *, num
             f"{source}: its block was trained on other weights of {backbone.get('name')}; give those as --dino_path "
             "(and --backbone)"
         )
-
-
-def blocks_in(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
-    """Select the state dict of the blocks, keys `{j}.norm1.weight` and so on, from either checkpoint format."""
-    if isinstance(content.get("blocks"), dict):
-        state = content["blocks"]
-    else:
-        inner = content.get("model_state_dict", content)
-        inner = inner if isinstance(inner, dict) else {}
-        names = {str(key).removeprefix("module."): key for key in inner}
-        state = {
-            name.removeprefix(REFERENCE_BLOCKS): inner[key]
-            for name, key in names.items()
-            if name.startswith(REFERENCE_BLOCKS)
-        }
-    if not state or not all(
-        isinstance(value, Tensor) and isinstance(key, str) and key.split(".")[0].isdigit()
-        for key, value in state.items()
-    ):
-        if found := describe_vit(content):
-            raise UserError(f"{source}: holds {found} and no spatio-temporal block; give it as --dino_path, and as "
-                            "--resume_path a checkpoint made by train.py (or --training_free for none)")  # fmt: skip
-        raise UserError(f"{source}: holds no spatio-temporal block; give a checkpoint made by train.py")
-    return state
-
-
-def holds_encoder(content: dict[str, Any]) -> bool:
-    """Tell whether a checkpoint is in the reference's format, with the backbone (`encoder.*`) in the same file."""
-    inner = content.get("model_state_dict")
-    return isinstance(inner, dict) and any(str(key).removeprefix("module.").startswith("encoder.") for key in inner)

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
 
+EMBEDDED = "embedded"  # value of `--backbone` and `--resume_path` for the files in assets/
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+BACKBONE_FILE = ASSETS / "embedded_backbone.safetensors"
+BLOCK_FILE = ASSETS / "embedded_block.safetensors"
+
 # Wrappers that training frameworks put around a ViT, and the heads they put beside it; MAE's head is its decoder.
 _WRAPPERS = ("module.", "model.", "backbone.", "encoder.")
 _HEADS = ("head.", "dino_head.", "ibot_head.", "decoder_")
@@ -45,6 +50,7 @@ _HF_NAMES = [
 _SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1536, 40): "giant"}
 # The types that weights may have; they become float32.
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_REFERENCE_BLOCKS = "temporal_transformer."  # before the names of a block in the reference implementation's file
 _REGISTERS = ("reg_token", "register_tokens", "storage_tokens")
 
 
@@ -95,7 +101,37 @@ def check_holds_vit(content: dict[str, Any], *, source: str) -> None:
                         "and as --dino_path the weights of the backbone that it was trained on")  # fmt: skip
 
 
-def describe_vit(content: dict[str, Any]) -> str | None:
+def find_blocks(content: dict[str, Any], *, source: str) -> dict[str, Tensor]:
+    """Select the state dict of the blocks, keys `{j}.norm1.weight` and so on, from either checkpoint format."""
+    if isinstance(content.get("blocks"), dict):
+        state = content["blocks"]
+    else:
+        inner = content.get("model_state_dict", content)
+        inner = inner if isinstance(inner, dict) else {}
+        names = {str(key).removeprefix("module."): key for key in inner}
+        state = {
+            name.removeprefix(_REFERENCE_BLOCKS): inner[key]
+            for name, key in names.items()
+            if name.startswith(_REFERENCE_BLOCKS)
+        }
+    if not state or not all(
+        isinstance(value, Tensor) and isinstance(key, str) and key.split(".")[0].isdigit()
+        for key, value in state.items()
+    ):
+        if found := _describe_vit(content):
+            raise UserError(f"{source}: holds {found} and no spatio-temporal block; give it as --dino_path, and as "
+                            "--resume_path a checkpoint made by train.py (or --training_free for none)")  # fmt: skip
+        raise UserError(f"{source}: holds no spatio-temporal block; give a checkpoint made by train.py")
+    return state
+
+
+def holds_encoder(content: dict[str, Any]) -> bool:
+    """Tell whether a checkpoint is in the reference's format, with the backbone (`encoder.*`) in the same file."""
+    inner = content.get("model_state_dict")
+    return isinstance(inner, dict) and any(str(key).removeprefix("module.").startswith("encoder.") for key in inner)
+
+
+def _describe_vit(content: dict[str, Any]) -> str | None:
     """Describe the ViT that a file holds, in words; None if it holds no known ViT."""
     for state in (content, *(content.get(key) for key in _MODEL_KEYS)):
         if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
@@ -297,23 +333,14 @@ def check_exact(state: dict[str, Tensor], target: dict[str, Tensor], *, source: 
         raise UserError(f"{source}: does not fill {what} exactly ({'; '.join(problems)}); {mend}")
 
 
-EMBEDDED = "embedded"  # value of `--backbone` and `--resume_path` for the files in assets/
-
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-
-BACKBONE_FILE = ASSETS / "embedded_backbone.safetensors"
-
-BLOCK_FILE = ASSETS / "embedded_block.safetensors"
-
-
 def checkpoint_path(path: str | None) -> str | None:
     """Resolve the path of a checkpoint on the command line: `embedded` stands for a file in `assets/`."""
     return str(BLOCK_FILE) if path == EMBEDDED else path
 
 
 class BackboneIdentity(NamedTuple):
-    """What results depend on of a backbone: its name, and the SHA-256 of its weights as `Backbone.weights_hash`; and
-    the (height, width) of its patches in pixels."""
+    """Identify a backbone to results: its name, the SHA-256 of its weights as `Backbone.weights_hash`, and the
+    (height, width) of its patches in pixels."""
 
     name: str
     sha256: str

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from data.frames import resize
-from data.resolution import ResolutionRule, scale_to_patches
+from data.resolution import ResolutionRule, check_resolution, scale_to_patches
 from data.selection import choose_resolutions
 from data.videos import Video, read_resized_frames
+from model.attention import mean_attention
 from model.clustering import WINDOW
 from model.engine.threshold import CLUSTERS
 from model.network import SpatioTemporalNetwork, build_network, check_origin
@@ -36,10 +37,10 @@ from selfvos.keywords import raise_with_keywords, use_keywords
 from selfvos.result import Result, list_proposals
 from selfvos.sources import FrameArray, Frames, open_source, read_stream
 from utils.clock import Clock
-from utils.config import AUTO, check_resolution, choose_temperature
+from utils.config import choose_temperature
 from utils.device import choose_device
 from utils.errors import UserError
-from utils.flags.choices import OBJECTS, OWN_VIDEO, UPSAMPLINGS
+from utils.flags.choices import AUTO, OBJECTS, OWN_VIDEO, UPSAMPLINGS
 from utils.run.checkpoints import load_checkpoint, stored_tau
 
 RESOLUTION = (160, 280)  # pixels with patches of 8, that of configs/own_video.yaml
@@ -259,7 +260,7 @@ class Predictor:
         features = self.network.refine(features, list(range(num_keys)))
         token = int(y * grid[0] / height) * grid[1] + int(x * grid[1] / width)
         queries = self.network.queries(features[num_keys, token : token + 1])
-        rows = self.network.attention_rows(queries, self.network.keys(features[:num_keys].flatten(0, 1)))
+        rows = mean_attention(queries, self.network.keys(features[:num_keys].flatten(0, 1)))
         return rows.view(num_keys, *grid).cpu().numpy()
 
     def choose_key_frames(self, num_frames: int) -> list[int]:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -26,8 +26,6 @@ EMBEDDED_RECIPE, CLIPS_RECIPE = RECIPES / "embedded.yaml", RECIPES / "own_video.
 # masks. Videos of Sprites are more alike than real ones and need a larger s: on those for training s = 6 gives 11
 # clusters a clip, 5.75 gives 8 and 6.25 gives 17.
 DEFAULT_TEMPERATURE, EMBEDDED_TEMPERATURE, SPRITES_TEMPERATURE = 3.0, 4.75, 6.0
-ANY = "any"  # value of --clusters: keep --tau, whatever number of clusters it gives
-AUTO = "auto"  # value of --tau: take the threshold that the checkpoint holds
 # Errors that PyYAML raises beside its own where a value does not fit its tag, such as `!!int x` or 2026-99-99.
 _TAG_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 # Any of these options on the command line means that the embedded recipe is not wanted.
@@ -260,31 +258,3 @@ def offer_embedded(script: str, flags: Mapping[str, Any]) -> Iterator[None]:
             if value is not None and name != "clips" and not (clips and name in ("dataset", "split", "basepath")):
                 words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
         raise UserError(f"{error}; or use the small one of this repository: {shlex.join(words)}") from error
-
-
-def cluster_range(counts: Sequence[int | str]) -> tuple[int, int] | None:
-    """Return the least and the most clusters that --clusters allows; None for any number.
-
-    Raises:
-        UserError: `counts` are neither two numbers, the lower one first, nor the one word `ANY`.
-    """
-    if list(counts) == [ANY]:
-        return None
-    if len(counts) != 2 or ANY in counts or counts[0] > counts[1]:
-        raise UserError(f"--clusters {' '.join(map(str, counts))}: give two numbers, the lower one first, or any")
-    return tuple(counts)
-
-
-def check_resolution(resolution: tuple[int, int], patch_size: tuple[int, int]) -> None:
-    """Refuse a resolution (height, width) that is not a multiple of the patch size.
-
-    Raises:
-        UserError: it names the nearest two resolutions that are multiples.
-    """
-    below = [max(side // patch, 1) * patch for side, patch in zip(resolution, patch_size, strict=True)]
-    above = [-(-side // patch) * patch for side, patch in zip(resolution, patch_size, strict=True)]
-    if list(resolution) not in (below, above):
-        raise UserError(
-            f"--resolution {resolution[0]} {resolution[1]}: not a multiple of the patch size {patch_size[0]}; "
-            f"nearest are {below[0]} {below[1]} and {above[0]} {above[1]}"
-        )

@@ -199,19 +199,9 @@ def find_near_pairs(
     Returns:
         near (L, L) bool, the diagonal always true; the share of pairs whose distance was computed.
     """
-    count, first = len(rows), truncate(projected, projection, rank=coarse)
+    count = len(rows)
     near = torch.empty(count, count, dtype=torch.bool, device=rows.device)
-    one = torch.ones_like(projected.self_product)
-    # D - tau by the leading directions, and the bound of its error, as one matrix product each.
-    left = [first.x_inside, first.y_inside, torch.stack([tau - projected.self_product, -one], 1)]
-    left = torch.cat(left, 1).neg_()
-    right = torch.cat([first.y_inside, first.x_inside, torch.stack([one, projected.self_product], 1)], 1)
-    left_outside = torch.cat([first.x_outside, first.y_outside, ROUNDING * one[:, None]], 1)
-    right_outside = torch.cat([first.y_outside, first.x_outside, one[:, None]], 1)
-    more = torch.cat([projected.x_inside[:, coarse:], projected.y_inside[:, coarse:]], 1)
-    more_other = torch.cat([projected.y_inside[:, coarse:], projected.x_inside[:, coarse:]], 1)
-    outside = torch.cat([projected.x_outside, projected.y_outside], 1)
-    outside_other = torch.cat([projected.y_outside, projected.x_outside], 1)
+    factors = _factor_bounds(projected, truncate(projected, projection, rank=coarse), tau=tau, coarse=coarse)
     scratch = Scratch()
 
     def decide(start: int) -> int:
@@ -219,22 +209,23 @@ def find_near_pairs(
         part, rest = slice(start, start + chunk), slice(start, None)
         shape = near[part, rest].shape
         excess, slack, size = (scratch(name, shape, like=rows) for name in ("excess", "slack", "size"))
-        torch.mm(left[part], right[rest].T, out=excess)
+        coarse_excess, coarse_slack, more_excess, more_slack = ((left[part], right[rest]) for left, right in factors)
+        torch.mm(coarse_excess[0], coarse_excess[1].T, out=excess)
         torch.le(excess, 0, out=near[part, rest])
-        torch.mm(left_outside[part], right_outside[rest].T, out=slack)
+        torch.mm(coarse_slack[0], coarse_slack[1].T, out=slack)
         undecided = torch.abs(excess, out=size) <= slack
         undecided[:, :chunk].triu_(1)
         if undecided.count_nonzero() <= DENSE_SHARE * undecided.numel():
             one, other = find_true(undecided)
-            estimate = excess[one, other] - _multiply_pairs(more[part], more_other[rest], one, other)
+            estimate = excess[one, other] - _multiply_pairs(*more_excess, one, other)
             near[part, rest][one, other] = estimate <= 0
-            error = _multiply_pairs(outside[part], outside_other[rest], one, other).add_(ROUNDING)
+            error = _multiply_pairs(*more_slack, one, other).add_(ROUNDING)
             still = (estimate.abs_() <= error).nonzero()[:, 0]
             one, other = one[still], other[still]
         else:  # for all pairs, since the bound of all directions lies within that of the leading ones
-            excess.addmm_(more[part], more_other[rest].T, alpha=-1)
+            excess.addmm_(more_excess[0], more_excess[1].T, alpha=-1)
             torch.le(excess, 0, out=near[part, rest])
-            torch.mm(outside[part], outside_other[rest].T, out=slack).add_(ROUNDING)
+            torch.mm(more_slack[0], more_slack[1].T, out=slack).add_(ROUNDING)
             undecided &= torch.abs(excess, out=size) <= slack
             one, other = find_true(undecided)
         if len(one) > DENSE_SHARE * undecided.numel():
@@ -260,6 +251,33 @@ def find_near_pairs(
     computed = sum(map_parallel(decide, starts, device=rows.device))
     map_parallel(mirror, starts, device=rows.device)
     return near.fill_diagonal_(True), 2 * computed / count**2
+
+
+def _factor_bounds(
+    projected: ProjectedRows, first: ProjectedRows, *, tau: float, coarse: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Factor the bounds on D of all pairs of rows (L, S) into products: pairs of (L, k), to multiply as left @ right.T.
+
+    Args:
+        first: the rows in the first `coarse` directions.
+
+    Returns:
+        D - tau by these directions, and the bound of its error; what the other directions take off D, and the bound of
+        the error of all directions without `ROUNDING`.
+    """
+    own, one = projected.self_product[:, None], torch.ones_like(projected.self_product)[:, None]
+    excess = torch.cat([first.x_inside, first.y_inside, tau - own, -one], 1).neg_()
+    slack = torch.cat([first.x_outside, first.y_outside, ROUNDING * one], 1)
+    x, y = projected.x_inside[:, coarse:], projected.y_inside[:, coarse:]
+    return [
+        (excess, torch.cat([first.y_inside, first.x_inside, one, own], 1)),
+        (slack, torch.cat([first.y_outside, first.x_outside, one], 1)),
+        (torch.cat([x, y], 1), torch.cat([y, x], 1)),
+        (
+            torch.cat([projected.x_outside, projected.y_outside], 1),
+            torch.cat([projected.y_outside, projected.x_outside], 1),
+        ),
+    ]
 
 
 def find_nearest_centres(rows: ProjectedRows, centres: ProjectedRows) -> tuple[Tensor, Tensor]:

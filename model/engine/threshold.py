@@ -1,5 +1,6 @@
 """Search the threshold tau that gives a video a wanted number of clusters (docs/method.md, section 5)."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,20 +53,6 @@ class Trial:
     centres: Tensor | None = None
 
 
-class LatestTrial:
-    """Cluster a video at one threshold after another and remember the latest trial, the one still in memory."""
-
-    def __init__(self, cluster_at: Callable[[float], Trial]):
-        self.cluster_at = cluster_at
-        self.trial: Trial | None = None
-
-    def run(self, tau: float) -> Trial:
-        """Cluster at a threshold, unless the latest trial was at the same."""
-        if self.trial is None or self.trial.tau != tau:
-            self.trial = self.cluster_at(tau)
-        return self.trial
-
-
 def cluster_at_wanted_number(
     cluster_at: Callable[[float], Trial], *, start: float, wanted: tuple[int, int] | None
 ) -> Trial:
@@ -80,16 +67,16 @@ def cluster_at_wanted_number(
     Returns:
         The latest trial, which is the one chosen.
     """
-    latest = LatestTrial(cluster_at)
     if wanted is None:
-        return latest.run(start)
+        return cluster_at(start)
     least, most = wanted
+    cluster_latest = functools.lru_cache(maxsize=1)(cluster_at)  # the latest trial is still in memory
 
     def count(tau: float) -> int:
-        trial = latest.run(tau)
+        trial = cluster_latest(tau)
         return trial.num_clusters if trial.fits else max(trial.num_clusters, most + 1)
 
-    return latest.run(search_tau(count, start=start, least=least, most=most))
+    return cluster_latest(search_tau(count, start=start, least=least, most=most))
 
 
 def search_tau(count: Callable[[float], int], *, start: float, least: int, most: int) -> float:

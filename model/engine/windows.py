@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.attention import mean_attention
 from model.engine.bounds import (
     ProjectedRows,
     find_near_pairs,
@@ -110,7 +111,7 @@ class WindowClusterer:
         keys = network.keys(pool_tokens(key_features, grid, engine.key_pool).flatten(0, 1))
         self.order, self.column_groups, blocks = group_columns(keys.transpose(0, 1).flatten(1))
         self.keys = keys[:, self.order]
-        sampled = network.attention_rows(network.queries(samples), self.keys)
+        sampled = mean_attention(network.queries(samples), self.keys)
         self.projection = fit_projection(sampled, rank=engine.rank(len(self.order)), blocks=blocks)
         self.scratch = Scratch()
 
@@ -193,7 +194,7 @@ class WindowClusterer:
     def _attend(self, tokens: Tensor) -> Tensor:
         """Compute attention rows (L, S) of tokens (L, C), in memory that the next call uses again."""
         out = self.scratch("rows", (len(tokens), self.keys.shape[1]), like=self.keys)
-        return self.network.attention_rows(self.network.queries(tokens), self.keys, out=out)
+        return mean_attention(self.network.queries(tokens), self.keys, out=out)
 
     def _project(self, rows: Tensor) -> ProjectedRows:
         return project_rows(rows, self.projection, scratch=self.scratch)

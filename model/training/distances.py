@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from model.attention import mean_attention
 from model.clustering import WINDOW, symmetric_kl
 from model.network import SpatioTemporalNetwork
 
@@ -35,7 +36,7 @@ def window_distances(network: SpatioTemporalNetwork, features: Tensor, key_frame
     for index in chosen:
         tokens = windows[index].flatten(0, 1)
         tokens = tokens[torch.randperm(len(tokens), generator=generator)[:MAX_TOKENS]].to(device)
-        rows = network.attention_rows(network.queries(tokens), keys)
+        rows = mean_attention(network.queries(tokens), keys)
         first, second = torch.triu_indices(len(rows), len(rows), offset=1, device=device)
         found.append(symmetric_kl(rows, rows)[first, second])
     return torch.cat(found)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.attention import mean_attention
 from model.network import SpatioTemporalNetwork
 from model.segmenter import Segmentation
 from utils.visual import draw_contact_sheet, draw_heat, mark_point, paint_labels
@@ -45,7 +46,7 @@ class ClipPainter:
         device = next(network.parameters()).device
         features = network.refine(self.features.clone(), self.key_frames)[self.key_frames].to(device)
         queries = network.queries(features[self.middle, self.tokens])
-        attn = network.attention_rows(queries, network.keys(features.flatten(0, 1)))
+        attn = mean_attention(queries, network.keys(features.flatten(0, 1)))
         attn = attn.view(len(self.tokens), len(self.key_frames), *self.grid).cpu().numpy()
         marked = [frame.copy() for frame in self.frames]
         rows = [("frames and tokens", marked)]

@@ -26,11 +26,12 @@ from torch import Tensor
 
 from data.frames import resize
 from data.loading import load_videos
-from data.resolution import fit_resolution
+from data.resolution import check_resolution, fit_resolution
 from data.videos import compute_display_shape
+from model.attention import mean_attention
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.weights import EMBEDDED
-from utils.config import DEFAULT_TEMPERATURE, check_resolution
+from utils.config import DEFAULT_TEMPERATURE
 from utils.errors import OneLineParser, UserError, run_main
 from utils.flags.choices import OWN_VIDEO
 from utils.flags.types import positive_float, positive_int
@@ -106,7 +107,7 @@ def maps(network: SpatioTemporalNetwork, frames: Tensor, features: Tensor) -> li
     for down, right in PLACES:
         place = (int(down * height), int(right * width))
         token = features[0, place[0] * width + place[1]]
-        row = network.attention_rows(network.queries(token[None]), keys)[0].view(NUM_FRAMES, height, width)
+        row = mean_attention(network.queries(token[None]), keys)[0].view(NUM_FRAMES, height, width)
         for index in (0, NUM_FRAMES - 1):
             picture = heat(frames[index], row[index] / row.max())
             if index == 0:

@@ -43,6 +43,7 @@ from torch import Tensor
 
 from data.frames import resize
 from data.loading import load_videos
+from data.resolution import check_resolution
 from data.sprites.writer import FRAMES, write_sprites
 from model.engine.windows import ENGINES
 from model.network import build_network
@@ -54,7 +55,7 @@ from model.objects.upsampling import upsample_labels
 from model.segmenter import Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import EMBEDDED
 from utils.clock import Clock
-from utils.config import check_resolution, choose_temperature
+from utils.config import choose_temperature
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable

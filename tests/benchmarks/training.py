@@ -34,12 +34,13 @@ from torch import Tensor
 import train
 from data.clips import ClipDataset
 from data.loading import index_videos
+from data.resolution import check_resolution
 from data.sprites.writer import write_sprites
 from model.network import SpatioTemporalNetwork, build_network
 from model.training.step import TrainSettings, make_optimizer, seed_of, train_step
 from tests.benchmarks import plain_training
 from tests.benchmarks.inference import add_subject, machine, print_row, write_csv
-from utils.config import DEFAULT_TEMPERATURE, check_resolution, settings_from
+from utils.config import DEFAULT_TEMPERATURE, settings_from
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import OneLineParser, run_main
 from utils.files import check_writable

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from model import clustering as plain
+from model.attention import mean_attention
 from model.backbone import build_backbone
 from model.network import SpatioTemporalNetwork, build_network
 from tests.conftest import TINY_BACKBONE
@@ -28,14 +29,14 @@ def test_inference_attention_is_training_attention_without_cls(tiny_weights):
     frames = torch.rand(1, 3, 3, 48, 80)
     _, attn = network(frames)
     features = network.encode(frames[0]).flatten(0, 1)
-    torch.testing.assert_close(network.attention_rows(network.queries(features), network.keys(features)), attn[0])
+    torch.testing.assert_close(mean_attention(network.queries(features), network.keys(features)), attn[0])
 
 
 def test_attention_rows_are_those_of_the_formula(tiny_weights):
     network = make_network(tiny_weights)
     features = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
     queries, keys = network.queries(features), network.keys(features[:40])
-    torch.testing.assert_close(network.attention_rows(queries, keys), plain.attention(queries, keys))
+    torch.testing.assert_close(mean_attention(queries, keys), plain.attention(queries, keys))
 
 
 def test_stacked_blocks(tiny_weights):
@@ -43,7 +44,7 @@ def test_stacked_blocks(tiny_weights):
     frames = torch.rand(1, 3, 3, 48, 80)
     _, attn = network(frames)
     features = network.refine(network.encode(frames[0]), [0, 1, 2], chunk=7).flatten(0, 1)
-    torch.testing.assert_close(network.attention_rows(network.queries(features), network.keys(features)), attn[0])
+    torch.testing.assert_close(mean_attention(network.queries(features), network.keys(features)), attn[0])
 
 
 def test_gradient_reaches_the_blocks_only(tiny_weights):

@@ -7,6 +7,7 @@ import torch
 from data.loading import load_videos
 from data.videos import read_resized_frames
 from model import clustering as plain
+from model.attention import mean_attention
 from model.engine.exact import assign, find_window_centres, merge_centres
 from model.engine.windows import ENGINES, Engine, pool_tokens, select_diagonals
 from model.network import build_network
@@ -37,7 +38,7 @@ def test_segmenter_is_the_clustering_of_all_rows(tiny_weights, num_frames):
     found = make_segmenter(network, key_stride=2, tau=0.05).segment(frames, num_frames=num_frames)
     features = network.encode(torch.stack(frames))
     keys = network.keys(features[key_frame_indices(num_frames, 2)].flatten(0, 1))
-    rows = network.attention_rows(network.queries(features.flatten(0, 1)), keys)
+    rows = mean_attention(network.queries(features.flatten(0, 1)), keys)
     expected = plain.cluster(rows, window=45, tau=0.05)
     assert found.labels.shape == (num_frames, 3, 5)
     assert found.labels.max() < found.num_clusters
@@ -98,7 +99,7 @@ def test_fast_engine_by_its_definition(tiny_weights):
     features = network.encode(torch.stack(video(6)))
     found = make_segmenter(network, key_stride=2, tau=0.05, clustering="fast").cluster(features, (3, 5))
     keys = network.keys(pool_tokens(features[:5:2], (3, 5), 3).flatten(0, 1))
-    rows = network.attention_rows(network.queries(features.flatten(0, 1)), keys)
+    rows = mean_attention(network.queries(features.flatten(0, 1)), keys)
     fast = ENGINES["fast"]
     some = [(t + y + x) % fast.row_stride == 0 for t in range(3) for y in range(3) for x in range(5)]
     windows = [part[some] for part in rows.split(3 * 3 * 5)]

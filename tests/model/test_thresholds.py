@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.attention import mean_attention
 from model.clustering import symmetric_kl
 from model.engine.threshold import search_tau
 from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
@@ -28,7 +29,7 @@ def test_the_share_of_pairs_within_tau_is_the_same_whatever_the_temperature(temp
     keys = network.keys(features[key_frames].flatten(0, 1))
     shares = []
     for window in features.split(3):
-        rows = network.attention_rows(network.queries(window.flatten(0, 1)), keys)
+        rows = mean_attention(network.queries(window.flatten(0, 1)), keys)
         near = symmetric_kl(rows, rows) <= tau
         shares.append((near.sum() - len(near)).item() / (len(near) * (len(near) - 1)))
     assert np.mean(shares) == pytest.approx(SHARE, abs=0.01)

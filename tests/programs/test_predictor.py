@@ -18,6 +18,7 @@ from PIL import Image
 import eval as eval_program
 from data.frames import resize
 from data.videos import VideoFile
+from model.attention import mean_attention
 from model.segmenter import Segmenter, SegmenterSettings
 from selfvos import Predictor, UserError
 from selfvos.keywords import KEYWORDS
@@ -132,7 +133,7 @@ def test_attention_is_a_row_over_the_key_frames(tiny_weights, frames, frame):
     resized = (resize(to_frame(frame, source="frame"), result.resolution) for frame in frames)
     features, grid = Segmenter(predictor.network).encode(resized, num_frames=COUNT)
     keys = predictor.network.keys(features[result.key_frames].flatten(0, 1))
-    row = predictor.network.attention_rows(predictor.network.queries(features[frame, -1:]), keys)
+    row = mean_attention(predictor.network.queries(features[frame, -1:]), keys)
     assert grid == (height, width)
     assert np.allclose(attention.ravel(), row[0], atol=1e-6)
 

@@ -6,8 +6,9 @@ import torch
 
 import eval as eval_program
 import train as train_program
+from data.resolution import check_resolution
 from model.training.step import TrainSettings
-from utils.config import check_resolution, choose_temperature, settings_from
+from utils.config import choose_temperature, settings_from
 from utils.errors import UserError
 
 # All but the embedded default, which test_embedded runs as it is.

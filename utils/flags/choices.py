@@ -8,8 +8,11 @@ import argparse
 import difflib
 import re
 
+AUTO = "auto"  # of --tau: the threshold in the checkpoint; of --resume_path: the newest whole checkpoint, if any
+
 # ------------------------------------------------------------------ method
 
+ANY = "any"  # of --clusters: keep --tau, whatever number of clusters it gives
 PLAIN = "plain"
 CLUSTERINGS = ("exact", "fast", PLAIN)
 MAX_KEY_FRAMES = 20  # by default

@@ -7,6 +7,7 @@ from typing import Any
 
 from utils import config
 from utils.flags.choices import (
+    AUTO,
     CLUSTERINGS,
     DATASET_NAMES,
     MAX_KEY_FRAMES,
@@ -78,7 +79,7 @@ def add_method_arguments(add: Callable[..., Any]) -> None:
     add("--training_free", action=BooleanOptionalAction, default=False, help="Use an untrained block.")
     add("--ratio", **count, default=10, help="Take every N-th frame as a key frame (R).")
     add("--max_key_frames", **count, default=MAX_KEY_FRAMES, help="Take at most N key frames, spread evenly.")
-    add("--tau", type=positive_float_or_auto, default=config.AUTO, metavar="X",
+    add("--tau", type=positive_float_or_auto, default=AUTO, metavar="X",
            help="Cluster with this distance threshold, in nats; auto: the one stored in the checkpoint, else 1.")
     add("--clusters", type=cluster_count, nargs="+", metavar="N",
            help="Choose another tau for videos with fewer or more clusters than these two numbers; any: keep --tau.")

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from utils.config import ANY, AUTO
+from utils.flags.choices import ANY, AUTO
 
 
 def _read(text: str, kind: Callable[[str], float], *, what: str) -> float:

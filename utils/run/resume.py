@@ -1,4 +1,4 @@
-"""A training run on the disk: its checkpoints, what stays the same when it is resumed, whose folder it is."""
+"""Save a training run, find and check the checkpoint to resume it from, and protect the folder of another run."""
 
 import shutil
 from pathlib import Path
@@ -8,19 +8,19 @@ import torch
 
 from utils.errors import UserError
 from utils.files import check_writable
+from utils.flags.choices import AUTO
 from utils.progress import log_line
 from utils.run.checkpoints import UnreadableFile, load_checkpoint, save_checkpoint
 
 FORMAT = 1  # of the checkpoints
 LAST, PREVIOUS = "last.pt", "previous.pt"  # the newest checkpoint, and the one it replaced
-DAMAGED, LATER = ".damaged", ".later"  # added to the names of checkpoints that a run does not go on from
-AUTO = "auto"  # as --resume_path: the newest checkpoint in --output_path that is whole, if there is any
-# What a run stays with when it is resumed, and what may change but is said.
+DAMAGED, LATER = ".damaged", ".later"  # added to the names of checkpoints that a resumed run does not continue from
+# Flags that must be the same when a run is resumed.
 SAME_WHEN_RESUMED = (
     "seed", "backbone", "image_stats", "num_t", "num_heads", "with_cls", "resolution", "num_frames",
     "targets", "rounds",
 )  # fmt: skip
-# What may change without a word; a change of anything else is said.
+# Flags that may change without a note; a change of any other is noted.
 FREE_TO_CHANGE = (
     "config", "resume_path", "output_path", "overwrite", "dino_path", "checkpoint_key", "init", "init_path",
     "temperature", "device", "num_workers", "log_freq", "save_freq", "last_freq", "eval_freq", "watch_clips", "tau",
@@ -39,10 +39,12 @@ def save_run(
     origin: dict[str, Any],
     keep: bool = False,
 ) -> None:
-    """Write `last.pt`, and `step_NNNNNNN.pt` where it is to be kept; the `last.pt` before becomes `previous.pt`.
+    """Write `last.pt` without the frozen backbone; the `last.pt` before becomes `previous.pt`.
 
-    The frozen backbone is never in it. `config`: the values of all flags. `origin`: plain values that say where the
-    run came from, `backbone` among them.
+    Args:
+        config: the values of all flags.
+        origin: plain values that say where the run came from, `backbone` among them.
+        keep: also write `step_NNNNNNN.pt`, which later steps leave alone.
     """
     content = {
         "format": FORMAT,
@@ -60,17 +62,16 @@ def save_run(
 
 
 def continues_in(output: Path, resume_path: str | None) -> bool:
-    """Whether there is a run in `output` and it is the one to go on with."""
+    """Tell whether `resume_path` asks to continue a run that is in `output`."""
     asked = resume_path is not None and (resume_path == AUTO or Path(resume_path).resolve().parent == output.resolve())
     return asked and _holds_another_run(output, None)
 
 
 def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | None]:
-    """The checkpoint to continue from and its path; (None, None) where a run begins.
+    """Find the checkpoint to continue from; return its content and path, or (None, None) for a new run.
 
-    `auto` stands for the newest checkpoint in `output`, if there is one, so that one command begins a run and goes on
-    with it. In place of a `last.pt` that is damaged or gone the newest other checkpoint beside it is taken, and a
-    line says so.
+    `auto` stands for the newest checkpoint in `output`, if there is one, so that the same command begins a run and
+    continues it. If `last.pt` is damaged or missing, the newest other checkpoint beside it is taken, with a warning.
 
     Raises:
         UserError: no such file, or none of them is whole.
@@ -98,13 +99,17 @@ def find_run(resume_path: str | None, output: Path) -> tuple[dict | None, str | 
 
 
 def _list_checkpoints(folder: Path) -> list[Path]:
-    """All that are there, of whatever step."""
+    """List the checkpoints in a folder."""
     named = [folder / name for name in (LAST, PREVIOUS)]
     return [path for path in (*named, *sorted(folder.glob("step_*.pt"))) if path.is_file()]
 
 
 def _load_with_step(path: Path) -> tuple[int, dict]:
-    """The step of a checkpoint, -1 where it is damaged, and what it holds; `UnreadableFile` where it may be whole."""
+    """Read a checkpoint; return its step and content, or (-1, {}) if it is damaged.
+
+    Raises:
+        UnreadableFile: it cannot be read, but may be whole.
+    """
     try:
         content = load_checkpoint(path)
     except UnreadableFile:
@@ -115,10 +120,10 @@ def _load_with_step(path: Path) -> tuple[int, dict]:
 
 
 def rename_unused_checkpoints(output: Path, *, asked: str | None, found: str | None, step: int) -> None:
-    """Rename checkpoints in `output` that the run resumed there does not go on from, so that none is taken for its own.
+    """Rename checkpoints in `output` that the run resumed there does not continue from.
 
-    These are a damaged `last.pt`, in place of which `find_run` found another; and where one before the last was asked
-    for, of step `step`, all of later steps, which a line says.
+    Otherwise they would be taken for its own. They are a damaged `last.pt`, in place of which `find_run` found another,
+    and, if a checkpoint before the last was asked for, of step `step`, all damaged ones and all of later steps.
     """
     if asked is None or found is None or Path(found).resolve().parent != output.resolve():
         return
@@ -136,7 +141,7 @@ def rename_unused_checkpoints(output: Path, *, asked: str | None, found: str | N
 
 
 def is_finished(content: dict, *, num_train_steps: int, source: str) -> bool:
-    """Say whether the run of the checkpoint `source` has all of its steps, with a line on stderr if it has."""
+    """Tell whether the run of the checkpoint `source` has all of its steps; a note says so if it has."""
     step = content.get("step")
     done = isinstance(step, int) and step >= num_train_steps
     if done:
@@ -145,7 +150,7 @@ def is_finished(content: dict, *, num_train_steps: int, source: str) -> bool:
 
 
 def check_run(content: dict, config: dict[str, Any], *, source: str) -> None:
-    """Refuse a checkpoint that cannot be continued with the flags of `config`; say which other flags have changed."""
+    """Refuse a checkpoint that cannot be continued with the flags of `config`; a note names other changed flags."""
     kinds = {"optimizer": dict, "scaler": dict, "config": dict, "step": int}
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"--resume_path {source}: holds weights but no run to continue; "
@@ -164,7 +169,7 @@ def check_run(content: dict, config: dict[str, Any], *, source: str) -> None:
 
 
 def log_data_changes(content: dict, origin: dict[str, Any]) -> None:
-    """Say where a run goes on with other data, or another number of clips a step, than it had."""
+    """Note that a resumed run has other data, or another number of clips a step, than before."""
     words = {"data": "the training data are others or were written anew", "clips_per_step": "clips a step"}
     for key, what in words.items():
         if content.get(key) not in (None, origin[key]):
@@ -178,9 +183,9 @@ def restore_run(
     """Restore optimizer and scaler from a checkpoint that passed `check_run`; return its step."""
     try:
         for held, group in zip(content["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
-            held["fused"] = group["fused"]  # how it is computed is this process's affair
+            held["fused"] = group["fused"]  # depends on the device, not on the run
         optimizer.load_state_dict(content["optimizer"])
-        if content["scaler"] and scaler.is_enabled():  # empty where the run had no need of one
+        if content["scaler"] and scaler.is_enabled():  # empty if the run needed none
             scaler.load_state_dict(content["scaler"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -193,7 +198,7 @@ def restore_run(
 
 
 def check_output(output: Path, *, resume_path: str | Path | None, overwrite: bool) -> None:
-    """Refuse to write over another run, unless that is wanted, and a folder that cannot be written; nothing changes."""
+    """Refuse a folder that cannot be written, or that holds another run unless `overwrite` is given."""
     if _holds_another_run(output, resume_path) and not overwrite:
         raise UserError(
             f"--output_path {output}: holds a run; continue it with --resume_path {output / LAST}, "
@@ -202,21 +207,15 @@ def check_output(output: Path, *, resume_path: str | Path | None, overwrite: boo
     check_writable(output, flag="--output_path")
 
 
-def prepare_output(
-    output: Path, *, resume_path: str | Path | None, overwrite: bool, also: tuple[str, ...] = ()
-) -> None:
-    """Clear another run away where that is wanted, see `check_output`; the run resumed goes on in place.
-
-    Args:
-        also: names of files in `output` that the program makes of a run, to be cleared away with it.
-    """
+def prepare_output(output: Path, *, resume_path: str | Path | None, overwrite: bool) -> None:
+    """Remove another run in `output` if `overwrite` asks for it, see `check_output`; a resumed run stays."""
     check_output(output, resume_path=resume_path, overwrite=overwrite)
     for path in output.glob(".*.partial"):  # of processes that were killed; the folder is ours alone
         path.unlink()
     if not _holds_another_run(output, resume_path):
         return
     aside = [path for ending in (DAMAGED, LATER) for path in output.glob(f"*.pt{ending}")]
-    for path in [*_list_checkpoints(output), *aside, *(output / name for name in ("log.jsonl", *also))]:
+    for path in [*_list_checkpoints(output), *aside, output / "log.jsonl"]:
         path.unlink(missing_ok=True)
     for folder in ("tensorboard", "profile", "targets"):
         shutil.rmtree(output / folder, ignore_errors=True)
@@ -228,6 +227,6 @@ def _holds_another_run(output: Path, resume_path: str | Path | None) -> bool:
 
 
 def make_plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON and a checkpoint keep them: tuples become lists, paths text."""
+    """Convert values to what JSON and checkpoints keep: tuples become lists, paths text."""
     as_kept = {tuple: list, type(Path()): str}
     return {key: as_kept.get(type(value), lambda same: same)(value) for key, value in values.items()}
