@@ -3,7 +3,6 @@
 `data/sprites/plan.py` plans a video, `data/sprites/render.py` paints it, and this module writes its files.
 """
 
-import json
 import os
 import shutil
 import zlib
@@ -17,7 +16,7 @@ import numpy as np
 from data.sprites.splits import PLANS
 from utils import threads
 from utils.errors import UserError
-from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_atomically
+from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_atomically, write_object
 from utils.flags.choices import SPRITES_ROOT
 from utils.names import check_name
 from utils.png import make_palette, read_label_png, write_label_png
@@ -200,9 +199,7 @@ def _compute_checksum(root: Path, name: str) -> int:
 
 
 def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> None:
-    with write_atomically(root / MANIFEST) as temporary:
-        content = {"parameters": parameters, "videos": dict(sorted(videos.items()))}
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_object(root / MANIFEST, {"parameters": parameters, "videos": dict(sorted(videos.items()))})
 
 
 @contextmanager
@@ -214,7 +211,7 @@ def _render_videos(
         workers = threads.count_cpus()
     workers = min(workers, len(names))
     calls = [(root, name, parameters) for name in names]
-    with run_in_processes(_write_video, calls, workers=workers, flag="--workers") as written:
+    with run_in_processes(_write_video, calls, workers=workers) as written:
         yield ((names[index], checksum) for index, checksum in written)
 
 

@@ -53,6 +53,7 @@ from model.objects.ranking import multiply_components, rank_labels, rate_labels
 from model.objects.upsampling import upsample_labels
 from model.segmenter import Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import EMBEDDED
+from tests.processes import run_in_own_process
 from utils.clock import Clock
 from utils.config import check_resolution, choose_temperature
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
@@ -62,12 +63,11 @@ from utils.flags.choices import CLUSTERINGS, OWN_VIDEO, PLAIN
 from utils.flags.types import positive_float, positive_int
 from utils.parallel import use_one_core
 from utils.png import write_label_png
-from utils.processes import run_in_own_process
-from utils.report.tables import STAGES
 from utils.visual import save_figure
 
 WARM_UP = 6  # frames
 HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
+STAGES = ("decode", "motion", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 OURS = ("attention", "stage 1", "stage 2", "assign")
 BESIDE, RATIO = "{} beside a busy neighbour", "{} beside it / quiet"  # rows of an engine, so named in its column
 # It ends with the process that started it, however that ends.

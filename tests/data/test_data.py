@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.clips import BadFrames, Clip, ClipDataset, StepSampler, _restore_system_error, choose_clip_positions
-from data.frames import read_image, resize
+from data.frames import resize
 from data.loading import index_videos, load_videos
 from data.transforms import ClipAugmentation
 from tests.conftest import make_davis, moving_disk
+from tests.data.pictures import read_image
 from utils.errors import UserError
 from utils.pictures import list_images
 

@@ -13,12 +13,12 @@ from PIL import Image, ImageFile
 from data import check
 from data.annotations.fbms import FbmsOriginal
 from data.annotations.images import MergedMasks
-from data.frames import FrameReader, UnreadableImage, read_image
+from data.frames import FrameReader, UnreadableImage
 from data.loading import load_videos
 from data.tfrecord import list_records
 from data.videos import FrameFolder, RecordVideo
 from tests.data.movi_trees import example, record
-from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png
+from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png, read_image
 from utils.errors import UserError, is_out_of_memory
 from utils.png import find_pngs, make_palette, read_label_png, write_label_png
 

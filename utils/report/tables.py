@@ -11,7 +11,6 @@ from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.tables import align_columns
 
 MEND = "run eval.py again"
-STAGES = ("decode", "motion", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 STAGE_GROUPS = {  # columns of tables
     "motion": ("motion",),
     "backbone": ("backbone",),

@@ -163,7 +163,7 @@ def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, 
     workers = min(workers or max(threads.count_cpus() // threads.count_processes(), 1), len(todo), useful)
     disable = None if progress else True
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable)
-    with bar, run_in_processes(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:
+    with bar, run_in_processes(score_sequence, [(job,) for job in todo], workers=workers) as answers:
         for index, scored in answers:
             done[todo[index].sequence] |= scored
             bar.update()
