@@ -144,9 +144,9 @@ class ImageVideo(ABC):
     doubt = None
     root: Path | None = None
 
-    def __init__(self, name: str, annotations: Annotations | None = None):
+    def __init__(self, name: str):
         self.name = name
-        self.annotations = annotations
+        self.annotations: Annotations | None = None
         self.conversions: Counter[str] = Counter()
         self.reported: set[str] = set()
 
@@ -183,8 +183,8 @@ class ImageVideo(ABC):
 class FrameFolder(ImageVideo):
     """A video kept as image files in one folder."""
 
-    def __init__(self, name: str, paths: list[Path], annotations: Annotations | None = None):
-        super().__init__(name, annotations)
+    def __init__(self, name: str, paths: list[Path]):
+        super().__init__(name)
         self.paths = paths
         self._reader = FrameReader(paths)
         by_stem: dict[str, Path] = {}

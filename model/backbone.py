@@ -18,8 +18,6 @@ from utils.errors import NoWeights, UserError, is_out_of_memory
 from utils.progress import log_line
 from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
 
-DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
-
 # Mean and standard deviation of RGB in [0, 1]. `reference` is what the paper's released evaluation normalises
 # with, though it trains with ImageNet's (docs/method.md, section 6).
 IMAGE_STATS = {
@@ -137,7 +135,7 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str = DEFAULT_BACKBONE,
+    name: str,
     *,
     weights: str | Path | dict[str, Any] | None = None,
     checkpoint_key: str | None = None,

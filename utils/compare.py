@@ -168,7 +168,7 @@ def write_pages(compared: Comparison, results: Sequence[Path], measure: str, pro
     facts.append(["B is better on", str(better), f"of {len(names)} videos"])
     return write_comparison(
         folder, results, names, columns=columns, values=values, facts=facts, notes=[hint], sort="difference",
-        descending=True, flag="--html",
+        descending=True,
     )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def compare_unscored(results: Sequence[Path], folder: Path | None) -> None:
     notes = ["Not scored: there is no ground truth. Figures say how far A and B agree, not which is better.",
              *meanings]  # fmt: skip
     page = write_comparison(folder, results, list(found), columns=columns, values=found, facts=facts, notes=notes,
-                            sort=measures[0], descending=False, flag="--html")  # fmt: skip
+                            sort=measures[0], descending=False)  # fmt: skip
     print(f"report: {page}")
 
 

@@ -105,7 +105,7 @@ def refuse_to_lose_frames(folder: Path, *, flag: str) -> None:
 def write_comparison(
     folder: Path, results: Sequence[Path], names: Sequence[str], *, columns: list[dict[str, Any]],
     values: dict[str, dict[str, float]], facts: list[list[str]], notes: list[str], sort: str,
-    descending: bool, flag: str,
+    descending: bool,
 ) -> Path:  # fmt: skip
     """Write a report that shows two folders of results beside each other, made of the reports of both.
 
@@ -121,7 +121,7 @@ def write_comparison(
     Raises:
         UserError: a report is missing, is of other frames than the other one, or `folder` holds something else.
     """
-    check_report_folder(folder, results, flag=flag)
+    check_report_folder(folder, results, flag="--html")
     for path in results:
         if not (path / MARKER).is_file():
             raise UserError(f"{path}: has no report; {_mend(path)}")
