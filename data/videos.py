@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.annotations.records import RECORD_KEYS
-from data.decoding.base import DEFAULT_RATE, CannotDecode
+from data.decoding.base import CannotDecode
 from data.decoding.scan import scan_with_bar
 from data.flow import FlowFiles
 from data.frames import FrameReader, format_size, read_image_size, resize
@@ -23,6 +23,7 @@ from utils.files import digest_files
 from utils.names import format_ranges
 from utils.progress import log_line
 from utils.scoring.annotations import Annotations
+from utils.video import DEFAULT_RATE
 
 MEND_DAMAGE = "copy it again, or have eval.py go on without them: --allow_damaged"
 

@@ -171,8 +171,10 @@ def _known_names() -> frozenset[str]:
 
 
 def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:
-    """A ViT whose file says in its header how it is built, as the embedded one; or one of the embedded shape from a
-    checkpoint that holds a backbone."""
+    """Load a ViT whose file says in its header how it is built, as that of the embedded one does.
+
+    A dictionary, the content of a checkpoint that holds a backbone, fills a ViT of the embedded shape.
+    """
     path = BACKBONE_FILE if isinstance(weights, dict) else weights
     if (options := load_metadata(path, STUDENT_KEY)) is None:
         check_holds_vit(load_tensors(path), source=str(path))

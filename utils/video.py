@@ -23,6 +23,7 @@ from utils.progress import log_line
 # the eye hardly sees a difference to the frames in either.
 QUALITY = "20"
 MAX_DENOMINATOR = 1 << 16  # of a frame rate; time stamps in units of it must fit in the 32 bits of a container
+DEFAULT_RATE = Fraction(24)  # frames per second, of folders of frames and of files that state no rate
 MEND = "check the folder and its free space"
 
 

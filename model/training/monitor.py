@@ -64,7 +64,7 @@ class Monitor:
             for index, (encoded, mirrored) in enumerate(self.features):
                 here, there = _cluster(segmenter, *encoded), _cluster(segmenter, *mirrored)
                 counts.append(here.num_clusters)
-                agreements.append(_compare(here, there))
+                agreements.append(compare_maps(here.labels, there.labels[..., ::-1]))
                 self.first_clip += [here] if index == 0 else []
                 progress("clusters", place * len(self.features) + index + 1, len(thresholds) * len(self.features))
             found[f"clusters_per_clip{suffix}"] = float(np.mean(counts))
@@ -106,13 +106,14 @@ def _cluster(segmenter: Segmenter, features: Tensor, grid: tuple[int, int]) -> S
     return segmenter.cluster(features.clone(), grid)
 
 
-def _compare(here: Segmentation, there: Segmentation) -> float:
-    """Compute the adjusted Rand index between the clusters of a clip and of its mirror image, at most 1.
+def compare_maps(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute the adjusted Rand index of two label maps (T, h, w) >= 0, at most 1.
 
-    By its definition two single clusters agree fully; here they count 0, so that a collapsed block does not look good.
+    By its definition two maps of a single label agree fully; here they count 0, so that a collapsed block does not look
+    good.
     """
-    if max(len(np.unique(found.labels)) for found in (here, there)) < 2:  # `num_clusters` counts empty ones too
+    if max(len(np.unique(labels)) for labels in (first, second)) < 2:
         return 0.0
-    shared_tokens = np.zeros((here.num_clusters, there.num_clusters), np.int64)
-    np.add.at(shared_tokens, (here.labels, there.labels[..., ::-1]), 1)
+    shared_tokens = np.zeros((first.max() + 1, second.max() + 1), np.int64)
+    np.add.at(shared_tokens, (first, second), 1)
     return adjusted_rand_index(shared_tokens)

@@ -87,6 +87,16 @@ def test_training_log_as_a_picture(tmp_path):
         draw_log(tmp_path / "none.jsonl", tmp_path / "x.png")
 
 
+def test_the_object_loss_is_drawn_where_it_is_logged(tmp_path):
+    pictures = []
+    for record in ('{"step": 1, "loss_semantic": 1}', '{"step": 1, "loss_semantic": 1, "loss_object": 3}'):
+        (tmp_path / "log.jsonl").write_text(f"{record}\n")
+        draw_log(tmp_path / "log.jsonl", tmp_path / "curve.png")
+        pictures.append(cv2.imread(str(tmp_path / "curve.png")))
+    assert pictures[0].shape == pictures[1].shape  # one panel
+    assert (pictures[0] != pictures[1]).any()
+
+
 @pytest.mark.parametrize("network", [[], ["--num_t", 2, "--num_heads", 4]])
 def test_attention_maps_over_checkpoints(davis, tmp_path, tiny_weights, run_train, monkeypatch, network):
     run_train("--basepath", davis, "--output_path", tmp_path / "run", "--save_freq", 2, *network)

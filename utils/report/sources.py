@@ -14,8 +14,7 @@ from utils.names import list_folders
 from utils.pictures import PictureError, find_value_range, list_images, read_picture, to_rgb
 from utils.png import find_pngs
 from utils.scoring.annotations import Annotations, find_label_files
-
-DEFAULT_RATE = Fraction(24)  # frames per second of a folder of frames
+from utils.video import DEFAULT_RATE
 
 
 class Source(Protocol):

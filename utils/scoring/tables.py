@@ -116,7 +116,11 @@ def write_scores(
 
 
 def read_scores(path: Path) -> Scores:
-    """The scores in a `scores-<split>.json` of `write_scores`. Raises `UserError`: damaged, or none in it."""
+    """Read the scores in a `scores-<split>.json` of `write_scores`.
+
+    Raises:
+        UserError: the file is damaged, or holds no scores.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         read = PROTOCOLS[content["protocol"]].scores.from_json
@@ -199,7 +203,7 @@ def print_side_by_side(scored: Sequence[Scores]) -> None:
 
 
 def _columns(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """A text table: a row for each name; floats in percent, other values as they are, None as nothing."""
+    """Format a text table, a row for each name: floats in percent, other values as they are, None as nothing."""
     names = list(dict.fromkeys(column for row in rows.values() for column in row))
     cells = [["sequence", *names]]
     cells += [[name, *(_cell(row.get(column)) for column in names)] for name, row in rows.items()]
