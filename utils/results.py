@@ -140,7 +140,7 @@ class ResultsFolder:
         The settings are written with the first video, so that a run that failed earlier leaves an empty folder.
         """
         shutil.rmtree(self.explanation(video), ignore_errors=True)  # it would explain the masks before these
-        for folder in {self.path, *map(self.predictions, self.kinds)}:  # as every process of a run does
+        for folder in {self.path, *map(self.predictions, self.kinds)}:  # atomically: every process of a run does so
             write_object(folder / "settings.json", self.provenance)
         with ExitStack() as stack:  # every kind takes its place when the last frame is written
             folders = {kind: stack.enter_context(replace_folder(self.predictions(kind) / video)) for kind in self.kinds}

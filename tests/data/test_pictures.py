@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 
 from data import check
 from data.annotations.fbms import FbmsOriginal
-from data.annotations.images import MergedMasks
+from data.annotations.images import MergedMasks, find_frame_labels
 from data.frames import FrameReader, UnreadableImage
 from data.loading import load_videos
 from data.tfrecord import list_records
@@ -280,6 +280,8 @@ def test_png_in_capitals_and_two_of_one_name(tmp_path):
     (tmp_path / "9.PNG").touch()
     with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) "):
         find_pngs(tmp_path)
+    with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) "):
+        find_frame_labels(tmp_path, [])
 
 
 # ------------------------------------------------------------------ fingerprints

@@ -68,7 +68,7 @@ def test_label_maps_as_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", [*arguments[:3], str(tmp_path / "others"), *arguments[3:]])
     with pytest.raises(UserError, match="holds other videos"):
         visual.main()
-    (tmp_path / "empty").mkdir()
+    write_label_png(tmp_path / "empty/.hidden/0.png", np.zeros((30, 240), dtype=np.int32))
     monkeypatch.setattr("sys.argv", ["visual", "--results", str(tmp_path / "empty"), "--picture", "x.png"])
     with pytest.raises(UserError, match="holds no folders of label PNGs"):
         visual.main()
