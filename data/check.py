@@ -79,13 +79,12 @@ class Report:
 
 def check(
     spec: DatasetSpec, root: Path, *, split: str, videos: str | None = None, annotations: Path | None = None,
-    quick: bool = False, progress: bool = True,
+    quick: bool = False,
 ) -> Report:  # fmt: skip
     """Read every frame and annotation of a split, or with `quick` only check which files exist.
 
     Args:
         spec, root, split, videos, annotations: as in `data.loading.load_videos`.
-        progress: show a progress bar if stderr is a terminal.
 
     Raises:
         UserError: invalid arguments. All faults of the data set are in the report instead.
@@ -98,7 +97,7 @@ def check(
     except UserError as error:
         report.add(error)
         return report
-    for name in tqdm(select_range(names, videos), "checking", unit="video", disable=None if progress else True):
+    for name in tqdm(select_range(names, videos), "checking", unit="video", disable=None):
         try:
             video = layout.open_video(root, split, name)
         except UserError as error:

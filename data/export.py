@@ -240,7 +240,7 @@ def open_videos(results: Finished) -> dict[str, Video]:
         # With --annotations, the root of pairs holds the folders of frames itself.
         bare = dataset == PAIRS and not DATASETS[PAIRS].layout.has_split(root, split, annotated=False)
         layout = OWN_VIDEO if bare else dataset
-        videos = load_videos(layout, root, split=None if bare else split, flag="", trust_index=True,
+        videos = load_videos(layout, root, split=None if bare else split, flag="",
                              sequences=None if layout == OWN_VIDEO else names, allow_damaged=True)  # fmt: skip
         found |= {video.name: video for video in videos if video.name in names}
         for name in names:

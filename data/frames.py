@@ -88,15 +88,6 @@ class FrameReader:
         return "{}; values {} to {} become 0 to 255".format(conversion, *self.value_range)
 
 
-def read_image(path: Path) -> Tensor:
-    """Read a single image file as (3, H, W) uint8 RGB; for frames of a video use `FrameReader`.
-
-    Raises:
-        UnreadableImage: as `FrameReader.read`.
-    """
-    return FrameReader([path]).read(0)
-
-
 def read_image_size(source: Path | bytes, name: object = None) -> tuple[int, int]:
     """Read the (height, width) in pixels of an image file from its header, turned as its EXIF orientation demands.
 
@@ -119,9 +110,9 @@ def read_image_size(source: Path | bytes, name: object = None) -> tuple[int, int
 
 
 def is_readable(path: Path) -> bool:
-    """Tell whether `read_image` can read a file."""
+    """Tell whether a file is a picture that can be read."""
     try:
-        read_image(path)
+        FrameReader([path]).read(0)
     except UnreadableImage:
         return False
     return True

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -74,8 +73,7 @@ def guess_own_video(basepath: str | None, *, otherwise: str | None) -> str | Non
     """
     if basepath is None or otherwise == OWN_VIDEO or not _is_own_video(Path(basepath)):
         return otherwise
-    if distributed.is_main():
-        print(f"note: --basepath {basepath} is taken as --dataset {OWN_VIDEO}", file=sys.stderr, flush=True)
+    log_line(f"note: --basepath {basepath} is taken as --dataset {OWN_VIDEO}")
     return OWN_VIDEO
 
 
@@ -94,7 +92,7 @@ def _is_own_video(root: Path) -> bool:
 
 def load_videos(
     dataset: str, root: Path, *, split: str | None = None, flag: str, sequences: list[str] | None = None,
-    videos: str | None = None, annotations: Path | None = None, allow_damaged: bool = False, trust_index: bool = False,
+    videos: str | None = None, annotations: Path | None = None, allow_damaged: bool = False,
     clips: Sequence[Path] = (),
 ) -> list[Video]:  # fmt: skip
     """Open the videos of a split in the order in which the split lists them.
@@ -108,8 +106,8 @@ def load_videos(
         videos: "A:B", keep only videos A to B - 1 of the split, counted from 0; either number may be omitted.
         annotations: for `pairs`, the folder with one folder of label PNGs for each video; `root` is then the folder
             with one folder of frames for each video.
-        allow_damaged: warn about video files that can only be decoded in part, instead of refusing them.
-        trust_index: do not decode video files whose index lists every frame; reading their frames raises damage.
+        allow_damaged: decode all video files beforehand and warn about those that can only be decoded in part. Without
+            it they are refused: at once, or when frames are read that an index lists.
         clips: for `video`, several files and folders to read in place of `root`.
 
     Raises:
@@ -119,7 +117,7 @@ def load_videos(
     spec = DATASETS[dataset]
     layout = choose_layout(spec, annotations)
     if dataset == OWN_VIDEO:
-        layout = replace(layout, trust_index=trust_index and not allow_damaged, paths=tuple(clips))
+        layout = replace(layout, trust_index=not allow_damaged, paths=tuple(clips))
     split = resolve_split(spec, split)
     if spec.generate:
         spec.generate(root, split)
@@ -127,7 +125,7 @@ def load_videos(
     names = select_range(list_split_videos(spec, layout, root, split, flag=flag), videos)
     if distributed.is_main():
         for orphans in layout.find_orphans(root, split):  # they would be missing from the scores without a word
-            print(f"warning: {orphans}", file=sys.stderr, flush=True)
+            log_line(f"warning: {orphans}")
     if sequences:
         if unknown := sorted(set(sequences) - set(names)):
             hint = "; if it is a clip, give it before the flags" if Path(unknown[0]).exists() else ""
@@ -247,21 +245,20 @@ def list_training_videos(dataset: str, root: Path, *, train_list: str | None = N
     return frames
 
 
-def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--basepath") -> dict[str, list[Path]]:
+def index_videos(root: Path, *, train_list: str | None = None) -> dict[str, list[Path]]:
     """Find all folders of frames below `root`, at any depth: path relative to `root` -> image files in order.
 
     Hidden folders, folders of annotations and the output of this project's programs are skipped.
 
     Args:
         train_list: a text file, absolute or relative to `root`, with the names of the folders to keep, one a line.
-        flag: the flag that named `root`, for error messages.
 
     Raises:
         UserError: `root` is no folder, no frames lie below it, or a video of the list is missing.
     """
     if not root.is_dir():
-        raise UserError(f"{flag} {root}: no such folder")
-    refuse_own_output(root, flag=flag)
+        raise UserError(f"--basepath {root}: no such folder")
+    refuse_own_output(root, flag="--basepath")
     videos, left_out = {}, []
     for folder, children, _ in os.walk(root, followlinks=True):
         frames, own_output = find_frames(Path(folder))
@@ -276,7 +273,7 @@ def index_videos(root: Path, *, train_list: str | None = None, flag: str = "--ba
         clip = next((path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES), None)
         reason = "no frames (jpg, png, ...) in any folder below it"
         hint = f"; {clip.name} is {explain_single_file(clip)}" if clip else describe_unread(root)
-        raise UserError(f"{flag} {root}: {reason}{hint}")
+        raise UserError(f"--basepath {root}: {reason}{hint}")
     return videos if train_list is None else _keep_listed_folders(videos, root, train_list)
 
 
@@ -313,8 +310,7 @@ def locate_dataset(spec: DatasetSpec, layout: Layout, root: Path, split: str, *,
     places = [place for place in _list_places(root) if layout.has_split(place, split, annotated=annotated)]
     if len(places) != 1:
         return root
-    if distributed.is_main():
-        print(f"note: {spec.title} is read from {places[0]}", file=sys.stderr, flush=True)
+    log_line(f"note: {spec.title} is read from {places[0]}")
     return places[0]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from utils.errors import UserError
-from utils.names import sort_naturally
+from utils.names import list_folders
 from utils.pictures import FAULTS, IMAGE_SUFFIXES, list_images
 from utils.png import make_palette
 from utils.report.place import REPORT, holds_report
@@ -68,12 +68,9 @@ def find_frame_folders(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     Returns:
         Their names, and (name, kind of output) of the folders in which output was left out.
     """
-    names, left_out = [], []
-    for folder in sort_naturally(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        frames, output = find_frames(folder)
-        names += [folder.name] if frames else []
-        left_out += [(folder.name, output)] if output else []
-    return names, left_out
+    found = {folder.name: find_frames(folder) for folder in list_folders(root)}
+    left_out = [(name, output) for name, (_, output) in found.items() if output]
+    return [name for name, (frames, _) in found.items() if frames], left_out
 
 
 def describe_unread(root: Path) -> str:
@@ -120,8 +117,7 @@ def _holds_results(folder: Path) -> bool:
         settings = json.loads((folder / "settings.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    is_ours = isinstance(settings, dict) and "backbone" in settings
-    return is_ours and ("predictions" in settings or "protocols" in settings)  # "protocols" was the key until 2026-11
+    return isinstance(settings, dict) and "backbone" in settings and "predictions" in settings
 
 
 def _is_own_picture(path: Path) -> bool:

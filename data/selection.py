@@ -60,7 +60,7 @@ class Selection:
         """
         videos = load_videos(
             self.dataset, self.root, split=self.split, flag=self.root_flag, sequences=self.sequences,
-            videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged, trust_index=True,
+            videos=self.videos, annotations=self.annotations, allow_damaged=self.allow_damaged,
             clips=[Path(clip) for clip in self.clips],
         )  # fmt: skip
         if self.flow_path:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.annotations.records import RECORD_KEYS
-from data.decoding.base import DEFAULT_RATE, CannotDecode
+from data.decoding.base import CannotDecode
 from data.decoding.scan import scan_with_bar
 from data.flow import FlowFiles
 from data.frames import FrameReader, format_size, read_image_size, resize
@@ -23,6 +23,7 @@ from utils.files import digest_files
 from utils.names import format_ranges
 from utils.progress import log_line
 from utils.scoring.annotations import Annotations
+from utils.video import DEFAULT_RATE
 
 MEND_DAMAGE = "copy it again, or have eval.py go on without them: --allow_damaged"
 
@@ -144,9 +145,9 @@ class ImageVideo(ABC):
     doubt = None
     root: Path | None = None
 
-    def __init__(self, name: str, annotations: Annotations | None = None):
+    def __init__(self, name: str):
         self.name = name
-        self.annotations = annotations
+        self.annotations: Annotations | None = None
         self.conversions: Counter[str] = Counter()
         self.reported: set[str] = set()
 
@@ -183,8 +184,8 @@ class ImageVideo(ABC):
 class FrameFolder(ImageVideo):
     """A video kept as image files in one folder."""
 
-    def __init__(self, name: str, paths: list[Path], annotations: Annotations | None = None):
-        super().__init__(name, annotations)
+    def __init__(self, name: str, paths: list[Path]):
+        super().__init__(name)
         self.paths = paths
         self._reader = FrameReader(paths)
         by_stem: dict[str, Path] = {}

@@ -18,8 +18,6 @@ from utils.errors import NoWeights, UserError, is_out_of_memory
 from utils.progress import log_line
 from utils.run.checkpoints import STUDENT_KEY, hash_tensors, load_metadata, load_tensors
 
-DEFAULT_BACKBONE = "vit_small_patch8_224.dino"
-
 # Mean and standard deviation of RGB in [0, 1]. `reference` is what the paper's released evaluation normalises
 # with, though it trains with ImageNet's (docs/method.md, section 6).
 IMAGE_STATS = {
@@ -137,7 +135,7 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str = DEFAULT_BACKBONE,
+    name: str,
     *,
     weights: str | Path | dict[str, Any] | None = None,
     checkpoint_key: str | None = None,
@@ -173,8 +171,10 @@ def _known_names() -> frozenset[str]:
 
 
 def _load_student(weights: str | Path | dict[str, Any]) -> VisionTransformer:
-    """A ViT whose file says in its header how it is built, as the embedded one; or one of the embedded shape from a
-    checkpoint that holds a backbone."""
+    """Load a ViT whose file says in its header how it is built, as that of the embedded one does.
+
+    A dictionary, the content of a checkpoint that holds a backbone, fills a ViT of the embedded shape.
+    """
     path = BACKBONE_FILE if isinstance(weights, dict) else weights
     if (options := load_metadata(path, STUDENT_KEY)) is None:
         check_holds_vit(load_tensors(path), source=str(path))

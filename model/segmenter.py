@@ -54,10 +54,10 @@ class SegmenterSettings:
         key_stride: distance of two key frames, in frames (R, `--ratio`).
         max_key_frames: largest number of key frames, whatever the length of the video; None for no limit.
         tau: distance threshold of the clustering, in nats.
-        clustering: one of `CLUSTERINGS`. `exact`: the formulas up to rounding, as long as the centres of all windows
-            fit half of the memory that is left; beyond that they are merged early. `fast`: attention is paid to the
-            means of 3x3 tokens, and centres are found from a third of the tokens. `plain`: the formulas as they stand
-            (`model.clustering`), with every row of attention in memory.
+        clustering: one of `utils.flags.choices.CLUSTERINGS`. `exact`: the formulas up to rounding, as long as the
+            centres of all windows fit half of the memory that is left; beyond that they are merged early. `fast`:
+            attention is paid to the means of 3x3 tokens, and centres are found from a third of the tokens. `plain`: the
+            formulas as they stand (`model.clustering`), with every row of attention in memory.
         memory_gb: memory of features, attention, clustering and objects together, in 1e9 bytes; the network and its
             activations for `frame_batch` frames come on top.
         frame_batch: frames per forward pass of the backbone.

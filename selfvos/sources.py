@@ -32,7 +32,6 @@ class FrameArray:
         UserError: there is no frame, or the first is none; `read` raises it for the others.
     """
 
-    flow = None
     pixel_aspect = Fraction(1)
 
     def __init__(self, frames: Frames, *, name: str = "frames"):
@@ -110,7 +109,7 @@ def open_source(source: str | os.PathLike | Frames) -> Video | FrameArray:
         return FrameArray(source)
     path = Path(source)
     check_root(OWN_VIDEO, path, split=None, flag="")
-    videos = load_videos(OWN_VIDEO, path, flag="", trust_index=True)
+    videos = load_videos(OWN_VIDEO, path, flag="")
     if len(videos) > 1:
         raise UserError(f"{path}: holds {len(videos)} videos, such as {videos[0].name}; give one of them")
     check_sizes(videos)

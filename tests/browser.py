@@ -1,6 +1,5 @@
 """Drive a headless Chromium through its DevTools protocol, over pipes: no server, no network, no further package."""
 
-import base64
 import contextlib
 import json
 import os
@@ -98,10 +97,6 @@ class Browser:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale,
                   mobile=False)  # fmt: skip
 
-    def use_dark_colours(self, dark: bool = True) -> None:
-        value = "dark" if dark else "light"
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
-
     def open(self, page: Path | str) -> None:
         """Open a page from the disk, or a URL, and wait until it has loaded."""
         self.send("Page.navigate", url=page.resolve().as_uri() if isinstance(page, Path) else page)
@@ -138,11 +133,6 @@ class Browser:
         )
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-    def take_picture(self, path: Path, *, whole: bool = False) -> None:
-        """Write a picture of the window, or of the whole page, as PNG."""
-        content = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(content))
 
     def close(self) -> None:
         try:

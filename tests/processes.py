@@ -9,10 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-from utils.errors import run_main
+from utils.errors import UserError, run_main
+from utils.processes import end_processes, end_with_parent
+from utils.run.signals import block_stop_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -94,6 +99,22 @@ def run_ranks(program: str, *arguments, folder: Path) -> None:
     """Run `main` of a program in two processes that form a group, as torchrun starts them, to a successful end."""
     for rank, process in enumerate(start_ranks(program, *arguments, folder=folder)):
         assert end(process) == 0, (folder / f"rank{rank}").read_text()
+
+
+def run_in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Return `work(*arguments)`, computed in a new process, so that its peak memory can be measured.
+
+    The process imports the main program, in which benchmarks define their work.
+    """
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
+    with end_processes(pool):
+        with block_stop_signals():
+            future = pool.submit(work, *arguments)
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise UserError("a measurement was ended from outside, mostly for want of memory; use a smaller setting"
+                            ) from error  # fmt: skip
 
 
 def end(process: BaseProcess) -> int:

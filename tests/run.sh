@@ -8,5 +8,6 @@ cd "$ROOT"
 "$PYTHON" -m ruff format --check .
 # Tests side by side, so each on one thread.
 export OMP_NUM_THREADS=1
-# Tests of a file stay together, since they share what is slow to make; an idle worker takes half of what another has left.
+# Each worker begins with a row of neighbouring tests, so that most of those of a file share what is slow to make; an
+# idle worker takes half of what another has left.
 exec "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"

@@ -31,7 +31,6 @@ import numpy as np
 
 from utils.agreement import MEANINGS, list_videos, measure_agreements
 from utils.errors import UserError, run_main
-from utils.flags.choices import SAMPLES
 from utils.flags.compare import parse_args
 from utils.report.pages import write_comparison
 from utils.report.place import check_report_folder
@@ -66,7 +65,7 @@ def keep_common_sequences(first: Scores, second: Scores) -> tuple[Scores, Scores
     return tuple(replace(scores, sequences=tuple(k)) for scores, k in zip((first, second), kept, strict=True))
 
 
-def compare_scores(first: Scores, second: Scores, *, measure: str, samples: int = SAMPLES, seed: int = 0) -> Comparison:
+def compare_scores(first: Scores, second: Scores, *, measure: str) -> Comparison:
     """Compare one measure of two sets of scores on the sequences that they have in common.
 
     Raises:
@@ -91,10 +90,9 @@ def compare_scores(first: Scores, second: Scores, *, measure: str, samples: int 
         raise UserError(f"--measure {measure}: known of {known.sum()} sequences; at least 2 are needed")
     names = [name for name, keep in zip(names, known, strict=True) if keep]
     a, b, weights = a[known], b[known], weights[known]
-    options = {"samples": samples, "seed": seed}
     return Comparison(
-        names, a / weights, b / weights, bootstrap_interval(a, weights, **options),
-        bootstrap_interval(b, weights, **options), bootstrap_difference(a, b, weights, **options),
+        names, a / weights, b / weights, bootstrap_interval(a, weights), bootstrap_interval(b, weights),
+        bootstrap_difference(a, b, weights),
     )  # fmt: skip
 
 
@@ -168,7 +166,7 @@ def write_pages(compared: Comparison, results: Sequence[Path], measure: str, pro
     facts.append(["B is better on", str(better), f"of {len(names)} videos"])
     return write_comparison(
         folder, results, names, columns=columns, values=values, facts=facts, notes=[hint], sort="difference",
-        descending=True, flag="--html",
+        descending=True,
     )  # fmt: skip
 
 
@@ -204,7 +202,7 @@ def compare_unscored(results: Sequence[Path], folder: Path | None) -> None:
     notes = ["Not scored: there is no ground truth. Figures say how far A and B agree, not which is better.",
              *meanings]  # fmt: skip
     page = write_comparison(folder, results, list(found), columns=columns, values=found, facts=facts, notes=notes,
-                            sort=measures[0], descending=False, flag="--html")  # fmt: skip
+                            sort=measures[0], descending=False)  # fmt: skip
     print(f"report: {page}")
 
 
@@ -218,7 +216,7 @@ def main() -> None:
     first, second = (find_scores(path, args.protocol, args.split) for path in (args.a, args.b))
     note_left_out(*([sequence.sequence for sequence in scores.sequences] for scores in (first, second)))
     measure = args.measure or first.headline
-    compared = compare_scores(first, second, measure=measure, samples=args.samples, seed=args.seed)
+    compared = compare_scores(first, second, measure=measure)
     print(f"{measure} under protocol {args.protocol}: {PROTOCOLS[args.protocol].meaning}")
     print_comparison(compared, (str(args.a), str(args.b)))
     if args.picture:

@@ -20,7 +20,7 @@ class Explanation:
         labels: (T, h, w) int, the cluster of every token.
         centres: (K, F*N) float32, the centre of every cluster, a distribution over the tokens of all key frames.
         tau: threshold that the clusters were made with, in nats.
-        clustering: how they were made, one of `model.segmenter.CLUSTERINGS`.
+        clustering: how they were made, one of `utils.flags.choices.CLUSTERINGS`.
         read_queries: computes the queries (N, C) float32 of a frame, given its number, from the features that it holds,
             and (N, M) float32, for each head the logarithm of the sum over all key tokens of exp(q k / sqrt(C/M)). So
             an entry of a row can be computed without the others.

@@ -138,6 +138,12 @@ def read_object(path: Path, *, mend: str) -> dict[str, Any]:
     return content
 
 
+def write_object(path: Path, content: dict[str, Any]) -> None:
+    """Write one JSON object, indented, by `write_atomically`."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 @contextmanager
 def write_atomically(path: str | os.PathLike, *, durable: bool = False, keep_as: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; rename it to `path` on success, remove it on an error.

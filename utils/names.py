@@ -35,6 +35,11 @@ def sort_naturally(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
+def list_folders(folder: Path) -> list[Path]:
+    """List the folders directly in a folder, in natural order of their names. Hidden ones are left out."""
+    return sort_naturally(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def format_ranges(numbers: Iterable[int], *, most: int | None = None) -> str:
     """Format rising numbers as ranges of consecutive ones, such as "1-3, 7".
 

@@ -7,6 +7,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.names import check_name
 
+MEND = "run eval.py again"  # what the user can do about damaged results
 FOREGROUND = "foreground"  # the kind that is one mask; the others are proposals
 
 

@@ -14,12 +14,15 @@ from typing import Any
 import cv2
 
 from utils.errors import UserError
+from utils.progress import log_line
 from utils.run.signals import block_stop_signals, kill_processes, list_children
+
+FLAG = "--workers"  # which sets the number of processes in every program that has some
 
 
 @contextmanager
 def run_in_processes(
-    work: Callable[..., Any], calls: Sequence[tuple], *, workers: int, flag: str
+    work: Callable[..., Any], calls: Sequence[tuple], *, workers: int
 ) -> Iterator[Iterator[tuple[int, Any]]]:
     """Yield an iterator of (index, `work(*calls[index])`) in the order of completion, computed by several processes.
 
@@ -28,40 +31,30 @@ def run_in_processes(
     between processes, a note says so and this process does it.
 
     Args:
-        workers: processes at most; with one, the work is done in this process.
-        flag: the flag that set `workers`, for messages.
+        workers: processes at most, as `FLAG` sets them; with one, the work is done in this process.
 
     Raises:
         UserError: a process was killed from outside, usually because memory ran out.
     """
-    pool = _open_pool(min(workers, len(calls)), flag)
+    pool = _open_pool(min(workers, len(calls)))
     if pool is None:
         yield ((index, work(*call)) for index, call in enumerate(calls))
         return
-    with _end_processes(pool, flag):
+    with end_processes(pool):
         with block_stop_signals(), _hide_main_program(unless_needed_by=(work, calls)):
             futures = {pool.submit(work, *call): index for index, call in enumerate(calls)}
         yield ((futures[future], future.result()) for future in as_completed(futures))
 
 
-def run_in_own_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Return `work(*arguments)`, computed in a new process, so that its peak memory can be measured."""
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent)
-    with _end_processes(pool):
-        with block_stop_signals():
-            future = pool.submit(work, *arguments)
-        return future.result()
-
-
-def _open_pool(workers: int, flag: str) -> ProcessPoolExecutor | None:
+def _open_pool(workers: int) -> ProcessPoolExecutor | None:
     if workers <= 1:
         return None
     try:
         return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     except (OSError, ImportError, NotImplementedError) as error:  # no semaphores, which lie in /dev/shm on Linux
         reason = getattr(error, "strerror", None) or error
-        print(f"note: {flag}: processes cannot share work here ({reason}; is there a /dev/shm? docker has --shm-size); "
-              "one does it all", file=sys.stderr, flush=True)  # fmt: skip
+        log_line(f"note: {FLAG}: processes cannot share work here ({reason}; is there a /dev/shm? docker has "
+                 "--shm-size); one does it all", all_processes=True)  # fmt: skip
         return None
 
 
@@ -81,7 +74,7 @@ def _hide_main_program(*, unless_needed_by: object) -> Iterator[None]:
 
 
 @contextmanager
-def _end_processes(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
+def end_processes(pool: ProcessPoolExecutor) -> Iterator[None]:
     """End the processes of a pool when the context is left; after an error they are killed at once."""
     others = list_children()
     try:
@@ -89,9 +82,8 @@ def _end_processes(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
     except BaseException as error:
         kill_processes(process for process in list_children() if process not in others)
         if isinstance(error, BrokenProcessPool):
-            mend = f"lower {flag}" if flag else "use a smaller setting"
-            raise UserError(f"{flag or 'a measurement'}: a process that works for this one was ended from outside, "
-                            f"mostly for want of memory; {mend}") from error  # fmt: skip
+            raise UserError(f"{FLAG}: a process that works for this one was ended from outside, mostly for want of "
+                            f"memory; lower {FLAG}") from error  # fmt: skip
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -99,10 +91,10 @@ def _end_processes(pool: ProcessPoolExecutor, flag: str = "") -> Iterator[None]:
 
 def _begin() -> None:
     cv2.setNumThreads(1)
-    _end_with_parent()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when its parent is killed; otherwise it would wait for work for ever."""
 
     def wait() -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 # Modules that are imported for the check, where their name differs from the package's.
 MODULES = {
-    "matplotlib": "matplotlib.pyplot",
+    "matplotlib": "matplotlib.figure",
     "opencv-python": "cv2",
     "pillow": "PIL.Image",
     "pycocotools": "pycocotools.mask",

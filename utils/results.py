@@ -10,17 +10,17 @@
 """
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import LOCK, check_writable, read_object, write_atomically
+from utils.files import LOCK, check_writable, read_object, replace_folder, write_atomically, write_object
 from utils.png import find_pngs, write_label_png
 from utils.predictions import locate_predictions, read_kinds
 from utils.progress import log_line
@@ -140,27 +140,17 @@ class ResultsFolder:
         The settings are written with the first video, so that a run that failed earlier leaves an empty folder.
         """
         shutil.rmtree(self.explanation(video), ignore_errors=True)  # it would explain the masks before these
-        for folder in {self.path, *map(self.predictions, self.kinds)}:
-            _write_json(folder / "settings.json", self.provenance)
-        folders = {kind: self.predictions(kind) / video for kind in self.kinds}
-        partial = {kind: folder.with_name(f".{video}.partial") for kind, folder in folders.items()}
-        try:
-            for path in partial.values():
-                shutil.rmtree(path, ignore_errors=True)
-                path.mkdir(parents=True)
+        for folder in {self.path, *map(self.predictions, self.kinds)}:  # atomically: every process of a run does so
+            write_object(folder / "settings.json", self.provenance)
+        with ExitStack() as stack:  # every kind takes its place when the last frame is written
+            folders = {kind: stack.enter_context(replace_folder(self.predictions(kind) / video)) for kind in self.kinds}
             for name, maps in zip(frame_names, label_maps, strict=True):
                 for kind, labels in maps.items():
-                    write_label_png(partial[kind] / f"{name}.png", labels)
-            for kind, folder in folders.items():
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(partial[kind], folder)
-        finally:
-            for path in partial.values():
-                shutil.rmtree(path, ignore_errors=True)
+                    write_label_png(folders[kind] / f"{name}.png", labels)
 
     def finish(self, video: str, stats: dict[str, Any]) -> None:
         """Write a video's statistics, which marks its results as complete."""
-        _write_json(self._stats_file(video), stats)
+        write_object(self._stats_file(video), stats)
 
     def list_background(self, video: str) -> list[int]:
         """List the proposals of a finished video that are background, see `select_background`."""
@@ -209,8 +199,3 @@ def _difference(existing: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return read_object(path, mend="remove the folder it lies in")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with write_atomically(path) as temporary:  # several processes of one run write the same settings
-        temporary.write_text(json.dumps(content, indent=1) + "\n")

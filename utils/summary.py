@@ -26,12 +26,12 @@ from typing import Any
 from utils.errors import UserError, run_main
 from utils.files import read_object
 from utils.flags.summary import parse_args
+from utils.predictions import MEND
 from utils.report.tables import STAGE_GROUPS
 from utils.scoring.tables import find_scores
 from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")
-MEND = "run eval.py again"
 NOT_COMPARED = ("predictions", "origin")  # settings that are not compared: kinds of PNGs, versions
 
 
@@ -163,14 +163,12 @@ def draw_resolutions(rows: list[Row], picture: Path) -> Any:
     Args:
         rows: rows that pass `check_drawable`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # slow to import
 
     rows = sorted(rows, key=lambda row: math.prod(row.settings["resolution"]))
     pixels = [math.prod(row.settings["resolution"]) for row in rows]
-    figure, (quality, cost) = pyplot.subplots(1, 2, figsize=(10, 3.4), constrained_layout=True)
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    quality, cost = figure.subplots(1, 2)
     for protocol in PROTOCOLS:
         known = [(x, row.scores[protocol]) for x, row in zip(pixels, rows, strict=True) if protocol in row.scores]
         if known:

@@ -6,7 +6,7 @@ missing or has no encoder for H.264, OpenCV writes VP8 in WebM. Cut-outs are VP9
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,11 +17,13 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
+from utils.progress import log_line
 
 # Constant rate factor of both encoders; less is better. Their scales differ, up to 51 in x264 and 63 in VP9, but at 20
 # the eye hardly sees a difference to the frames in either.
 QUALITY = "20"
 MAX_DENOMINATOR = 1 << 16  # of a frame rate; time stamps in units of it must fit in the 32 bits of a container
+DEFAULT_RATE = Fraction(24)  # frames per second, of folders of frames and of files that state no rate
 MEND = "check the folder and its free space"
 
 
@@ -50,16 +52,6 @@ CUT_OUT = Encoding(VP9, {"crf": QUALITY, "b": "0", "cpu-used": "4", "row-mt": "1
 Write = Callable[[np.ndarray], None]
 
 
-def write_video(
-    path: Path, frames: Iterable[np.ndarray], *, rate: Fraction, pixel_aspect: Fraction = Fraction(1)
-) -> Path:
-    """Write frames to an .mp4 as `open_video` does, and return the path of the file."""
-    with open_video(path, rate=rate, pixel_aspect=pixel_aspect) as (path, write):
-        for frame in frames:
-            write(frame)
-    return path
-
-
 @contextmanager
 def open_video(
     path: Path, *, rate: Fraction, pixel_aspect: Fraction = Fraction(1), preset: str = "fast"
@@ -83,7 +75,7 @@ def open_video(
     open_encoder = _open_h264
     if not _has_encoder(H264):
         path, open_encoder = path.with_suffix(".webm"), _open_vp8
-        print(f"note: {path}: VP8, since PyAV is missing or has no H.264; pip install av", file=sys.stderr, flush=True)
+        log_line(f"note: {path}: VP8, since PyAV is missing or has no H.264; pip install av", all_processes=True)
     options = {"rate": rate, "pixel_aspect": pixel_aspect, "preset": preset}
     with _replace_when_done(path) as partial, open_encoder(partial, **options) as write:
         yield path, lambda frame: write(_pad_to_even_sides(frame))

@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from utils.errors import UserError, run_main
 from utils.flags.visual import parse_args
-from utils.names import natural_key
+from utils.names import list_folders
 from utils.png import find_pngs, make_palette, read_label_png
 
 # Text in the PNGs that we draw, by which no program takes them for frames of a video.
@@ -140,8 +140,7 @@ def save_figure(figure: Any, path: Path, *, dpi: int) -> None:
 def read_label_map_rows(results: Path, *, count: int) -> list[tuple[str, list[np.ndarray]]]:
     """Read `count` coloured label maps, spread over the video, from every folder of label PNGs in `results`."""
     rows = []
-    folders = [path for path in results.iterdir() if path.is_dir()]
-    for folder in sorted(folders, key=lambda path: natural_key(path.name)):
+    for folder in list_folders(results):
         if files := list(find_pngs(folder).values()):
             wanted = np.linspace(0, len(files) - 1, count).round().astype(int)
             rows.append((folder.name, [make_palette()[read_label_png(files[index]) % 256] for index in wanted]))

@@ -8,8 +8,9 @@ from PIL import Image
 from data.frames import FrameReader, format_size
 from utils.errors import UserError
 from utils.files import digest_files
+from utils.names import list_folders
 from utils.pictures import list_images
-from utils.png import read_label_png
+from utils.png import find_pngs, read_label_png
 from utils.scoring.annotations import LabelFiles
 
 _COLOUR_MODES = ("RGB", "RGBA", "LA")
@@ -74,17 +75,17 @@ def read_unconverted(path: Path) -> np.ndarray:
     return values
 
 
-def find_label_files(folder: Path, frames: list[str], *, ending: str = "") -> LabelFiles:
+def find_frame_labels(folder: Path, frames: list[str], *, ending: str = "") -> LabelFiles:
     """Find the label PNGs `<frame><ending>.png` of a folder."""
-    paths = [path for path in list_images(folder) if path.suffix.lower() == ".png" and path.stem.endswith(ending)]
-    return LabelFiles({path.stem.removesuffix(ending): path for path in paths})
+    pngs = find_pngs(folder).items()
+    return LabelFiles({name.removesuffix(ending): path for name, path in pngs if name.endswith(ending)})
 
 
 def find_merged_masks(folder: Path, frames: list[str]) -> MergedMasks:
     """Find the masks in a folder, or in its folders of one object each; a mask is called `<frame>` or `<frame>_gt`."""
     if files := _find_masks(folder, frames):
         return MergedMasks({frame: (path,) for frame, path in files.items()})
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = list_folders(folder)
     objects = [_find_masks(path, frames) for path in folders]
     for path, masks in zip(folders, objects, strict=True):
         if stray := sorted(masks.keys() ^ objects[0].keys()):

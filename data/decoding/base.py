@@ -13,8 +13,8 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.pictures import composite_over_white
+from utils.video import DEFAULT_RATE
 
-DEFAULT_RATE = Fraction(24)  # frames per second, if the file does not state a rate
 NO_VIDEO = "a still picture, or one cut short, and no video; give a video file, or the folder of a video's frames"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.decoding.base import DEFAULT_RATE, LIMITS, CannotDecode, Contents, Reader, ReportProgress, check_rate
+from data.decoding.base import LIMITS, CannotDecode, Contents, Reader, ReportProgress, check_rate
+from utils.video import DEFAULT_RATE
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent; OpenCV reads it when it opens the first video
 

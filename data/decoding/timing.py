@@ -7,7 +7,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from data.decoding.base import DEFAULT_RATE, LIMITS, check_rate
+from data.decoding.base import LIMITS, check_rate
+from utils.video import DEFAULT_RATE
 
 
 @dataclass

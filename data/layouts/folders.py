@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.annotations.images import find_label_files
+from data.annotations.images import find_frame_labels
 from data.layouts.base import report_items
 from data.layouts.splits import FrameList, SplitSource
 from data.own_output import describe_left_out, describe_unread, find_frame_folders, find_frames, refuse_own_output
 from data.videos import FrameFolder, Video, VideoFile
 from utils.errors import UserError
-from utils.names import VIDEO_SUFFIXES, natural_key, sort_naturally
+from utils.names import VIDEO_SUFFIXES, list_folders, natural_key, sort_naturally
 from utils.pictures import list_images
 from utils.progress import log_line
 from utils.scoring.annotations import Annotations
@@ -45,7 +45,7 @@ class FolderLayout:
     frames: str
     source: SplitSource
     annotations: str | None = None
-    find_annotations: Callable[[Path, list[str]], Annotations] = find_label_files
+    find_annotations: Callable[[Path, list[str]], Annotations] = find_frame_labels
     merged: bool = False
     sparse: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
@@ -120,8 +120,8 @@ class FolderLayout:
         parent = (root / self._path(self.annotations, split, "any")).parent if self._has_annotations(split) else None
         if not self.folders_per_split or parent is None or not parent.is_dir():
             return []
-        folders = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-        extra = [name for name in folders if name not in set(self.list_videos(root, split))]
+        known = set(self.list_videos(root, split))
+        extra = [folder.name for folder in list_folders(parent) if folder.name not in known]
         return report_items(parent, extra, "folders of annotations of no video", "add its frames or remove it")
 
     def _compare_with_list(self, root: Path, split: str, video: Video) -> list[str]:

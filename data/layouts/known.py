@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from data.annotations.fbms import find_fbms_annotations, find_undefined_fbms_images
-from data.annotations.images import find_label_files, find_merged_masks
+from data.annotations.images import find_frame_labels, find_merged_masks
 from data.layouts.base import AnyOf
 from data.layouts.folders import FolderLayout
 from data.layouts.instances import InstanceLayout
@@ -120,7 +120,7 @@ def make_movi_layout(variant: str) -> AnyOf:
     )
     masks_among_frames = replace(
         exported, frames="{split}/{name}", annotations="{split}/{name}", mask_ending="_mask",
-        find_annotations=partial(find_label_files, ending="_mask"), marker="*/*/*_mask.[pP][nN][gG]",
+        find_annotations=partial(find_frame_labels, ending="_mask"), marker="*/*/*_mask.[pP][nN][gG]",
         marker_in_words="masks <split>/<video>/<frame>_mask.png",
     )  # fmt: skip
     return AnyOf((RecordLayout(f"movi_{variant}", folders), exported, masks_among_frames))

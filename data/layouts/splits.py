@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from data.own_output import describe_left_out, find_frames, refuse_own_output
 from utils.errors import UserError
 from utils.files import file_version, read_object
-from utils.names import check_names, read_lines, read_names, sort_naturally
+from utils.names import check_names, list_folders, read_lines, read_names
 from utils.progress import log_line
 
 
@@ -112,17 +112,12 @@ class Subfolders:
         if not folder.is_dir():
             raise UserError(f"{root}: lacks the folder {folder.relative_to(root)}; check the root and --split")
         refuse_own_output(folder)
-        paths = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        names, left_out = [], []
-        for path in sort_naturally(paths):
-            frames, output = find_frames(path)
-            if output and not frames:
-                left_out.append((path.name, output))
-            else:  # a folder without any images counts: the frames may lie in a folder below it
-                names.append(path.name)
+        found = {path.name: find_frames(path) for path in list_folders(folder)}
+        # A folder without any images counts: the frames may lie in a folder below it.
+        left_out = {name: output for name, (frames, output) in found.items() if output and not frames}
         if left_out:
-            log_line(describe_left_out(folder, left_out))
-        return check_names(names, folder)
+            log_line(describe_left_out(folder, left_out.items()))
+        return check_names([name for name in found if name not in left_out], folder)
 
 
 @dataclass(frozen=True)

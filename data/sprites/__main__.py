@@ -1,7 +1,7 @@
 """Generate Sprites: procedural videos with exact object masks, in the layout of DAVIS-2017-Unsupervised.
 
     python -m data.sprites --output_path datasets/sprites
-    python -m data.sprites --contact_sheet sheet.jpg --color_baseline outputs/color
+    python -m data.sprites --color_baseline outputs/color
 
 Two to five textured, jointed animals and machines move, occlude one another, leave and return before a cluttered,
 moving background. Same arguments, same frames and masks, on every processor and however many processes wrote them
@@ -21,7 +21,8 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 from argparse import Namespace
 
-from data.sprites.writer import draw_contact_sheet, write_color_baseline, write_jpeg, write_sprites
+from data.sprites.baseline import write_color_baseline
+from data.sprites.writer import write_sprites
 from utils.errors import UserError, run_main
 from utils.files import check_writable
 from utils.flags.sprites import parse_args
@@ -30,14 +31,11 @@ from utils.png import MAX_INDEXED
 
 def check_args(args: Namespace) -> None:
     """Refuse arguments that would only fail after the videos have been generated. Raises `UserError`."""
-    for flag, output in (("--contact_sheet", args.contact_sheet), ("--color_baseline", args.color_baseline)):
-        if output is None:
-            continue
+    if args.color_baseline:
         if args.num_val < 1:
-            raise UserError(f"{flag}: is made of the validation videos, of which there are none; raise --num_val")
-        check_writable(output.parent if flag == "--contact_sheet" else output, flag=flag)
-    if args.contact_sheet and args.contact_sheet.is_dir():
-        raise UserError(f"--contact_sheet {args.contact_sheet}: is a folder; name a file, such as sheet.jpg")
+            raise UserError("--color_baseline: is made of the validation videos, of which there are none; raise "
+                            "--num_val")  # fmt: skip
+        check_writable(args.color_baseline, flag="--color_baseline")
     if not 1 <= args.num_clusters <= MAX_INDEXED:
         raise UserError(f"--num_clusters {args.num_clusters}: give 1 to {MAX_INDEXED}, the ids of an indexed PNG")
 
@@ -50,9 +48,6 @@ def main() -> None:
         num_frames=args.num_frames, workers=args.workers,
     )  # fmt: skip
     print(f"{root}: {args.num_train} training and {args.num_val} validation videos of {args.num_frames} frames")
-    if args.contact_sheet:
-        args.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
-        write_jpeg(args.contact_sheet, draw_contact_sheet(root), 88)
     if args.color_baseline:
         found = write_color_baseline(root, args.color_baseline, num_clusters=args.num_clusters)
         print(f"{args.color_baseline}: colour alone, {args.num_clusters} clusters, mean best IoU {found:.3f}")

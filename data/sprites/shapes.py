@@ -46,7 +46,7 @@ def ruffle_edge(rng: np.random.Generator, mask: np.ndarray, reach: float) -> np.
 
 
 def find_window(corners: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
-    """Rows and columns of the picture that hold the points (N, 2), or None where they are all outside."""
+    """Return the rows and columns of a picture that hold the points (N, 2); None if all are outside."""
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, shape[::-1])
     return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None

@@ -89,7 +89,7 @@ def _cells(rng: np.random.Generator, shape: tuple[int, int], period: float, *, e
     return resize(snap(value.reshape(small)), shape)
 
 
-def _scales(rng: np.random.Generator, shape: tuple[int, int], period: float) -> np.ndarray:
+def _scales(shape: tuple[int, int], period: float) -> np.ndarray:
     y, x = (np.mgrid[: shape[0], : shape[1]] / (0.7 * period)).astype(np.float32)
     row = np.floor(y)
     x = x + 0.5 * (row - 2 * np.floor(row / 2))
@@ -104,7 +104,7 @@ def draw_pattern(rng: np.random.Generator, name: str, shape: tuple[int, int], pe
         "spots": lambda: np.maximum(_band(rng, shape, period), -0.2),
         "maze": lambda: _saturate(2.5 * _band(rng, shape, period, rng.uniform(0.6, 1.7))),
         "cells": lambda: _cells(rng, shape, period, edges=False),
-        "scales": lambda: _scales(rng, shape, period * 0.6),
+        "scales": lambda: _scales(shape, period * 0.6),
         "cracks": lambda: np.minimum(_cells(rng, shape, period, edges=True), 0.35) * 3,
         "clouds": lambda: draw_fractal_noise(rng, shape, 1.2),
     }

@@ -1,9 +1,8 @@
-"""Write the Sprites data set to disk, draw a contact sheet of it, and segment it by colour alone for comparison.
+"""Write the Sprites data set to disk.
 
 `data/sprites/plan.py` plans a video, `data/sprites/render.py` paints it, and this module writes its files.
 """
 
-import json
 import os
 import shutil
 import zlib
@@ -17,10 +16,10 @@ import numpy as np
 from data.sprites.splits import PLANS
 from utils import threads
 from utils.errors import UserError
-from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_atomically
+from utils.files import LOCK, find_leftovers, lock_folder, read_object, write_atomically, write_object
 from utils.flags.choices import SPRITES_ROOT
 from utils.names import check_name
-from utils.png import make_palette, read_label_png, write_label_png
+from utils.png import write_label_png
 from utils.processes import run_in_processes
 from utils.progress import log_line, open_bar
 
@@ -30,8 +29,6 @@ FRAMES, LABELS, SPLITS = "JPEGImages/480p", "Annotations_unsupervised/480p", "Im
 UNFINISHED = ".unfinished"
 USUAL_SPLITS = ("train", "val")  # the others are written when a program first asks for them
 PARAMETERS = ("seed", "height", "num_train", "num_val", "num_frames")
-
-# ------------------------------------------------------------------ writing
 
 
 def write_sprites(
@@ -200,9 +197,7 @@ def _compute_checksum(root: Path, name: str) -> int:
 
 
 def _write_manifest(root: Path, parameters: dict, videos: dict[str, int]) -> None:
-    with write_atomically(root / MANIFEST) as temporary:
-        content = {"parameters": parameters, "videos": dict(sorted(videos.items()))}
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_object(root / MANIFEST, {"parameters": parameters, "videos": dict(sorted(videos.items()))})
 
 
 @contextmanager
@@ -214,7 +209,7 @@ def _render_videos(
         workers = threads.count_cpus()
     workers = min(workers, len(names))
     calls = [(root, name, parameters) for name in names]
-    with run_in_processes(_write_video, calls, workers=workers, flag="--workers") as written:
+    with run_in_processes(_write_video, calls, workers=workers) as written:
         yield ((names[index], checksum) for index, checksum in written)
 
 
@@ -247,100 +242,3 @@ def write_jpeg(path: Path, frame: np.ndarray, quality: int) -> None:
     """Write a frame (H, W, 3) uint8 RGB to a JPEG; unlike `cv2.imwrite`, raise an error if the disk is full."""
     _, code = cv2.imencode(".jpg", frame[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))
     path.write_bytes(code.tobytes())
-
-
-# ------------------------------------------------------------------ contact sheet
-
-
-def read_video(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read the frames (T, H, W, 3) uint8 RGB and labels (T, H, W) uint8 of a written video."""
-    frames = [cv2.imread(str(p))[..., ::-1] for p in sorted((root / FRAMES / name).glob("*.jpg"))]
-    labels = [read_label_png(p) for p in sorted((root / LABELS / name).glob("*.png"))]
-    return np.stack(frames), np.stack(labels).astype(np.uint8)
-
-
-def draw_outlines(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Copy a frame (H, W, 3) and outline the objects of labels (H, W) in the colours of the palette."""
-    frame = np.ascontiguousarray(frame)
-    for k in np.unique(labels[labels > 0]):
-        lines, _ = cv2.findContours((labels == k).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(frame, lines, -1, [int(c) for c in make_palette()[k]], 1)
-    return frame
-
-
-def draw_contact_sheet(root: Path, *, split: str = "val", columns: int = 5) -> np.ndarray:
-    """Draw a row for each video, with `columns` of its frames and outlined objects: (h, w, 3) uint8 RGB."""
-    rows = []
-    for name in (root / SPLITS / f"{split}.txt").read_text().split():
-        frames, labels = read_video(root, name)
-        picks = np.linspace(0, len(frames) - 1, columns).round().astype(int)
-        rows.append(np.hstack([draw_outlines(frames[t], labels[t]) for t in picks]))
-    return np.vstack(rows)
-
-
-# ------------------------------------------------------------------ segmentation by colour alone
-
-
-def cluster_by_color(
-    frames: np.ndarray, num_clusters: int, *, stride: int = 4, window: int = 17, num_words: int = 16, seed: int = 0
-) -> np.ndarray:
-    """Cluster the pixels of a video by k-means on their CIELAB colours and on colour histograms of their surroundings.
-
-    The result shows how much of the objects can be found without features.
-
-    Args:
-        frames: (T, H, W, 3) uint8 RGB.
-        stride: every `stride`-th pixel is clustered; the pixels between take the label of their neighbour.
-        window: side of the windows of the histograms, in pixels.
-        num_words: number of bins of the histograms: typical colours of the video, found by k-means.
-
-    Returns:
-        Label maps (T, H, W) uint8, 0 to `num_clusters` - 1.
-
-    Raises:
-        UserError: there are more clusters than clustered pixels.
-    """
-    cv2.setRNGSeed(seed)
-    lab = np.stack([cv2.cvtColor(f.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for f in frames])
-    sparse = lab[:, ::stride, ::stride]
-    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 15, 0.1)
-    sample = np.ascontiguousarray(sparse[:, ::2, ::2].reshape(-1, 3))
-    words = cv2.kmeans(sample, num_words, None, stop, 1, cv2.KMEANS_PP_CENTERS)[2]
-    features = []
-    for small, full in zip(sparse, lab, strict=True):
-        nearest = ((full[:, :, None] - words) ** 2).sum(-1).argmin(-1)
-        near = [cv2.blur((nearest == i).astype(np.float32), (window, window)) for i in range(num_words)]
-        histogram = np.sqrt(np.stack(near, -1)[::stride, ::stride])
-        features.append(np.concatenate([small / 40, histogram], -1))
-    points = np.concatenate([f.reshape(-1, 3 + num_words) for f in features]).astype(np.float32)
-    if num_clusters > len(points):
-        raise UserError(f"--num_clusters {num_clusters}: more than the {len(points)} pixels that are clustered")
-    found = cv2.kmeans(points, num_clusters, None, stop, 2, cv2.KMEANS_PP_CENTERS)[1]
-    maps = found.reshape(sparse.shape[:3]).astype(np.uint8)
-    height, width = frames.shape[1:3]
-    return maps.repeat(stride, 1).repeat(stride, 2)[:, :height, :width]
-
-
-def compute_mean_best_iou(clusters: np.ndarray, labels: np.ndarray) -> float:
-    """Average over the objects the best IoU of any cluster over the whole video; both arguments are (T, H, W) ints."""
-    ids = [k for k in np.unique(labels) if k not in (0, 255)]
-    table = np.array([[np.sum((clusters == c) & (labels == k)) for c in np.unique(clusters)] for k in ids], float)
-    sizes = np.array([np.sum(clusters == c) for c in np.unique(clusters)])
-    areas = np.array([np.sum(labels == k) for k in ids])
-    return float((table / (sizes[None] + areas[:, None] - table)).max(1).mean())
-
-
-def write_color_baseline(root: Path, output: Path, *, num_clusters: int, split: str = "val") -> float:
-    """Cluster the videos of a split by colour and write label PNGs `output/<video>/<frame>.png`.
-
-    Every cluster is a proposal. Returns the mean over videos of `compute_mean_best_iou`.
-    """
-    scores = []
-    for name in (root / SPLITS / f"{split}.txt").read_text().split():
-        frames, labels = read_video(root, name)
-        clusters = cluster_by_color(frames, num_clusters)
-        (output / name).mkdir(parents=True, exist_ok=True)
-        for t, proposals in enumerate(clusters + 1):
-            write_label_png(output / name / f"{t:05d}.png", proposals)
-        scores.append(compute_mean_best_iou(clusters, labels))
-    return float(np.mean(scores))

@@ -26,7 +26,7 @@ LIMITS = MergeLimits()
 
 
 @torch.no_grad()
-def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures, limits: MergeLimits = LIMITS) -> np.ndarray:
+def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures) -> np.ndarray:
     """Merge similar clusters that touch, the most similar pair first, until none is left.
 
     The similarity of two clusters is the smaller of two cosines of centred features: that of their means, and the mean
@@ -39,9 +39,9 @@ def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures, limits:
     while len(pairs):
         boundary = np.bincount(pairs.ravel(), contact.repeat(2))
         similarity = np.minimum(cosine, across / contact)
-        in_contact = contact >= limits.min_contact * boundary[pairs].min(1)
+        in_contact = contact >= LIMITS.min_contact * boundary[pairs].min(1)
         best = np.where(in_contact, similarity, -np.inf).argmax()
-        if not in_contact[best] or similarity[best] < limits.min_cosine:
+        if not in_contact[best] or similarity[best] < LIMITS.min_cosine:
             break
         kept, merged = pairs[best]
         number[number == merged] = kept

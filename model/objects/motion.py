@@ -83,11 +83,8 @@ class MotionMeter:
         seconds: time that the measuring has taken so far; `Segmenter` measures in a thread beside the backbone.
     """
 
-    def __init__(
-        self, grid_size: Callable[[int, int], tuple[int, int]], flows: Iterable[np.ndarray] | None = None,
-        limits: MotionLimits = LIMITS,
-    ):  # fmt: skip
-        self.grid_size, self.limits = grid_size, limits
+    def __init__(self, grid_size: Callable[[int, int], tuple[int, int]], flows: Iterable[np.ndarray] | None = None):
+        self.grid_size = grid_size
         self.flows = None if flows is None else iter(flows)
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._previous: np.ndarray | None = None
@@ -116,16 +113,16 @@ class MotionMeter:
         if self._previous is not None:
             alike = match_brightness(grey, self._previous)
             flow = self._compute_flow(alike) if self.flows is None else self._next_flow(grey.shape)
-            velocity, is_explained = measure_motion(flow, self._previous, alike, self.limits)
+            velocity, is_explained = measure_motion(flow, self._previous, alike)
             height, width = self.grid_size(*grey.shape)
 
             def average_over_tokens(values: np.ndarray) -> np.ndarray:
                 return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
 
-            self._evidence.append(average_over_tokens(compute_evidence(velocity, is_explained, self.limits)))
+            self._evidence.append(average_over_tokens(compute_evidence(velocity, is_explained)))
             side = 2 * compute_neighbour_distance((height, width)) + 1
             near_explained = cv2.dilate(average_over_tokens(is_explained.astype(np.float32)), np.ones((side, side))) > 0
-            boundaries = find_motion_boundaries(average_over_tokens(velocity), self.limits)
+            boundaries = find_motion_boundaries(average_over_tokens(velocity))
             self._boundaries.append(boundaries & near_explained)
         self._previous = grey
 
@@ -135,14 +132,12 @@ class MotionMeter:
         return fit_flow(flow, size)
 
     def _compute_flow(self, grey: np.ndarray) -> np.ndarray:
-        if min(grey.shape) < self.limits.min_side:
+        if min(grey.shape) < LIMITS.min_side:
             return np.zeros((*grey.shape, 2), dtype=np.float32)
         return self._dis.calc(self._previous, grey, None)
 
 
-def measure_motion(
-    flow: np.ndarray, frame: np.ndarray, following: np.ndarray, limits: MotionLimits = LIMITS
-) -> tuple[np.ndarray, np.ndarray]:
+def measure_motion(flow: np.ndarray, frame: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Measure how each pixel moves against the camera, and where the flow can be trusted.
 
     Args:
@@ -155,30 +150,30 @@ def measure_motion(
         camera's motion does.
     """
     unit = np.hypot(*flow.shape[:2]) / 1000
-    step = max(round(limits.spacing * unit), 1)
-    camera = fit_camera(flow, step=step, max_error=limits.camera * unit, trials=limits.trials)
+    step = max(round(LIMITS.spacing * unit), 1)
+    camera = fit_camera(flow, step=step, max_error=LIMITS.camera * unit, trials=LIMITS.trials)
     moved_back = move_back(following, flow)
-    if camera is None or correlate(frame, moved_back) < limits.min_correlation:
+    if camera is None or correlate(frame, moved_back) < LIMITS.min_correlation:
         return np.zeros_like(flow, dtype=np.float32), np.zeros(flow.shape[:2], dtype=bool)
-    side = max(round(limits.window * unit), 1)
+    side = max(round(LIMITS.window * unit), 1)
     left, by_camera = (
         cv2.blur(cv2.absdiff(moved, frame).astype(np.float32), (side, side))
         for moved in (moved_back, move_back(following, camera))
     )
-    is_explained = (left <= limits.max_difference * by_camera) & (by_camera - left >= limits.min_gain)
+    is_explained = (left <= LIMITS.max_difference * by_camera) & (by_camera - left >= LIMITS.min_gain)
     return ((flow - camera) / unit).astype(np.float32), is_explained
 
 
-def compute_evidence(velocity: np.ndarray, is_explained: np.ndarray, limits: MotionLimits = LIMITS) -> np.ndarray:
+def compute_evidence(velocity: np.ndarray, is_explained: np.ndarray) -> np.ndarray:
     """Compute the motion evidence of each pixel as in `Motion`, from what `measure_motion` returns: (H, W) float32."""
     speed = np.linalg.norm(velocity, axis=-1)
-    step = max(round(limits.spacing * np.hypot(*speed.shape) / 1000), 1)
+    step = max(round(LIMITS.spacing * np.hypot(*speed.shape) / 1000), 1)
     typical = np.median(speed[step // 2 :: step, step // 2 :: step])
-    beyond = np.maximum(speed - typical - limits.noise, 0)
+    beyond = np.maximum(speed - typical - LIMITS.noise, 0)
     return np.log1p(np.where(is_explained, beyond, 0)).astype(np.float32)
 
 
-def find_motion_boundaries(velocity: np.ndarray, limits: MotionLimits = LIMITS) -> np.ndarray:
+def find_motion_boundaries(velocity: np.ndarray) -> np.ndarray:
     """Find the tokens that move apart from a neighbour.
 
     Neighbours are a token of `model.objects.scale`'s grid apart, two on a grid twice as fine: optical flow changes
@@ -197,7 +192,7 @@ def find_motion_boundaries(velocity: np.ndarray, limits: MotionLimits = LIMITS) 
         for side in (one, other):
             np.maximum(largest[side], step, out=largest[side])
     speed = np.linalg.norm(velocity, axis=-1)
-    return largest > np.maximum(limits.velocity_step, limits.relative_step * speed)
+    return largest > np.maximum(LIMITS.velocity_step, LIMITS.relative_step * speed)
 
 
 def compute_neighbour_distance(grid: tuple[int, int]) -> int:

@@ -46,7 +46,7 @@ def rate_labels(labels: np.ndarray, motion: np.ndarray | None = None) -> dict[st
     Returns:
         `size`: square root of the label's share of the video. `border`: 1 minus its border ratio, in [0, 1];
         backgrounds reach the border all around and have 0. `motion`, if there is motion evidence: the label's mean
-        evidence divided by the video's, to the power of 1.5. Each (number of labels,) float64.
+        evidence divided by the video's, to the power of `LIMITS.motion_power`. Each (number of labels,) float64.
     """
     shares = compute_sizes(labels)
     components = {"size": np.sqrt(shares), "border": np.clip(1 - compute_border_ratios(labels), 0, 1)}

@@ -22,16 +22,16 @@ class Monitor:
     Args:
         network: its backbone encodes the clips; its blocks may change between measurements.
         clips: (T, 3, H, W) uint8 each, H and W multiples of the patch size.
-        key_stride, tau: of the segmentation (docs/method.md, sections 4 and 5).
+        tau: of the segmentation (docs/method.md, section 5).
         progress: told of the clips that are encoded.
     """
 
     def __init__(
-        self, network: SpatioTemporalNetwork, clips: list[Tensor], *, tau: float, key_stride: int = KEY_STRIDE,
+        self, network: SpatioTemporalNetwork, clips: list[Tensor], *, tau: float,
         progress: StageProgress = ignore_progress,
     ):  # fmt: skip
-        self.key_stride, self.tau = key_stride, tau
-        segmenter = Segmenter(network, SegmenterSettings(key_stride=key_stride, tau=tau))
+        self.tau = tau
+        segmenter = Segmenter(network, SegmenterSettings(key_stride=KEY_STRIDE, tau=tau))
         self.features = []
         progress("features", 0, len(clips))
         for clip in clips:
@@ -39,7 +39,7 @@ class Monitor:
             self.features.append(pair)
             progress("features", len(self.features), len(clips))
         features, grid = self.features[0][0]
-        key_frames = key_frame_indices(len(features), key_stride)
+        key_frames = key_frame_indices(len(features), KEY_STRIDE)
         self.painter = ClipPainter(clips[0], features, grid=grid, key_frames=key_frames)
         self.first_clip: list[Segmentation] = []  # what the last `measure` found in it, at each tau
 
@@ -59,12 +59,12 @@ class Monitor:
         thresholds = ((self.tau, ""), (found["tau_auto"], "_auto"))
         progress("clusters", 0, len(thresholds) * len(self.features))
         for place, (tau, suffix) in enumerate(thresholds):
-            segmenter = Segmenter(network, SegmenterSettings(key_stride=self.key_stride, tau=tau))
+            segmenter = Segmenter(network, SegmenterSettings(key_stride=KEY_STRIDE, tau=tau))
             counts, agreements = [], []
             for index, (encoded, mirrored) in enumerate(self.features):
                 here, there = _cluster(segmenter, *encoded), _cluster(segmenter, *mirrored)
                 counts.append(here.num_clusters)
-                agreements.append(_compare(here, there))
+                agreements.append(compare_maps(here.labels, there.labels[..., ::-1]))
                 self.first_clip += [here] if index == 0 else []
                 progress("clusters", place * len(self.features) + index + 1, len(thresholds) * len(self.features))
             found[f"clusters_per_clip{suffix}"] = float(np.mean(counts))
@@ -85,7 +85,7 @@ class Monitor:
     def measure_distances(self, network: SpatioTemporalNetwork) -> dict[str, float]:
         """Measure quantiles of the distances within windows over all clips, in nats, such as `distance_q05`."""
         network.eval()
-        key_frames = [key_frame_indices(len(features), self.key_stride) for (features, _), _ in self.features]
+        key_frames = [key_frame_indices(len(features), KEY_STRIDE) for (features, _), _ in self.features]
         values = [
             window_distances(network, network.refine(features.clone(), frames), frames)
             for ((features, _), _), frames in zip(self.features, key_frames, strict=True)
@@ -106,13 +106,14 @@ def _cluster(segmenter: Segmenter, features: Tensor, grid: tuple[int, int]) -> S
     return segmenter.cluster(features.clone(), grid)
 
 
-def _compare(here: Segmentation, there: Segmentation) -> float:
-    """Compute the adjusted Rand index between the clusters of a clip and of its mirror image, at most 1.
+def compare_maps(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute the adjusted Rand index of two label maps (T, h, w) >= 0, at most 1.
 
-    By its definition two single clusters agree fully; here they count 0, so that a collapsed block does not look good.
+    By its definition two maps of a single label agree fully; here they count 0, so that a collapsed block does not look
+    good.
     """
-    if max(len(np.unique(found.labels)) for found in (here, there)) < 2:  # `num_clusters` counts empty ones too
+    if max(len(np.unique(labels)) for labels in (first, second)) < 2:
         return 0.0
-    shared_tokens = np.zeros((here.num_clusters, there.num_clusters), np.int64)
-    np.add.at(shared_tokens, (here.labels, there.labels[..., ::-1]), 1)
+    shared_tokens = np.zeros((first.max() + 1, second.max() + 1), np.int64)
+    np.add.at(shared_tokens, (first, second), 1)
     return adjusted_rand_index(shared_tokens)

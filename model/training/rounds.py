@@ -28,7 +28,7 @@ from model.segmenter import Segmenter, SegmenterSettings
 from model.training.targets import LIMITS, ObjectMaps, find_object_maps
 from utils import distributed
 from utils.errors import UserError
-from utils.files import read_object, write_atomically
+from utils.files import read_object, write_atomically, write_object
 from utils.progress import StageProgress, log_line
 from utils.run.checkpoints import hash_tensors
 
@@ -160,8 +160,7 @@ def _prepare_folder(folder: Path, made_by: dict[str, Any]) -> None:
         log_line(f"note: {folder}: holds targets of other settings or videos; they are found anew")
         shutil.rmtree(folder)
     if not folder.exists():
-        with write_atomically(folder / SETTINGS) as temporary:
-            temporary.write_text(json.dumps(made_by, indent=1))
+        write_object(folder / SETTINGS, made_by)
 
 
 def _read_settings(folder: Path) -> Any:

@@ -28,7 +28,6 @@ class TrainSettings:
     num_train_steps: steps of the run. lr, min_lr: learning rate at its start and end.
     weight_decay: on matrices. clip_grad: largest norm of the gradient.
     semantic_weight, motion_weight: of the two losses. num_queries: token positions per step that both losses use.
-    targets: `objects` adds the object loss, `none` does not.
     amp: precision of the network, a key of `utils.device.AMP_DTYPES`. seed: of everything random.
     """
 
@@ -44,7 +43,6 @@ class TrainSettings:
     semantic_weight: float
     motion_weight: float
     num_queries: int
-    targets: str
     amp: str
     seed: int
 

@@ -90,7 +90,7 @@ class ClipTargets:
             return np.zeros(0, np.int64)
         return np.sort(rng.choice(len(weights), count, replace=False, p=weights / weights.sum()))
 
-    def compare(self, queries: np.ndarray, limits: TargetLimits = LIMITS) -> tuple[Tensor, Tensor]:
+    def compare(self, queries: np.ndarray) -> tuple[Tensor, Tensor]:
         """Tell which tokens of the clip show the object of each query, and which show others.
 
         Returns:
@@ -99,15 +99,14 @@ class ClipTargets:
         labels = self.maps.maps[:, self.frames].reshape(len(self.maps.maps), -1)
         share = np.mean([one[queries, None] == one for one in labels], axis=0)
         sure = ~self.maps.is_boundary[self.frames].ravel()
-        found = (share >= limits.same) & sure, (share <= limits.different) & sure
+        found = (share >= LIMITS.same) & sure, (share <= LIMITS.different) & sure
         return tuple(map(torch.from_numpy, found))
 
 
 @torch.no_grad()
 def find_object_maps(
-    segmenter: Segmenter, features: Tensor, grid: tuple[int, int], *, motion: Motion | None,
-    limits: TargetLimits = LIMITS,
-) -> ObjectMaps:  # fmt: skip
+    segmenter: Segmenter, features: Tensor, grid: tuple[int, int], *, motion: Motion | None
+) -> ObjectMaps:
     """Segment a video into objects at several thresholds, forwards and backwards in time.
 
     Args:
@@ -119,7 +118,7 @@ def find_object_maps(
     runs = [first.labels]
     for backwards in (False, True):
         ordered = features.flip(0) if backwards else features
-        for factor in limits.taus:
+        for factor in LIMITS.taus:
             if factor == 1 and not backwards:
                 continue
             settings = replace(segmenter.settings, tau=factor * first.tau, clusters=None)

@@ -40,7 +40,7 @@ from data.sprites.writer import FRAMES, ensure_sprites
 from model.network import SpatioTemporalNetwork, build_network
 from model.segmenter import Segmenter, SegmenterSettings
 from tests.benchmarks import inference, training
-from tests.benchmarks.inference import OURS, agreement, machine, print_row, read_frames, write_csv
+from tests.benchmarks.inference import OURS, STAGES, agreement, machine, print_row, read_frames, write_csv
 from utils.clock import Clock
 from utils.config import DEFAULT_TEMPERATURE
 from utils.device import choose_device, peak_memory_gb, synchronize
@@ -48,7 +48,6 @@ from utils.errors import OneLineParser, run_main
 from utils.files import check_writable
 from utils.flags.choices import CLUSTERINGS, PLAIN, SPRITES_ROOT
 from utils.flags.types import positive_int
-from utils.report.tables import STAGES
 
 AMPS = ("none", "bf16")
 CLIP_LENGTH, BATCH = 3, 2  # of training

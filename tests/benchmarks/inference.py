@@ -54,21 +54,21 @@ from model.objects.ranking import multiply_components, rank_labels, rate_labels
 from model.objects.upsampling import upsample_labels
 from model.segmenter import Segmentation, Segmenter, SegmenterSettings, key_frame_indices
 from model.weights import EMBEDDED
+from tests.processes import run_in_own_process
 from utils.clock import Clock
 from utils.config import choose_temperature
 from utils.device import AMP_DTYPES, choose_device, peak_memory_gb
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable
-from utils.flags.choices import CLUSTERINGS, OWN_VIDEO, PLAIN
+from utils.flags.choices import CLUSTERINGS, OWN_VIDEO, PLAIN, SPRITES_ROOT
 from utils.flags.types import positive_float, positive_int
 from utils.parallel import use_one_core
 from utils.png import write_label_png
-from utils.processes import run_in_own_process
-from utils.report.tables import STAGES
 from utils.visual import save_figure
 
 WARM_UP = 6  # frames
 HIDDEN = ("device", "threads", "runs", "tau", "sweep", "backbone_name", "amp", "memory_gb")  # in the table printed
+STAGES = ("decode", "motion", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 OURS = ("attention", "stage 1", "stage 2", "assign")
 BESIDE, RATIO = "{} beside a busy neighbour", "{} beside it / quiet"  # rows of an engine, so named in its column
 # It ends with the process that started it, however that ends.
@@ -87,7 +87,7 @@ def main() -> None:
         if path := getattr(args, flag):
             check_writable(path.parent, flag=f"--{flag}")
     if args.basepath is None:
-        args.basepath = str(write_sprites(Path("datasets/sprites")) / FRAMES / "val-00")
+        args.basepath = str(write_sprites(Path(SPRITES_ROOT)) / FRAMES / "val-00")
     points = list(sweep_points(args)) if args.sweep else [("", args)]
     rows, labels = [], {}
     for swept, point in points:
@@ -321,14 +321,12 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw seconds over tokens, frames and key frames, with the slope of a fitted line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # slow to import
     from matplotlib.ticker import NullLocator
 
     sweeps = list(dict.fromkeys(row["sweep"] for row in rows))
-    figure, axes = pyplot.subplots(1, len(sweeps), figsize=(4.5 * len(sweeps), 3.6), squeeze=False, layout="tight")
+    figure = Figure(figsize=(4.5 * len(sweeps), 3.6), layout="tight")
+    axes = figure.subplots(1, len(sweeps), squeeze=False)
     for axis, name in zip(axes[0], sweeps, strict=True):
         swept = [row for row in rows if row["sweep"] == name]
         lines = {

@@ -40,15 +40,15 @@ import eval as eval_program
 from data.sprites.writer import ensure_sprites
 from data.videos import read_resized_frames
 from model.segmenter import Segmenter, SegmenterSettings
-from tests.benchmarks.inference import busy_neighbour, machine, write_csv
+from tests.benchmarks.inference import STAGES, busy_neighbour, machine, write_csv
+from tests.processes import run_in_own_process
 from utils.device import choose_amp, choose_device
 from utils.errors import OneLineParser, UserError, run_main
 from utils.files import check_writable, read_object
 from utils.flags.choices import SPRITES_ROOT
 from utils.flags.evaluation import make_parser as make_eval_parser
 from utils.flags.types import positive_int
-from utils.processes import run_in_own_process
-from utils.report.tables import STAGE_GROUPS, STAGES
+from utils.report.tables import STAGE_GROUPS
 from utils.scoring.tables import align_columns
 
 PROGRAM = Path(eval_program.__file__)

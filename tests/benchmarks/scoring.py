@@ -121,9 +121,7 @@ def measure(annotations: dict[str, Path], results: Path, frames: list[Frame], wo
         else:
             slow = seconds(lambda n=count: in_processes(score_per_pair, frames, n))
         fast = seconds(
-            lambda n=count: score(
-                results, {k: find_label_files(v) for k, v in annotations.items()}, workers=n, progress=False
-            )
+            lambda n=count: score(results, {k: find_label_files(v) for k, v in annotations.items()}, workers=n)
         )
         for clock, a, b in zip(("wall", "processor"), slow / len(frames), fast / len(frames), strict=True):
             print(f"{count:>9}  {clock:>9}  {a:>8.4f}  {b:>13.4f}  {a / b:>5.1f}x")

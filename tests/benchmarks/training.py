@@ -40,13 +40,13 @@ from model.network import SpatioTemporalNetwork, build_network
 from model.training.step import TrainSettings, make_optimizer, seed_of, train_step
 from tests.benchmarks import plain_training
 from tests.benchmarks.inference import add_subject, machine, print_row, write_csv
+from tests.processes import run_in_own_process
 from utils.config import DEFAULT_TEMPERATURE, settings_from
 from utils.device import autocast, choose_device, peak_memory_gb, synchronize
 from utils.errors import OneLineParser, run_main
 from utils.files import check_writable
 from utils.flags.choices import SPRITES_ROOT
 from utils.flags.types import positive_int
-from utils.processes import run_in_own_process
 
 WARM_UP = 2  # steps
 PROGRAM = "train.py"

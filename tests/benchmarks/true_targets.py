@@ -19,13 +19,13 @@ if __name__ == "__main__":  # before the imports, which take seconds
 from argparse import Namespace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import train
 from model.network import SpatioTemporalNetwork
 from model.training.rounds import TargetRounds
 from model.training.targets import ObjectMaps
+from tests.benchmarks.yardstick import measure_shares
 from utils.errors import UserError, run_main
 from utils.png import read_label_png
 
@@ -47,7 +47,7 @@ def correct_rounds(
         raise UserError("--targets none: there is nothing to correct; add --targets objects")
     grid, segment = network.backbone.grid_size(*args.resolution), rounds.segment
     rounds.made_by["corrected"] = True
-    rounds.segment = lambda name: correct_maps(segment(name), read_shares(videos[name], grid))
+    rounds.segment = lambda name: correct_maps(segment(name), measure_shares(read_labels(videos[name]), grid))
     return rounds
 
 
@@ -65,16 +65,9 @@ def correct_maps(found: ObjectMaps, shares: np.ndarray) -> ObjectMaps:
     return ObjectMaps(maps.astype(np.int16), is_boundary)
 
 
-def read_shares(frames: list[Path], grid: tuple[int, int]) -> np.ndarray:
-    """Read the share of each token that each object covers: (objects, T, h, w)."""
-    labels = [read_label_png(find_annotation(path)) for path in frames]
-    ids = sorted({int(number) for one in labels for number in np.unique(one) if 0 < number < 255})
-    shares = np.zeros((len(ids), len(labels), *grid), np.float32)
-    for index, number in enumerate(ids):
-        for frame, one in enumerate(labels):
-            mask = (one == number).astype(np.float32)
-            shares[index, frame] = cv2.resize(mask, grid[::-1], interpolation=cv2.INTER_AREA)
-    return shares
+def read_labels(frames: list[Path]) -> list[np.ndarray]:
+    """Read the label map (H, W) of each frame."""
+    return [read_label_png(find_annotation(path)) for path in frames]
 
 
 def find_annotation(frame: Path) -> Path:

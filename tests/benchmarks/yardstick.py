@@ -40,14 +40,15 @@ from model.objects.motion import Motion, MotionMeter
 from model.objects.ranking import compute_sizes, multiply_components, rate_labels
 from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import SHARE, quantiles, window_distances
+from model.training.monitor import compare_maps
 from utils.device import choose_amp, choose_device
 from utils.errors import OneLineParser, UserError, run_main
 from utils.run.checkpoints import load_checkpoint
+from utils.scoring.annotations import VOID
 from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
-from utils.scoring.slots import adjusted_rand_index
+from utils.scoring.protocols import MAX_PROPOSALS
 
 FACTORS = (0.7, 0.85, 1.0, 1.2, 1.4)  # multiples of the threshold
-MAX_PROPOSALS = 20  # of protocol davis
 KINDS = ("clusters", "objects")
 MEASURES = (*KINDS, "agreement")
 
@@ -117,13 +118,18 @@ def read_truth(video: Video, grid: tuple[int, int]) -> tuple[np.ndarray, list[in
     names = set(video.annotations.frame_names) if video.annotations else ()
     annotated = [place for place, name in enumerate(video.frame_names) if name in names]
     maps = [video.annotations.read(video.frame_names[place]) for place in annotated]
-    ids = sorted({int(number) for labels in maps for number in np.unique(labels) if 0 < number < 255})
-    truth = np.zeros((len(ids), len(maps), *grid), np.float32)
-    for place, labels in enumerate(maps):
+    return measure_shares(maps, grid), annotated
+
+
+def measure_shares(maps: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
+    """Measure the share of each token that each object of label maps (H, W) covers: (objects, T, h, w) float32."""
+    ids = sorted({int(number) for labels in maps for number in np.unique(labels) if 0 < number < VOID})
+    shares = np.zeros((len(ids), len(maps), *grid), np.float32)
+    for frame, labels in enumerate(maps):
         for index, number in enumerate(ids):
             mask = (labels == number).astype(np.float32)
-            truth[index, place] = cv2.resize(mask, grid[::-1], interpolation=cv2.INTER_AREA)
-    return truth, annotated
+            shares[index, frame] = cv2.resize(mask, grid[::-1], interpolation=cv2.INTER_AREA)
+    return shares
 
 
 def measure_distance(network: SpatioTemporalNetwork, video: Encoded, settings: SegmenterSettings) -> float:
@@ -185,18 +191,6 @@ def measure_agreement(segmenter: Segmenter, video: Encoded, objects: np.ndarray)
     _, backwards = segment(segmenter, video.features.flip(0), video.grid, back)
     _, mirrored = segment(segmenter, video.mirrored, video.grid, mirror)
     return float(np.mean([compare_maps(objects, other) for other in (backwards[::-1], mirrored[..., ::-1])]))
-
-
-def compare_maps(first: np.ndarray, second: np.ndarray) -> float:
-    """Compute the adjusted Rand index of two label maps (T, h, w); 0 if both have a single label.
-
-    The index would be 1 then, so that a block for which all tokens are alike would look best.
-    """
-    if first.max() == second.max() == 0:
-        return 0.0
-    shared = np.zeros((first.max() + 1, second.max() + 1), np.int64)
-    np.add.at(shared, (first, second), 1)
-    return adjusted_rand_index(shared)
 
 
 def print_means(name: str, found: dict[str, np.ndarray], videos: list[Encoded]) -> None:

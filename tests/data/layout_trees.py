@@ -317,7 +317,7 @@ def load(tree: Tree, root: Path) -> list[Video]:
 
 
 def checked(tree: Tree, root: Path) -> Report:
-    return check(DATASETS[tree.dataset], root, split=tree.split, videos=tree.part, progress=False)
+    return check(DATASETS[tree.dataset], root, split=tree.split, videos=tree.part)
 
 
 def problems(tree: Tree, root: Path) -> list[str]:

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from data.frames import read_image
+from data.frames import FrameReader
 
 SIZE = (12, 16)
 
@@ -14,6 +14,11 @@ GREY = np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
 
 
 COLOURS = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def read_image(path):
+    """(3, H, W) uint8."""
+    return FrameReader([path]).read(0)
 
 
 def pixels(path):

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.clips import BadFrames, Clip, ClipDataset, StepSampler, _restore_system_error, choose_clip_positions
-from data.frames import read_image, resize
+from data.frames import resize
 from data.loading import index_videos, load_videos
 from data.transforms import ClipAugmentation
 from tests.conftest import make_davis, moving_disk
+from tests.data.pictures import read_image
 from utils.errors import UserError
 from utils.pictures import list_images
 
@@ -176,7 +177,7 @@ def test_own_videos(tmp_path):
     for index in range(5):
         writer.write(np.full((48, 64, 3), (0, 0, 40 * index), np.uint8))
     writer.release()
-    (video,) = load_videos("video", tmp_path / "clip.mp4", split="", flag="")
+    (video,) = load_videos("video", tmp_path / "clip.mp4", split="", flag="", allow_damaged=True)
     frames = list(video.read())
     assert video.frame_names == ["00000", "00001", "00002", "00003", "00004"]
     assert frames[4].shape == (3, 48, 64)

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from data.clips import ClipDataset
-from data.frames import FrameReader, UnreadableImage, read_image
+from data.frames import FrameReader, UnreadableImage
 from data.loading import load_videos
-from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png
+from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png, read_image
 from utils.pictures import find_value_range, read_picture
 
 

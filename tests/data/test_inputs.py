@@ -274,7 +274,7 @@ def test_a_download_of_another_dataset_is_refused_with_the_dataset_that_it_is(tm
     with pytest.raises(UserError, match=f"^--davis_path {root}: .*{told}") as caught:
         load_videos(asked, root, flag="--davis_path")
     assert (f"in {root / 'DAVIS'}" in str(caught.value)) == bool(level) or "480p.zip" in str(caught.value)
-    report = check.check(DATASETS[asked], root, split=DATASETS[asked].default_split, progress=False)
+    report = check.check(DATASETS[asked], root, split=DATASETS[asked].default_split)
     assert len(report.problems) == 1
 
 

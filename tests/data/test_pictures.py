@@ -12,13 +12,13 @@ from PIL import Image, ImageFile
 
 from data import check
 from data.annotations.fbms import FbmsOriginal
-from data.annotations.images import MergedMasks
-from data.frames import FrameReader, UnreadableImage, read_image
+from data.annotations.images import MergedMasks, find_frame_labels
+from data.frames import FrameReader, UnreadableImage
 from data.loading import load_videos
 from data.tfrecord import list_records
 from data.videos import FrameFolder, RecordVideo
 from tests.data.movi_trees import example, record
-from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png
+from tests.data.pictures import COLOURS, GREY, SIZE, pixels, png, read_image
 from utils.errors import UserError, is_out_of_memory
 from utils.png import find_pngs, make_palette, read_label_png, write_label_png
 
@@ -280,6 +280,8 @@ def test_png_in_capitals_and_two_of_one_name(tmp_path):
     (tmp_path / "9.PNG").touch()
     with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) "):
         find_pngs(tmp_path)
+    with pytest.raises(UserError, match=r"9\.(png|PNG): 9\.(png|PNG) "):
+        find_frame_labels(tmp_path, [])
 
 
 # ------------------------------------------------------------------ fingerprints

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import eval as eval_program
 from data.resolution import ResolutionRule, fit_resolution, measure_shape_change
 from tests.conftest import make_davis, moving_disk
+from tests.data.video_files import write_video
 from utils.progress import STAGES, FrameBar, report_progress
-from utils.video import write_video
 
 
 def measure_error(fitted, shape, budget):

@@ -15,21 +15,12 @@ from PIL import Image
 
 from data.sprites import __main__ as program
 from data.sprites import writer as sprites
+from data.sprites.baseline import cluster_by_color, read_video
 from data.sprites.render import render_sequence
-from data.sprites.writer import (
-    FRAMES,
-    LABELS,
-    MANIFEST,
-    SPLITS,
-    cluster_by_color,
-    compute_mean_best_iou,
-    draw_contact_sheet,
-    ensure_sprites,
-    read_video,
-    write_sprites,
-)  # fmt: skip
+from data.sprites.writer import FRAMES, LABELS, MANIFEST, SPLITS, ensure_sprites, write_sprites
 from utils.errors import UserError
 from utils.flags.choices import SPRITES_ROOT
+from utils.scoring.slots import count_shared_pixels, measure_agreement
 
 SMALL = {"height": 64, "num_train": 1, "num_val": 2, "num_frames": 3, "workers": 1, "progress": False}
 
@@ -266,23 +257,19 @@ def test_colour_alone_does_not_find_the_objects(video):
     frames, labels = video
     clusters = cluster_by_color(frames, 8)
     assert clusters.shape == labels.shape
-    assert compute_mean_best_iou(clusters, labels) < 0.35
+    assert measure_agreement(count_shared_pixels(labels, clusters)).mbo < 0.35
 
 
 def test_the_colour_baseline_finds_objects_that_differ_in_colour():
-    frames = np.full((2, 40, 60, 3), (200, 30, 30), np.uint8)
-    frames[:, 8:32, 20:44] = (20, 40, 220)
+    frames = np.full((2, 160, 240, 3), (200, 30, 30), np.uint8)
+    frames[:, 32:128, 80:176] = (20, 40, 220)
     labels = (frames[..., 2] == 220).astype(np.uint8)
-    assert compute_mean_best_iou(cluster_by_color(frames, 2, window=3), labels) > 0.9
+    assert measure_agreement(count_shared_pixels(labels, cluster_by_color(frames, 2))).mbo > 0.9
 
 
 def test_more_clusters_than_pixels_are_refused(video):
     with pytest.raises(UserError, match="--num_clusters 255: .*120"):
         cluster_by_color(video[0][:1, :32, :57], 255)
-
-
-def test_contact_sheet(dataset):
-    assert draw_contact_sheet(dataset, columns=3).shape == (2 * 64, 3 * 114, 3)
 
 
 def run_sprites(monkeypatch, *arguments):
@@ -293,12 +280,9 @@ def run_sprites(monkeypatch, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--num_val", 0, "--contact_sheet", "c.jpg"], "--contact_sheet: .*validation"),
         (["--num_val", 0, "--color_baseline", "c"], "--color_baseline: .*validation"),
         (["--num_clusters", 0], "--num_clusters 0: give 1 to 255"),
         (["--num_clusters", 300], "--num_clusters 300: give 1 to 255"),
-        (["--contact_sheet", "file/c.jpg"], "--contact_sheet file: .*choose another folder"),
-        (["--contact_sheet", "."], "--contact_sheet .: .*name a file"),
         (["--color_baseline", "file"], "--color_baseline file: .*choose another folder"),
         (["--seed", "x"], "--seed: .*'x'.*data.sprites --help"),
         (["--num_frame", 3], "--num_frame: .*--num_frames.*data.sprites --help"),
@@ -314,12 +298,10 @@ def test_faults_of_the_command_line_are_found_before_anything_is_generated(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_command_line_makes_the_folder_of_its_contact_sheet(tmp_path, dataset, monkeypatch, capsys):
-    sheet, colours = tmp_path / "new/sheet.jpg", tmp_path / "colours"
+def test_the_command_line_makes_the_folder_of_its_colour_baseline(tmp_path, dataset, monkeypatch, capsys):
+    colours = tmp_path / "new/colours"
     run_sprites(monkeypatch, "--output_path", dataset, "--height", 64, "--num_train", 1, "--num_val", 2, "--num_frames",
-                3, "--contact_sheet", sheet, "--color_baseline", colours, "--num_clusters", 255)  # fmt: skip
-    with Image.open(sheet) as image:
-        assert image.size == (5 * 114, 2 * 64)
+                3, "--color_baseline", colours, "--num_clusters", 255)  # fmt: skip
     assert "colour alone, 255 clusters, mean best IoU 0." in capsys.readouterr().out
     with Image.open(colours / "val-00/00002.png") as image:
         assert 250 < np.asarray(image).max() <= 255

@@ -16,9 +16,8 @@ from data.decoding.rotation import turn_upright
 from data.decoding.scan import scan
 from data.loading import load_videos
 from data.videos import VideoFile, compute_display_shape
-from tests.data.video_files import SIZE, encode, numbers, pictures, without_pyav
+from tests.data.video_files import SIZE, encode, numbers, pictures, without_pyav, write_video
 from utils.errors import UserError
-from utils.video import write_video
 
 
 @pytest.mark.parametrize("library", ["PyAV", "OpenCV"])

@@ -6,8 +6,7 @@ import av
 import pytest
 
 from data.decoding.scan import scan
-from tests.data.video_files import SIZE, pictures, without_pyav
-from utils.video import write_video
+from tests.data.video_files import SIZE, pictures, without_pyav, write_video
 
 
 @pytest.mark.parametrize("rate", [Fraction(60), Fraction(30000, 1001), Fraction(10)])

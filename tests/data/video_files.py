@@ -2,10 +2,12 @@
 
 import random
 import sys
+from fractions import Fraction
 
 import av
 
 from tests.conftest import moving_disk
+from utils.video import open_video
 
 SIZE = (96, 160)
 
@@ -18,6 +20,14 @@ def pictures(count=20, size=SIZE):
         frame[:, :index] = 255
         frames.append(frame)
     return frames
+
+
+def write_video(path, frames, *, rate, pixel_aspect=Fraction(1)):
+    """Write frames as overlays are written, and return the path of the file."""
+    with open_video(path, rate=rate, pixel_aspect=pixel_aspect) as (path, write):
+        for frame in frames:
+            write(frame)
+    return path
 
 
 def encode(

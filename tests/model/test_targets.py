@@ -19,9 +19,10 @@ def make_maps(*rows: list[int], boundary: tuple[int, ...] = ()) -> ObjectMaps:
     return ObjectMaps(np.array(rows, np.int16)[:, None, None], is_boundary)
 
 
-def test_tokens_are_the_same_where_most_maps_say_so_and_unsure_in_between():
+def test_tokens_are_the_same_where_most_maps_say_so_and_unsure_in_between(monkeypatch):
+    monkeypatch.setattr("model.training.targets.LIMITS", TargetLimits(same=0.6, different=0.3))
     clip = ClipTargets(make_maps([0, 0, 0, 1], [0, 0, 1, 1], [5, 5, 2, 2], [0, 0, 0, 3], boundary=()), [0])
-    same, different = clip.compare(np.array([0]), TargetLimits(same=0.6, different=0.3))
+    same, different = clip.compare(np.array([0]))
     assert same.tolist() == [[True, True, False, False]]  # the third shares its label in half of the maps
     assert different.tolist() == [[False, False, False, True]]
 

@@ -19,7 +19,6 @@ from tests.benchmarks import run as benchmark_run
 from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
 from utils.errors import UserError
-from utils.report.tables import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,7 +136,12 @@ def test_the_neighbour_ends_with_a_benchmark_that_is_killed():
 
 
 def test_ratios_of_a_stage_that_took_no_time_are_left_out():
-    quiet = dict.fromkeys(STAGES, 2.0) | {"decode": 0.0, "clustering / backbone": 1.0, "peak_gb": 1.0, "frames": 3}
+    quiet = dict.fromkeys(benchmark.STAGES, 2.0) | {
+        "decode": 0.0,
+        "clustering / backbone": 1.0,
+        "peak_gb": 1.0,
+        "frames": 3,
+    }
     row = benchmark.ratios("x", quiet, quiet | {"objects": 3.0})
     assert (row["decode"], row["objects"], row["write"]) == ("", 1.5, 1.0)
     assert (row["engine"], row["frames"], row["peak_gb"]) == ("x", 3, "")
@@ -237,7 +241,7 @@ def test_growth(tmp_path):
     assert len({(point.resolution, point.ratio) for _, point in points_of_few}) == len(points_of_few)
     rows = [
         {"sweep": name, "engine": "exact", "tokens": f"{point.resolution[0]}x{point.resolution[1]}", "key_frames": 4,
-         "frames": point.num_frames, **dict.fromkeys(STAGES, 1.0 * point.num_frames)}
+         "frames": point.num_frames, **dict.fromkeys(benchmark.STAGES, 1.0 * point.num_frames)}
         for name, point in points
     ]  # fmt: skip
     benchmark.draw(rows, tmp_path / "growth.png")

@@ -18,12 +18,12 @@ from data.decoding.animations import PillowReader
 from data.decoding.pyav import PyAVReader
 from data.resolution import scale_to_patches
 from tests.conftest import make_davis, moving_disk, snapshot
+from tests.data.video_files import write_video
 from tests.processes import launch
 from utils import compare
 from utils.errors import UserError
 from utils.pictures import read_picture
 from utils.png import write_label_png
-from utils.video import write_video
 
 COUNT = 5  # frames of a clip
 SIZE = (48, 80)

@@ -17,9 +17,9 @@ from pycocotools.coco import COCO
 import eval as eval_program
 from data import export
 from tests.conftest import make_davis, moving_disk
+from tests.data.video_files import write_video
 from utils.errors import UserError
 from utils.png import find_pngs, read_label_png
-from utils.video import write_video
 
 COUNT, SIZE = 6, (48, 80)
 

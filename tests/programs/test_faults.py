@@ -24,9 +24,9 @@ import torch
 import train as train_program
 from data import clips
 from tests.conftest import make_davis
-from tests.processes import ROOT, SECONDS, end, kill_session, start_program, start_ranks
+from tests.processes import ROOT, SECONDS, end, kill_session, run_in_own_process, start_program, start_ranks
 from utils.errors import UserError
-from utils.processes import run_in_own_process, run_in_processes
+from utils.processes import run_in_processes
 from utils.run.checkpoints import load_tensors
 
 PROGRAM = {"train": "train", "eval": "eval", "scoring": "utils.scoring.__main__"}
@@ -199,7 +199,7 @@ def test_an_error_in_one_process_of_several_ends_all(folder, tiny_network, tmp_p
 
 def test_processes_that_share_work_give_what_this_one_would():
     for workers in (1, 2):
-        with run_in_processes(pow, [(2, 3), (3, 2), (5, 1)], workers=workers, flag="--workers") as answers:
+        with run_in_processes(pow, [(2, 3), (3, 2), (5, 1)], workers=workers) as answers:
             assert dict(answers) == {0: 8, 1: 9, 2: 5}
     assert run_in_own_process(os.getpid) != os.getpid()
     assert not active_children()
@@ -209,7 +209,7 @@ def test_a_fault_in_one_process_does_not_wait_for_the_others():
     began = time.monotonic()
     with (
         pytest.raises(TypeError),
-        run_in_processes(time.sleep, [(900,), ("x",)], workers=2, flag="--workers") as answers,
+        run_in_processes(time.sleep, [(900,), ("x",)], workers=2) as answers,
     ):
         list(answers)
     assert time.monotonic() - began < SECONDS
@@ -218,11 +218,11 @@ def test_a_fault_in_one_process_does_not_wait_for_the_others():
 
 def test_a_process_that_is_killed_is_one_line():
     with pytest.raises(UserError, match="--workers: .*memory; lower --workers"):  # noqa: SIM117
-        with run_in_processes(os._exit, [(9,), (9,)], workers=2, flag="--workers") as answers:
+        with run_in_processes(os._exit, [(9,), (9,)], workers=2) as answers:
             list(answers)
     with (
         pytest.raises(MemoryError),
-        run_in_processes(bytes, [(1 << 60,), (2,)], workers=2, flag="--workers") as answers,
+        run_in_processes(bytes, [(1 << 60,), (2,)], workers=2) as answers,
     ):
         list(answers)
 
@@ -234,7 +234,7 @@ def square(number):
     return number ** 2
 if __name__ == "__main__":
     for work, calls in ((pow, [(2, 3), (3, 2)]), (square, [(2,), (3,)])):
-        with run_in_processes(work, calls, workers=2, flag="") as answers:
+        with run_in_processes(work, calls, workers=2) as answers:
             print(sorted(answers), flush=True)
 """
 
@@ -258,7 +258,7 @@ import sys, time
 from multiprocessing import active_children
 from utils.processes import run_in_processes
 if __name__ == "__main__":
-    with run_in_processes(time.sleep, [(900,), (900,)], workers=2, flag="") as answers:
+    with run_in_processes(time.sleep, [(900,), (900,)], workers=2) as answers:
         print(*(process.pid for process in active_children()), flush=True)
         list(answers)
 """
@@ -340,7 +340,7 @@ def test_without_any_shared_memory_training_names_num_workers(run_faulty):
 
 def test_without_any_shared_memory_one_process_does_the_work(small_shared_memory):
     code = "from utils.processes import run_in_processes\nprint(0) if __name__ == '__main__' else None\n"
-    code += "with run_in_processes(pow, [(2, 3), (3, 2)], workers=2, flag='--workers') as answers: print(*answers)"
+    code += "with run_in_processes(pow, [(2, 3), (3, 2)], workers=2) as answers: print(*answers)"
     command = [*small_shared_memory, sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert done.stdout.splitlines()[-1] == "(0, 8) (1, 9)"

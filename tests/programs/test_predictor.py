@@ -24,10 +24,10 @@ from selfvos import Predictor, UserError
 from selfvos.keywords import KEYWORDS
 from selfvos.sources import to_frame
 from tests.conftest import TINY_BACKBONE, moving_disk
+from tests.data.video_files import write_video
 from tests.processes import ROOT
 from utils.png import read_label_png
 from utils.progress import log_line
-from utils.video import write_video
 
 COUNT, SIZE = 12, (48, 80)
 TINY = {"device": "cpu", "resolution": SIZE}  # a resolution that takes little time

@@ -8,9 +8,8 @@ import torch
 
 import train as train_program
 from data.clips import ReadingLimits
-from model.segmenter import Segmentation
 from model.training import step
-from model.training.monitor import Monitor, _compare
+from model.training.monitor import Monitor, compare_maps
 from tests.conftest import TINY_BACKBONE, moving_disk
 from tests.model.inputs import make_network
 from tests.processes import run_ranks
@@ -274,9 +273,9 @@ def test_a_block_that_has_collapsed_agrees_with_nothing(tiny_weights):
     assert measured["mirror_agreement_auto"] > 0
 
 
-def test_clusters_without_tokens_do_not_hide_a_collapsed_block():
-    single = Segmentation(np.zeros((2, 3, 4), np.int32), 3, 1.0, {})
-    assert _compare(single, single) == 0
+def test_maps_of_a_single_label_do_not_agree():
+    single = np.full((2, 3, 4), 2, np.int32)  # without tokens of other numbers
+    assert compare_maps(single, single) == 0
 
 
 def test_a_run_that_goes_on_knows_the_frames_that_could_not_be_read(davis, tmp_path, run_train, monkeypatch, capsys):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.utils.label_folders import moving_squares, write_video
-from utils.scoring.metrics import VOID
+from utils.scoring.annotations import VOID
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from utils.scoring.metrics import VOID
+from utils.scoring.annotations import VOID
 from utils.scoring.slots import (
     SlotScores,
     SlotTable,

@@ -61,7 +61,7 @@ def scored(scored_davis, tmp_path):
     write_video(second / "dogs", moving_squares(5, ids=(2, 1, 3), seed=11))
     write_video(second / "cat", moving_squares(5, seed=0))
     for results in (first, second):
-        scores = scoring.score(results, folders(root), workers=1, progress=False)["davis"]
+        scores = scoring.score(results, folders(root), workers=1)["davis"]
         write_scores(scores, results, split="val")
     return first, second
 

@@ -54,7 +54,8 @@ def test_the_layout_groups_the_values(tmp_path):
     (value,) = read_events(tmp_path / "tensorboard").Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(value.tensor_proto.string_val[0])
     assert [category.title for category in layout.category] == list(LAYOUT) == ["losses", "monitor", "time"]
-    assert list(layout.category[0].chart[0].multiline.tag) == ["^loss$", "^loss_semantic$", "^loss_motion$"]
+    losses = ["^loss$", "^loss_semantic$", "^loss_motion$", "^loss_object$"]
+    assert list(layout.category[0].chart[0].multiline.tag) == losses
 
 
 def test_a_resumed_run_replaces_the_later_events(tmp_path):

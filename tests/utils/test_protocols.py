@@ -15,9 +15,9 @@ from utils.errors import UserError
 from utils.png import write_label_png
 from utils.results import write_archive
 from utils.scoring import score as scoring
-from utils.scoring.annotations import find_label_files
+from utils.scoring.annotations import VOID, find_label_files
 from utils.scoring.evaluators import Options, make_evaluators
-from utils.scoring.metrics import VOID, statistics
+from utils.scoring.metrics import statistics
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.sequence import SequenceScores
 from utils.scoring.tables import Scores, print_side_by_side, print_table, read_scores, write_scores

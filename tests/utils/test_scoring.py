@@ -9,8 +9,8 @@ import pytest
 from tests.utils import reference_scoring as reference
 from tests.utils.label_folders import moving_squares, write_video
 from utils.scoring import score as scoring
-from utils.scoring.annotations import find_label_files
-from utils.scoring.metrics import VOID, statistics
+from utils.scoring.annotations import VOID, find_label_files
+from utils.scoring.metrics import statistics
 from utils.scoring.sequence import SequenceScores
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

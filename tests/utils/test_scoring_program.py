@@ -30,15 +30,15 @@ def run_cli(root: Path, results: Path, *extra: str) -> subprocess.CompletedProce
 
 def test_png_in_capitals_is_scored_alike(scored_davis, capsys):
     root, results = scored_davis
-    before = scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary()
+    before = scoring.score(results, folders(root), keep=True)["davis"].summary()
     for path in [*(results / "cat").iterdir(), *(root / "Annotations_unsupervised/480p/dogs").iterdir()]:
         path.rename(path.with_suffix(".PNG"))
     note_unscored(results, folders(root))
     assert not capsys.readouterr().err
-    assert scoring.score(results, folders(root), keep=True, progress=False)["davis"].summary() == before
+    assert scoring.score(results, folders(root), keep=True)["davis"].summary() == before
     shutil.copy(results / "cat/00001.PNG", results / "cat/00001.png")
     with pytest.raises(UserError, match=r"cat/00001\.(png|PNG): .* keep one"):
-        scoring.score(results, folders(root), progress=False)
+        scoring.score(results, folders(root))
 
 
 # The whole run
@@ -54,7 +54,7 @@ def eager(monkeypatch):
 def test_workers_change_nothing(scored_davis):
     root, results = scored_davis
     alone = scoring.score(results, folders(root), protocols=BOTH, workers=1)
-    together = scoring.score(results, folders(root), protocols=BOTH, workers=2, progress=False)
+    together = scoring.score(results, folders(root), protocols=BOTH, workers=2)
     assert alone == together
     assert [sequence.sequence for sequence in alone["davis"].sequences] == ["dogs", "cat"]
 
@@ -174,7 +174,7 @@ def test_faults_are_named(scored_davis, spoil, message):
     root, results = scored_davis
     spoil(root, results)
     with pytest.raises(UserError, match=message) as caught:
-        scoring.score(results, folders(root), workers=1, progress=False)
+        scoring.score(results, folders(root), workers=1)
     assert "\n" not in str(caught.value)
     assert "; " in str(caught.value)
 
@@ -184,7 +184,7 @@ def test_a_fault_in_a_worker_reaches_the_caller(scored_davis):
     root, results = scored_davis
     spoil_missing_frame(root, results)
     with pytest.raises(UserError, match=r"00002\.png: .*predict this one"):
-        scoring.score(results, folders(root), workers=2, progress=False)
+        scoring.score(results, folders(root), workers=2)
 
 
 def test_a_missing_annotation_folder_is_named():

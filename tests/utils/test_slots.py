@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import adjusted_rand_score
 
 from tests.utils.label_maps import row, score, videos
-from utils.scoring.metrics import VOID
+from utils.scoring.annotations import VOID
 from utils.scoring.sequence import SlotSequence
 from utils.scoring.slots import (
     SlotScores,

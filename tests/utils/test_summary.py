@@ -7,9 +7,10 @@ import sys
 import cv2
 import pytest
 
+from tests.benchmarks.inference import STAGES
 from utils import summary
 from utils.errors import UserError
-from utils.report.tables import STAGE_GROUPS, STAGES
+from utils.report.tables import STAGE_GROUPS
 
 
 def run_summary(monkeypatch, capsys, *arguments) -> list[list[str]]:

@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from utils.scoring import tracks
-from utils.scoring.metrics import VOID
+from utils.scoring.annotations import VOID
 from utils.scoring.slots import count_shared_pixels
-from utils.scoring.tracks import THRESHOLDS, Tracks, TubeTable, evaluate_tracks, identity_switches
+from utils.scoring.tracks import MIN_OVERLAP, THRESHOLDS, Tracks, TubeTable, evaluate_tracks, identity_switches
 
 NUMBERS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@1", "AR@10", "AR@100")
 
@@ -40,21 +40,13 @@ def table_of(gts, predictions) -> TubeTable:
 def test_tubes_by_hand():
     gts = [[[1, 1, 0, 0]], [[1, 1, 2, VOID]], [[0, 0, 0, 0]]]
     predictions = [[[4, 4, 4, 0]], [[0, 4, 9, 9]], [[9, 9, 0, 0]]]
-    found = table_of(gts, predictions).tracks({4: 0.5, 9: 0.75})
+    found = table_of(gts, predictions).tracks()
     # Object 1 has 2 + 2 pixels, object 2 one; proposal 4 has 3 + 1, proposal 9 has 1 + 2 outside void.
     assert found.iou.tolist() == [[3 / (4 + 4 - 3), 0], [0, 1 / (1 + 3 - 1)]]
-    assert found.scores.tolist() == [0.5, 0.75]
+    assert found.scores.tolist() == [1 / 4, 1 / 9]
     # Means over the frames in which a tube is seen.
     assert found.object_areas.tolist() == [2.0, 1.0]
     assert found.proposal_areas.tolist() == [2.0, 1.5]
-
-
-def test_proposals_are_ranked_by_id_unless_they_have_scores():
-    table = table_of([[[1, 1, 1]]], [[[5, 2, 0]]])
-    assert table.tracks().scores.tolist() == [1 / 2, 1 / 5]
-    for scores in ({2: 1.0}, {2: 1.0, 5: float("nan")}):
-        with pytest.raises(ValueError, match="proposal 5 has no finite score"):
-            table.tracks(scores)
 
 
 def test_tubes_of_a_sequence_without_objects_or_proposals():
@@ -179,9 +171,14 @@ def data_set(seed: int, frames: int, *, ties: bool = False) -> list[tuple[np.nda
 
 
 def our_numbers(videos, **options) -> dict[str, float]:
-    return evaluate_tracks(
-        [table_of(gts, predictions).tracks(scores) for gts, predictions, scores in videos], **options
-    )
+    return evaluate_tracks([scored_tracks(*video) for video in videos], **options)
+
+
+def scored_tracks(gts, predictions, scores: dict[int, float]) -> Tracks:
+    """Tracks with other scores of the proposals than the ranks that their ids are."""
+    found = table_of(gts, predictions).tracks()
+    ids = (1 / found.scores).round().astype(int).tolist()
+    return found._replace(scores=np.array([scores[i] for i in ids], dtype=np.float64))
 
 
 def encode(mask: np.ndarray) -> dict:
@@ -309,30 +306,26 @@ def test_identity_switches_by_hand():
     # Object 0: proposals 3 3 5, unseen, 5 3: two switches. Object 1: 4, none, 4 unseen, 6, 6, 6: one.
     assignment = [(3, 4), (3, None), (5, 4), (9, 6), (5, 6), (3, 6)]
     visible = np.array([(1, 1), (1, 1), (1, 0), (0, 1), (1, 1), (1, 1)], dtype=bool)
-    found = identity_switches(assignment, visible)
-    assert (found.switches, found.matched, found.visible) == (3, 5 + 4, 5 + 5)
-    assert found.rate == pytest.approx(3 / 10)
+    assert identity_switches(assignment, visible, np.ones_like(visible)) == (3, 5 + 5)
 
 
 def test_poor_matches_are_no_matches():
     assignment, visible = [(3,), (8,), (3,), (7,)], np.ones((4, 1), dtype=bool)
     overlap = np.array([[0.9], [0.2], [0.5], [0.6]])
-    assert identity_switches(assignment, visible).switches == 3
-    # The second match is below the threshold: 3, 3, 7.
-    assert identity_switches(assignment, visible, overlap=overlap)[:2] == (1, 3)
-    assert identity_switches(assignment, visible, overlap=0 * overlap, threshold=0) == (0, 0, 4)
+    assert identity_switches(assignment, visible, np.ones((4, 1))) == (3, 4)
+    assert identity_switches(assignment, visible, overlap) == (1, 4)  # the second is poor: 3, 3, 7
 
 
 def test_one_assignment_per_video_has_no_switches():
     visible = np.random.default_rng(0).random((20, 3)) < 0.7
-    assert identity_switches([(2, None, 0)] * 20, visible).switches == 0
+    assert identity_switches([(2, None, 0)] * 20, visible, np.ones((20, 3))).switches == 0
 
 
 def test_identity_switches_of_nothing_and_of_what_does_not_fit():
-    assert np.isnan(identity_switches([(1,)], np.zeros((1, 1), dtype=bool)).rate)
+    assert identity_switches([(1,)], np.zeros((1, 1), dtype=bool), np.ones((1, 1))) == (0, 0)
     for assignment in ([(1, 2)], [(1,), (1,)]):
         with pytest.raises(ValueError, match="not one of 1 objects in each of 1 frames"):
-            identity_switches(assignment, np.ones((1, 1), dtype=bool))
+            identity_switches(assignment, np.ones((1, 1), dtype=bool), np.ones((1, 1)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -342,7 +335,7 @@ def test_identity_switches_are_those_of_trackeval(seed):
     frames, objects, proposals = 40, 4, 6
     assignment = [tuple(rng.permutation(proposals)[:objects].tolist()) for _ in range(frames)]
     visible, overlap = rng.random((frames, objects)) < 0.7, rng.random((frames, objects))
-    ours = identity_switches(assignment, visible, overlap=overlap, threshold=0.3)
+    ours = identity_switches(assignment, visible, overlap)
     # TrackEval matches anew; with one proposal to choose for each object it finds the assignment given.
     similarity = np.zeros((frames, objects, proposals))
     for t, chosen in enumerate(assignment):
@@ -353,8 +346,8 @@ def test_identity_switches_are_those_of_trackeval(seed):
         "similarity_scores": [table[seen] for table, seen in zip(similarity, visible, strict=True)],
     }
     data |= {"num_gt_ids": objects, "num_gt_dets": int(visible.sum()), "num_tracker_dets": frames * proposals}
-    theirs = trackeval.metrics.CLEAR({"THRESHOLD": 0.3, "PRINT_CONFIG": False}).eval_sequence(
+    theirs = trackeval.metrics.CLEAR({"THRESHOLD": MIN_OVERLAP, "PRINT_CONFIG": False}).eval_sequence(
         data | {"num_timesteps": frames}
     )
     assert ours.switches > 5
-    assert ours == (theirs["IDSW"], theirs["CLR_TP"], theirs["CLR_TP"] + theirs["CLR_FN"])
+    assert ours == (theirs["IDSW"], theirs["CLR_TP"] + theirs["CLR_FN"])

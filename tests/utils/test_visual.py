@@ -68,7 +68,7 @@ def test_label_maps_as_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", [*arguments[:3], str(tmp_path / "others"), *arguments[3:]])
     with pytest.raises(UserError, match="holds other videos"):
         visual.main()
-    (tmp_path / "empty").mkdir()
+    write_label_png(tmp_path / "empty/.hidden/0.png", np.zeros((30, 240), dtype=np.int32))
     monkeypatch.setattr("sys.argv", ["visual", "--results", str(tmp_path / "empty"), "--picture", "x.png"])
     with pytest.raises(UserError, match="holds no folders of label PNGs"):
         visual.main()
@@ -85,6 +85,16 @@ def test_training_log_as_a_picture(tmp_path):
     assert cv2.imread(str(tmp_path / "curve.png")).std() > 5
     with pytest.raises(UserError, match="--log .*none.jsonl: "):
         draw_log(tmp_path / "none.jsonl", tmp_path / "x.png")
+
+
+def test_the_object_loss_is_drawn_where_it_is_logged(tmp_path):
+    pictures = []
+    for record in ('{"step": 1, "loss_semantic": 1}', '{"step": 1, "loss_semantic": 1, "loss_object": 3}'):
+        (tmp_path / "log.jsonl").write_text(f"{record}\n")
+        draw_log(tmp_path / "log.jsonl", tmp_path / "curve.png")
+        pictures.append(cv2.imread(str(tmp_path / "curve.png")))
+    assert pictures[0].shape == pictures[1].shape  # one panel
+    assert (pictures[0] != pictures[1]).any()
 
 
 @pytest.mark.parametrize("network", [[], ["--num_t", 2, "--num_heads", 4]])

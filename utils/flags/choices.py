@@ -25,7 +25,6 @@ UPSAMPLINGS = ("guided", "nearest")
 # ------------------------------------------------------------------ scoring
 
 PROTOCOLS = ("davis", "paper", "foreground", "oracle", "slots", "tracks")
-SAMPLES = 10_000  # of a bootstrap, by default
 
 # ------------------------------------------------------------------ export
 

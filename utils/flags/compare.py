@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from utils.errors import OneLineParser, UserError
-from utils.flags.choices import PROTOCOLS, SAMPLES
+from utils.errors import OneLineParser
+from utils.flags.choices import PROTOCOLS
 
 
 def parse_args(description: str) -> argparse.Namespace:
@@ -16,11 +16,6 @@ def parse_args(description: str) -> argparse.Namespace:
     parser.add_argument("--protocol", choices=PROTOCOLS, help="by which scores; davis if not given")
     parser.add_argument("--split", default="*", help="which of the splits that were scored, if several were")
     parser.add_argument("--measure", help="which of the protocol's measures; its main one if not given")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="where a picture of the sequences goes (.png)")
     parser.add_argument("--html", type=Path, metavar="DIR", help="write pages that show both side by side here")
-    args = parser.parse_args()
-    if args.samples < 2:
-        raise UserError(f"--samples is {args.samples}; give at least 2")
-    return args
+    return parser.parse_args()

@@ -16,7 +16,6 @@ def parse_args(description: str) -> argparse.Namespace:
     parser.add_argument("--num_val", type=int, default=8, help="validation videos")
     parser.add_argument("--num_frames", type=int, default=32, help="frames of a video")
     parser.add_argument("--workers", type=int, help="processes (default: one for each CPU)")
-    parser.add_argument("--contact_sheet", type=Path, metavar="FILE.jpg", help="also draw the validation videos")
     parser.add_argument("--color_baseline", type=Path, metavar="DIR", help="also segment val by colour alone")
     parser.add_argument("--num_clusters", type=int, default=8, help="clusters of the colour baseline")
     return parser.parse_args()

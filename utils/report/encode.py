@@ -96,7 +96,7 @@ def write_video(folder: Path, source: Source, results: Results, *, pixels: int, 
     masks, truths, areas, foreground, size = [], [], [], [], (0, 0)
     for index, labels in enumerate(_read_masks(source, results.predictions, positions, frames)):
         size = size if index else jpegs.choose_size(labels.shape, pixels, source.pixel_aspect)
-        truth = curves.add(names[index], labels, position=positions[index])
+        truth = curves.add(names[index], labels)
         areas.append(np.bincount(labels.ravel()) / labels.size)
         small = _resize_labels(labels, size)
         masks.append(_encode_labels(small))
@@ -174,7 +174,7 @@ class ScoreCurves:
         self.j: list[list[float | None]] = [[] for _ in range(self.num_objects)]
         self.matched: list[list[int | None]] = [[] for _ in range(self.num_objects)]
 
-    def add(self, name: str, labels: np.ndarray, *, position: int) -> np.ndarray | None:
+    def add(self, name: str, labels: np.ndarray) -> np.ndarray | None:
         """Add the next frame; return its ground truth (H, W), None if there is none.
 
         Raises:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import replace_folder, write_atomically
+from utils.files import replace_folder, write_atomically, write_object
 from utils.names import natural_key
 from utils.progress import log_line
 from utils.report.encode import ABOUT, DATA, PICTURES, About, compute_digest, read_about, write_video
@@ -64,7 +64,7 @@ def write_report(
     """
     folder, results, sources = folder or path, Results(path, scores_path), list(sources)
     check_report_folder(folder, [path], flag=flag)
-    _write_json(folder / MARKER, {"results": identify_results(folder, [path])})
+    write_object(folder / MARKER, {"results": identify_results(folder, [path])})
     _remove_outdated_videos(folder, results)
     earlier, pixels = _read_abouts(folder), plan_pixels(folder, sources)
     for source in tqdm(sources, "report", unit="video", leave=False, disable=None):
@@ -105,7 +105,7 @@ def refuse_to_lose_frames(folder: Path, *, flag: str) -> None:
 def write_comparison(
     folder: Path, results: Sequence[Path], names: Sequence[str], *, columns: list[dict[str, Any]],
     values: dict[str, dict[str, float]], facts: list[list[str]], notes: list[str], sort: str,
-    descending: bool, flag: str,
+    descending: bool,
 ) -> Path:  # fmt: skip
     """Write a report that shows two folders of results beside each other, made of the reports of both.
 
@@ -121,12 +121,12 @@ def write_comparison(
     Raises:
         UserError: a report is missing, is of other frames than the other one, or `folder` holds something else.
     """
-    check_report_folder(folder, results, flag=flag)
+    check_report_folder(folder, results, flag="--html")
     for path in results:
         if not (path / MARKER).is_file():
             raise UserError(f"{path}: has no report; {_mend(path)}")
     abouts = {name: _read_comparable(results, name) for name in names}
-    _write_json(folder / MARKER, {"results": identify_results(folder, results)})
+    write_object(folder / MARKER, {"results": identify_results(folder, results)})
     for name in tqdm(names, "report", unit="video", leave=False, disable=None):
         with replace_folder(folder / VIDEOS / name) as partial:
             _copy_videos(partial, results, name, abouts[name])
@@ -349,8 +349,3 @@ def _read_abouts(folder: Path) -> dict[str, About]:
     """Read what a report keeps of its videos, in natural order of their names; those that are damaged are left out."""
     names = sorted((path.parent.name for path in (folder / VIDEOS).glob(f"*/{ABOUT}")), key=natural_key)
     return {name: about for name in names if (about := read_about(folder / VIDEOS / name))}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

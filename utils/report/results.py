@@ -7,11 +7,9 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.files import read_object
-from utils.predictions import FOREGROUND, locate_predictions, read_kinds
+from utils.predictions import FOREGROUND, MEND, locate_predictions, read_kinds
 from utils.report.attention import EXPLORE
 from utils.scoring.protocols import PROTOCOLS
-
-MEND = "run eval.py again"
 
 
 @dataclass(frozen=True)
@@ -44,21 +42,24 @@ class Results:
 
     @property
     def predictions(self) -> Path:
-        """The folder that has one folder of PNGs per video; `path` may itself be the folder of one of several kinds."""
+        """Return the folder that has one folder of PNGs per video.
+
+        `path` may itself be the folder of one of several kinds.
+        """
         return self.locate(self.kind)
 
     @property
     def foreground(self) -> Path | None:
-        """The folder of PNGs of the foreground, where eval.py wrote one beside the kind that is shown first."""
+        """Return the folder of PNGs of the foreground; None if there is none beside the kind that is shown first."""
         return self.locate(FOREGROUND) if FOREGROUND in self.kinds[1:] else None
 
     def locate(self, kind: str | None) -> Path:
-        """The folder of PNGs of one of `kinds`, see `predictions`."""
+        """Return the folder of PNGs of one of `kinds`, see `predictions`."""
         folder = locate_predictions(self.path, self.kinds, kind)
         return folder if folder.is_dir() else self.path
 
     def explanation(self, video: str) -> Path:
-        """The folder of what explains a video's masks, which eval.py --explore writes."""
+        """Return the folder of what explains a video's masks, which eval.py --explore writes."""
         return self.path / EXPLORE / video
 
     def read_stats(self, video: str) -> tuple[float | None, dict[int, dict[str, Any]]]:

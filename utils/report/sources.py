@@ -10,12 +10,11 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import digest_files
-from utils.names import natural_key
+from utils.names import list_folders
 from utils.pictures import PictureError, find_value_range, list_images, read_picture, to_rgb
 from utils.png import find_pngs
 from utils.scoring.annotations import Annotations, find_label_files
-
-DEFAULT_RATE = Fraction(24)  # frames per second of a folder of frames
+from utils.video import DEFAULT_RATE
 
 
 class Source(Protocol):
@@ -74,8 +73,7 @@ class FolderSource:
 
 def list_masks(predictions: Path) -> list[Path]:
     """List the folders of label PNGs in a folder of predictions, in natural order."""
-    folders = [path for path in predictions.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted((path for path in folders if find_pngs(path)), key=lambda path: natural_key(path.name))
+    return [folder for folder in list_folders(predictions) if find_pngs(folder)]
 
 
 def _find_frames(folder: Path, names: list[str]) -> list[Path]:

@@ -7,11 +7,10 @@ from typing import Any
 from utils.errors import UserError
 from utils.files import read_object
 from utils.names import natural_key
+from utils.predictions import MEND
 from utils.scoring.protocols import PROTOCOLS
 from utils.scoring.tables import align_columns
 
-MEND = "run eval.py again"
-STAGES = ("decode", "motion", "backbone", "attention", "stage 1", "stage 2", "assign", "objects", "upsample", "write")
 STAGE_GROUPS = {  # columns of tables
     "motion": ("motion",),
     "backbone": ("backbone",),

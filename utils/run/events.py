@@ -21,12 +21,13 @@ from utils.errors import UserError
 JPEG_QUALITY = 90
 # Scalars that a run's hyperparameters are shown beside.
 METRICS = (
-    "loss", "loss_semantic", "loss_motion", "clusters_per_clip", "mirror_agreement", "tau_auto", "clips_per_second",
+    "loss", "loss_semantic", "loss_motion", "loss_object", "clusters_per_clip", "mirror_agreement", "tau_auto",
+    "clips_per_second",
 )  # fmt: skip
 # Tab "Custom scalars": group -> chart -> scalars.
 LAYOUT = {
     "losses": {
-        "losses": ("loss", "loss_semantic", "loss_motion"),
+        "losses": ("loss", "loss_semantic", "loss_motion", "loss_object"),
         "entropy of the attention": ("attention_entropy",),
         "gradient norm": ("grad_norm",),
         "learning rate": ("lr",),

@@ -33,7 +33,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
     run_main(lambda: parse_args(__doc__))  # help and refused flags need none of them
 
 import os
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -42,12 +41,14 @@ from utils.errors import UserError, run_main
 from utils.flags.scoring import parse_args
 from utils.names import natural_key, read_names
 from utils.png import find_pngs
+from utils.progress import log_line
 from utils.scoring.annotations import Annotations, find_label_files
 from utils.scoring.evaluators import Options
+from utils.scoring.folders import score_folders
 from utils.scoring.label_checks import check_labels
 from utils.scoring.protocols import PROTOCOLS
-from utils.scoring.score import expand_protocol_names, read_provenance, score
-from utils.scoring.tables import choose_scores_folder, note_id_gaps, print_side_by_side, print_table, write_scores
+from utils.scoring.score import expand_protocol_names, read_provenance
+from utils.scoring.tables import choose_scores_folder
 
 
 def main() -> None:
@@ -68,17 +69,10 @@ def main() -> None:
     annotations = check_labels(annotations, protocols)
     options = Options(toolkit_exact=args.toolkit_exact, first_frame_objects=args.first_frame_objects)
     with distributed.join_group():
-        scored = score(
-            args.results, annotations, protocols=protocols, options=options, keep=True,
-            scores_path=scores_path, workers=args.workers,
+        score_folders(
+            dict.fromkeys(protocols, args.results), annotations, options=options, split=split_file.stem,
+            provenance=provenance, scores_path=scores_path, workers=args.workers,
         )  # fmt: skip
-        if distributed.is_main():
-            for scores in scored.values():
-                print_table(scores)
-                folder = write_scores(scores, scores_path, split=split_file.stem, provenance=provenance)
-                print(f"written to {folder}\n")
-            print_side_by_side(list(scored.values()))
-            note_id_gaps(scored.values())
 
 
 def note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
@@ -86,8 +80,8 @@ def note_unscored(results: Path, annotations: dict[str, Annotations]) -> None:
     for name, annotated in annotations.items():
         stems = find_pngs(results / name).keys()
         if extra := sorted(stems - set(annotated.frame_names), key=natural_key):
-            print(f"note: {name}: {len(extra)} of {len(stems)} results have no annotation and are not scored, "
-                  f"first {extra[0]}", file=sys.stderr)  # fmt: skip
+            log_line(f"note: {name}: {len(extra)} of {len(stems)} results have no annotation and are not scored, "
+                     f"first {extra[0]}")  # fmt: skip
 
 
 def _suggest_root(args: Namespace) -> str:

@@ -66,14 +66,14 @@ class LabelFiles:
         return digest_files(list(self.files.values()), "labels")
 
 
-def find_label_files(folder: Path, *, flag: str = "--annotations") -> LabelFiles:
+def find_label_files(folder: Path) -> LabelFiles:
     """Find the label PNGs of a folder, one for each frame of the same name; 2.png comes before 10.png.
 
     Raises:
-        UserError: there is no such folder, no PNG in it, or two of one name; names the `flag` to check.
+        UserError: there is no such folder, no PNG in it, or two of one name; names the flag to check.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such annotation folder; check {flag}")
+        raise UserError(f"{folder}: no such annotation folder; check --annotations")
     if not (files := find_pngs(folder)):
-        raise UserError(f"{folder}: no PNG annotations in this folder; check {flag}")
+        raise UserError(f"{folder}: no PNG annotations in this folder; check --annotations")
     return LabelFiles(files)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.flags.choices import SAMPLES
-
+SAMPLES = 10_000
 BATCH = 1_000  # samples in memory at once
 LEVEL = 0.95
 
@@ -21,7 +20,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(sums: np.ndarray, weights: np.ndarray, *, samples: int = SAMPLES, seed: int = 0) -> Interval:
+def bootstrap_interval(sums: np.ndarray, weights: np.ndarray) -> Interval:
     """Compute the percentile interval of sum(sums) / sum(weights), drawing sequences with replacement.
 
     Sequences are drawn and not objects, because objects of one sequence are not independent.
@@ -30,22 +29,20 @@ def bootstrap_interval(sums: np.ndarray, weights: np.ndarray, *, samples: int = 
         sums, weights: (sequences,) float, at least two, weights above 0: what each sequence adds to the numerator and
             the denominator of the mean, such as the sum of the J of its objects, and their number.
     """
-    sums, weights, generator = np.asarray(sums), np.asarray(weights), np.random.default_rng(seed)
-    means = np.empty(samples)
-    for start in range(0, samples, BATCH):
-        drawn = generator.integers(len(sums), size=(min(BATCH, samples - start), len(sums)))
+    sums, weights, generator = np.asarray(sums), np.asarray(weights), np.random.default_rng(0)
+    means = np.empty(SAMPLES)
+    for start in range(0, SAMPLES, BATCH):
+        drawn = generator.integers(len(sums), size=(min(BATCH, SAMPLES - start), len(sums)))
         means[start : start + BATCH] = sums[drawn].sum(axis=-1) / weights[drawn].sum(axis=-1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(sums.sum() / weights.sum()), float(low), float(high))
 
 
-def bootstrap_difference(
-    first: np.ndarray, second: np.ndarray, weights: np.ndarray, *, samples: int = SAMPLES, seed: int = 0
-) -> Interval:
+def bootstrap_difference(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> Interval:
     """Compute the interval of the mean of `second` minus that of `first`; each sample has the same sequences of both.
 
     Args:
         first, second: (sequences,) float, sums as in `bootstrap_interval`.
         weights: (sequences,) float, the weights of both.
     """
-    return bootstrap_interval(np.subtract(second, first), weights, samples=samples, seed=seed)
+    return bootstrap_interval(np.subtract(second, first), weights)

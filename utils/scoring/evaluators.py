@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from utils.errors import UserError
-from utils.scoring.metrics import VOID, frame_scores, statistics
+from utils.scoring.annotations import VOID
+from utils.scoring.metrics import frame_scores, statistics
 from utils.scoring.protocols import MAX_PROPOSALS
 from utils.scoring.sequence import ForegroundScores, Identity, SequenceScores, SlotSequence, TrackSequence
 from utils.scoring.slots import SlotTable, count_shared_pixels, find_best_pairs
@@ -163,7 +164,7 @@ class MatchingEvaluator:
         visible = np.zeros(once.j.shape, dtype=bool)
         for row, frame in zip(visible, self.frames, strict=True):
             row[frame.objects - 1] = True
-        switches = identity_switches(per_frame.assignment, visible, overlap=per_frame.j)
+        switches = identity_switches(per_frame.assignment, visible, per_frame.j)
         gap = (per_frame.j.mean() + per_frame.f.mean() - once.j.mean() - once.f.mean()) / 2
         return Identity(max(float(gap), 0.0), switches.switches, switches.visible)
 

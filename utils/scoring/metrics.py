@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-VOID = 255
+from utils.scoring.annotations import VOID
+
 BOUND = 0.008
 _WORD = 64
 

@@ -58,7 +58,6 @@ def score(
     keep: bool = False,
     scores_path: Path | None = None,
     workers: int | None = None,
-    progress: bool = True,
 ) -> dict[str, Scores]:
     """Score `<results>/<sequence>/*.png` of every sequence of `annotations`.
 
@@ -86,7 +85,7 @@ def score(
     if keep:
         place = scores_path or Path(results)
         jobs = [replace(job, keep=_digests(job, truth[job.sequence]), scores_path=place) for job in jobs]
-    done = _in_all_processes(jobs, workers, progress)
+    done = _in_all_processes(jobs, workers)
     scored = {}
     for name in protocols:
         used = {option: getattr(options, option) for option in PROTOCOLS[name].options}
@@ -142,10 +141,10 @@ def _check_request(
 # ------------------------------------------------------------------ processes
 
 
-def _in_all_processes(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, dict[str, SequenceScores]]:
+def _in_all_processes(jobs: list[Job], workers: int | None) -> dict[str, dict[str, SequenceScores]]:
     """Score the jobs of all processes; return sequence -> protocol -> scores. An error in one is raised in all."""
     try:
-        mine, fault = _run_all(jobs, workers, progress), None
+        mine, fault = _run_all(jobs, workers), None
     except UserError as error:
         mine, fault = {}, str(error)
     gathered = distributed.gather((mine, fault))
@@ -154,16 +153,15 @@ def _in_all_processes(jobs: list[Job], workers: int | None, progress: bool) -> d
     return {sequence: scores for part, _ in gathered for sequence, scores in part.items()}
 
 
-def _run_all(jobs: list[Job], workers: int | None, progress: bool) -> dict[str, dict[str, SequenceScores]]:
+def _run_all(jobs: list[Job], workers: int | None) -> dict[str, dict[str, SequenceScores]]:
     """Score this process's jobs, or read their saved scores; return sequence -> protocol -> scores."""
     done = {job.sequence: _read_saved(job) for job in jobs}
     todo = [replace(job, protocols=tuple(p for p in job.protocols if p not in done[job.sequence])) for job in jobs]
     todo = [job for job in todo if job.protocols]
     useful = -(-sum(len(job.annotations.frame_names) for job in todo) // FRAMES_PER_PROCESS)
     workers = min(workers or max(threads.count_cpus() // threads.count_processes(), 1), len(todo), useful)
-    disable = None if progress else True
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=disable)
-    with bar, run_in_processes(score_sequence, [(job,) for job in todo], workers=workers, flag="--workers") as answers:
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="scoring", unit="seq", disable=None)
+    with bar, run_in_processes(score_sequence, [(job,) for job in todo], workers=workers) as answers:
         for index, scored in answers:
             done[todo[index].sequence] |= scored
             bar.update()

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.scoring.metrics import VOID
+from utils.scoring.annotations import VOID
 
 CLIP_FRAMES = 6
 _DENSE_CELLS = 2**20

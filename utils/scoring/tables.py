@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.files import check_writable, write_atomically
 from utils.names import format_ranges
+from utils.progress import log_line
 from utils.run.provenance import SCORING, list_versions
 from utils.scoring.bootstrap import LEVEL, Interval, bootstrap_interval
 from utils.scoring.protocols import PROTOCOLS
@@ -116,7 +116,11 @@ def write_scores(
 
 
 def read_scores(path: Path) -> Scores:
-    """The scores in a `scores-<split>.json` of `write_scores`. Raises `UserError`: damaged, or none in it."""
+    """Read the scores in a `scores-<split>.json` of `write_scores`.
+
+    Raises:
+        UserError: the file is damaged, or holds no scores.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         read = PROTOCOLS[content["protocol"]].scores.from_json
@@ -175,18 +179,17 @@ def note_id_gaps(scored: Iterable[Scores]) -> None:
         named.append(f"{name} (ids {format_ranges(present, most=8)}: {len(one.j)} objects counted)")
     more = f" and {len(gaps) - MOST_NAMED} more" * (len(gaps) > MOST_NAMED)
     protocols = ", ".join(scores.protocol for scores in counting)
-    print(
+    log_line(
         f"note: {protocols}: gaps in the object ids of {', '.join(named)}{more}; as in the DAVIS toolkit each id up to "
-        "the highest counts as an object, found or not; renumber the ground truth from 1 without gaps",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        "the highest counts as an object, found or not; renumber the ground truth from 1 without gaps"
+    )
 
 
-def print_side_by_side(scored: Sequence[Scores], out: Callable[[str], None] = print) -> None:
+def print_side_by_side(scored: Sequence[Scores]) -> None:
     """Print the headline measure of every sequence under several protocols, a column each, in percent."""
     if len(scored) < 2:
         return
-    out("side by side (" + ", ".join(f"{scores.protocol}: {scores.headline}" for scores in scored) + ")")
+    print("side by side (" + ", ".join(f"{scores.protocol}: {scores.headline}" for scores in scored) + ")")
     rows: dict[str, dict[str, Any]] = {}
     for scores in scored:
         each = scores.measures().get(scores.headline, ())
@@ -196,11 +199,11 @@ def print_side_by_side(scored: Sequence[Scores], out: Callable[[str], None] = pr
         rows["all"][scores.protocol] = scores.summary()[scores.headline]
     rows["all"] = rows.pop("all")  # last
     for line in _columns(rows):
-        out(line)
+        print(line)
 
 
 def _columns(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """A text table: a row for each name; floats in percent, other values as they are, None as nothing."""
+    """Format a text table, a row for each name: floats in percent, other values as they are, None as nothing."""
     names = list(dict.fromkeys(column for row in rows.values() for column in row))
     cells = [["sequence", *names]]
     cells += [[name, *(_cell(row.get(column)) for column in names)] for name, row in rows.items()]

@@ -16,7 +16,7 @@ Stiefelhagen, "Evaluating Multiple Object Tracking Performance", 2008).
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,7 @@ AREA_RANGES = {
     "AP_medium": (128**2, 256**2),
     "AP_large": (256**2, 1e10),
 }
+MIN_OVERLAP = 0.5  # of an object and the proposal that it is matched with, to count identity switches
 _RECALLS = np.linspace(0, 1, 101)
 
 
@@ -62,25 +63,15 @@ class TubeTable:
         self._object_frames.update(frame.objects.tolist())
         self._proposal_frames.update(frame.segments.tolist())
 
-    def tracks(self, scores: Mapping[int, float] | None = None) -> Tracks:
+    def tracks(self) -> Tracks:
         """Return the sequence for `evaluate_tracks`, objects and proposals by ascending id.
 
-        Args:
-            scores: proposal id -> confidence. Without it ids are ranks, and id i has the confidence 1 / i.
-
-        Raises:
-            ValueError: a proposal has no score, or one that is not finite.
+        Ids of proposals are ranks: id i has the score 1 / i.
         """
         objects, proposals, counts = self._total
-        ids = proposals[proposals > 0].tolist()
-        if scores is None:
-            scores = {i: 1 / i for i in ids}
-        without = [i for i in ids if not np.isfinite(scores.get(i, np.nan))]
-        if without:
-            raise ValueError(f"proposal {without[0]} has no finite score")
         return Tracks(
             iou=self._total.iou()[:, proposals > 0],
-            scores=np.array([scores[i] for i in ids], dtype=np.float64),
+            scores=1 / proposals[proposals > 0],
             object_areas=_mean_areas(objects, counts.sum(axis=1), self._object_frames),
             proposal_areas=_mean_areas(proposals, counts.sum(axis=0), self._proposal_frames),
         )
@@ -177,24 +168,14 @@ def _curves(matches: Sequence[_Matches], most: int) -> tuple[np.ndarray, np.ndar
 
 
 class IdentitySwitches(NamedTuple):
-    """Numbers of switches, of matched object frames, and of frames in which an object is visible, over all objects."""
+    """Numbers of switches, and of frames in which an object is visible, over all objects."""
 
     switches: int
-    matched: int
     visible: int
-
-    @property
-    def rate(self) -> float:
-        """Switches per visible object frame; NaN where nothing is visible."""
-        return self.switches / self.visible if self.visible else float("nan")
 
 
 def identity_switches(
-    assignment: Sequence[Sequence[int | None]],
-    visible: np.ndarray,
-    *,
-    overlap: np.ndarray | None = None,
-    threshold: float = 0.5,
+    assignment: Sequence[Sequence[int | None]], visible: np.ndarray, overlap: np.ndarray
 ) -> IdentitySwitches:
     """Count how often objects change their proposal, given an assignment made anew in every frame.
 
@@ -206,22 +187,19 @@ def identity_switches(
     Args:
         assignment: a proposal or None for each object of each frame, as that of `paper`.
         visible: (frames, objects) bool, where objects are visible.
-        overlap: (frames, objects) in [0, 1]; must be above 0 and at least `threshold`. Without it every proposal
-            matches, also one that Hungarian matching assigned because nothing better was left.
+        overlap: (frames, objects) in [0, 1]; at least `MIN_OVERLAP` in a match. Hungarian matching also assigns
+            proposals because nothing better was left.
 
     Raises:
         ValueError: the shapes differ.
     """
     visible = np.asarray(visible, dtype=bool)
-    matched = visible.copy()
-    if overlap is not None:
-        matched &= (np.asarray(overlap) >= threshold) & (np.asarray(overlap) > 0)
+    matched = visible & (np.asarray(overlap) >= MIN_OVERLAP)
     if len(assignment) != len(visible) or any(len(frame) != visible.shape[1] for frame in assignment):
         raise ValueError(f"assignment is not one of {visible.shape[1]} objects in each of {len(visible)} frames")
-    switches = matches = 0
+    switches = 0
     for k in range(visible.shape[1]):
         proposals = [frame[k] for frame, counts in zip(assignment, matched[:, k], strict=True) if counts]
         proposals = [proposal for proposal in proposals if proposal is not None]
         switches += sum(a != b for a, b in itertools.pairwise(proposals))
-        matches += len(proposals)
-    return IdentitySwitches(switches, matches, int(np.count_nonzero(visible)))
+    return IdentitySwitches(switches, int(np.count_nonzero(visible)))
