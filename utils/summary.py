@@ -4,8 +4,8 @@
     python -m utils.summary --results outputs/resolution/* --picture resolution.png
 
 The differing settings are read from the folders. Intervals come from a bootstrap over sequences. Seconds are those of
-the run, and missing for the backbone if features came from a cache. The picture shows J&F and seconds against pixels,
-for results that differ in resolution.
+the run, and missing for the backbone if features came from a cache. The picture shows J&F and, if none are missing,
+seconds against pixels, for results that differ in resolution.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -149,16 +149,16 @@ def _format_scores(values: tuple[float, ...] | None) -> str:
 
 
 def check_drawable(rows: list[Row]) -> None:
-    """Raise `UserError` if rows differ in more than the resolution, or lack the seconds of the backbone."""
+    """Raise `UserError` if rows differ in more than the resolution."""
     if find_differing_settings(rows) != ["resolution"]:
         names = ", ".join(find_differing_settings(rows)) or "nothing"
         raise UserError(f"--picture: draws results that differ in resolution alone; these do in {names}")
-    if cached := [row.name for row in rows if row.seconds["backbone"] is None]:
-        raise UserError(f"--picture: {cached[0]} has features from a cache, so no seconds; run it without")
 
 
 def draw_resolutions(rows: list[Row], picture: Path) -> Any:
     """Draw J&F by protocol, and seconds a frame by stage (stacked), against the pixels of a frame; return the figure.
+
+    Seconds are left out if a row has features from a cache.
 
     Args:
         rows: rows that pass `check_drawable`.
@@ -167,8 +167,9 @@ def draw_resolutions(rows: list[Row], picture: Path) -> Any:
 
     rows = sorted(rows, key=lambda row: math.prod(row.settings["resolution"]))
     pixels = [math.prod(row.settings["resolution"]) for row in rows]
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    quality, cost = figure.subplots(1, 2)
+    timed = all(row.seconds["backbone"] is not None for row in rows)
+    figure = Figure(figsize=(10 if timed else 5, 3.4), layout="constrained")
+    quality, *cost = figure.subplots(1, 1 + timed, squeeze=False)[0]
     for protocol in PROTOCOLS:
         known = [(x, row.scores[protocol]) for x, row in zip(pixels, rows, strict=True) if protocol in row.scores]
         if known:
@@ -178,12 +179,12 @@ def draw_resolutions(rows: list[Row], picture: Path) -> Any:
             quality.fill_between(places, low, high, alpha=0.1)
     quality.set_ylabel("J&F (band: 95 %, over sequences)")
     quality.set_ylim(bottom=0)
-    cost.stackplot(
-        pixels, [[row.seconds[name] for row in rows] for name in STAGE_GROUPS], labels=STAGE_GROUPS, alpha=0.8
-    )
-    cost.set_ylabel("seconds a frame")
+    for axis in cost:
+        seconds = [[row.seconds[name] for row in rows] for name in STAGE_GROUPS]
+        axis.stackplot(pixels, seconds, labels=STAGE_GROUPS, alpha=0.8)
+        axis.set_ylabel("seconds a frame")
     sizes = ["x".join(map(str, row.settings["resolution"])) for row in rows]
-    for axis in (quality, cost):
+    for axis in (quality, *cost):
         axis.set_xticks(pixels, sizes, rotation=45, ha="right")
         axis.set_xlabel("resolution")
         axis.grid(alpha=0.3)

@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 from argparse import Namespace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -35,8 +36,8 @@ FOLDERS = ("Annotations_unsupervised", "Annotations")  # that replace JPEGImages
 
 def main() -> None:
     make_rounds = train.make_rounds
-    train.make_rounds = lambda *args: correct_rounds(make_rounds(*args), *args)
-    train.main()
+    with patch.object(train, "make_rounds", lambda *args: correct_rounds(make_rounds(*args), *args)):
+        train.main()
 
 
 def correct_rounds(

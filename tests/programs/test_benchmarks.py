@@ -8,17 +8,20 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from data.sprites.writer import write_sprites
 from model.segmenter import key_frame_indices
-from tests.benchmarks import gpu, yardstick
+from model.training.targets import ObjectMaps
+from tests.benchmarks import gpu, true_targets, yardstick
 from tests.benchmarks import inference as benchmark
 from tests.benchmarks import run as benchmark_run
 from tests.benchmarks import scoring as benchmark_scoring
 from tests.benchmarks import training as benchmark_training
 from utils.errors import UserError
+from utils.png import read_label_png
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -271,3 +274,34 @@ def test_the_yardstick_measures_blocks_beside_the_training_free_one(
     before, after, difference, low, high = map(float, last["J of objects"].split(", "))
     assert difference == pytest.approx(after - before, abs=0.11)
     assert low <= difference <= high
+
+
+def test_the_ground_truth_corrects_targets():
+    maps = np.array([[[[0, 0, 1, 1]]], [[[0, 1, 1, 1]]]], np.int16)
+    found = ObjectMaps(maps, np.array([[[True, False, True, False]]]))
+    shares = np.array([[[[0, 1, 0.5, 0]]], [[[0, 0, 0.2, 0.05]]]])
+    corrected = true_targets.correct_maps(found, shares)
+    assert corrected.maps.tolist() == [[[[0, 2, 2, 1]]], [[[0, 2, 2, 1]]]]
+    assert corrected.is_boundary.tolist() == [[[True, False, True, False]]]
+
+
+def test_a_run_toward_corrected_targets(davis, tmp_path, tiny_training, run_benchmark):
+    flags = [*tiny_training, "--basepath", davis, "--init", "identity", "--output_path", tmp_path / "run"]
+    with pytest.raises(UserError, match="--targets none: .*add --targets objects"):
+        run_benchmark(true_targets, *flags)
+    run_benchmark(true_targets, *flags, "--targets", "objects", "--overwrite")
+    with np.load(next((tmp_path / "run/targets/round_1").rglob("ant.npz"))) as content:
+        paths = sorted((davis / "Annotations_unsupervised/480p/ant").iterdir())
+        labels = np.stack([read_label_png(path) for path in paths])
+        inside = measure_inside(labels > 0, content["maps"].shape[2:]) & ~content["is_boundary"]
+        for one in content["maps"]:  # all tokens of the disk, and no other, have one label
+            (label,) = np.unique(one[inside])
+            assert not (one[measure_inside(labels == 0, one.shape[1:])] == label).any()
+    with pytest.raises(UserError, match="no label PNG in Annotations_unsupervised or Annotations; give --basepath"):
+        true_targets.find_annotation(tmp_path / "JPEGImages/480p/cat/00000.jpg")
+
+
+def measure_inside(masks: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Find the tokens (T, h, w) that masks (T, H, W) cover as a whole."""
+    shares = [cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA) for mask in masks]
+    return np.stack(shares) > 0.99

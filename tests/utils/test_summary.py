@@ -78,6 +78,8 @@ def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
     lines = {line.get_label(): line.get_xydata().tolist() for line in quality.get_lines()}
     assert lines["paper"] == [[h * w, row.scores["paper"][2]] for row, h, w in ((rows[1], 32, 64), (rows[0], 48, 96))]
     assert len(cost.collections) == len(STAGE_GROUPS)
+    rows[0].seconds["backbone"] = None  # features from a cache
+    assert len(summary.draw_resolutions(rows, picture).axes) == 1
     run_eval(*common, "--save_path", tmp_path / "tau", "--resolution", 32, 64, "--tau", 2)
     with pytest.raises(UserError, match="resolution, tau"):
         run_summary(monkeypatch, capsys, "--results", *(tmp_path / n for n in ("48", "tau")), "--picture", picture)
