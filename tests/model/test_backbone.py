@@ -350,7 +350,7 @@ def test_failed_download_names_the_file_and_the_flag(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(UserError, match=r"vit_small_patch8_224\.dino/resolve/main/model\.safetensors .*--dino_path"):
-        build_backbone()
+        build_backbone("vit_small_patch8_224.dino")
 
 
 def test_shared_dinov2(shared):
