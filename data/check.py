@@ -27,7 +27,6 @@ from urllib.parse import urlsplit
 import numpy as np
 from tqdm import tqdm
 
-from data.frames import format_size
 from data.loading import (
     choose_layout,
     guess_own_video,
@@ -42,6 +41,7 @@ from data.videos import Video
 from utils.errors import UserError, run_main
 from utils.flags.check import parse_args
 from utils.names import format_ranges
+from utils.pictures import format_size
 from utils.scoring.annotations import VOID, LabelFiles
 from utils.scoring.label_checks import SHARP, is_smoothed
 

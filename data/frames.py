@@ -118,11 +118,6 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def format_size(size: Sequence[int]) -> str:
-    """Format (height, width) as "WIDTHxHEIGHT"."""
-    return f"{size[1]}x{size[0]}"
-
-
 def resize(image: Tensor, resolution: tuple[int, int]) -> Tensor:
     """Resize an image (3, H, W) uint8 to `resolution` (height, width), bilinearly and without antialiasing.
 

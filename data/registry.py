@@ -70,7 +70,7 @@ class DatasetSpec:
 
     @property
     def single_object(self) -> bool:
-        """Whether all objects are merged to one foreground."""
+        """Tell whether all objects are merged to one foreground."""
         return self.layout.merged
 
     @property
@@ -80,7 +80,7 @@ class DatasetSpec:
 
     @property
     def sparse(self) -> bool:
-        """Whether frames without an annotation are allowed."""
+        """Tell whether frames without an annotation are allowed."""
         return self.layout.sparse
 
     @property

@@ -9,11 +9,12 @@ from data.annotations.fbms import FbmsOriginal
 from data.annotations.images import MergedMasks
 from data.annotations.rle import RleVideo
 from data.flow import FlowFiles
-from data.frames import UnreadableImage, format_size, read_image_size
+from data.frames import UnreadableImage, read_image_size
 from data.loading import load_videos
 from data.resolution import MAX_SHAPE_CHANGE, ResolutionRule, measure_shape_change
 from data.videos import FrameFolder, Video, compute_display_shape
 from utils.errors import UserError
+from utils.pictures import format_size
 from utils.progress import log_line
 from utils.scoring.annotations import Annotations, LabelFiles
 from utils.scoring.label_checks import check_labels

@@ -16,11 +16,12 @@ from data.annotations.records import RECORD_KEYS
 from data.decoding.base import CannotDecode
 from data.decoding.scan import scan_with_bar
 from data.flow import FlowFiles
-from data.frames import FrameReader, format_size, read_image_size, resize
+from data.frames import FrameReader, read_image_size, resize
 from data.tfrecord import MEND, Record, count_values, read_byte_features
 from utils.errors import UserError
 from utils.files import digest_files
 from utils.names import format_ranges
+from utils.pictures import format_size
 from utils.progress import log_line
 from utils.scoring.annotations import Annotations
 from utils.video import DEFAULT_RATE

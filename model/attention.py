@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.engine.scratch import Scratch
+from model.scratch import Scratch
 from utils.parallel import map_parallel
 
 LOG2_E = math.log2(math.e)  # powers of 2 take torch a fraction of the time of powers of e

@@ -339,8 +339,11 @@ def checkpoint_path(path: str | None) -> str | None:
 
 
 class BackboneIdentity(NamedTuple):
-    """Identify a backbone to results: its name, the SHA-256 of its weights as `Backbone.weights_hash`, and the
-    (height, width) of its patches in pixels."""
+    """Name what results depend on of a backbone.
+
+    name: as `--backbone` takes it. sha256: of its weights, as `Backbone.weights_hash`. patch_size: (height, width) of
+    its patches in pixels.
+    """
 
     name: str
     sha256: str

@@ -12,7 +12,7 @@ import numpy as np
 from model.segmenter import SegmenterSettings
 from utils.device import AMP_DTYPES
 from utils.errors import UserError
-from utils.flags.choices import CLUSTERINGS, STEPS
+from utils.flags.choices import AUTO, CLUSTERINGS, STEPS
 from utils.scoring.protocols import MAX_PROPOSALS
 
 
@@ -23,7 +23,7 @@ def check_settings(settings: SegmenterSettings) -> SegmenterSettings:
         UserError: it begins with the name of the field.
     """
     check_choice("clustering", settings.clustering, CLUSTERINGS)
-    check_choice("amp", settings.amp, tuple(AMP_DTYPES))
+    check_choice("amp", settings.amp, (*AMP_DTYPES, AUTO))
     check_whole("key_stride", settings.key_stride)
     check_whole("frame_batch", settings.frame_batch)
     if settings.max_key_frames is not None:

@@ -38,7 +38,7 @@ from selfvos.result import Result, list_proposals
 from selfvos.sources import FrameArray, Frames, open_source, read_stream
 from utils.clock import Clock
 from utils.config import choose_temperature
-from utils.device import choose_device
+from utils.device import choose_amp, choose_device
 from utils.errors import UserError
 from utils.flags.choices import AUTO, OBJECTS, OWN_VIDEO, UPSAMPLINGS
 from utils.run.checkpoints import load_checkpoint, stored_tau
@@ -66,6 +66,7 @@ class Predictor:
         resolution: tuple[int, int] | None = None, max_objects: int | None = None, upsampling: str = "guided",
     ):  # fmt: skip
         settings = check_settings(settings)
+        settings = replace(settings, amp=choose_amp(settings.amp, next(network.parameters()).device))
         _check_output(resolution, max_objects, upsampling)
         patch_size = network.backbone.patch_size
         self._rule = ResolutionRule(

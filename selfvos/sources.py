@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.frames import format_size
 from data.loading import check_root, load_videos
 from data.selection import check_sizes
 from data.videos import Video
 from utils.errors import UserError
 from utils.flags.choices import OWN_VIDEO
+from utils.pictures import format_size
 
 Frames = Sequence[object] | np.ndarray | Tensor
 KINDS = "an array, a tensor or a list of frames"

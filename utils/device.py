@@ -12,13 +12,14 @@ import torch
 
 from utils.distributed import started_by_torchrun
 from utils.errors import UserError
+from utils.flags.choices import AUTO
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FEATURES = Path("/proc/cpuinfo")  # Linux; `torch.cpu` tells it in some releases only
-BF16_FEATURES = {"avx512_bf16", "amx_bf16"}
+BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}  # the last on ARM
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = AUTO) -> torch.device:
     """Choose the CPU or a GPU by the value of --device.
 
     `auto` is this process's GPU (LOCAL_RANK under torchrun) if there is one, otherwise the CPU.
@@ -26,11 +27,11 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         UserError: the device is of another kind or does not exist, or several processes would share it.
     """
-    if name not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d{1,4}", name):
+    if name not in (AUTO, "cpu", "cuda") and not re.fullmatch(r"cuda:\d{1,4}", name):
         raise UserError(f"--device {name}: only the CPU and CUDA GPUs are supported; give auto, cpu, cuda or cuda:0")
     if name.startswith("cuda:") and started_by_torchrun():
         raise UserError(f"--device {name}: several processes cannot share it; give --device cuda, or one process")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "cpu" or (name == AUTO and not torch.cuda.is_available()):
         return torch.device("cpu")
     index = int(name[5:]) if name.startswith("cuda:") else int(os.environ.get("LOCAL_RANK", 0))
     count = torch.cuda.device_count()
@@ -54,7 +55,7 @@ def choose_amp(name: str, device: torch.device) -> str:
 
     `auto` is bf16 where the device has instructions for it, otherwise none: without them bf16 is slower than float32.
     """
-    if name != "auto":
+    if name != AUTO:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "none"

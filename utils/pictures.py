@@ -5,7 +5,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -273,3 +273,8 @@ def _identify_unreadable(source: Path | bytes) -> tuple[str, str | None]:
         return _BRANDS.get(start[8:12], ("a video file", "give the video file itself"))
     known = next((found for magic, found in _HEADS.items() if start.startswith(magic)), None)
     return known or identify_foreign(start, wanted="picture") or ("of no known image format", None)
+
+
+def format_size(size: Sequence[int]) -> str:
+    """Format (height, width) as "WIDTHxHEIGHT"."""
+    return f"{size[1]}x{size[0]}"

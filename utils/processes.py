@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.progress import log_line
 from utils.run.signals import block_stop_signals, kill_processes, list_children
 
-FLAG = "--workers"  # which sets the number of processes in every program that has some
+FLAG = "--workers"  # of eval.py, utils.scoring and data.sprites: the number of processes
 
 
 @contextmanager

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.frames import FrameReader, format_size
 from utils.errors import UserError
 from utils.files import digest_files
 from utils.names import list_folders
-from utils.pictures import list_images
+from utils.pictures import format_size, list_images
 from utils.png import find_pngs, read_label_png
 from utils.scoring.annotations import LabelFiles
 
@@ -67,6 +66,8 @@ def _read_mask(path: Path) -> np.ndarray:
 
 def read_unconverted(path: Path) -> np.ndarray:
     """Read an image as (3, H, W) uint8. Raises `UserError` if its values would have to be converted."""
+    from data.frames import FrameReader  # imports torch, which the other annotations do without
+
     reader = FrameReader([path])
     values = reader.read(0).numpy()
     if reader.conversions:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_masks
 
-from data.frames import format_size
 from utils.errors import UserError
+from utils.pictures import format_size
 from utils.scoring.annotations import VOID
 
 AGAIN = "download or export the JSON again"

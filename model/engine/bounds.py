@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.engine.exact import ROUNDING, find_true, inner, k_means, safe_log
-from model.engine.scratch import Scratch
+from model.scratch import Scratch
 from utils.parallel import map_parallel
 
 DENSE_SHARE = 0.06  # share of undecided pairs from which one matrix product is faster than pair by pair

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.engine.scratch import Scratch
+from model.scratch import Scratch
 from utils.parallel import map_parallel, use_one_core
 
 SMALL_GROUP, LARGE_GROUP = 12, 256  # rows in a small and in a large group of similar neighbourhoods, on average

@@ -27,8 +27,8 @@ from model.engine.bounds import (
     truncate,
 )
 from model.engine.exact import assign, find_window_centres, merge_centres
-from model.engine.scratch import Scratch
 from model.network import SpatioTemporalNetwork
+from model.scratch import Scratch
 from utils.clock import Clock
 
 

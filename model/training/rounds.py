@@ -64,7 +64,7 @@ class TargetRounds:
         self.load = functools.lru_cache(maxsize=KEPT_VIDEOS)(self._load)
 
     def begins_at(self, step: int) -> bool:
-        """Whether a round begins after `step` steps."""
+        """Tell whether a round begins after `step` steps."""
         return step in self.starts
 
     def enter(self, step: int) -> list[str]:
@@ -80,7 +80,8 @@ class TargetRounds:
         self.load.cache_clear()
         known = read_object(self._round_folder() / SETTINGS, mend="restore it, or start a new run")
         # Data written anew, as copies on a node's own disk, are another `data`; a resumed run notes that by itself.
-        if differing := [key for key in self.made_by if key != "data" and known.get(key) != self.made_by[key]]:
+        keys = [key for key in {**self.made_by, **known} if key not in ("data", "block")]
+        if differing := [key for key in keys if known.get(key) != self.made_by.get(key)]:
             raise UserError(f"{self._round_folder()}: its targets were found with another {', '.join(differing)}; "
                             "give that again, or start a new run")  # fmt: skip
         unsure = []

@@ -58,7 +58,7 @@ class ObjectMaps:
         return ObjectMaps(np.concatenate([self.maps, other.maps]), self.is_boundary | other.is_boundary)
 
     def has_sure_objects(self) -> bool:
-        """Whether some token, of 256 in three frames, surely shares its object with another, and not with a third."""
+        """Tell whether a token, of 256 in three frames, surely shares its object with some and not with others."""
         frames = np.linspace(0, self.maps.shape[1] - 1, 3).round().astype(int).tolist()
         clip = ClipTargets(self, frames)
         same, different = clip.compare(clip.draw_queries(256, np.random.default_rng(0)))

@@ -1,12 +1,11 @@
-"""Train a block toward targets that the ground truth has corrected: a bound on what `--targets objects` can gain.
+"""Train a block toward targets that the ground truth has corrected, to see what better targets would gain.
 
     python -m tests.benchmarks.true_targets --config configs/embedded.yaml --targets objects --semantic_weight 0 \\
         --motion_weight 0 --output_path outputs/true
     python -m tests.benchmarks.yardstick --blocks outputs/true/last.pt --clustering fast
 
-The targets are those of `train.py --targets objects`, but each annotated object is one object in all of them, and the
-background is never part of it. No way to find better targets without labels can do more than that for the objects that
-are annotated. The videos need label PNGs beside their frames, as in DAVIS and Sprites.
+The targets are those of `train.py --targets objects`, but each annotated object is one object in all of them, and what
+is not annotated is never part of it. The videos need label PNGs beside their frames, as in DAVIS and Sprites.
 
 All flags are those of train.py. Nothing else trains with ground truth, and nothing imports this program.
 """
@@ -16,6 +15,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from unittest.mock import patch
@@ -35,6 +35,8 @@ FOLDERS = ("Annotations_unsupervised", "Annotations")  # that replace JPEGImages
 
 
 def main() -> None:
+    if {"-h", "--help"} & {*sys.argv}:
+        return print(__doc__)
     make_rounds = train.make_rounds
     with patch.object(train, "make_rounds", lambda *args: correct_rounds(make_rounds(*args), *args)):
         train.main()
@@ -47,7 +49,7 @@ def correct_rounds(
     if rounds is None:
         raise UserError("--targets none: there is nothing to correct; add --targets objects")
     grid, segment = network.backbone.grid_size(*args.resolution), rounds.segment
-    rounds.made_by["corrected"] = True
+    rounds.made_by["corrected_by_ground_truth"] = True  # so that train.py does not continue such a run
     rounds.segment = lambda name: correct_maps(segment(name), measure_shares(read_labels(videos[name]), grid))
     return rounds
 
@@ -59,6 +61,8 @@ def correct_maps(found: ObjectMaps, shares: np.ndarray) -> ObjectMaps:
         found: maps (K, T, h, w).
         shares: (objects, T, h, w), the share of each token that an object covers.
     """
+    if not len(shares):
+        return found
     covered = shares.sum(0)
     is_boundary = np.where(covered > OUTSIDE, shares.max(0) < INSIDE, found.is_boundary)
     objects = found.maps.max() + 1 + shares.argmax(0)

@@ -24,7 +24,7 @@ from model.engine.exact import (
     merge_centres,
     smooth,
 )
-from model.engine.scratch import Scratch
+from model.scratch import Scratch
 from tests.model.inputs import neighbours, random_rows
 
 

@@ -283,9 +283,10 @@ def test_the_ground_truth_corrects_targets():
     corrected = true_targets.correct_maps(found, shares)
     assert corrected.maps.tolist() == [[[[0, 2, 2, 1]]], [[[0, 2, 2, 1]]]]
     assert corrected.is_boundary.tolist() == [[[True, False, True, False]]]
+    assert true_targets.correct_maps(found, shares[:0]) is found  # no object is annotated
 
 
-def test_a_run_toward_corrected_targets(davis, tmp_path, tiny_training, run_benchmark):
+def test_a_run_toward_corrected_targets(davis, tmp_path, tiny_training, run_benchmark, run_train):
     flags = [*tiny_training, "--basepath", davis, "--init", "identity", "--output_path", tmp_path / "run"]
     with pytest.raises(UserError, match="--targets none: .*add --targets objects"):
         run_benchmark(true_targets, *flags)
@@ -297,6 +298,8 @@ def test_a_run_toward_corrected_targets(davis, tmp_path, tiny_training, run_benc
         for one in content["maps"]:  # all tokens of the disk, and no other, have one label
             (label,) = np.unique(one[inside])
             assert not (one[measure_inside(labels == 0, one.shape[1:])] == label).any()
+    with pytest.raises(UserError, match="corrected_by_ground_truth; .*start a new run"):
+        run_train(*flags, "--targets", "objects", "--num_train_steps", 8, "--resume_path", "auto")
     with pytest.raises(UserError, match="no label PNG in Annotations_unsupervised or Annotations; give --basepath"):
         true_targets.find_annotation(tmp_path / "JPEGImages/480p/cat/00000.jpg")
 

@@ -168,6 +168,12 @@ def test_notes_are_warnings(predictor, tiny_weights, frames, capfd):
     assert capfd.readouterr().err == "note: outside\n"
 
 
+def test_auto_precision_is_that_of_the_processor(tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text("flags : avx512_bf16")
+    monkeypatch.setattr("utils.device.CPU_FEATURES", tmp_path / "cpuinfo")
+    assert Predictor.from_pretrained(device="cpu", amp="auto").settings.amp == "bf16"
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"clustering": "quick"}, "clustering='quick': .*exact"),
     ({"upsampling": "cubic"}, "upsampling='cubic': .*guided"),

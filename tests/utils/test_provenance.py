@@ -21,7 +21,8 @@ def test_versions_are_those_of_what_is_asked_for():
 
     assert list_versions().items() >= list_versions(SCORING).items()
     assert list_versions(SCORING).keys() == {"python", "numpy", "opencv", "scipy"}
-    command = "import sys, utils.scoring.score; from utils.run.provenance import *; list_versions(SCORING)"
+    modules = ", ".join(f"data.annotations.{name}" for name in ("images", "rle", "fbms", "records"))
+    command = f"import sys, utils.scoring.score, {modules}; from utils.run.provenance import *; list_versions(SCORING)"
     command += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"  # slow to import, and scoring does without

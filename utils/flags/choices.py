@@ -8,7 +8,9 @@ import argparse
 import difflib
 import re
 
-AUTO = "auto"  # of --tau: the threshold in the checkpoint; of --resume_path: the newest whole checkpoint, if any
+# Of --device: a GPU if there is one. Of --amp: bf16 where there are instructions for it. Of --tau: the threshold in the
+# checkpoint. Of --resume_path: the newest whole checkpoint, if there is one.
+AUTO = "auto"
 
 # ------------------------------------------------------------------ method
 

@@ -3,6 +3,7 @@
 import argparse
 
 from utils.config import DEFAULT_TEMPERATURE, EMBEDDED_TEMPERATURE, SPRITES_TEMPERATURE
+from utils.flags.choices import AUTO
 from utils.flags.types import non_negative_int, positive_float, positive_int
 
 
@@ -31,7 +32,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--device", default="auto", help="Compute on auto, cpu, cuda (one GPU per process), cuda:1, ...")
     add(
-        "--amp", default="none", choices=("none", "auto", "bf16", "fp16"),
+        "--amp", default="none", choices=("none", AUTO, "bf16", "fp16"),
         help="Run the network in mixed precision; auto is bf16 where the processor or GPU has instructions for it.",
     )  # fmt: skip
     add("--seed", type=non_negative_int, default=0, metavar="N", help="Seed everything that is random.")
