@@ -28,7 +28,7 @@ from utils.scoring.sequence import SequenceScores
 from utils.scoring.tables import Scores
 
 VERSION = 3  # raise it with every change of a measure: saved scores of older versions are then computed again
-FRAMES_PER_PROCESS = 200  # starting a process costs about as much as scoring half of these
+FRAMES_PER_PROCESS = 400  # starting a process takes as long as scoring a hundred to two hundred of these
 
 
 @dataclass(frozen=True)
