@@ -5,7 +5,7 @@
 
 The differing settings are read from the folders. Intervals come from a bootstrap over sequences. Seconds are those of
 the run, and missing for the backbone if features came from a cache. The picture shows J&F and, if none are missing,
-seconds against pixels, for results that differ in resolution.
+seconds of results that differ in resolution.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.errors import UserError, run_main
 from utils.files import read_object
 from utils.flags.summary import parse_args
@@ -32,6 +34,7 @@ from utils.scoring.tables import find_scores
 from utils.visual import save_figure
 
 PROTOCOLS = ("davis", "paper", "foreground")
+OFFSET = 0.06  # between the points of protocols in the picture, in steps from one resolution to the next
 NOT_COMPARED = ("predictions", "origin")  # settings that are not compared: kinds of PNGs, versions
 
 
@@ -156,7 +159,7 @@ def check_drawable(rows: list[Row]) -> None:
 
 
 def draw_resolutions(rows: list[Row], picture: Path) -> Any:
-    """Draw J&F by protocol, and seconds a frame by stage (stacked), against the pixels of a frame; return the figure.
+    """Draw J&F by protocol, and seconds a frame by stage (stacked), for rising resolutions; return the figure.
 
     Seconds are left out if a row has features from a cache.
 
@@ -166,26 +169,27 @@ def draw_resolutions(rows: list[Row], picture: Path) -> Any:
     from matplotlib.figure import Figure  # slow to import
 
     rows = sorted(rows, key=lambda row: math.prod(row.settings["resolution"]))
-    pixels = [math.prod(row.settings["resolution"]) for row in rows]
+    places = range(len(rows))
     timed = all(row.seconds["backbone"] is not None for row in rows)
     figure = Figure(figsize=(10 if timed else 5, 3.4), layout="constrained")
     quality, *cost = figure.subplots(1, 1 + timed, squeeze=False)[0]
-    for protocol in PROTOCOLS:
-        known = [(x, row.scores[protocol]) for x, row in zip(pixels, rows, strict=True) if protocol in row.scores]
+    for number, protocol in enumerate(PROTOCOLS):
+        known = [(x, row.scores[protocol]) for x, row in zip(places, rows, strict=True) if protocol in row.scores]
         if known:
-            places, values = zip(*known, strict=True)
-            _, _, middle, low, high = zip(*values, strict=True)
-            quality.plot(places, middle, marker=".", label=protocol)
-            quality.fill_between(places, low, high, alpha=0.1)
-    quality.set_ylabel("J&F (band: 95 %, over sequences)")
+            xs, values = zip(*known, strict=True)
+            _, _, middle, low, high = np.array(values).T
+            xs = np.array(xs) + OFFSET * (number - 1)  # so that intervals do not hide one another
+            lengths = np.maximum([middle - low, high - middle], 0)  # a skewed interval may lie beside the mean
+            quality.errorbar(xs, middle, lengths, marker=".", elinewidth=0.8, label=protocol)
+    quality.set_ylabel("J&F (bars: 95 %, over sequences)")
     quality.set_ylim(bottom=0)
     for axis in cost:
         seconds = [[row.seconds[name] for row in rows] for name in STAGE_GROUPS]
-        axis.stackplot(pixels, seconds, labels=STAGE_GROUPS, alpha=0.8)
+        axis.stackplot(places, seconds, labels=STAGE_GROUPS, alpha=0.8)
         axis.set_ylabel("seconds a frame")
     sizes = ["x".join(map(str, row.settings["resolution"])) for row in rows]
     for axis in (quality, *cost):
-        axis.set_xticks(pixels, sizes, rotation=45, ha="right")
+        axis.set_xticks(places, sizes)
         axis.set_xlabel("resolution")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

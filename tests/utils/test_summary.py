@@ -75,8 +75,8 @@ def test_picture_of_resolutions(davis, tmp_path, run_eval, monkeypatch, capsys):
     assert cv2.imread(str(picture)).std() > 5
     rows = [summary.read_row(tmp_path / name) for name in ("48", "32")]
     quality, cost = summary.draw_resolutions(rows, picture).axes
-    lines = {line.get_label(): line.get_xydata().tolist() for line in quality.get_lines()}
-    assert lines["paper"] == [[h * w, row.scores["paper"][2]] for row, h, w in ((rows[1], 32, 64), (rows[0], 48, 96))]
+    drawn = {bars.get_label(): bars.lines[0].get_ydata().tolist() for bars in quality.containers}
+    assert drawn["paper"] == [row.scores["paper"][2] for row in (rows[1], rows[0])]
     assert len(cost.collections) == len(STAGE_GROUPS)
     rows[0].seconds["backbone"] = None  # features from a cache
     assert len(summary.draw_resolutions(rows, picture).axes) == 1
