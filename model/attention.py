@@ -19,8 +19,9 @@ from model.scratch import Scratch
 from utils.parallel import map_parallel
 
 LOG2_E = math.log2(math.e)  # powers of 2 take torch a fraction of the time of powers of e
-CACHED_ROWS = 128  # rows of one head's attention at once on a CPU
-DEVICE_ROWS, TRAINING_DEVICE_ROWS = 1024, 1 << 20  # and elsewhere, of whole videos and of clips
+# Rows of one head's attention that are computed at once: on a CPU; on a GPU over the key frames of a video; on a GPU
+# over a training clip, whose rows are few and short, so that all of them are.
+CACHED_ROWS, DEVICE_ROWS, TRAINING_DEVICE_ROWS = 128, 1024, 1 << 20
 
 
 def mean_attention(queries: Tensor, keys: Tensor, *, out: Tensor | None = None) -> Tensor:

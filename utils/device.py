@@ -15,7 +15,7 @@ from utils.errors import UserError
 from utils.flags.choices import AUTO
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-CPU_FEATURES = Path("/proc/cpuinfo")  # Linux; `torch.cpu` tells it in some releases only
+CPU_FEATURES = Path("/proc/cpuinfo")  # on Linux; only some releases of torch tell them
 BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}  # the last on ARM
 
 

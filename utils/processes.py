@@ -60,13 +60,16 @@ def _open_pool(workers: int) -> ProcessPoolExecutor | None:
 
 @contextmanager
 def _hide_main_program(*, unless_needed_by: object) -> Iterator[None]:
-    """Keep processes that are spawned meanwhile from importing the main program, which takes seconds for eval.py."""
+    """Keep processes that are spawned in this context from importing the main program, which takes seconds for eval.py.
+
+    unless_needed_by: what the processes are sent; if something in it is defined in the main program, they import it.
+    """
     main = sys.modules["__main__"]
     if b"__main__" in pickle.dumps(unless_needed_by):
         yield
         return
     known = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
-    main.__spec__ = None  # multiprocessing reads it
+    main.__spec__ = None  # multiprocessing finds the main program by these two
     try:
         yield
     finally:

@@ -70,7 +70,7 @@ def cluster_at_wanted_number(
     if wanted is None:
         return cluster_at(start)
     least, most = wanted
-    cluster_latest = functools.lru_cache(maxsize=1)(cluster_at)  # the latest trial is still in memory
+    cluster_latest = functools.lru_cache(maxsize=1)(cluster_at)  # does not cluster at the same tau twice in a row
 
     def count(tau: float) -> int:
         trial = cluster_latest(tau)

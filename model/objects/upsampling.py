@@ -283,8 +283,11 @@ class BandedMatrix:
         self.rows_at_once = LIMITS.rows_at_once if device.type == "cpu" else len(matrix)
 
     def split(self, old: slice, new: slice) -> Iterator[tuple[Tensor, slice]]:
-        """Split the rows `new` into blocks: the matrix of each over its band in the columns `old`, and the place of
-        this band from the start of `old`."""
+        """Split the rows `new` into blocks whose bands in the columns `old` are short.
+
+        Yields:
+            The matrix of a block over its band, and the place of this band, counted from the start of `old`.
+        """
         for start in range(new.start, new.stop, self.rows_at_once):
             stop = min(start + self.rows_at_once, new.stop)
             first, last = max(self.first[start], old.start), min(self.last[stop - 1] + 1, old.stop)
