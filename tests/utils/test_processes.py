@@ -65,10 +65,10 @@ def test_processes_import_the_main_program_only_where_it_defines_their_work(tmp_
         [sys.executable, *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
         timeout=SECONDS, check=True,
     )  # fmt: skip
-    first, answers, *rest = done.stdout.splitlines()
-    assert (first, answers) == ("imported", "[(0, 8), (1, 9)]")
-    assert rest.count("imported") in (1, 2)  # a process is only started when there is work left for it
-    assert rest.count("[(0, 4), (1, 9)]") == 1
+    before, after = done.stdout.split("[(0, 8), (1, 9)]\n")
+    assert before == "imported\n"
+    assert after.count("imported") in (1, 2)  # two processes may write at once, or one may do all
+    assert after.count("[(0, 4), (1, 9)]") == 1
 
 
 PARENT = """
