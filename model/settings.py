@@ -7,6 +7,7 @@ from model.engine.windows import ENGINES
 from model.weights import BackboneIdentity
 from utils.run.checkpoints import hash_file
 
+VERSION = 2  # raise it with every change of the code that changes masks, so that older results are not continued
 # Flags that predictions depend on; a changed one makes other results.
 KEYS = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau",
         "clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects",
@@ -24,7 +25,7 @@ def describe_settings(values: Mapping[str, Any], backbone: BackboneIdentity, kin
     path = values["resume_path"]
     trained = {"training_free": False, "sha256": hash_file(path)} if path else {}
     return {
-        "predictions": kinds, **({"fast": fast} if values["clustering"] == "fast" else {}),
+        "version": VERSION, "predictions": kinds, **({"fast": fast} if values["clustering"] == "fast" else {}),
         **{key: values[key] for key in KEYS},
         "backbone": {"name": backbone.name, "sha256": backbone.sha256},
         "block": trained or {"training_free": True, "temperature": values["temperature"]},

@@ -64,7 +64,7 @@ class Neighbourhood:
         rows, columns = np.nonzero(tokens)
         places = rows[:, None] + self.reach + self.offsets[0], columns[:, None] + self.reach + self.offsets[1]
         neighbours = np.pad(_number_tokens(others), self.reach)[places]
-        cosines = _compute_cosines(centred.select(frame, tokens), centred.select(other_frame, others), neighbours)
+        cosines = _compute_token_cosines(centred.select(frame, tokens), centred.select(other_frame, others), neighbours)
         return neighbours, np.exp((cosines - 1) / self.similarity_scale - self.distance_penalty)
 
 
@@ -73,7 +73,7 @@ def _number_tokens(mask: np.ndarray) -> np.ndarray:
     return np.where(mask, mask.cumsum().reshape(mask.shape), 0)
 
 
-def _compute_cosines(features: Tensor, others: Tensor, neighbours: np.ndarray, *, chunk: int = 256) -> np.ndarray:
+def _compute_token_cosines(features: Tensor, others: Tensor, neighbours: np.ndarray, *, chunk: int = 256) -> np.ndarray:
     """Compute the cosines (n, k) of features (n, C) with their neighbours among others (m, C), all of length 1.
 
     neighbours: (n, k), numbers of rows of `others` from 1; 0 for none, where the result is 0.
@@ -89,3 +89,10 @@ def _compute_cosines(features: Tensor, others: Tensor, neighbours: np.ndarray, *
             products = own @ others[first : int(part.max()) + 1].T
             target.copy_(products.take_along_dim((part - first).clamp_(min=0), dim=1)).mul_(part >= 0)
     return cosines.numpy()
+
+
+def compute_cosines(sums: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Compute the cosines (E,) of pairs (E, 2) of rows of sums (K, C); 0 where a row has no length."""
+    one, other = sums[pairs[:, 0]], sums[pairs[:, 1]]
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / np.maximum(lengths, 1e-12)

@@ -1,8 +1,9 @@
 """Turn the clusters of a video into objects (docs/method.md, section 8).
 
 Clusters follow what tokens attend to. One object is often several clusters (a body and a neck), several objects of one
-kind are one cluster, and some clusters are only the boundary between two things. Five steps make objects of them, from
-the features of the last block (with one block, the backbone's keys) and the positions of tokens alone:
+kind are one cluster, an object that turns around goes from one cluster to another, and some clusters are only the
+boundary between two things. Six steps make objects of them, from the features of the last block (with one block, the
+backbone's keys) and the positions of tokens alone:
 
     centred = CentredFeatures(features, grid)
     is_boundary = find_boundary_clusters(labels)
@@ -10,6 +11,7 @@ the features of the last block (with one block, the backbone's keys) and the pos
     labels = merge_similar_clusters(labels, centred)
     labels = remove_flicker(labels)
     labels = split_tracks(labels, centred, clusters=foreground_clusters, boundaries=motion.boundaries)
+    labels = join_successors(labels, centred, neighbourhood)
 
 The limits of all steps were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view,
 those of the tracks also with Sprites val. They are cosines and shares; lengths and areas, which scale with the grid;
@@ -24,6 +26,7 @@ from model.objects.boundary import find_boundary_clusters, reassign_boundary_tok
 from model.objects.merge import merge_similar_clusters
 from model.objects.motion import Motion
 from model.objects.ranking import compute_border_ratios
+from model.objects.succession import join_successors
 from model.objects.tracks import split_tracks
 
 # Border ratio from which a cluster is background and is not split: it then has at least its even share of the border.
@@ -32,7 +35,7 @@ BACKGROUND_BORDER_RATIO = 1.0
 
 def find_objects(
     labels: np.ndarray, centred: CentredFeatures, *, motion: Motion | None = None, reassign: bool = True,
-    merge: bool = True, split: bool = True,
+    merge: bool = True, split: bool = True, join: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Turn the clusters of a whole video into objects.
 
@@ -43,6 +46,7 @@ def find_objects(
         reassign: reassign the tokens of boundary clusters.
         merge: merge clusters that touch and look alike.
         split: give tracks that separate or move apart labels of their own.
+        join: join labels that follow each other on one object.
 
     Returns:
         objects (T, h, w) int32, numbered from 0 without gaps; the background is among them.
@@ -56,18 +60,19 @@ def find_objects(
         raise ValueError(f"labels are on a grid {labels.shape[1:]}, features on {tuple(centred.grid)}")
     boundary_tokens = np.zeros(labels.shape, dtype=bool)
     if reassign:
-        limits = boundary.LIMITS.scale_to(centred.grid)
-        reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels, limits), centred, limits)
+        edges = boundary.LIMITS.scale_to(centred.grid)
+        reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels, edges), centred, edges)
         boundary_tokens, labels = reassigned != labels, reassigned
     if merge:
         labels = merge_similar_clusters(labels, centred)
     labels = remove_flicker(labels)
+    limits = tracks.LIMITS.scale_to(centred.grid)
     if split:
         foreground = np.flatnonzero(compute_border_ratios(labels) < BACKGROUND_BORDER_RATIO)
         boundaries = None if motion is None else motion.boundaries
-        labels = split_tracks(
-            labels, centred, clusters=foreground, boundaries=boundaries, limits=tracks.LIMITS.scale_to(centred.grid)
-        )
+        labels = split_tracks(labels, centred, clusters=foreground, boundaries=boundaries, limits=limits)
+    if join:
+        labels = join_successors(labels, centred, limits.neighbourhood)
     objects = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
     return objects, boundary_tokens
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.objects.affinity import CentredFeatures
+from model.objects.affinity import CentredFeatures, compute_cosines
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures) -> np.n
     labels (T, h, w) int >= 0 -> labels (T, h, w), with gaps in the numbers.
     """
     sums, pairs, across, contact = _measure_contacts(labels, centred)
-    number, cosine = np.arange(len(sums)), _compute_cosines(sums, pairs)
+    number, cosine = np.arange(len(sums)), compute_cosines(sums, pairs)
     while len(pairs):
         boundary = np.bincount(pairs.ravel(), contact.repeat(2))
         similarity = np.minimum(cosine, across / contact)
@@ -48,7 +48,7 @@ def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures) -> np.n
         sums[kept] += sums[merged]
         pairs, first, (across, contact) = _sum_by_pair(np.where(pairs == merged, kept, pairs), across, contact)
         cosine, changed = cosine[first], (pairs == kept).any(1)
-        cosine[changed] = _compute_cosines(sums, pairs[changed])
+        cosine[changed] = compute_cosines(sums, pairs[changed])
     return number[labels]
 
 
@@ -89,10 +89,3 @@ def _sum_by_pair(pairs: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np
     keys, first, inverse = np.unique((lower * base + upper)[places], return_index=True, return_inverse=True)
     totals = [np.bincount(inverse, value[places], minlength=len(keys)) for value in values]
     return np.stack(np.divmod(keys, base), axis=1), places[first], totals
-
-
-def _compute_cosines(sums: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Compute the cosines (E,) of pairs (E, 2) of rows of sums (K, C); 0 where a row has no length."""
-    one, other = sums[pairs[:, 0]], sums[pairs[:, 1]]
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return (one * other).sum(1) / np.maximum(lengths, 1e-12)

@@ -25,6 +25,7 @@ from model.engine.threshold import CLUSTERS
 from model.network import SpatioTemporalNetwork
 from model.objects.motion import MotionMeter
 from model.segmenter import Segmenter, SegmenterSettings
+from model.settings import VERSION
 from model.training.targets import LIMITS, ObjectMaps, find_object_maps
 from utils import distributed
 from utils.errors import UserError
@@ -59,7 +60,7 @@ class TargetRounds:
     ):  # fmt: skip
         self.folder, self.network, self.lengths, self.read, self.tau = folder, network, lengths, read, tau
         self.starts = [-(-number * num_steps // num_rounds) for number in range(num_rounds)]
-        self.made_by = json.loads(json.dumps({"limits": asdict(LIMITS), "tau": tau, **made_by}))
+        self.made_by = json.loads(json.dumps({"version": VERSION, "limits": asdict(LIMITS), "tau": tau, **made_by}))
         self.number = 0  # of the current round, from 1 on
         self.load = functools.lru_cache(maxsize=KEPT_VIDEOS)(self._load)
 

@@ -62,10 +62,10 @@ def test_objects_are_ranked_and_described(davis, tmp_path, run_eval):
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (["reassign"], {"reassign": True, "merge": False, "split": False}),
-    (["split", "merge", "split"], {"reassign": False, "merge": True, "split": True}),
-    (["split", "reassign", "merge"], {"reassign": True, "merge": True, "split": True}),
-    (["objects"], {"reassign": True, "merge": True, "split": True}),
+    (["reassign"], {"reassign": True, "merge": False, "split": False, "join": False}),
+    (["split", "merge", "split"], {"reassign": False, "merge": True, "split": True, "join": False}),
+    (["split", "join", "reassign", "merge"], {"reassign": True, "merge": True, "split": True, "join": True}),
+    (["objects"], {"reassign": True, "merge": True, "split": True, "join": True}),
     (["clusters"], None),
 ])  # fmt: skip
 def test_the_steps_that_make_objects_are_chosen_one_by_one(words, expected):

@@ -200,7 +200,7 @@ def test_auto_precision_is_that_of_the_processor(tmp_path, monkeypatch):
     ({"clusters": (2, 6, 7)}, r"clusters=\(2, 6, 7\): .*two whole numbers"),
     ({"clusters": (2.5, 6)}, r"clusters=\(2\.5, 6\): .*two whole numbers"),
     ({"objects": True}, "objects=True: .*dict of reassign"),
-    ({"objects": {"join": True}}, "objects=.*: .*dict of reassign"),
+    ({"objects": {"jump": True}}, "objects=.*: .*dict of reassign"),
     ({"motion": "none"}, "motion='none': .*True, False"),
     ({"motion": 1}, "motion=1: .*True, False"),
     ({"explain": True}, "explain=True: .*leave it out"),

@@ -20,7 +20,7 @@ CLUSTERINGS = ("exact", "fast", PLAIN)
 MAX_KEY_FRAMES = 20  # by default
 OBJECTS, CLUSTERS = "objects", "clusters"
 # Steps of `find_objects`, each of which a word of --proposals turns on. `OBJECTS` is all of them, `CLUSTERS` none.
-STEPS = ("reassign", "merge", "split")
+STEPS = ("reassign", "merge", "split", "join")
 PROPOSALS = (OBJECTS, *STEPS, CLUSTERS)
 UPSAMPLINGS = ("guided", "nearest")
 
