@@ -12,6 +12,7 @@ class RankingLimits:
     They were chosen on the training videos of Sprites (docs/results.md); dev-8 was in view.
 
     Attributes:
+        background_border: share of the frame's border that a moving background covers at least, about one side.
         still_share, moving_share: share of a video's best objectness from which a label is foreground, in a video
             without motion evidence and in one with much; motion sets objectness further apart.
         motion_power: exponent of the motion ratio.
@@ -20,6 +21,7 @@ class RankingLimits:
             Videos of dev-8 have 0.1 to 1.
     """
 
+    background_border: float = 0.25
     still_share: float = 0.5
     moving_share: float = 0.2
     motion_power: float = 1.5
@@ -44,12 +46,18 @@ def rate_labels(labels: np.ndarray, motion: np.ndarray | None = None) -> dict[st
         motion: (T, h, w) float >= 0, motion evidence of each token (`model.objects.motion`); None for none.
 
     Returns:
-        `size`: square root of the label's share of the video. `border`: 1 minus its border ratio, in [0, 1];
-        backgrounds reach the border all around and have 0. `motion`, if there is motion evidence: the label's mean
-        evidence divided by the video's, to the power of `LIMITS.motion_power`. Each (number of labels,) float64.
+        `size`: square root of the label's share of the video. `border`: how little it reaches the frame's border, in
+        [0, 1], 0 for backgrounds. In a still video this is 1 minus its border ratio, by which a small thing at the
+        border is background. Motion tells that better, so in a video with motion evidence it is, more and more, 1 minus
+        the share of the border that the label covers by `LIMITS.background_border`: objects may leave the frame.
+        `motion`, if there is motion evidence: the label's mean evidence divided by the video's, to the power of
+        `LIMITS.motion_power`. Each (number of labels,) float64.
     """
-    shares = compute_sizes(labels)
-    components = {"size": np.sqrt(shares), "border": np.clip(1 - compute_border_ratios(labels), 0, 1)}
+    shares, moving = compute_sizes(labels), _rate_movement(motion)
+    ratios = compute_border_ratios(labels)
+    covered = np.where(shares > 0, ratios, 0) * shares
+    reach = (1 - moving) * ratios + moving * covered / LIMITS.background_border
+    components = {"size": np.sqrt(shares), "border": np.clip(1 - reach, 0, 1)}
     if motion is not None:
         sums = np.bincount(labels.ravel(), motion.ravel().astype(np.float64))
         means = sums / np.maximum(shares * labels.size, 1)
@@ -101,10 +109,14 @@ def select_foreground(labels: np.ndarray, motion: np.ndarray | None = None) -> n
     if not objectness.any():
         ratios = compute_border_ratios(labels)
         return (ratios == ratios.min()).astype(np.int32)
-    evidence = 0.0 if motion is None else float(motion.mean(dtype=np.float64))
-    moving = evidence / (evidence + LIMITS.motion_floor)
-    share = LIMITS.still_share + (LIMITS.moving_share - LIMITS.still_share) * moving
+    share = LIMITS.still_share + (LIMITS.moving_share - LIMITS.still_share) * _rate_movement(motion)
     return (objectness >= share * objectness.max()).astype(np.int32)
+
+
+def _rate_movement(motion: np.ndarray | None) -> float:
+    """Rate how much moves in a video, from 0 without motion evidence (T, h, w) to nearly 1 with much."""
+    evidence = 0.0 if motion is None else float(motion.mean(dtype=np.float64))
+    return evidence / (evidence + LIMITS.motion_floor)
 
 
 def describe_proposals(

@@ -15,10 +15,10 @@ NEAR = Neighbourhood(reach=2, distance_scale=2.0, similarity_scale=0.05)
 DOG = [
     "00000000 01100033 01100033 00000000",
     "00000000 00110033 00110033 00000000",
-    "00000000 00012033 00012033 00000000",
-    "00000000 00012033 00022033 00000000",
-    "00000000 00002233 00002233 00000000",
-    "00000000 00002233 00002233 00000000",
+    "00000000 00110033 00110033 00000000",
+    "00000000 00220033 00220033 00000000",
+    "00000000 00220033 00220033 00000000",
+    "00000000 00022033 00022033 00000000",
 ]
 BEHIND, FRONT, BACK, BUSH = [-1.0, 0, 0], [1, 0.4, 0], [1, -0.4, 0], [1, 0, -2]
 
@@ -44,13 +44,23 @@ def test_what_follows_but_looks_different_stays_apart():
     assert same_partition(join(labels, [BEHIND, FRONT, [0.3, -1.0, 0.5], BUSH]), labels)
 
 
-def test_what_stays_side_by_side_stays_apart():
-    """Their edge moves over what is still, so that many tokens pass from one to the other, and they look alike."""
-    rows = [f"0{'1' * (8 - t)}{'2' * (2 + t)}0" for t in range(4)]
+def move_an_edge(lengths: list[int]) -> tuple[np.ndarray, CentredFeatures]:
+    """Move the edge between 1 and 2 over a still object of ten columns: 1 covers `lengths` of them."""
+    rows = [f"0{'1' * length}{'2' * (10 - length)}0" for length in lengths]
     labels = video([f"{'0' * 12} {row} {row}" for row in rows])
-    columns = torch.linspace(-0.4, 0.4, 12).expand(4, 3, 12)
+    columns = torch.linspace(-0.4, 0.4, 12).expand(*labels.shape)
     still = torch.stack([torch.from_numpy(labels > 0) * 2 - 1, columns, torch.zeros_like(columns)], dim=-1)
-    centred = CentredFeatures(still.flatten(1, 2), (3, 12))
+    return labels, CentredFeatures(still.flatten(1, 2), labels.shape[1:])
+
+
+def test_a_gradual_change_is_followed():
+    labels, centred = move_an_edge([10, 8, 6, 4, 2, 0])
+    assert same_partition(join_successors(labels, centred, NEAR), labels > 0)
+
+
+def test_what_stays_side_by_side_stays_apart():
+    """Many tokens pass from one to the other, and they look alike."""
+    labels, centred = move_an_edge([9, 8, 7, 6, 5])
     flow = count_transitions(labels, centred, NEAR)
     assert flow[1, 2] >= LIMITS.min_flow * (labels == 2).sum((1, 2)).mean()
     assert same_partition(join_successors(labels, centred, NEAR), labels)
