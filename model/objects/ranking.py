@@ -12,7 +12,7 @@ class RankingLimits:
     They were chosen on the training videos of Sprites (docs/results.md); dev-8 was in view.
 
     Attributes:
-        background_border: share of the frame's border that a moving background covers at least, about one side.
+        background_border: share of the frame's border from which a label of a video that moves is background.
         still_share, moving_share: share of a video's best objectness from which a label is foreground, in a video
             without motion evidence and in one with much; motion sets objectness further apart.
         motion_power: exponent of the motion ratio.
@@ -21,9 +21,9 @@ class RankingLimits:
             Videos of dev-8 have 0.1 to 1.
     """
 
-    background_border: float = 0.25
+    background_border: float = 1 / 3
     still_share: float = 0.5
-    moving_share: float = 0.2
+    moving_share: float = 0.3
     motion_power: float = 1.5
     motion_floor: float = 0.02
 
