@@ -157,7 +157,7 @@ class ResultsFolder:
         return self.select_background(_read_json(self._stats_file(video))["proposals"])
 
     def select_background(self, proposals: dict[str, list[dict[str, Any]]]) -> list[int]:
-        """List the ids of proposals, of the first kind of predictions, that reach the border all around.
+        """List the ids of proposals, of the first kind of predictions, that are background.
 
         Args:
             proposals: kind of predictions -> entries of `Proposals.describe`.

@@ -10,6 +10,7 @@ from torch import Tensor
 from model.objects.ranking import (
     compute_sizes,
     describe_proposals,
+    find_background,
     multiply_components,
     rank_labels,
     rate_labels,
@@ -48,17 +49,22 @@ class Proposals:
 
     labels: (T, h, w) int label of every token, >= 0. boundary_tokens: (T, h, w) bool mask of tokens between two
     labels, or None. components: kind of predictions -> name -> (number of labels,) float, whose product is the score
-    of a label. ids: kind of predictions -> (number of labels,) int, the proposal of each label, 0 for background.
+    of a label. ids: kind of predictions -> (number of labels,) int, the proposal of each label, 0 for none.
+    background: (number of labels,) bool, labels that overlays and reports need not show.
     """
 
     labels: np.ndarray
     boundary_tokens: np.ndarray | None
     components: dict[str, dict[str, np.ndarray]]
     ids: dict[str, np.ndarray]
+    background: np.ndarray
 
     def describe(self) -> dict[str, list[dict[str, float]]]:
         """List score, its components, size and length of each label that is in a proposal, by kind of predictions."""
-        return {kind: describe_proposals(self.labels, ids, self.components[kind]) for kind, ids in self.ids.items()}
+        return {
+            kind: describe_proposals(self.labels, ids, self.components[kind], self.background)
+            for kind, ids in self.ids.items()
+        }
 
     def label_maps(self, frames: Iterable[Tensor], *, upsampling: str, device: torch.device) -> Iterator[dict]:
         """Yield for each frame (3, H, W) uint8 its label map (H, W) by kind of predictions."""
@@ -79,12 +85,14 @@ def choose_proposals(found: Segmentation, kinds: Sequence[str], *, limit: int | 
     evidence = None if found.motion is None else found.motion.evidence
     rated = rate_labels(labels, evidence)
     ranked = {"size": compute_sizes(labels)} if found.objects is None else rated
+    foreground = select_foreground(labels, evidence)
+    background = find_background(labels, foreground) & (found.objects is not None)
     ids, components = {}, {}
     for kind in kinds:
         components[kind] = rated if kind == "foreground" else ranked
         if kind == "foreground":
-            ids[kind] = select_foreground(labels, evidence)
+            ids[kind] = foreground
         else:
             limits = [number for number in (limit, MAX_PROPOSALS if kind == "davis" else None) if number]
             ids[kind] = rank_labels(labels, multiply_components(ranked), max_proposals=min(limits, default=None))
-    return Proposals(labels, found.boundary_tokens, components, ids)
+    return Proposals(labels, found.boundary_tokens, components, ids, background)

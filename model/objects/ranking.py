@@ -113,6 +113,14 @@ def select_foreground(labels: np.ndarray, motion: np.ndarray | None = None) -> n
     return (objectness >= share * objectness.max()).astype(np.int32)
 
 
+def find_background(labels: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Find the labels that are background: not in the foreground, and at the border at least as often as elsewhere.
+
+    labels (T, h, w) int >= 0 and foreground (number of labels,) from `select_foreground` -> (number of labels,) bool.
+    """
+    return (compute_border_ratios(labels) >= 1) & (foreground == 0)
+
+
 def _rate_movement(motion: np.ndarray | None) -> float:
     """Rate how much moves in a video, from 0 without motion evidence (T, h, w) to nearly 1 with much."""
     evidence = 0.0 if motion is None else float(motion.mean(dtype=np.float64))
@@ -120,14 +128,18 @@ def _rate_movement(motion: np.ndarray | None) -> float:
 
 
 def describe_proposals(
-    labels: np.ndarray, ids: np.ndarray, components: dict[str, np.ndarray]
+    labels: np.ndarray, ids: np.ndarray, components: dict[str, np.ndarray], background: np.ndarray
 ) -> list[dict[str, float]]:
-    """Describe each label of a proposal, in order of ids: score, components, share of the tokens, number of frames.
+    """Describe each label of a proposal, in order of ids.
+
+    An entry holds the score, its components, the share of the tokens, the number of frames, and for background that it
+    is.
 
     Args:
         labels: (T, h, w) int >= 0.
         ids: (number of labels,), as `rank_labels` returns.
         components: (number of labels,) each; their product is the score that the labels were ranked by.
+        background: (number of labels,) bool.
     """
     shares, scores = compute_sizes(labels), multiply_components(components)
     frames = np.sum([np.bincount(frame.ravel(), minlength=len(ids)) > 0 for frame in labels], axis=0)
@@ -138,6 +150,7 @@ def describe_proposals(
             **{name: _round(values[label]) for name, values in components.items()},
             "share": _round(shares[label]),
             "frames": int(frames[label]),
+            **({"background": True} if background[label] else {}),
         }
         for label in sorted(np.flatnonzero(ids), key=lambda label: ids[label])
     ]

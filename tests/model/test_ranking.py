@@ -7,6 +7,7 @@ from model.objects.proposals import choose_proposals
 from model.objects.ranking import (
     compute_sizes,
     describe_proposals,
+    find_background,
     multiply_components,
     rank_labels,
     rate_labels,
@@ -42,7 +43,11 @@ def test_backgrounds_rank_behind_objects():
     assert ids.tolist() == [3, 2, 1, 0]
     assert select_foreground(labels).tolist() == [0, 1, 1, 0]
     assert select_foreground(np.where(labels == 1, 0, labels)).tolist() == [0, 0, 1, 0]
-    described = describe_proposals(labels, ids, rate_labels(labels))
+    background = find_background(labels, select_foreground(labels))
+    assert background.tolist() == [True, False, False, True]
+    described = describe_proposals(labels, ids, rate_labels(labels), background)
+    assert "background" not in described[1]
+    assert described[2]["background"]
     assert described[0] == {"id": 1, "score": 0.4082, "size": 0.4082, "border": 1.0, "share": 0.1667, "frames": 2}
     assert [entry["id"] for entry in described] == [1, 2, 3]
 

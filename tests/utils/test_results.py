@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(davis, tmp_path, run_e
 
 
 def test_backgrounds_are_listed_but_never_a_foreground(tmp_path):
-    entries = [{"id": 1, "score": 0.4, "border": 0.8}, {"id": 2, "score": 0.0, "border": 0.0}]
+    entries = [{"id": 1, "score": 0.4}, {"id": 2, "score": 0.0, "background": True}]
     for kind, expected in (("davis", [2]), ("foreground", [])):
         results = ResultsFolder(tmp_path / kind, kinds=[kind], settings={}, origin={})
         results.finish("ant", {"proposals": {kind: entries}})

@@ -110,13 +110,13 @@ class Results:
 
 
 def is_background(proposal: dict[str, Any], *, kind: str | None) -> bool:
-    """Tell whether a proposal reaches the border all around; such ones are hidden at first, and left out of overlays.
+    """Tell whether a proposal is background; such ones are hidden at first, and left out of overlays.
 
     Args:
         proposal: an entry of `Proposals.describe`, as eval.py records it; empty for another program's.
         kind: the kind of predictions; a foreground is never background.
     """
-    return proposal.get("border") == 0 and kind != FOREGROUND
+    return proposal.get("background", False) and kind != FOREGROUND
 
 
 def choose_main_protocol(names: set[str]) -> str | None:
