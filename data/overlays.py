@@ -33,7 +33,7 @@ class Illustrator:
     """Draw overlays of each video if asked to, frames of it on the contact sheet, and its frames for the report.
 
     Videos are drawn while their label maps are made, so that they are not decoded again. Drawn are the masks of the
-    first kind of predictions; objects that reach the border all around, which are background, are left out.
+    first kind of predictions; those that are background are left out.
 
     Args:
         results: the folder of results.

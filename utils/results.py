@@ -191,7 +191,9 @@ def write_archive(path: Path, folder: Path, videos: list[str]) -> None:
 
 
 def _difference(existing: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Describe the first two settings that differ."""
+    """Describe the first two settings that differ, or that another version of the program made them."""
+    if existing.get("version") != wanted.get("version"):
+        return "made by another version of this program"
     keys = [key for key in {**existing, **wanted} if existing.get(key) != wanted.get(key)]
     values = ((key, existing.get(key), wanted.get(key)) for key in keys[:2])
     return ", ".join(f"another {k}" if isinstance(v, dict) else f"{k} {h} there, {v} now" for k, h, v in values)

@@ -11,11 +11,11 @@ backbone's keys) and the positions of tokens alone:
     labels = merge_similar_clusters(labels, centred)
     labels = remove_flicker(labels)
     labels = split_tracks(labels, centred, clusters=foreground_clusters, boundaries=motion.boundaries)
-    labels = join_successors(labels, centred, neighbourhood)
+    labels = join_successors(labels, centred, tracks.LIMITS.neighbourhood)
 
-The limits of all steps were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view,
-those of the tracks also with Sprites val. They are cosines and shares; lengths and areas, which scale with the grid;
-and a least number of frames, below which nothing is told from noise.
+The limits were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view, those of the
+tracks and of successors also with the other splits of Sprites. They are cosines and shares; lengths and areas, which
+scale with the grid; and a least number of frames, below which nothing is told from noise.
 """
 
 import numpy as np
@@ -60,19 +60,19 @@ def find_objects(
         raise ValueError(f"labels are on a grid {labels.shape[1:]}, features on {tuple(centred.grid)}")
     boundary_tokens = np.zeros(labels.shape, dtype=bool)
     if reassign:
-        edges = boundary.LIMITS.scale_to(centred.grid)
-        reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels, edges), centred, edges)
+        limits = boundary.LIMITS.scale_to(centred.grid)
+        reassigned = reassign_boundary_tokens(labels, find_boundary_clusters(labels, limits), centred, limits)
         boundary_tokens, labels = reassigned != labels, reassigned
     if merge:
         labels = merge_similar_clusters(labels, centred)
     labels = remove_flicker(labels)
-    limits = tracks.LIMITS.scale_to(centred.grid)
+    track_limits = tracks.LIMITS.scale_to(centred.grid)
     if split:
         foreground = np.flatnonzero(compute_border_ratios(labels) < BACKGROUND_BORDER_RATIO)
         boundaries = None if motion is None else motion.boundaries
-        labels = split_tracks(labels, centred, clusters=foreground, boundaries=boundaries, limits=limits)
+        labels = split_tracks(labels, centred, clusters=foreground, boundaries=boundaries, limits=track_limits)
     if join:
-        labels = join_successors(labels, centred, limits.neighbourhood)
+        labels = join_successors(labels, centred, track_limits.neighbourhood)
     objects = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
     return objects, boundary_tokens
 

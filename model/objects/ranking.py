@@ -9,10 +9,11 @@ import numpy as np
 class RankingLimits:
     """Constants of objectness and foreground.
 
-    They were chosen on the training videos of Sprites (docs/results.md); dev-8 was in view.
+    They were chosen on the training videos of Sprites (docs/results.md); dev-8 was in view. `background_border` and
+    `moving_share` were chosen on the mean of several thresholds on dev-8 and on the training and val videos of Sprites.
 
     Attributes:
-        background_border: share of the frame's border from which a label of a video that moves is background.
+        background_border: share of the frame's border from which a label is background in a video with much motion.
         still_share, moving_share: share of a video's best objectness from which a label is foreground, in a video
             without motion evidence and in one with much; motion sets objectness further apart.
         motion_power: exponent of the motion ratio.
@@ -47,9 +48,10 @@ def rate_labels(labels: np.ndarray, motion: np.ndarray | None = None) -> dict[st
 
     Returns:
         `size`: square root of the label's share of the video. `border`: how little it reaches the frame's border, in
-        [0, 1], 0 for backgrounds. In a still video this is 1 minus its border ratio, by which a small thing at the
-        border is background. Motion tells that better, so in a video with motion evidence it is, more and more, 1 minus
-        the share of the border that the label covers by `LIMITS.background_border`: objects may leave the frame.
+        [0, 1]. In a still video this is 1 minus its border ratio, by which a small thing at the border is background.
+        The more moves in a video, the less the border ratio counts and the more the share of the border that the label
+        covers, divided by `LIMITS.background_border`; motion tells objects from background then, and they may leave the
+        frame.
         `motion`, if there is motion evidence: the label's mean evidence divided by the video's, to the power of
         `LIMITS.motion_power`. Each (number of labels,) float64.
     """

@@ -79,12 +79,8 @@ class TargetRounds:
         """
         self.number = bisect.bisect_right(self.starts, step)
         self.load.cache_clear()
-        known = read_object(self._round_folder() / SETTINGS, mend="restore it, or start a new run")
-        # Data written anew, as copies on a node's own disk, are another `data`; a resumed run notes that by itself.
-        keys = [key for key in {**self.made_by, **known} if key not in ("data", "block")]
-        if differing := [key for key in keys if known.get(key) != self.made_by.get(key)]:
-            raise UserError(f"{self._round_folder()}: its targets were found with another {', '.join(differing)}; "
-                            "give that again, or start a new run")  # fmt: skip
+        for number in range(1, self.number + 1):  # targets of earlier rounds are used too
+            self._check_settings(number)
         unsure = []
         for name, length in self.lengths.items():
             found = self.load(name)
@@ -94,6 +90,19 @@ class TargetRounds:
             unsure += [] if found.has_sure_objects() else [name]
         return unsure
 
+    def _check_settings(self, number: int) -> None:
+        """Raise `UserError` if the targets of a round were found with other settings."""
+        folder = self._round_folder(number)
+        known = read_object(folder / SETTINGS, mend="restore it, or start a new run")
+        # Data written anew, as copies on a node's own disk, are another `data`; a resumed run notes that by itself.
+        keys = [key for key in {**self.made_by, **known} if key not in ("data", "block")]
+        differing = [key for key in keys if known.get(key) != self.made_by.get(key)]
+        if "version" in differing:
+            raise UserError(f"{folder}: its targets were found by another version of this program; start a new run")
+        if differing:
+            raise UserError(f"{folder}: its targets were found with another {', '.join(differing)}; "
+                            "give that again, or start a new run")  # fmt: skip
+
     def find(self, step: int, *, stop: Callable[[], bool], progress: StageProgress) -> None:
         """Find the targets of the round that begins at `step`, except those that are there already.
 
@@ -101,6 +110,8 @@ class TargetRounds:
             stop: asked before each video; True leaves the rest undone.
         """
         self.number = bisect.bisect_right(self.starts, step)
+        for number in range(1, self.number):
+            self._check_settings(number)
         block = hash_tensors(self.network.blocks.state_dict())
         if distributed.is_main():
             _prepare_folder(self._round_folder(), self.made_by | {"block": block})

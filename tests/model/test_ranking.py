@@ -104,6 +104,13 @@ def test_objects_that_move_rank_before_larger_ones():
     assert select_foreground(labels, motion).tolist() == [0, 0, 1]
 
 
+def test_in_a_video_that_moves_the_foreground_has_three_tenths_of_the_best_objectness():
+    labels, motion = np.zeros((1, 20, 30), dtype=np.int32), np.full((1, 20, 30), 100, dtype=np.float32)
+    labels[:, 1:11, 1:11] = 1
+    labels[:, 12:15, 1:5], labels[:, 12:14, 8:11] = 2, 3  # objectness 0.35 and 0.24 of that of 1
+    assert select_foreground(labels, motion).tolist() == [0, 1, 1, 0]
+
+
 def test_what_moves_may_leave_the_frame():
     labels = np.zeros((2, 12, 16), dtype=np.int32)
     labels[:, 4:6, :2], labels[:, :, 12:] = 1, 2

@@ -80,6 +80,21 @@ def test_targets_of_another_threshold_are_refused_within_a_round(finished, run_t
                   "--num_train_steps", 6, "--resume_path", "auto", "--tau", 0.5)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("key", "named"), [("version", "another version of this program"), ("limits", "limits; give that")]
+)
+def test_targets_of_an_earlier_round_are_checked_too(finished, run_train, tmp_path, key, named):
+    run = tmp_path / "run"
+    flags = ("--basepath", finished[0], "--output_path", run, *TOWARD_OBJECTS[:-2], "--rounds", 2)
+    run_train(*flags, "--num_train_steps", 4, "--save_freq", 2)
+    settings = run / "targets/round_1/settings.json"
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps({name: value for name, value in content.items() if name != key}))
+    shutil.rmtree(run / "targets/round_2")
+    with pytest.raises(UserError, match=f"round_1: .*{named}"):
+        run_train(*flags, "--num_train_steps", 4, "--save_freq", 2, "--resume_path", run / "step_0000002.pt")
+
+
 TOWARD_OBJECTS = ("--init", "identity", "--targets", "objects", "--num_train_steps", 1)
 
 

@@ -69,6 +69,17 @@ def test_results_of_other_settings_are_not_touched(davis, tmp_path, run_eval):
     assert "fast" not in json.loads((out / "settings.json").read_text())
 
 
+def test_results_of_another_version_of_the_program_are_not_continued(davis, tmp_path, run_eval):
+    out = tmp_path / "results"
+    arguments = ["--davis_path", davis, "--training_free", "--save_path", out]
+    run_eval(*arguments, "--sequences", "ant")
+    settings = json.loads((out / "settings.json").read_text())
+    del settings["version"]  # as the first version
+    (out / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="made by another version of this program.*--overwrite"):
+        run_eval(*arguments)
+
+
 @pytest.mark.parametrize("changed", [{"shrinkage": 0.7}, {"row_stride": 2}, {"key_pool": 2}])
 def test_results_of_another_fast_are_not_mixed_in(davis, tmp_path, run_eval, monkeypatch, changed):
     """What `fast` is may change between versions, so a results folder holds it."""
