@@ -23,7 +23,7 @@ from utils.scoring.annotations import VOID, Annotations
 from utils.scoring.protocols import PROTOCOLS
 from utils.visual import make_distinct_colours
 
-VERSION = 4  # raise it with every change of the files; reports of older versions are then made again
+VERSION = 5  # raise it with every change of the files; reports of older versions are then made again
 ABOUT, DATA = "about.json", "data.js"
 PICTURES = ("frame", "truth", "masks")  # small ones, for the list of videos
 
