@@ -25,12 +25,9 @@ from model.objects.affinity import CentredFeatures
 from model.objects.boundary import find_boundary_clusters, reassign_boundary_tokens
 from model.objects.merge import merge_similar_clusters
 from model.objects.motion import Motion
-from model.objects.ranking import compute_border_ratios
+from model.objects.ranking import BACKGROUND_BORDER_RATIO, compute_border_ratios
 from model.objects.succession import join_successors
 from model.objects.tracks import split_tracks
-
-# Border ratio from which a cluster is background and is not split: it then has at least its even share of the border.
-BACKGROUND_BORDER_RATIO = 1.0
 
 
 def find_objects(

@@ -9,8 +9,8 @@ import numpy as np
 class RankingLimits:
     """Constants of objectness and foreground.
 
-    They were chosen on the training videos of Sprites (docs/results.md); dev-8 was in view. `background_border` and
-    `moving_share` were chosen on the mean of several thresholds on dev-8 and on the training and val videos of Sprites.
+    They were chosen on the training videos of Sprites (docs/results.md); dev-8 was in view. For `background_border`
+    and `moving_share` Sprites val was in view too.
 
     Attributes:
         background_border: share of the frame's border from which a label is background in a video with much motion.
@@ -30,6 +30,8 @@ class RankingLimits:
 
 
 LIMITS = RankingLimits()
+# Border ratio from which a label can be background: it then has at least its even share of the border.
+BACKGROUND_BORDER_RATIO = 1.0
 
 
 def compute_sizes(labels: np.ndarray) -> np.ndarray:
@@ -120,7 +122,7 @@ def find_background(labels: np.ndarray, foreground: np.ndarray) -> np.ndarray:
 
     labels (T, h, w) int >= 0 and foreground (number of labels,) from `select_foreground` -> (number of labels,) bool.
     """
-    return (compute_border_ratios(labels) >= 1) & (foreground == 0)
+    return (compute_border_ratios(labels) >= BACKGROUND_BORDER_RATIO) & (foreground == 0)
 
 
 def _rate_movement(motion: np.ndarray | None) -> float:

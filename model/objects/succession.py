@@ -13,17 +13,16 @@ class SuccessionLimits:
     """Limits by which a label continues what another one was.
 
     They were chosen with dev-8 and with all splits of Sprites in view; in Sprites hardly a label follows another. None
-    depends on the grid or the frame rate. In long videos an edge that drifts to and fro can reach `min_flow` by chance;
-    the other two limits still hold there.
+    depends on the grid or the frame rate. In a long video an edge that drifts can reach `min_flow` by itself; the other
+    two limits still hold there.
 
     Attributes:
         min_flow: tokens that must pass from one label to the other in all, by the smaller mean size of the two in the
-            frames that show them. 0.5 to 0.9 differ by half a point of J on dev-8; with 0.7 and less, objects of a
-            crowd of one kind are joined.
+            frames that show them. Less joins objects of one kind that cross.
         max_difference: largest difference of the cosine of their mean features from 1, for labels that are never in
             the same frame.
-        overlap_weight: what overlap in time takes from `max_difference`. With 0.4, dogs that run side by side were
-            joined; with 0.8, labels that overlap by more than 0.625 never are.
+        overlap_weight: what overlap in time takes from `max_difference`. With 0.8, labels that overlap by more than
+            0.625 are never joined; less joins dogs that run side by side.
     """
 
     min_flow: float = 0.9
