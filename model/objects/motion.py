@@ -11,6 +11,7 @@ this map leaves over is motion against the camera. Five bytes for each token are
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -149,7 +150,7 @@ def measure_motion(flow: np.ndarray, frame: np.ndarray, following: np.ndarray) -
         is_explained (H, W) bool: whether the flow explains the difference of the frames clearly better than the
         camera's motion does.
     """
-    unit = np.hypot(*flow.shape[:2]) / 1000
+    unit = float(np.hypot(*flow.shape[:2])) / 1000
     step = max(round(LIMITS.spacing * unit), 1)
     camera = fit_camera(flow, step=step, max_error=LIMITS.camera * unit, trials=LIMITS.trials)
     moved_back = move_back(following, flow)
@@ -161,12 +162,12 @@ def measure_motion(flow: np.ndarray, frame: np.ndarray, following: np.ndarray) -
         for moved in (moved_back, move_back(following, camera))
     )
     is_explained = (left <= LIMITS.max_difference * by_camera) & (by_camera - left >= LIMITS.min_gain)
-    return ((flow - camera) / unit).astype(np.float32), is_explained
+    return (flow - camera) / unit, is_explained
 
 
 def compute_evidence(velocity: np.ndarray, is_explained: np.ndarray) -> np.ndarray:
     """Compute the motion evidence of each pixel as in `Motion`, from what `measure_motion` returns: (H, W) float32."""
-    speed = np.linalg.norm(velocity, axis=-1)
+    speed = _measure_speed(velocity)
     step = max(round(LIMITS.spacing * np.hypot(*speed.shape) / 1000), 1)
     typical = np.median(speed[step // 2 :: step, step // 2 :: step])
     beyond = np.maximum(speed - typical - LIMITS.noise, 0)
@@ -188,10 +189,10 @@ def find_motion_boundaries(velocity: np.ndarray) -> np.ndarray:
     largest = np.zeros(velocity.shape[:2], dtype=np.float32)
     apart = compute_neighbour_distance(largest.shape)
     for one, other in ((np.s_[apart:], np.s_[:-apart]), (np.s_[:, apart:], np.s_[:, :-apart])):
-        step = np.linalg.norm(velocity[one] - velocity[other], axis=-1)
+        step = _measure_speed(velocity[one] - velocity[other])
         for side in (one, other):
             np.maximum(largest[side], step, out=largest[side])
-    speed = np.linalg.norm(velocity, axis=-1)
+    speed = _measure_speed(velocity)
     return largest > np.maximum(LIMITS.velocity_step, LIMITS.relative_step * speed)
 
 
@@ -211,32 +212,27 @@ def fit_camera(flow: np.ndarray, *, step: int, max_error: float, trials: int) ->
     Returns:
         None if no map fits.
     """
-    rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
+    places = _list_places(*flow.shape[:2])
     sample = np.s_[step // 2 :: step, step // 2 :: step]
-    start = np.stack([columns[sample], rows[sample]], axis=-1).reshape(-1, 2)
+    start = places[sample].reshape(-1, 2)
     end = start + flow[sample].reshape(-1, 2)
     if len(start) < 3:
         return None
     matrix, _ = cv2.estimateAffine2D(start, end, ransacReprojThreshold=max_error, maxIters=trials)
-    if matrix is None:
-        return None
-    (a, b, x), (c, d, y) = matrix.astype(np.float32)
-    return np.stack([(a - 1) * columns + b * rows + x, c * columns + (d - 1) * rows + y], axis=-1)
+    return None if matrix is None else cv2.transform(places, matrix - np.eye(2, 3))
 
 
 def move_back(following: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Move the pixels of a following frame (H, W) uint8 back by a flow (H, W, 2) from the frame before to it."""
-    rows, columns = np.indices(following.shape, dtype=np.float32)
-    return cv2.remap(
-        following, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    places = _list_places(*following.shape) + flow
+    return cv2.remap(following, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def correlate(frame: np.ndarray, other: np.ndarray) -> float:
     """Compute the correlation of two frames (H, W): in [-1, 1]; 0 if one of them has no contrast."""
-    one, two = (values.astype(np.float32) - values.mean() for values in (frame, other))
+    one, two = ((values.astype(np.float32) - values.mean(dtype=np.float32)).ravel() for values in (frame, other))
     scale = np.linalg.norm(one) * np.linalg.norm(two)
-    return float((one * two).sum() / scale) if scale else 0.0
+    return float(one @ two / scale) if scale else 0.0
 
 
 def match_brightness(frame: np.ndarray, reference: np.ndarray, *, most: float = 2.0) -> np.ndarray:
@@ -244,9 +240,10 @@ def match_brightness(frame: np.ndarray, reference: np.ndarray, *, most: float = 
 
     most: largest factor by which contrast is raised or lowered.
     """
-    gain = np.clip(max(reference.std(), 1e-6) / max(frame.std(), 1e-6), 1 / most, most)
-    scaled = (frame.astype(np.float32) - frame.mean()) * gain + reference.mean()
-    return np.clip(scaled.round(), 0, 255).astype(np.uint8)
+    (mean, contrast), (wanted_mean, wanted_contrast) = map(_measure_grey, (frame, reference))
+    gain = np.clip(max(wanted_contrast, 1e-6) / max(contrast, 1e-6), 1 / most, most)
+    scaled = (np.arange(256) - mean) * gain + wanted_mean  # of each grey level
+    return cv2.LUT(frame, np.clip(scaled.round(), 0, 255).astype(np.uint8))
 
 
 def fit_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -260,3 +257,21 @@ def _to_grey(frame: Tensor) -> np.ndarray:
     """Convert a frame (3, H, W), uint8 or float in [0, 1], to grey: (H, W) uint8."""
     pixels = frame if frame.dtype == torch.uint8 else (frame * 255).round().to(torch.uint8)
     return cv2.cvtColor(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()), cv2.COLOR_RGB2GRAY)
+
+
+def _measure_grey(frame: np.ndarray) -> tuple[float, float]:
+    """Measure the mean and the standard deviation of a frame (H, W) uint8."""
+    return tuple(values.item() for values in cv2.meanStdDev(frame))
+
+
+def _measure_speed(velocity: np.ndarray) -> np.ndarray:
+    """Measure the length of each vector (..., 2); numpy's norm takes many times as long over so short an axis."""
+    x, y = velocity[..., 0], velocity[..., 1]
+    return np.sqrt(x * x + y * y)
+
+
+@lru_cache(maxsize=1)
+def _list_places(height: int, width: int) -> np.ndarray:
+    """List the position of each pixel, x before y: (H, W, 2) float32. Not to be changed."""
+    rows, columns = np.indices((height, width), dtype=np.float32)
+    return np.stack([columns, rows], axis=-1)
