@@ -7,9 +7,9 @@
 J at a single threshold says nothing about training, because it jumps by several points from one to the next. So every
 video is clustered at five multiples of its threshold, with the training-free block and with each of --blocks, which
 count as seeds of one training. The program prints J of clusters and of objects on the grid of tokens, with one
-assignment a video as under protocol davis. It also prints the adjusted Rand index of a video's objects with those of
-the video played backwards and of its mirror image, which needs no annotations. Intervals come from a paired bootstrap
-over videos.
+assignment a video as under protocol davis, and J of the foreground and of the best union of objects, as under
+foreground and oracle. It also prints the adjusted Rand index of a video's objects with those of the video played
+backwards and of its mirror image, which needs no annotations. Intervals come from a paired bootstrap over videos.
 
 Distances grow as attention sharpens. So the thresholds of a trained block are multiplied by the ratio of its distances
 to those of the training-free block, in the median of the videos.
@@ -37,7 +37,7 @@ from model.network import SpatioTemporalNetwork
 from model.objects.affinity import CentredFeatures
 from model.objects.find import find_objects
 from model.objects.motion import Motion, MotionMeter
-from model.objects.ranking import compute_sizes, multiply_components, rate_labels
+from model.objects.ranking import compute_sizes, multiply_components, rate_labels, select_foreground
 from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import SHARE, quantiles, window_distances
 from model.training.monitor import compare_maps
@@ -49,7 +49,8 @@ from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
 from utils.scoring.protocols import MAX_PROPOSALS
 
 FACTORS = (0.7, 0.85, 1.0, 1.2, 1.4)  # multiples of the threshold
-KINDS = ("clusters", "objects")
+OBJECTWISE, VIDEOWISE = ("clusters", "objects"), ("foreground", "best union")  # means over objects and over videos
+KINDS = (*OBJECTWISE, *VIDEOWISE)
 MEASURES = (*KINDS, "agreement")
 
 
@@ -143,7 +144,8 @@ def judge(network: SpatioTemporalNetwork, videos: list[Encoded], settings: Segme
     """Measure a block.
 
     Returns:
-        `clusters`, `objects`: (thresholds, videos), the sum of J over a video's objects. `agreement`: (videos,).
+        `clusters`, `objects`: (thresholds, videos), the sum of J over a video's objects. `foreground`, `best union`:
+        (thresholds, videos), J of their union. `agreement`: (videos,).
     """
     found = {name: np.zeros((len(FACTORS), len(videos))) for name in KINDS} | {"agreement": np.zeros(len(videos))}
     for column, video in enumerate(videos):
@@ -152,7 +154,12 @@ def judge(network: SpatioTemporalNetwork, videos: list[Encoded], settings: Segme
             clusters, objects = segment(segmenter, video.features, video.grid, video.motion)
             scores = multiply_components(rate_labels(objects, video.motion.evidence))
             found["clusters"][row, column] = sum_j(clusters[video.annotated], video.truth, compute_sizes(clusters))
-            found["objects"][row, column] = sum_j(objects[video.annotated], video.truth, scores)
+            shown = objects[video.annotated]
+            found["objects"][row, column] = sum_j(shown, video.truth, scores)
+            foreground = select_foreground(objects, video.motion.evidence)
+            found["foreground"][row, column] = measure_union(shown, foreground, video.truth)
+            best = choose_best_union(shown, len(foreground), video.truth)
+            found["best union"][row, column] = measure_union(shown, best, video.truth)
             if factor == 1:
                 found["agreement"][column] = measure_agreement(segmenter, video, objects)
     return found
@@ -183,6 +190,26 @@ def sum_j(labels: np.ndarray, truth: np.ndarray, scores: np.ndarray) -> float:
     return float(best[linear_sum_assignment(-best)].sum())
 
 
+def measure_union(labels: np.ndarray, chosen: np.ndarray, truth: np.ndarray) -> float:
+    """Measure J of the union of the labels `chosen` (number of labels,) 0 or 1 and that of all objects, over frames."""
+    merged, mask = truth.sum(0).clip(max=1), chosen[labels]
+    shared = (merged * mask).sum((1, 2))
+    union = merged.sum((1, 2)) + mask.sum((1, 2)) - shared
+    return float(np.where(union > 0, shared / np.maximum(union, 1e-9), 1).mean()) if len(union) else 0.0
+
+
+def choose_best_union(labels: np.ndarray, count: int, truth: np.ndarray) -> np.ndarray:
+    """Choose which of `count` labels make the best union as `utils.scoring.evaluators.OracleEvaluator` does: 0 or 1."""
+    merged = truth.sum(0).clip(max=1)
+    sizes = np.bincount(labels.ravel(), minlength=count)
+    inside = np.bincount(labels.ravel(), merged.ravel(), minlength=count)
+    order = np.argsort(-inside / np.maximum(sizes, 1), kind="stable")
+    ious = inside[order].cumsum() / np.maximum(merged.sum() + (sizes - inside)[order].cumsum(), 1e-9)
+    chosen = np.zeros(count, dtype=np.int32)
+    chosen[order[: ious.argmax() + 1]] = 1
+    return chosen
+
+
 def measure_agreement(segmenter: Segmenter, video: Encoded, objects: np.ndarray) -> float:
     """Average the adjusted Rand index of a video's objects with those of it backwards and of its mirror image."""
     motion = video.motion
@@ -195,23 +222,39 @@ def measure_agreement(segmenter: Segmenter, video: Encoded, objects: np.ndarray)
 
 def print_means(name: str, found: dict[str, np.ndarray], videos: list[Encoded]) -> None:
     """Print what `judge` found for a block, in percent."""
-    count = sum(len(video.truth) for video in videos)
-    print(f"{name}\n  agreement {100 * found['agreement'].mean():.1f}")
-    for kind in KINDS if count else ():
-        values = 100 * found[kind].sum(1) / count
+    counts = count_objects(videos)
+    for kind in KINDS if counts.any() else ():
+        values = 100 * average_videos(found[kind], kind, counts)
         by_threshold = ", ".join(f"{value:.1f} at {factor}" for factor, value in zip(FACTORS, values, strict=True))
-        print(f"  J of {kind:<8} {values.mean():.1f}  ({by_threshold}; best minus worst {np.ptp(values):.1f})")
+        print(f"  J of {kind:<10} {values.mean():.1f}  ({by_threshold}; best minus worst {np.ptp(values):.1f})")
     sys.stdout.flush()
+
+
+def count_objects(videos: list[Encoded]) -> np.ndarray:
+    """Count the objects of each video: (videos,) float64."""
+    return np.array([len(video.truth) for video in videos], float)
+
+
+def average_videos(values: np.ndarray, kind: str, counts: np.ndarray) -> np.ndarray:
+    """Average what `judge` found of a kind over objects, or over the videos with objects: (..., videos) -> (...)."""
+    weights = weigh_videos(kind, counts)
+    return (values if kind in OBJECTWISE else values * weights).sum(-1) / weights.sum()
+
+
+def weigh_videos(kind: str, counts: np.ndarray) -> np.ndarray:
+    """Weigh videos with `counts` objects in the mean of a kind: by their objects, or alike if they have any."""
+    return counts if kind in OBJECTWISE else (counts > 0).astype(float)
 
 
 def print_differences(base: dict[str, np.ndarray], trained: dict[str, np.ndarray], videos: list[Encoded]) -> None:
     """Print trained minus training-free with intervals, means over thresholds and seeds."""
     if len(videos) < 2:
         raise UserError("--sequences: names one video; an interval needs at least 2")
-    counts = np.array([len(video.truth) for video in videos], float)
+    counts = count_objects(videos)
     rows = [("agreement", base["agreement"], trained["agreement"], np.ones(len(videos)))]
     if counts.all():
-        rows += [(f"J of {kind}", base[kind].mean(0), trained[kind].mean(0), counts) for kind in KINDS]
+        for kind in KINDS:
+            rows.append((f"J of {kind}", base[kind].mean(0), trained[kind].mean(0), weigh_videos(kind, counts)))
     print("measure, training-free, trained, difference, from, to")
     for name, first, second, weights in rows:
         means = [bootstrap_interval(values, weights).value for values in (first, second)]
