@@ -12,10 +12,16 @@ if __name__ == "__main__":  # before the imports, which take seconds
     guard_imports()
 
     from utils.errors import run_main
-    from utils.flags.clips import check_inputs
+    from utils.flags.clips import check_clip_arguments
     from utils.flags.evaluation import make_parser
+    from utils.flags.inputs import check_inputs
 
-    run_main(lambda: check_inputs(*make_parser().check()))  # help and what is refused here need none of them
+    def check_command_line() -> None:
+        args, explicit = make_parser().check()
+        check_clip_arguments(args, explicit)
+        check_inputs(args)
+
+    run_main(check_command_line)  # help and what is refused here need none of them
 
 import sys
 import time
@@ -48,7 +54,7 @@ from utils.device import choose_amp, choose_device, peak_memory_gb
 from utils.errors import UserError, exit_at_once, run_main
 from utils.files import lock_folder
 from utils.flags.choices import ANY, AUTO, OWN_VIDEO
-from utils.flags.clips import check_inputs, choose_results_name
+from utils.flags.clips import check_clip_arguments, choose_results_name
 from utils.flags.evaluation import make_parser
 from utils.progress import FrameBar, log_line, report_progress
 from utils.report.attention import announce_space, estimate_bytes, write_explanation
@@ -112,7 +118,7 @@ def parse_arguments(argv: list[str]) -> Namespace:
     """Parse the command line, complete the flags that depend on others, and check the place of the data."""
     parser = make_parser()
     args = parser.parse(argv)
-    check_inputs(args, parser.explicit)
+    check_clip_arguments(args, parser.explicit)
     if args.clips:
         args.dataset, args.basepath, args.davis_path = OWN_VIDEO, args.clips[0], None
     elif not parser.explicit & {"dataset", "annotations"} and args.davis_path is None:

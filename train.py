@@ -12,9 +12,10 @@ if __name__ == "__main__":  # before the imports, which take seconds
     guard_imports()
 
     from utils.errors import run_main
+    from utils.flags.inputs import check_inputs
     from utils.flags.training import make_parser
 
-    run_main(make_parser().check)  # help and refused flags need none of them
+    run_main(lambda: check_inputs(make_parser().check()[0]))  # help and what is refused here need none of them
 
 import contextlib
 import functools

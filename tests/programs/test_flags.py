@@ -18,6 +18,7 @@ from model.engine.windows import ENGINES
 from model.objects.upsampling import UPSAMPLING
 from utils.errors import UserError
 from utils.flags import choices, evaluation, training
+from utils.flags.inputs import check_inputs
 from utils.scoring.protocols import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +118,29 @@ def test_clips_are_refused_without_a_library(words, named):
     assert code == 2
     assert re.match(f"error: {named}", said)
     assert not loaded & LIBRARIES
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["eval.py", "--davis_path", "READMY.md"], "--davis_path READMY.md: no such file or folder; .* README.md"),
+        (["eval.py", "--dataset", "video", "--basepath", "none"], "--basepath none: no such file or folder"),
+        (["eval.py", "--predictions", "none/davis"], "--predictions none/davis: no such file or folder"),
+        (["train.py", "--dino_path", "none.pth"], "--dino_path none.pth: no such file or folder"),
+        (["train.py", "--resume_path", "none.pt"], "--resume_path none.pt: no such file or folder"),
+        (["train.py", "--init_path", "README.md/none.pt"], "--init_path README.md/none.pt: no such file or folder"),
+    ],
+)
+def test_missing_inputs_are_refused_without_a_library(words, named):
+    code, said, loaded = list_loaded(*words)
+    assert code == 2
+    assert re.match(f"error: {named}", said)
+    assert not loaded & LIBRARIES
+
+
+def test_words_and_what_is_generated_are_no_missing_inputs():
+    for words in (["--resume_path", "auto", "--init_path", "embedded"], ["--dataset", "sprites", "--basepath", "none"]):
+        check_inputs(training.make_parser().parse(words))
 
 
 @pytest.mark.parametrize(

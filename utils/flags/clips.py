@@ -1,19 +1,18 @@
 """Check the clips that the command line names without a flag, and name their results."""
 
-import difflib
-import os
 from argparse import Namespace
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.flags.choices import OWN_VIDEO
+from utils.flags.inputs import is_missing, suggest_similar
 from utils.names import VIDEO_SUFFIXES
 
 SEVERAL = "videos"  # name of the folder of results of several clips
 
 
-def check_inputs(args: Namespace, explicit: Collection[str]) -> None:
+def check_clip_arguments(args: Namespace, explicit: Collection[str]) -> None:
     """Refuse what the command line of eval.py says of clips, as far as no library is needed for that.
 
     Args:
@@ -44,18 +43,8 @@ def check_clips(clips: Sequence[str], *, explicit: Collection[str], dataset: str
     if others:
         raise UserError(f"{clips[0]}: a clip of your own beside {others[0]}; leave one of them out")
     for clip in clips:
-        if not Path(clip).exists():
-            raise UserError(f"{clip}: no such file or folder{_suggest_similar(Path(clip))}")
-
-
-def _suggest_similar(clip: Path) -> str:
-    """Suggest the file or folder beside a missing one that has the most similar name, if there is one."""
-    try:
-        names = os.listdir(clip.parent)
-    except OSError:
-        return "; check the path"
-    close = difflib.get_close_matches(clip.name, names, n=1)
-    return f"; did you mean {clip.parent / close[0]}?" if close else "; check the path"
+        if is_missing(Path(clip)):
+            raise UserError(f"{clip}: no such file or folder{suggest_similar(Path(clip))}")
 
 
 def refuse_clips_as_sequences(sequences: Sequence[str]) -> None:
