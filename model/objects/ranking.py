@@ -58,10 +58,10 @@ def rate_labels(labels: np.ndarray, motion: np.ndarray | None = None) -> dict[st
         `LIMITS.motion_power`. Each (number of labels,) float64.
     """
     shares, moving = compute_sizes(labels), _rate_movement(motion)
-    ratios = compute_border_ratios(labels)
-    covered = np.where(shares > 0, ratios, 0) * shares
+    ratios, covered = compute_border_ratios(labels), compute_border_shares(labels)
     reach = (1 - moving) * ratios + moving * covered / LIMITS.background_border
-    components = {"size": np.sqrt(shares), "border": np.clip(1 - reach, 0, 1)}
+    border = np.clip(1 - reach, 0, 1).round(12)  # 0 and not a residue of rounding where `reach` is 1
+    components = {"size": np.sqrt(shares), "border": border}
     if motion is not None:
         sums = np.bincount(labels.ravel(), motion.ravel().astype(np.float64))
         means = sums / np.maximum(shares * labels.size, 1)
@@ -118,11 +118,14 @@ def select_foreground(labels: np.ndarray, motion: np.ndarray | None = None) -> n
 
 
 def find_background(labels: np.ndarray, foreground: np.ndarray) -> np.ndarray:
-    """Find the labels that are background: not in the foreground, and at the border at least as often as elsewhere.
+    """Find the labels that are background, which overlays and reports need not show.
+
+    These are not in the foreground, and are at the border at least as often as elsewhere or cover much of it.
 
     labels (T, h, w) int >= 0 and foreground (number of labels,) from `select_foreground` -> (number of labels,) bool.
     """
-    return (compute_border_ratios(labels) >= BACKGROUND_BORDER_RATIO) & (foreground == 0)
+    at_border = compute_border_ratios(labels) >= BACKGROUND_BORDER_RATIO
+    return (at_border | (compute_border_shares(labels) >= LIMITS.background_border)) & (foreground == 0)
 
 
 def _rate_movement(motion: np.ndarray | None) -> float:
@@ -171,8 +174,17 @@ def compute_border_ratios(labels: np.ndarray) -> np.ndarray:
 
     labels: (T, h, w) int >= 0. Returns (number of labels,) float64; inf for a number that no token has.
     """
+    sizes = np.bincount(labels.ravel())
+    at_border = compute_border_shares(labels)
+    return np.where(sizes > 0, at_border * labels.size / np.maximum(sizes, 1), np.inf)
+
+
+def compute_border_shares(labels: np.ndarray) -> np.ndarray:
+    """Compute each label's share of the tokens at the frame's border, which sum to 1.
+
+    labels: (T, h, w) int >= 0. Returns (number of labels,) float64.
+    """
     border = np.zeros(labels.shape[1:], dtype=bool)
     border[[0, -1]] = border[:, [0, -1]] = True
-    sizes = np.bincount(labels.ravel())
-    at_border = np.bincount(labels[:, border].ravel(), minlength=len(sizes))
-    return np.where(sizes > 0, at_border / np.maximum(sizes * border.mean(), 1e-9), np.inf)
+    at_border = labels[:, border]
+    return np.bincount(at_border.ravel(), minlength=labels.max() + 1) / at_border.size

@@ -5,6 +5,8 @@ from hypothesis.extra import numpy as hnp
 
 from model.objects.proposals import choose_proposals
 from model.objects.ranking import (
+    compute_border_ratios,
+    compute_border_shares,
     compute_sizes,
     describe_proposals,
     find_background,
@@ -111,14 +113,29 @@ def test_in_a_video_that_moves_the_foreground_has_three_tenths_of_the_best_objec
     assert select_foreground(labels, motion).tolist() == [0, 1, 1, 0]
 
 
+def test_ground_that_covers_much_of_the_border_is_background():
+    labels = np.zeros((1, 12, 16), dtype=np.int32)
+    labels[:, 4:], labels[:, 5:8, 6:10] = 1, 2  # 1 is at the border less often than elsewhere
+    ratios, shares = compute_border_ratios(labels), compute_border_shares(labels)
+    assert ratios[1] < 1
+    np.testing.assert_allclose(shares, [22 / 52, 30 / 52, 0])
+    assert find_background(labels, np.array([0, 0, 1])).tolist() == [True, True, False]
+    assert find_background(labels, np.array([0, 1, 0])).tolist() == [True, False, False]
+
+
+def test_rounding_leaves_no_objectness():
+    for width in range(3, 40):  # a label that is everywhere has a border ratio of 1
+        assert not compute_objectness(np.zeros((3, 7, width), dtype=np.int32)).any()
+
+
 def test_what_moves_may_leave_the_frame():
     labels = np.zeros((2, 12, 16), dtype=np.int32)
     labels[:, 4:6, :2], labels[:, :, 12:] = 1, 2
-    np.testing.assert_allclose(rate_labels(labels)["border"], [1 - 32 / 52 * 192 / 140, 0, 0], rtol=1e-12)
+    np.testing.assert_allclose(rate_labels(labels)["border"], [1 - 32 / 52 * 192 / 140, 0, 0], atol=1e-12)
     motion = np.full(labels.shape, 0.5, dtype=np.float32)
     moving = 0.5 / 0.52
     expected = 1 - (1 - moving) * 2 / 52 * 192 / 4 - moving * 2 / 52 * 3
-    np.testing.assert_allclose(rate_labels(labels, motion)["border"], [0, expected, 0], rtol=1e-12)
+    np.testing.assert_allclose(rate_labels(labels, motion)["border"], [0, expected, 0], atol=1e-12)
 
 
 @given(hnp.arrays(np.int32, (2, 5, 6), elements=st.integers(0, 4)))
