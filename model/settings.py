@@ -7,7 +7,7 @@ from model.engine.windows import ENGINES
 from model.weights import BackboneIdentity
 from utils.run.checkpoints import hash_file
 
-VERSION = 2  # raise it with every change of the code that changes masks, so that older results are not continued
+VERSION = 3  # raise it with every change of the code that changes masks, so that older results are not continued
 # Flags that predictions depend on; a changed one makes other results.
 KEYS = ("dataset", "split", "resolution", "image_stats", "num_t", "num_heads", "ratio", "max_key_frames", "tau",
         "clustering", "amp", "memory_gb", "proposals", "upsampling", "clusters", "max_objects",

@@ -106,10 +106,10 @@ def test_objects_that_move_rank_before_larger_ones():
     assert select_foreground(labels, motion).tolist() == [0, 0, 1]
 
 
-def test_in_a_video_that_moves_the_foreground_has_three_tenths_of_the_best_objectness():
+def test_in_a_video_that_moves_the_foreground_has_a_fifth_of_the_best_objectness():
     labels, motion = np.zeros((1, 20, 30), dtype=np.int32), np.full((1, 20, 30), 100, dtype=np.float32)
     labels[:, 1:11, 1:11] = 1
-    labels[:, 12:15, 1:5], labels[:, 12:14, 8:11] = 2, 3  # objectness 0.35 and 0.24 of that of 1
+    labels[:, 12:14, 1:4], labels[:, 12:13, 8:11] = 2, 3  # objectness 0.24 and 0.17 of that of 1
     assert select_foreground(labels, motion).tolist() == [0, 1, 1, 0]
 
 
@@ -133,8 +133,8 @@ def test_what_moves_may_leave_the_frame():
     labels[:, 4:6, :2], labels[:, :, 12:] = 1, 2
     np.testing.assert_allclose(rate_labels(labels)["border"], [1 - 32 / 52 * 192 / 140, 0, 0], atol=1e-12)
     motion = np.full(labels.shape, 0.5, dtype=np.float32)
-    moving = 0.5 / 0.52
-    expected = 1 - (1 - moving) * 2 / 52 * 192 / 4 - moving * 2 / 52 * 3
+    weight = 2 / 3 * 0.5 / 0.52
+    expected = 1 - (1 - weight) * 2 / 52 * 192 / 4 - weight * 2 / 52 * 3
     np.testing.assert_allclose(rate_labels(labels, motion)["border"], [0, expected, 0], atol=1e-12)
 
 
