@@ -9,7 +9,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
 FLAGS=(
   # --config "$ROOT/configs/davis17_dino_s8.yaml"
-  # --basepath /data/DAVIS/JPEGImages/480p
+  # --dataset davis17u --basepath /data/DAVIS
   # --dino_path /data/dino_deitsmall8_pretrain.pth
   # --resolution 192 384
   # --output_path outputs/train

@@ -13,9 +13,8 @@ backbone's keys) and the positions of tokens alone:
     labels = split_tracks(labels, centred, clusters=foreground_clusters, boundaries=motion.boundaries)
     labels = join_successors(labels, centred, tracks.LIMITS.neighbourhood)
 
-The limits were chosen on the training videos of Sprites with the embedded backbone and with dev-8 in view, those of the
-tracks and of successors also with the other splits of Sprites. They are cosines and shares; lengths and areas, which
-scale with the grid; and a least number of frames, below which nothing is told from noise.
+What the limits were chosen on stands in docs/method.md, section 8. They are cosines and shares; lengths and areas,
+which scale with the grid; and a least number of frames, below which nothing is told from noise.
 """
 
 import numpy as np

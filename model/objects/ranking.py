@@ -9,7 +9,7 @@ import numpy as np
 class RankingLimits:
     """Constants of objectness and foreground.
 
-    They were chosen on all splits of Sprites and on dev-8, in the mean over five thresholds (docs/results.md).
+    What they were chosen on stands in docs/method.md, section 8.
 
     Attributes:
         border_share_weight: how much a label's share of the border counts in a video with much motion, of 1; the rest

@@ -1,4 +1,4 @@
-"""Judge trained blocks beside the training-free one: means over thresholds, paired over videos.
+"""Measure trained blocks beside the training-free one: means over thresholds, paired over videos.
 
     python -m tests.benchmarks.yardstick --blocks outputs/train/last.pt          # embedded backbone, Sprites val
     python -m tests.benchmarks.yardstick --blocks outputs/seed0/last.pt outputs/seed1/last.pt \\
@@ -92,13 +92,13 @@ def main() -> None:
     )  # fmt: skip
     videos = [encode(video, Segmenter(network, settings), tuple(args.resolution)) for video in args.selection.load()]
     distances = np.array([measure_distance(network, video, settings) for video in videos])
-    base = judge(network, videos, settings)
+    base = measure_block(network, videos, settings)
     print_means("training-free", base, videos)
     seeds = []
     for path in own.blocks:
         network.load_blocks(load_checkpoint(path), source=path)
         ratio = float(np.median([measure_distance(network, video, settings) for video in videos] / distances))
-        seeds.append(judge(network, videos, replace(settings, tau=settings.tau * ratio)))
+        seeds.append(measure_block(network, videos, replace(settings, tau=settings.tau * ratio)))
         print_means(f"{path} (thresholds times {ratio:.2f})", seeds[-1], videos)
     if seeds:
         trained = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in MEASURES}
@@ -140,7 +140,9 @@ def measure_distance(network: SpatioTemporalNetwork, video: Encoded, settings: S
 
 
 @torch.no_grad()
-def judge(network: SpatioTemporalNetwork, videos: list[Encoded], settings: SegmenterSettings) -> dict[str, np.ndarray]:
+def measure_block(
+    network: SpatioTemporalNetwork, videos: list[Encoded], settings: SegmenterSettings
+) -> dict[str, np.ndarray]:
     """Measure a block.
 
     Returns:
@@ -221,7 +223,7 @@ def measure_agreement(segmenter: Segmenter, video: Encoded, objects: np.ndarray)
 
 
 def print_means(name: str, found: dict[str, np.ndarray], videos: list[Encoded]) -> None:
-    """Print what `judge` found for a block, in percent."""
+    """Print what `measure_block` found for a block, in percent."""
     counts = count_objects(videos)
     for kind in KINDS if counts.any() else ():
         values = 100 * average_videos(found[kind], kind, counts)
@@ -236,7 +238,7 @@ def count_objects(videos: list[Encoded]) -> np.ndarray:
 
 
 def average_videos(values: np.ndarray, kind: str, counts: np.ndarray) -> np.ndarray:
-    """Average what `judge` found of a kind over objects, or over the videos with objects: (..., videos) -> (...)."""
+    """Average what `measure_block` found of a kind over objects, or videos with objects: (..., videos) -> (...)."""
     weights = weigh_videos(kind, counts)
     return (values if kind in OBJECTWISE else values * weights).sum(-1) / weights.sum()
 
