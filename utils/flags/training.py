@@ -40,7 +40,7 @@ def make_parser() -> config.Parser:
     steps("--accumulate", **count, default=1, help="Take this many forward passes for a step.")
     steps("--num_train_steps", **count, default=5000, help="End the run after this many steps.")
     steps("--lr", type=positive_float, default=1e-5, metavar="X", help="Peak of the learning rate's cosine schedule.")
-    steps("--min_lr", **number, default=1e-6, help="End of the learning rate's cosine schedule.")
+    steps("--min_lr", **number, default=1e-6, help="End of the learning rate's cosine schedule; a lower --lr stays.")
     steps("--weight_decay", **number, default=0.1, help="Decay matrices, but no biases and norms.")
     steps("--clip_grad", type=positive_float, default=1.0, metavar="X", help="Limit the norm of the gradient.")
     steps("--drop", type=dropout_rate, default=0.1, metavar="P", help="Dropout of projections and MLP.")
