@@ -16,7 +16,7 @@ from data.selection import choose_resolutions
 from data.videos import Video, read_resized_frames
 from model.attention import mean_attention
 from model.clustering import WINDOW
-from model.engine.threshold import CLUSTERS
+from model.engine.threshold import CLUSTER_RANGE
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.objects.proposals import choose_proposals, object_options
 from model.objects.upsampling import upsample_labels
@@ -287,4 +287,4 @@ def _make_settings(given: dict[str, Any]) -> SegmenterSettings:
     names = [field.name for field in fields(SegmenterSettings)]
     if unknown := sorted(given.keys() - set(names)):
         raise TypeError(f"from_pretrained got an unknown keyword '{unknown[0]}'; settings are {', '.join(names)}")
-    return SegmenterSettings(**{"objects": object_options(OBJECTS), "motion": True, "clusters": CLUSTERS} | given)
+    return SegmenterSettings(**{"objects": object_options(OBJECTS), "motion": True, "clusters": CLUSTER_RANGE} | given)
