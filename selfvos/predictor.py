@@ -89,6 +89,15 @@ class Predictor:
     ) -> "Predictor":  # fmt: skip
         """Load a backbone and a block.
 
+        Keywords are named as the flags of eval.py without dashes, but for
+
+            block=FILE          --resume_path FILE; None: --training_free
+            num_blocks=N        --num_t N
+            key_stride=R        --ratio R
+            objects={...}       --proposals, as `reassign`, `merge`, `split` and `join` -> bool, each True if it is
+                                missing; None: --proposals clusters
+            motion=bool         --motion flow or none
+
         Args:
             backbone: a ViT of timm, such as `vit_small_patch14_dinov2.lvd142m`, or `embedded`, that in assets/.
             device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`.
