@@ -29,6 +29,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
@@ -220,9 +221,9 @@ def predict(
             tau = segment_video(args, segmenter, video, results, illustrator, resolution=resolutions[video.name],
                                 progress=bar)  # fmt: skip
             moved += [video.name] if tau != args.tau else []
-    if moved:
-        print(f"note: --tau {args.tau:g}: --clusters chose another in {len(moved)} of {len(mine)} videos, such as "
-              f"{moved[0]} (stats/ has it)", file=sys.stderr, flush=True)  # fmt: skip
+    if moved := list(chain(*distributed.gather(moved))):
+        log_line(f"note: --tau {args.tau:g}: --clusters chose another in {len(moved)} of {len(left)} videos, such as "
+                 f"{moved[0]} (stats/ has it)")  # fmt: skip
 
 
 def segment_video(
