@@ -30,7 +30,7 @@ def make_parser() -> config.Parser:
     data("--num_frames", **count, default=3, help="Take this many frames for a clip (T).")
     data("--gap", **count, default=4, help="Take frames of a clip this far apart in the video.")
     data("--num_workers", type=non_negative_int, default=2, metavar="N", help="Read frames in this many processes.")
-    add_network_arguments(parser)
+    add_network_arguments(parser, seed_help="Seed everything that is random.")
     block = parser.add_argument_group("block").add_argument
     block("--with_cls", action=BooleanOptionalAction, default=True, help="Add CLS tokens in training.")
     block("--init", default="random", choices=("random", "identity"), help="Start at random or training-free.")
