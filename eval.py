@@ -29,6 +29,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
@@ -42,7 +43,7 @@ from data.registry import DATASETS
 from data.resolution import ResolutionRule, check_resolution, scale_to_patches
 from data.selection import Selection, check_sizes, choose_resolutions, ground_truth
 from data.videos import Video, compute_fingerprint, read_resized_frames
-from model.engine.threshold import CLUSTERS
+from model.engine.threshold import CLUSTER_RANGE
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.objects.proposals import choose_proposals, normalise_proposals, object_options
 from model.segmenter import Progress, Segmenter, SegmenterSettings, describe_key_frame_limit
@@ -131,7 +132,7 @@ def parse_arguments(argv: list[str]) -> Namespace:
     args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
     if args.training_free and args.tau == AUTO:
         args.tau = SegmenterSettings.tau
-    args.clusters = choose_cluster_range(args.clusters or ([ANY] if args.proposals == "clusters" else CLUSTERS))
+    args.clusters = choose_cluster_range(args.clusters or ([ANY] if args.proposals == "clusters" else CLUSTER_RANGE))
     args.protocol = choose_protocols(args.protocol, DATASETS[args.dataset].protocols, dataset=args.dataset)
     args.root, args.root_flag = resolve_root(args.dataset, davis_path=args.davis_path, basepath=args.basepath)
     args.root_flag = "" if args.clips else args.root_flag
@@ -220,9 +221,9 @@ def predict(
             tau = segment_video(args, segmenter, video, results, illustrator, resolution=resolutions[video.name],
                                 progress=bar)  # fmt: skip
             moved += [video.name] if tau != args.tau else []
-    if moved:
-        print(f"note: --tau {args.tau:g}: --clusters chose another in {len(moved)} of {len(mine)} videos, such as "
-              f"{moved[0]} (stats/ has it)", file=sys.stderr, flush=True)  # fmt: skip
+    if moved := list(chain(*distributed.gather(moved))):
+        log_line(f"note: --tau {args.tau:g}: --clusters chose another in {len(moved)} of {len(left)} videos, such as "
+                 f"{moved[0]} (stats/ has it)")  # fmt: skip
 
 
 def segment_video(

@@ -5,7 +5,7 @@
 # Edit the flags below or give them on the command line, which wins. All flags: bash start_rgb.sh --help
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-. "$ROOT/utils/setup.sh" requirements.txt
+. "$ROOT/utils/setup.sh" requirements.txt "$@"
 
 FLAGS=(
   # --config "$ROOT/configs/davis17_dino_s8.yaml"

@@ -315,10 +315,15 @@ class BadFrames:
 
         Args:
             known: the `files` that the checkpoint of a stopped run has, which may be anything in a damaged checkpoint.
+
+        Raises:
+            UserError: they are more than 1 % of `videos`, which may be fewer than before.
         """
         known = {file for file in known if isinstance(file, str)} if isinstance(known, list) else set()
         frames = [path for paths in videos.values() for path in paths if str(path) in known] if known else []
-        return cls(sum(map(len, videos.values())), [str(path) for path in frames if not is_readable(path)])
+        found = cls(sum(map(len, videos.values())), [str(path) for path in frames if not is_readable(path)])
+        found._check_share()
+        return found
 
     def add(self, batch: Clip) -> None:
         """Count the unreadable files of a batch.
@@ -329,8 +334,16 @@ class BadFrames:
         for file in sorted(set(batch.bad).difference(self.files)):
             self.files.append(file)
             tqdm.write(f"warning: {file}: unreadable, skipped ({len(self.files)} so far)", file=sys.stderr)
-        if batch.frames is None or len(self.files) > LIMITS.max_bad_share * self.total:
+        self._check_share()
+        if batch.frames is None:
             raise UserError(
-                f"{batch.bad[0]}: one of {len(self.files)} unreadable images met among {self.total}, more than 1 %; "
+                f"{batch.bad[-1]}: unreadable, like an image in each of {LIMITS.max_attempts} clips that were drawn in "
+                "turn; restore the files below --basepath"
+            )
+
+    def _check_share(self) -> None:
+        if len(self.files) > LIMITS.max_bad_share * self.total:
+            raise UserError(
+                f"{self.files[-1]}: one of {len(self.files)} unreadable images met among {self.total}, more than 1 %; "
                 "restore the files below --basepath"
             )

@@ -19,15 +19,15 @@ for proposal in result.proposals[:3]:
 result.save(folder)
 
 # What the middle of the best object attends to in the key frames
-rows, columns = np.nonzero(result.masks[0] == 1)
+best = result.masks == 1
+frame = int(best.any(axis=(1, 2)).argmax())  # the first that shows it
+rows, columns = np.nonzero(best[frame])
 middle = len(rows) // 2
-attention = predictor.attention(result, frame=0, point=(columns[middle], rows[middle]))
+attention = predictor.attention(result, frame=frame, point=(columns[middle], rows[middle]))
 print(
     f"attention {attention.shape}, sum {attention.sum():.3f}, strongest in key frame {attention.sum((1, 2)).argmax()}"
 )
 
 # Frames as they come: clusters, which are not ranked
-frames = np.zeros((3, 90, 160, 3), np.uint8)
-frames[:, 30:60, 40:80] = (230, 60, 40)
-for labels in predictor.stream(iter(frames), tau=result.tau):
-    print(f"{len(np.unique(labels))} clusters")
+for index, labels in enumerate(predictor.stream(result.source.read(), tau=result.tau)):
+    print(f"frame {index}: {len(np.unique(labels))} clusters")

@@ -16,7 +16,7 @@ from data.selection import choose_resolutions
 from data.videos import Video, read_resized_frames
 from model.attention import mean_attention
 from model.clustering import WINDOW
-from model.engine.threshold import CLUSTERS
+from model.engine.threshold import CLUSTER_RANGE
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.objects.proposals import choose_proposals, object_options
 from model.objects.upsampling import upsample_labels
@@ -88,6 +88,15 @@ class Predictor:
         upsampling: str = "guided", **settings: Any,
     ) -> "Predictor":  # fmt: skip
         """Load a backbone and a block.
+
+        Keywords are named as the flags of eval.py without dashes, but for
+
+            block=FILE          --resume_path FILE; None: --training_free
+            num_blocks=N        --num_t N
+            key_stride=R        --ratio R
+            objects={...}       --proposals, as `reassign`, `merge`, `split` and `join` -> bool, each True if it is
+                                missing; None: --proposals clusters
+            motion=bool         --motion flow or none
 
         Args:
             backbone: a ViT of timm, such as `vit_small_patch14_dinov2.lvd142m`, or `embedded`, that in assets/.
@@ -287,4 +296,4 @@ def _make_settings(given: dict[str, Any]) -> SegmenterSettings:
     names = [field.name for field in fields(SegmenterSettings)]
     if unknown := sorted(given.keys() - set(names)):
         raise TypeError(f"from_pretrained got an unknown keyword '{unknown[0]}'; settings are {', '.join(names)}")
-    return SegmenterSettings(**{"objects": object_options(OBJECTS), "motion": True, "clusters": CLUSTERS} | given)
+    return SegmenterSettings(**{"objects": object_options(OBJECTS), "motion": True, "clusters": CLUSTER_RANGE} | given)

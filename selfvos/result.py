@@ -48,6 +48,7 @@ class Result:
         resolution: (height, width) in pixels at which the network saw the frames.
         key_frames: positions of the key frames, to which attention is paid.
         frame_names: names of the image files without ending, or 00000, 00001, ...
+        source: the video; `source.read()` yields its frames again, (3, H, W) uint8 RGB.
     """
 
     masks: np.ndarray
@@ -59,7 +60,7 @@ class Result:
     resolution: tuple[int, int]
     key_frames: list[int]
     frame_names: list[str]
-    source: Video | FrameArray = field(repr=False)  # for `Predictor.attention`, which reads some frames again
+    source: Video | FrameArray = field(repr=False)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write `masks` as indexed PNGs `<frame name>.png`, like those of eval.py, into a new folder.

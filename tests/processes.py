@@ -136,6 +136,15 @@ def wait_for(path: Path, process: BaseProcess | subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def pretend_gpus(count: int, folder: Path) -> str:
+    """Write an `nvidia-smi` that lists `count` GPUs, and return a PATH on which it and this interpreter come first."""
+    program = folder / "bin/nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nfor gpu in $(seq {count}); do echo "GPU $gpu: H200 (UUID: GPU-$gpu)"; done\n')
+    program.chmod(0o755)
+    return f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
 def launch(script: str, *arguments, cwd: Path) -> subprocess.CompletedProcess:
     """Run a launcher as a user does: in a shell, with this interpreter first on the PATH and no GPU."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -31,6 +31,7 @@ from utils.report.results import is_background
 
 CONTACT_SHEET = "contact_sheet.png"
 OVERLAYS = "overlays"
+# No names of videos where there is one kind of predictions, whose folders lie beside these.
 RESERVED = {"stats", OVERLAYS, EXPLORE, "scores", REPORT, INDEX}
 
 
@@ -109,9 +110,9 @@ class ResultsFolder:
 
         Raises:
             UserError: a frame was removed from complete results, the video has changed since, or its name is that of
-                another file in the folder.
+                another file in the folder, which holds the videos themselves where there is one kind.
         """
-        if video in RESERVED:
+        if len(self.kinds) == 1 and video in RESERVED:
             raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
         folders = [self.predictions(kind) / video for kind in self.kinds]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():

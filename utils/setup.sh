@@ -1,6 +1,6 @@
 # Sourced by the launchers and tests/run.sh: sets PYTHON to an interpreter whose packages satisfy a requirements file.
 # Uses the current python3 if it does; otherwise .venv, made and filled once.
-#   . utils/setup.sh requirements.txt
+#   . utils/setup.sh requirements.txt "$@"       # "$@": of the program, if several processes may run it
 
 trap 'echo interrupted >&2; exit 130' INT  # until the program runs, which says so itself
 
@@ -27,11 +27,13 @@ else
   fi
 fi
 
-# One process per visible GPU: torchrun where there are several.
+# One process per visible GPU, and one for --help: torchrun where there are several.
 _gpus="$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)"
-if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-  _gpus="$(printf '%s' "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | grep -c . || true)"
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then  # which may name GPUs that are not there
+  _visible="$(printf '%s' "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | grep -c . || true)"
+  _gpus=$((_visible < _gpus ? _visible : _gpus))
 fi
+case " ${*:2} " in *" --help "* | *" -h "*) _gpus=1 ;; esac
 LAUNCH=("$PYTHON")
 if [ "$_gpus" -gt 1 ]; then
   LAUNCH=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$_gpus")

@@ -34,7 +34,7 @@ class BudgetLimits:
         object_bytes: bytes of `find_objects` for a token. 82 to 105 were measured, on 240 and 480 frames of 24x48
             tokens, and 5 are of `Motion`. 8 bytes for each track in each frame come on top; they matter from tens of
             thousands of frames on.
-        message_margin: factor on the memory that a message asks for, so that the figure suffices after rounding.
+        message_margin: factor on the memory that a message asks for, so that something is spare for centres.
     """
 
     features_share: float = 0.5
@@ -140,8 +140,14 @@ class MemoryBudget:
     def _check(self, needed: float, what: str, *, mend: str) -> None:
         """Raise `UserError` if `needed` bytes are more than the budget."""
         if needed > self.total:
-            gigabytes = f"{LIMITS.message_margin * needed / 1e9:.2g}"
-            raise UserError(f"--memory_gb {self.gigabytes:g}: {what} {gigabytes}; raise it, {mend}")
+            amount = format_gigabytes(LIMITS.message_margin * needed)
+            raise UserError(f"--memory_gb {self.gigabytes:g}: {what} {amount}; raise it, {mend}")
+
+
+def format_gigabytes(size: float) -> str:
+    """Write a size in bytes as GB, rounded up so that it suffices: with one decimal below 10, with none above."""
+    tenths = math.ceil(size / 1e8)
+    return f"{tenths / 10:.1f} GB" if tenths < 100 else f"{math.ceil(size / 1e9)} GB"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 # Smallest and largest number of clusters of a video for which its tau is kept. tau = 1 gave 5 to 21 clusters where its
 # masks were good (dev-8 and Sprites, two backbones); half of it gave 37 to 166, twice it 1 or 2.
-CLUSTERS = (5, 21)
+CLUSTER_RANGE = (5, 21)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,14 @@ def _compute_token_cosines(features: Tensor, others: Tensor, neighbours: np.ndar
     return cosines.numpy()
 
 
+def sum_features(labels: np.ndarray, centred: CentredFeatures) -> np.ndarray:
+    """Sum the centred features of the tokens of each label: labels (T, h, w) int >= 0 -> (K, C) float64."""
+    sums = torch.zeros(int(labels.max()) + 1, centred.features.shape[-1], dtype=torch.float64)
+    for frame, tokens in enumerate(torch.from_numpy(labels).long()):
+        sums.index_add_(0, tokens.flatten(), centred[frame].flatten(0, 1).double())
+    return sums.numpy()
+
+
 def compute_cosines(sums: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Compute the cosines (E,) of pairs (E, 2) of rows of sums (K, C); 0 where a row has no length."""
     one, other = sums[pairs[:, 0]], sums[pairs[:, 1]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.objects.affinity import CentredFeatures, compute_cosines
+from model.objects.affinity import CentredFeatures, compute_cosines, sum_features
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures) -> np.n
 
     labels (T, h, w) int >= 0 -> labels (T, h, w), with gaps in the numbers.
     """
-    sums, pairs, across, contact = _measure_contacts(labels, centred)
+    sums, (pairs, across, contact) = sum_features(labels, centred), _measure_contacts(labels, centred)
     number, cosine = np.arange(len(sums)), compute_cosines(sums, pairs)
     while len(pairs):
         boundary = np.bincount(pairs.ravel(), contact.repeat(2))
@@ -52,20 +52,16 @@ def merge_similar_clusters(labels: np.ndarray, centred: CentredFeatures) -> np.n
     return number[labels]
 
 
-def _measure_contacts(
-    labels: np.ndarray, centred: CentredFeatures
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Measure the clusters (T, h, w) of a video and the contacts between them.
+def _measure_contacts(labels: np.ndarray, centred: CentredFeatures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measure the contacts between the clusters (T, h, w) of a video.
 
     Returns:
-        sums (K, C): of each cluster's centred features. pairs (E, 2): clusters that touch, as `_sum_by_pair` returns
-        them. across (E,): sum of cosines over all neighbouring tokens of each pair. contact (E,): number of these.
+        pairs (E, 2): clusters that touch, as `_sum_by_pair` returns them. across (E,): sum of cosines over all
+        neighbouring tokens of each pair. contact (E,): number of these.
     """
-    sums = torch.zeros(int(labels.max()) + 1, centred.features.shape[-1], dtype=torch.float64)
     pairs, across, contact = np.empty((0, 2), dtype=np.int64), np.empty(0), np.empty(0)
     for frame, tokens in enumerate(torch.from_numpy(labels).long()):
         features = centred[frame]
-        sums.index_add_(0, tokens.flatten(), features.flatten(0, 1).double())
         for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
             cosines = (features[one] * features[other]).sum(-1).flatten().numpy()
             touching = torch.stack([tokens[one], tokens[other]], dim=-1).flatten(0, 1).numpy()
@@ -74,7 +70,7 @@ def _measure_contacts(
             pairs, _, (across, contact) = _sum_by_pair(
                 np.concatenate([pairs, touching]), np.append(across, cosine_sums), np.append(contact, counts)
             )
-    return sums.numpy(), pairs, across, contact
+    return pairs, across, contact
 
 
 def _sum_by_pair(pairs: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

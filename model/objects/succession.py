@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.objects.affinity import CentredFeatures, Neighbourhood, compute_cosines
+from model.objects.affinity import CentredFeatures, Neighbourhood, compute_cosines, sum_features
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def join_successors(
         (T, h, w), with gaps in the numbers.
     """
     flow = count_transitions(labels, centred, neighbourhood)
-    sums = _sum_features(labels, centred)
+    sums = sum_features(labels, centred)
     counts = np.stack([np.bincount(frame.ravel(), minlength=len(sums)) for frame in labels], axis=1).astype(float)
     number = np.arange(len(sums))
     margins = np.stack([_measure_margins(label, flow, sums, counts, limits) for label in number])
@@ -115,11 +115,3 @@ def count_transitions(labels: np.ndarray, centred: CentredFeatures, neighbourhoo
             origins = before.ravel()[np.take_along_axis(neighbours, best[:, None], 1)[:, 0] - 1]
             np.add.at(counts, (origins, labels[frame][changed]), 1)
     return counts
-
-
-def _sum_features(labels: np.ndarray, centred: CentredFeatures) -> np.ndarray:
-    """Sum the centred features of each label: (K, C)."""
-    sums = torch.zeros(int(labels.max()) + 1, centred.features.shape[-1], dtype=torch.float64)
-    for frame, tokens in enumerate(torch.from_numpy(labels).long()):
-        sums.index_add_(0, tokens.flatten(), centred[frame].flatten(0, 1).double())
-    return sums.numpy()

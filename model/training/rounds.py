@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from model.engine.threshold import CLUSTERS
+from model.engine.threshold import CLUSTER_RANGE
 from model.network import SpatioTemporalNetwork
 from model.objects.motion import MotionMeter
 from model.segmenter import Segmenter, SegmenterSettings
@@ -130,7 +130,7 @@ class TargetRounds:
     def segment(self, name: str) -> ObjectMaps:
         """Segment a video with the block as it is."""
         self.network.eval()
-        settings = SegmenterSettings(clustering="fast", tau=self.tau, clusters=CLUSTERS)
+        settings = SegmenterSettings(clustering="fast", tau=self.tau, clusters=CLUSTER_RANGE)
         segmenter = Segmenter(self.network, settings)
         meter = MotionMeter(segmenter.grid_size)
         features, grid = segmenter.encode(meter.watch(self.read(name)), num_frames=self.lengths[name])

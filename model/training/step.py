@@ -167,9 +167,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, settings: Tra
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Compute the learning rate of a step: a cosine from `lr` down to `min_lr`."""
-    progress = step / max(settings.num_train_steps, 1)
-    return settings.min_lr + (settings.lr - settings.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+    """Compute the learning rate of a step: a cosine from `lr` down to `min_lr`, or `lr` throughout if that is lower."""
+    progress, end = step / max(settings.num_train_steps, 1), min(settings.min_lr, settings.lr)
+    return end + (settings.lr - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def clips_per_step(settings: TrainSettings) -> int:

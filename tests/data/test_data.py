@@ -126,8 +126,18 @@ def test_bad_frames_are_counted_once_and_limited(capsys):
     assert capsys.readouterr().err.count("unreadable, skipped") == 2
     with pytest.raises(UserError, match=r"c\.jpg: .*restore the files"):
         few.add(Clip(torch.zeros(1), ["c.jpg"]))
-    with pytest.raises(UserError, match=r"x\.jpg"):
+    with pytest.raises(UserError, match=r"x\.jpg: unreadable, like .* 20 clips"):  # far from 1 %
         BadFrames(total=10**6).add(Clip(None, ["x.jpg"]))
+
+
+def test_bad_frames_known_before_are_too_many_of_fewer_videos(tmp_path):
+    """A run is resumed with a smaller --train_list: told at once, not by the first batch, which may have none."""
+    bad = tmp_path / "ant/00000.jpg"
+    bad.parent.mkdir()
+    bad.write_text("no image")
+    assert BadFrames.resume({"ant": [bad], "bee": [tmp_path / "x.jpg"] * 99}, [str(bad)]).files == [str(bad)]
+    with pytest.raises(UserError, match=r"ant/00000\.jpg: one of 1 unreadable images met among 1, more than 1 %"):
+        BadFrames.resume({"ant": [bad]}, [str(bad)])
 
 
 def test_step_sampler_shares_out_every_clip_once():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.engine.budget import FLOAT_BYTES, LIMITS, MemoryBudget, SpareMemory
+from model.engine.budget import FLOAT_BYTES, LIMITS, MemoryBudget, SpareMemory, format_gigabytes
 from model.engine.threshold import Trial, cluster_at_wanted_number
 from model.engine.windows import ENGINES, WindowClusterer
 from tests.model.inputs import make_network, make_segmenter, video
@@ -109,6 +109,14 @@ def test_memory_budget(tiny_weights, monkeypatch, tmp_path):
         make_segmenter(network, key_stride=2, memory_gb=0.0001).segment(frames, num_frames=12)
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(1.275e11, "128 GB"), (1e10, "10 GB"), (9.95e9, "10 GB"), (1.81e9, "1.9 GB"), (2e9, "2.0 GB"), (5e4, "0.1 GB")],
+)
+def test_memory_that_is_asked_for_has_a_unit_and_suffices(size, expected):
+    assert format_gigabytes(size) == expected
+
+
 @pytest.mark.parametrize(("room", "merged"), [(2, [3]), (1, [2, 3])])
 def test_centres_that_outgrow_the_budget_are_merged_early(tiny_weights, monkeypatch, room, merged):
     """One centre in each of three windows, and room for so many."""
@@ -143,7 +151,7 @@ def test_objects_of_a_very_long_video_have_to_fit(tiny_weights):
     """Its features go to disk, but there has to be room for 115 bytes for each of its tokens."""
     segmenter = make_segmenter(make_network(tiny_weights), memory_gb=1.0, objects={})
     segmenter.budget.check_objects((10**5, 15, 64))
-    with pytest.raises(UserError, match=r"--memory_gb 1: .* 1\.8; raise it, "):
+    with pytest.raises(UserError, match=r"--memory_gb 1: .* need 1\.9 GB; raise it, "):
         segmenter.budget.check_objects((10**6, 15, 64))
     frames = (frame for frame in video(2))
     with pytest.raises(UserError, match="--memory_gb 1: .*raise it, "):  # told at the first frames

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.objects.affinity import CentredFeatures
+from model.objects.affinity import CentredFeatures, sum_features
 from model.objects.find import find_objects, remove_flicker
 from model.objects.merge import merge_similar_clusters
 from model.objects.ranking import compute_border_ratios
@@ -38,6 +38,12 @@ def centred_of(labels: np.ndarray, colours: list[list[float]]) -> CentredFeature
 def features_of(labels: np.ndarray, colours: list[list[float]]) -> torch.Tensor:
     """Each cluster's tokens have one feature."""
     return torch.tensor(colours)[torch.from_numpy(labels)].flatten(1, 2)
+
+
+def test_features_are_summed_by_label():
+    labels = video(["02 22", "20 22"])
+    centred = centred_of(labels, [[-1.0, 0], [9, 9], [1, 0]])
+    np.testing.assert_allclose(sum_features(labels, centred), [[-2, 0], [0, 0], [6, 0]], atol=1e-6)
 
 
 def test_parts_that_look_alike_and_touch_become_one():

@@ -1,6 +1,8 @@
 """The README, docs/*.md and assets/README.md name links, flags, files and programs that exist."""
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 import eval as eval_program
 import train
 from data.check import format_table
+from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "assets/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,7 +35,7 @@ def anchors(page: Path) -> set[str]:
 
 @each_page
 def test_links_lead_somewhere(page: Path):
-    for target in re.findall(r"\]\(([^)\s]+)", page.read_text()):
+    for target in re.findall(r'(?:\]\(|src=")([^)\s"]+)', page.read_text()):  # links, and images of both kinds
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")
@@ -58,6 +61,42 @@ def test_launchers_take_the_flags_they_are_given(page: Path):
         parser = (train if name in ("start_rgb", "train") else eval_program).make_parser()
         named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", rest))
         assert named <= set(parser._option_string_actions), f"{page.name}: {name} {rest}"
+
+
+# Lets bash expand the commands of a page, with its variables and loops, and print the words of those that start Python
+# or a launcher. Nothing else can run either, since no program is found.
+RECORD = r"""
+PATH=/nowhere
+for name in bash python; do eval "$name() { printf '%s\0' $name \"\$@\"; printf '\n'; }"; done
+srun() { "$@"; }
+"""
+
+
+def expand_commands(page: Path, folder: Path) -> list[list[str]]:
+    """Return the words of the commands in a page's blocks of bash; each may use the variables of those before it."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text_of(page), flags=re.M | re.S)
+    script = RECORD + "".join(blocks)
+    done = subprocess.run(["bash", "-uc", script], cwd=folder, capture_output=True, text=True)
+    assert not re.search("unbound variable|syntax error", done.stderr), f"{page.name}: {done.stderr}"
+    return [line.split("\0")[:-1] for line in done.stdout.splitlines()]
+
+
+def test_commands_have_flags_and_values_that_the_programs_take(tmp_path, monkeypatch):
+    """All of them are parsed, with the recipes that they name, and none is run."""
+    monkeypatch.chdir(ROOT)
+    programs = {"bash start_eval.sh": eval_program, "python eval.py": eval_program,
+                "bash start_rgb.sh": train, "python train.py": train}  # fmt: skip
+    parsed, faults = 0, []
+    for page in PAGES:
+        for command in expand_commands(page, tmp_path):
+            if program := programs.get(" ".join(command[:2])):
+                parsed += 1
+                try:
+                    program.make_parser().parse(command[2:])
+                except UserError as error:
+                    faults.append(f"{page.name}: {shlex.join(command)}: {error}")
+    assert not faults, "\n".join(faults)
+    assert parsed >= 20
 
 
 @each_page

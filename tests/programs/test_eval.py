@@ -283,8 +283,8 @@ def test_two_processes_share_the_videos_and_one_that_dies_loses_its_current_vide
     davis, tmp_path, tiny_network, run_eval
 ):
     """The second process is killed with a video begun; the same command again keeps what was done and goes on. Its
-    results are those of one process."""
-    arguments = ["--davis_path", davis, "--training_free"]
+    results are those of one process. A note on both videos is printed once."""
+    arguments = ["--davis_path", davis, "--training_free", "--tau", 50]
     run_eval(*arguments, "--save_path", tmp_path / "one")
     again = [*tiny_network, *arguments, "--save_path", tmp_path / "two"]
     prepare = kill_the_second_process_at_its_first_clusters
@@ -296,6 +296,9 @@ def test_two_processes_share_the_videos_and_one_that_dies_loses_its_current_vide
     run_ranks("eval", *again, folder=tmp_path)
     assert done.stat().st_mtime_ns == written
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+    run_ranks("eval", *again, "--overwrite", folder=tmp_path)
+    notes = re.findall("--clusters chose .* videos", "".join((tmp_path / f"rank{n}").read_text() for n in range(2)))
+    assert notes == ["--clusters chose another in 2 of 2 videos"]
 
 
 @given(st.lists(st.integers(1, 100), max_size=30), st.integers(1, 8))

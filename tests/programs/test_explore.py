@@ -19,6 +19,7 @@ from utils import compare
 from utils.errors import UserError
 from utils.report import __main__ as report_program
 from utils.report import jpegs
+from utils.results import RESERVED
 
 INDEX = "Number(document.getElementById('player').dataset.index)"
 
@@ -101,15 +102,18 @@ def test_a_video_cannot_be_named_as_the_folder(davis, tmp_path, run_eval):
                  tmp_path / "results")  # fmt: skip
 
 
-def test_a_video_can_be_named_as_a_kind_of_masks(davis, tmp_path, run_eval):
-    (davis / "JPEGImages/480p/ant").rename(davis / "JPEGImages/480p/foreground")
-    out = tmp_path / "results"
-    for _ in range(2):  # the second run finds all there
+def test_a_video_can_have_any_name_where_there_are_two_kinds_of_masks(tmp_path, run_eval, capsys):
+    names = ("foreground", *sorted(RESERVED))
+    davis, out = make_davis(tmp_path / "DAVIS", sequences=names, num_frames=2), tmp_path / "results"
+    for more, segments in (([], True), ([], False), (["--overwrite", "--tau", 0.9], True)):
         run_eval("--dataset", "video", "--basepath", davis / "JPEGImages/480p", "--training_free", "--save_path", out,
-                 "--protocol", "davis", "foreground", "--no-overlay")  # fmt: skip
-    for kind in ("davis", "foreground"):
-        assert len(list((out / kind / "foreground").glob("*.png"))) == 7
-    assert (out / "report/videos/foreground").is_dir()
+                 "--protocol", "davis", "foreground", "--explore", *more)  # fmt: skip
+        assert ("segmenting" in capsys.readouterr().err) == segments
+        for name in names:
+            for kind in ("davis", "foreground"):
+                assert len(list((out / kind / name).glob("*.png"))) == 2
+            assert (out / f"overlays/{name}.mp4").is_file()
+            assert (out / f"report/videos/{name}").is_dir()
 
 
 def test_other_pages_of_the_results(explored, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import train as train_program
 from data.registry import DATASETS
 from model.engine.windows import ENGINES
 from model.objects.upsampling import UPSAMPLING
+from tests.conftest import snapshot
 from utils.errors import UserError
 from utils.flags import choices, evaluation, training
 from utils.flags.inputs import check_inputs
@@ -48,6 +49,16 @@ def test_the_flags_of_train_are_these():
 
 def test_the_flags_of_eval_are_these():
     assert sorted(eval_program.make_parser()._option_string_actions) == sorted((NETWORK + EVAL).split())
+
+
+def test_masks_do_not_depend_on_the_seed_as_its_help_says(davis, tmp_path, run_eval):
+    helps = [next(action.help for action in program.make_parser()._actions if action.dest == "seed")
+             for program in (train_program, eval_program)]  # fmt: skip
+    assert ["Masks do not depend on it" in text for text in helps] == [False, True]
+    for seed in (0, 1):
+        run_eval("--davis_path", davis, "--training_free", "--clustering", "fast", "--sequences", "ant", "--seed", seed,
+                 "--save_path", tmp_path / str(seed))  # fmt: skip
+    assert snapshot(tmp_path / "0") == snapshot(tmp_path / "1") != {}
 
 
 def test_only_eval_takes_words_without_a_flag_and_these_are_clips():

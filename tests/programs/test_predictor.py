@@ -1,6 +1,7 @@
 """The Python interface: the masks of eval.py with one import, from frames of any kind, without output."""
 
 import inspect
+import re
 import runpy
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from selfvos.sources import to_frame
 from tests.conftest import TINY_BACKBONE, moving_disk
 from tests.data.video_files import write_video
 from tests.processes import ROOT
+from utils.flags.choices import STEPS
 from utils.png import read_label_png
 from utils.progress import log_line
 
@@ -348,13 +350,22 @@ def test_a_copy_without_the_clone_says_how_to_install(tmp_path):
     assert "model is missing; install with `pip install -e .`" in done.stderr.splitlines()[-1]
 
 
+def test_keywords_with_other_names_than_their_flags_are_documented():
+    told = inspect.getdoc(Predictor.from_pretrained).partition("Args:")[0]
+    renamed = {keyword.partition("=")[0] for flag, keyword in KEYWORDS.items() if flag != f"--{keyword}"}
+    assert set(re.findall(r"^ +(\w+)=", told, flags=re.M)) == renamed
+    assert all(f"`{step}`" in told for step in STEPS)
+
+
 def test_the_example_runs(tmp_path, frames, monkeypatch, capfd):
-    """In this process; that another finds the import is tested above."""
-    write_clip(tmp_path / "clip.mp4", frames[:3])
+    """In this process; that another finds the import is tested above. The first frames do not show the best object."""
+    write_clip(tmp_path / "clip.mp4", [*np.zeros_like(frames[:2]), *frames[:2]])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["example.py", "clip.mp4", "masks"])
     runpy.run_path(str(ROOT / "docs/example.py"), run_name="__main__")
     printed, said = capfd.readouterr()
     assert said == ""
-    assert len(list((tmp_path / "masks").glob("*.png"))) == 3
+    masks = read_masks(tmp_path / "masks")
+    assert [(mask == 1).any() for mask in masks] == [False, False, True, True]
     assert "attention (1, 20, 3" in printed
+    assert "frame 3: " in printed

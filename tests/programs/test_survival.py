@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from shlex import quote
@@ -18,7 +17,7 @@ import torch
 
 from data.clips import ReadingLimits
 from tests.conftest import make_davis
-from tests.processes import ROOT, SECONDS, end, start_program, start_ranks, wait_for
+from tests.processes import ROOT, SECONDS, end, pretend_gpus, start_program, start_ranks, wait_for
 from utils.errors import UserError
 from utils.files import lock_folder
 from utils.run.checkpoints import load_tensors
@@ -380,7 +379,7 @@ time.sleep(1000)
 def test_the_launcher_hands_usr1_on_to_the_processes_of_torchrun(tmp_path):
     """What train.py then does is tested above; here torchrun starts a program that needs no library."""
     (tmp_path / "waiting.py").write_text(WAITING)
-    path = f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH" CUDA_VISIBLE_DEVICES=0,1'
+    path = f"export PATH={quote(pretend_gpus(2, tmp_path))} CUDA_VISIBLE_DEVICES=0,1"
     command = f'{path}; . {quote(str(ROOT))}/utils/setup.sh requirements.txt; exec "${{LAUNCH[@]}}" waiting.py'
     process = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     for rank in range(2):

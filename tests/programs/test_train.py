@@ -100,12 +100,12 @@ def test_overwrite_starts_anew(davis, tmp_path, run_train):
     assert sorted(path.name for path in out.glob("*.pt")) == ["last.pt", "step_0000002.pt"]
 
 
-def test_the_learning_rate_falls_as_a_cosine():
-    flags = ["--lr", "1", "--min_lr", "0.2", "--num_train_steps", "12"]
+@pytest.mark.parametrize(("lr", "expected"), [(1, [1, 0.8, 0.6, 0.4, 0.2]), (0.1, [0.1] * 5)])
+def test_the_learning_rate_falls_as_a_cosine(lr, expected):
+    """From --lr to --min_lr; it never rises."""
+    flags = ["--lr", str(lr), "--min_lr", "0.2", "--num_train_steps", "12"]
     settings = settings_from(vars(train_program.make_parser().parse(flags)), step.TrainSettings)
-    assert [step.learning_rate(number, settings) for number in (0, 4, 6, 8, 12)] == pytest.approx(
-        [1, 0.8, 0.6, 0.4, 0.2]
-    )
+    assert [step.learning_rate(number, settings) for number in (0, 4, 6, 8, 12)] == pytest.approx(expected)
 
 
 def test_queries_are_drawn_anew_at_every_step(davis, tmp_path, run_train, monkeypatch):

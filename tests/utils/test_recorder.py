@@ -3,7 +3,7 @@
 import pytest
 
 from tests.programs.test_train import log_of
-from utils.run.logs import RunningMeans
+from utils.run.logs import RunningMeans, truncate_log
 
 
 def test_a_mean_is_of_the_steps_that_have_the_value():
@@ -37,3 +37,10 @@ def test_means_after_a_stop_between_two_lines_of_the_log_are_of_all_steps(davis,
     )
     assert [record["step"] for record in whole] == [3, 6]
     assert parts == [record for record in whole if record["step"] > step]
+
+
+def test_a_damaged_log_is_cut_where_the_damage_begins(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'{"step": 1}\n{"step": 2}\n\xff\xfe{"step": 3}\n')
+    truncate_log(log, 3)
+    assert log.read_bytes() == b'{"step": 1}\n{"step": 2}\n'

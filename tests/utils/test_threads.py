@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import pretend_gpus
 from utils import threads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,11 +191,28 @@ def test_processes_of_torchrun_share_the_cores_unless_the_user_says(own, expecte
 
 
 @pytest.mark.parametrize("own", [{}, {"OMP_NUM_THREADS": "5"}])
-def test_launchers_settle_threads(own):
+def test_launchers_settle_threads(own, tmp_path):
     """For torchrun on two GPUs; the number that a user gives holds, here for one."""
     script = '. utils/setup.sh requirements.txt; echo "${LAUNCH[@]}"; env'
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    said = run("bash", "-c", script, PATH=path, CUDA_VISIBLE_DEVICES="0" if own else "0,1", **own).stdout.splitlines()
+    path = pretend_gpus(1 if own else 2, tmp_path)
+    said = run("bash", "-c", script, PATH=path, CUDA_VISIBLE_DEVICES="0,1", **own).stdout.splitlines()
     assert ("torch.distributed.run" in said[0]) == (not own)
     assert {f"{name}={value}" for name, value in threads.WAITING.items()} <= set(said)
     assert f"OMP_NUM_THREADS={own.get('OMP_NUM_THREADS', max(threads.count_cores() // 2, 1))}" in said
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "flags", "expected"),
+    [(2, "0,1", "", 2), (4, "2,3", "", 2), (2, "0,1,2,3", "", 2), (0, "0,1", "", 1), (2, "", "", 1), (2, "1", "", 1),
+     (2, "0,1", "--lr 1 --help", 1), (2, "0,1", "-h", 1)],
+)  # fmt: skip
+def test_launchers_start_a_process_for_each_gpu_that_is_there(gpus, visible, flags, expected, tmp_path):
+    script = f'. utils/setup.sh requirements.txt {flags}; echo "${{LAUNCH[@]}}"'
+    said = run("bash", "-c", script, PATH=pretend_gpus(gpus, tmp_path), CUDA_VISIBLE_DEVICES=visible).stdout
+    assert (f"--nproc_per_node {expected}" in said) == (expected > 1)
+    assert ("torch.distributed.run" in said) == (expected > 1)
+
+
+def test_a_launcher_prints_its_help_once(tmp_path):
+    said = run("bash", "start_eval.sh", "--help", PATH=pretend_gpus(2, tmp_path), CUDA_VISIBLE_DEVICES="0,1").stdout
+    assert said.count("usage: eval.py") == 1

@@ -77,6 +77,13 @@ def test_label_maps_as_a_picture(tmp_path, monkeypatch):
         visual.main()
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "two"])
+def test_an_impossible_number_of_frames_is_refused(count, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["visual", "--results", "x", "--picture", "x.png", "--count", count])
+    with pytest.raises(UserError, match=f"argument --count: .*{count}"):
+        visual.main()
+
+
 def test_training_log_as_a_picture(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 0, "clusters_per_clip": 3}\n{"step": 1, "loss_semantic": 1, "loss_motion": 2, '

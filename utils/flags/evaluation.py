@@ -43,7 +43,9 @@ def make_parser() -> config.Parser:
     add_data_arguments(data)
     data("--resolution", type=positive_int, nargs=2, default=(320, 480), metavar=("H", "W"),
          help="Resize frames; if only a recipe says so, own videos and unusual shapes keep theirs at as many pixels.")
-    add_network_arguments(parser)
+    add_network_arguments(
+        parser, seed_help="Masks do not depend on it; it is taken because commands of the released code give it."
+    )
     add_method_arguments(parser.add_argument_group("method").add_argument)
     output = parser.add_argument_group("output and scoring").add_argument
     output("--overwrite", action="store_true", help="Replace results of other settings in --save_path.")

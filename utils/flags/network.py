@@ -7,8 +7,12 @@ from utils.flags.choices import AUTO
 from utils.flags.types import non_negative_int, positive_float, positive_int
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of backbone and block, which training and evaluation share."""
+def add_network_arguments(parser: argparse.ArgumentParser, *, seed_help: str) -> None:
+    """Add the flags of backbone and block, which training and evaluation share.
+
+    Args:
+        seed_help: help of --seed, which does not do the same in both.
+    """
     add = parser.add_argument_group("network").add_argument
     add(
         "--backbone", default="vit_small_patch8_224.dino", metavar="NAME",
@@ -35,4 +39,4 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--amp", default="none", choices=("none", AUTO, "bf16", "fp16"),
         help="Run the network in mixed precision; auto is bf16 where the processor or GPU has instructions for it.",
     )  # fmt: skip
-    add("--seed", type=non_negative_int, default=0, metavar="N", help="Seed everything that is random.")
+    add("--seed", type=non_negative_int, default=0, metavar="N", help=seed_help)

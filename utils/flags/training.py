@@ -30,7 +30,7 @@ def make_parser() -> config.Parser:
     data("--num_frames", **count, default=3, help="Take this many frames for a clip (T).")
     data("--gap", **count, default=4, help="Take frames of a clip this far apart in the video.")
     data("--num_workers", type=non_negative_int, default=2, metavar="N", help="Read frames in this many processes.")
-    add_network_arguments(parser)
+    add_network_arguments(parser, seed_help="Seed everything that is random.")
     block = parser.add_argument_group("block").add_argument
     block("--with_cls", action=BooleanOptionalAction, default=True, help="Add CLS tokens in training.")
     block("--init", default="random", choices=("random", "identity"), help="Start at random or training-free.")
@@ -40,7 +40,7 @@ def make_parser() -> config.Parser:
     steps("--accumulate", **count, default=1, help="Take this many forward passes for a step.")
     steps("--num_train_steps", **count, default=5000, help="End the run after this many steps.")
     steps("--lr", type=positive_float, default=1e-5, metavar="X", help="Peak of the learning rate's cosine schedule.")
-    steps("--min_lr", **number, default=1e-6, help="End of the learning rate's cosine schedule.")
+    steps("--min_lr", **number, default=1e-6, help="End of the learning rate's cosine schedule; a lower --lr stays.")
     steps("--weight_decay", **number, default=0.1, help="Decay matrices, but no biases and norms.")
     steps("--clip_grad", type=positive_float, default=1.0, metavar="X", help="Limit the norm of the gradient.")
     steps("--drop", type=dropout_rate, default=0.1, metavar="P", help="Dropout of projections and MLP.")

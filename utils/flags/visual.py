@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from utils.errors import OneLineParser
+from utils.flags.types import positive_int
 
 
 def parse_args(description: str) -> argparse.Namespace:
@@ -13,5 +14,5 @@ def parse_args(description: str) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, nargs="+", required=True,
                         help="folders with one folder of label PNGs per video; several: side by side")  # fmt: skip
     parser.add_argument("--picture", type=Path, required=True, help="where the picture goes (.png)")
-    parser.add_argument("--count", type=int, default=4, help="frames per video")
+    parser.add_argument("--count", type=positive_int, default=4, help="frames per video")
     return parser.parse_args()

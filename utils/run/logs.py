@@ -69,9 +69,9 @@ def truncate_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [json.dumps(record) + "\n" for record in read_log(path) if step > 0 and record["step"] <= step]
-    if (text := "".join(kept)) != path.read_text():
+    if (content := "".join(kept).encode()) != path.read_bytes():  # as bytes: a damaged file may be no text
         with write_atomically(path, durable=True) as temporary:
-            temporary.write_text(text)
+            temporary.write_bytes(content)
 
 
 class RunningMeans:
