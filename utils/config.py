@@ -107,6 +107,10 @@ class Parser(OneLineParser):
         return args
 
     def _parse(self, argv: list[str]) -> argparse.Namespace:
+        for before, word in zip(["", *argv], argv, strict=False):
+            if not word or re.fullmatch(r"--\w+=", word):  # as of a shell variable that is not set
+                flag = word.rstrip("=") or (before if before.startswith("--") else "a value")
+                raise UserError(f"{flag}: is empty; give a value or leave it out")
         explicit = self.explicit = self._options_in(argv)
         clips = getattr(self.parse_intermixed_args(argv), "clips", [])
         path = self._recipe_path(explicit, argv, clips)

@@ -113,7 +113,8 @@ class ResultsFolder:
                 another file in the folder, which holds the videos themselves where there is one kind.
         """
         if len(self.kinds) == 1 and video in RESERVED:
-            raise UserError(f"video '{video}': its results would take a name that --save_path uses; rename the video")
+            raise UserError(f"video '{video}': its results would take a name that --save_path uses; "
+                            "rename the video, or give --protocol davis foreground")  # fmt: skip
         folders = [self.predictions(kind) / video for kind in self.kinds]
         if not all(folder.is_dir() for folder in folders) or not self._stats_file(video).exists():
             return False

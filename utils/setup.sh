@@ -29,9 +29,10 @@ fi
 
 # One process per visible GPU, and one for --help: torchrun where there are several.
 _gpus="$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU' || true)"
-if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then  # which may name GPUs that are not there
-  _visible="$(printf '%s' "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | grep -c . || true)"
-  _gpus=$((_visible < _gpus ? _visible : _gpus))
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then  # which may name GPUs that are not there, by number or by UUID
+  _known="$(command -v nvidia-smi >/dev/null && echo "$_gpus" || echo 9999)"  # containers can lack the program
+  _gpus="$(printf '%s' "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | awk -v known="$_known" '/./ && !(/^[0-9]+$/ && $0 >= known)' | wc -l)"
+  [ "$_gpus" -le "$_known" ] || _gpus="$_known"
 fi
 case " ${*:2} " in *" --help "* | *" -h "*) _gpus=1 ;; esac
 LAUNCH=("$PYTHON")

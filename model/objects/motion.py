@@ -37,8 +37,8 @@ class MotionLimits:
         min_correlation: correlation of a frame with the next one, moved back by the flow, at least; less is a cut,
             where flow means nothing.
         min_side: pixels; the flow of smaller frames is not computed.
-        velocity_step: difference of the velocities of neighbouring tokens from which they move apart. 3, 5 and 8 were
-            tried on the training videos of Sprites.
+        velocity_step: difference of the velocities of neighbouring tokens from which they move apart; 3, 5 and 8 were
+            tried.
         relative_step: the same as a share of the token's own speed: fast flow is less even.
     """
 
@@ -272,6 +272,8 @@ def _measure_speed(velocity: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _list_places(height: int, width: int) -> np.ndarray:
-    """List the position of each pixel, x before y: (H, W, 2) float32. Not to be changed."""
+    """List the position of each pixel, x before y: (H, W, 2) float32, read-only."""
     rows, columns = np.indices((height, width), dtype=np.float32)
-    return np.stack([columns, rows], axis=-1)
+    places = np.stack([columns, rows], axis=-1)
+    places.setflags(write=False)  # every frame of this size gets the same array
+    return places

@@ -53,8 +53,8 @@ def rate_labels(labels: np.ndarray, motion: np.ndarray | None = None) -> dict[st
     Returns:
         `size`: square root of the label's share of the video. `border`: how little it reaches the frame's border, in
         [0, 1]. In a still video this is 1 minus its border ratio, by which a small thing at the border is background.
-        The more moves in a video, the more the share of the border that the label covers counts in its place; motion
-        tells objects from background then, and they may leave the frame.
+        The more moves in a video, the more the share of the border that the label covers counts beside it, up to two
+        thirds; motion tells objects from background then, and they may touch the border.
         `motion`, if there is motion evidence: the label's mean evidence divided by the video's, to the power of
         `LIMITS.motion_power`. Each (number of labels,) float64.
     """
@@ -188,4 +188,4 @@ def compute_border_shares(labels: np.ndarray) -> np.ndarray:
     border = np.zeros(labels.shape[1:], dtype=bool)
     border[[0, -1]] = border[:, [0, -1]] = True
     at_border = labels[:, border]
-    return np.bincount(at_border.ravel(), minlength=labels.max() + 1) / at_border.size
+    return np.bincount(at_border.ravel(), minlength=int(labels.max()) + 1) / at_border.size

@@ -43,6 +43,7 @@ from model.training.distances import SHARE, quantiles, window_distances
 from model.training.monitor import compare_maps
 from utils.device import choose_amp, choose_device
 from utils.errors import OneLineParser, UserError, run_main
+from utils.flags.choices import OBJECTS
 from utils.run.checkpoints import load_checkpoint
 from utils.scoring.annotations import VOID
 from utils.scoring.bootstrap import bootstrap_difference, bootstrap_interval
@@ -52,6 +53,7 @@ FACTORS = (0.7, 0.85, 1.0, 1.2, 1.4)  # multiples of the threshold
 OBJECTWISE, VIDEOWISE = ("clusters", "objects"), ("foreground", "best union")  # means over objects and over videos
 KINDS = (*OBJECTWISE, *VIDEOWISE)
 MEASURES = (*KINDS, "agreement")
+DEFAULTS = {"proposals": OBJECTS, "motion": "flow", "flow_path": None, "max_objects": None}  # other values are refused
 
 
 @dataclass
@@ -85,6 +87,9 @@ def main() -> None:
     args.amp = choose_amp(args.amp, args.device)
     if args.num_t > 1:
         raise UserError(f"--num_t {args.num_t}: the yardstick measures a single block; leave it out")
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) != default:
+            raise UserError(f"--{name}: the yardstick measures objects as they are made by default; leave it out")
     network = evaluation.make_network(args)
     settings = SegmenterSettings(
         key_stride=args.ratio, max_key_frames=args.max_key_frames, tau=args.tau, clustering=args.clustering,
@@ -205,6 +210,8 @@ def choose_best_union(labels: np.ndarray, count: int, truth: np.ndarray) -> np.n
     merged = truth.sum(0).clip(max=1)
     sizes = np.bincount(labels.ravel(), minlength=count)
     inside = np.bincount(labels.ravel(), merged.ravel(), minlength=count)
+    if not inside.any():
+        return np.zeros(count, dtype=np.int32)
     order = np.argsort(-inside / np.maximum(sizes, 1), kind="stable")
     ious = inside[order].cumsum() / np.maximum(merged.sum() + (sizes - inside)[order].cumsum(), 1e-9)
     chosen = np.zeros(count, dtype=np.int32)
@@ -224,6 +231,7 @@ def measure_agreement(segmenter: Segmenter, video: Encoded, objects: np.ndarray)
 
 def print_means(name: str, found: dict[str, np.ndarray], videos: list[Encoded]) -> None:
     """Print what `measure_block` found for a block, in percent."""
+    print(f"{name}\n  agreement {100 * found['agreement'].mean():.1f}")
     counts = count_objects(videos)
     for kind in KINDS if counts.any() else ():
         values = 100 * average_videos(found[kind], kind, counts)

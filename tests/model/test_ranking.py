@@ -124,8 +124,29 @@ def test_ground_that_covers_much_of_the_border_is_background():
 
 
 def test_rounding_leaves_no_objectness():
-    for width in range(3, 40):  # a label that is everywhere has a border ratio of 1
-        assert not compute_objectness(np.zeros((3, 7, width), dtype=np.int32)).any()
+    labels = np.zeros((1, 10, 17), dtype=np.int32)  # 50 of 170 tokens are at the border
+    border = np.zeros((10, 17), dtype=bool)
+    border[[0, -1]] = border[:, [0, -1]] = True
+    labels[0][tuple(part[:35] for part in border.nonzero())] = 1  # 7/10 of the border and of all tokens
+    labels[0][tuple(part[:84] for part in (~border).nonzero())] = 1
+    ratio = compute_border_ratios(labels)[1]
+    assert 0 < 1 - ratio < 1e-12
+    assert not compute_objectness(labels).any()
+
+
+def test_a_number_that_no_token_has_is_rated_without_nan():
+    labels, motion = np.zeros((1, 4, 5), dtype=np.int32), np.ones((1, 4, 5), dtype=np.float32)
+    labels[0, 1, 1] = 2
+    for evidence in (None, motion):
+        assert np.isfinite(multiply_components(rate_labels(labels, evidence))).all()
+
+
+def test_what_is_mostly_border_has_no_objectness_however_it_moves():
+    labels, motion = np.zeros((1, 20, 35), dtype=np.int32), np.zeros((1, 20, 35), dtype=np.float32)
+    labels[0, :2, 10:15] = 1  # border ratio above 3
+    motion[labels == 1] = 5
+    assert compute_border_ratios(labels)[1] > 3
+    assert rate_labels(labels, motion)["border"][1] == 0
 
 
 def test_what_moves_may_leave_the_frame():

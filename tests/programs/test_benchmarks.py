@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -279,6 +280,8 @@ def test_the_yardstick_measures_blocks_beside_the_training_free_one(
     run_benchmark(yardstick, *tiny_network, "--davis_path", davis, "--blocks", run / "last.pt", run / "last.pt")
     printed = capsys.readouterr().out
     assert printed.count("J of objects ") == 3
+    blocks = r"^(?:training-free|\S+/last\.pt \(thresholds times [\d.]+\))\n  agreement [\d.]+$"
+    assert len(re.findall(blocks, printed, re.MULTILINE)) == 3
     last = dict(line.split(", ", 1) for line in printed.splitlines()[-5:])
     assert last.keys() == {"agreement"} | {f"J of {kind}" for kind in yardstick.KINDS}
     before, after, difference, low, high = map(float, last["J of objects"].split(", "))

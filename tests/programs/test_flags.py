@@ -139,6 +139,14 @@ def test_clips_are_refused_without_a_library(words, named):
         (["eval.py", "--predictions", "none/davis"], "--predictions none/davis: no such file or folder"),
         (["train.py", "--dino_path", "none.pth"], "--dino_path none.pth: no such file or folder"),
         (["train.py", "--resume_path", "none.pt"], "--resume_path none.pt: no such file or folder"),
+        (["eval.py", "--davis_path", "auto"], "--davis_path auto: no such file or folder"),
+        (["eval.py", "--predictions", ""], "--predictions: is empty"),
+        (["eval.py", "--flow_path="], "--flow_path: is empty"),
+        (["eval.py", ""], "a value: is empty"),
+        (
+            ["train.py", "--basepath", "docs", "--train_list", "none.txt"],
+            "--train_list none.txt: no such file below docs",
+        ),
         (["train.py", "--init_path", "README.md/none.pt"], "--init_path README.md/none.pt: no such file or folder"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,14 +204,21 @@ def test_launchers_settle_threads(own, tmp_path):
 
 @pytest.mark.parametrize(
     ("gpus", "visible", "flags", "expected"),
-    [(2, "0,1", "", 2), (4, "2,3", "", 2), (2, "0,1,2,3", "", 2), (0, "0,1", "", 1), (2, "", "", 1), (2, "1", "", 1),
-     (2, "0,1", "--lr 1 --help", 1), (2, "0,1", "-h", 1)],
+    [(2, "0,1", "", 2), (4, "2,3", "", 2), (2, "0,1,2,3", "", 2), (2, "2,3", "", 1), (2, "GPU-1,GPU-2", "", 2),
+     (0, "0,1", "", 1), (2, "", "", 1), (2, "1", "", 1), (2, "0,1", "--lr 1 --help", 1), (2, "0,1", "-h", 1)],
 )  # fmt: skip
 def test_launchers_start_a_process_for_each_gpu_that_is_there(gpus, visible, flags, expected, tmp_path):
     script = f'. utils/setup.sh requirements.txt {flags}; echo "${{LAUNCH[@]}}"'
     said = run("bash", "-c", script, PATH=pretend_gpus(gpus, tmp_path), CUDA_VISIBLE_DEVICES=visible).stdout
     assert (f"--nproc_per_node {expected}" in said) == (expected > 1)
     assert ("torch.distributed.run" in said) == (expected > 1)
+
+
+@pytest.mark.skipif(bool(shutil.which("nvidia-smi")), reason="nvidia-smi is there")
+def test_without_nvidia_smi_the_visible_gpus_are_believed():
+    script = '. utils/setup.sh requirements.txt; echo "${LAUNCH[@]}"'
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    assert "--nproc_per_node 2" in run("bash", "-c", script, PATH=path, CUDA_VISIBLE_DEVICES="0,1").stdout
 
 
 def test_a_launcher_prints_its_help_once(tmp_path):

@@ -8,9 +8,9 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.flags.choices import AUTO
 
-# Options that name a file or folder to read, and the words that they take in place of a path.
+# Options that name a file or folder to read.
 OPTIONS = ("basepath", "davis_path", "dino_path", "resume_path", "init_path", "flow_path", "annotations", "predictions")
-WORDS = (AUTO, "embedded")
+WORDS = {"resume_path": (AUTO, "embedded"), "init_path": ("embedded",)}  # that options take in place of a path
 
 
 def check_inputs(args: Namespace) -> None:
@@ -21,10 +21,13 @@ def check_inputs(args: Namespace) -> None:
     """
     for name in OPTIONS:
         value = getattr(args, name, None)
-        if value is None or value in WORDS or (name == "basepath" and args.dataset == "sprites"):
+        if value is None or value in WORDS.get(name, ()) or (name == "basepath" and args.dataset == "sprites"):
             continue  # Sprites are generated into a new --basepath
         if is_missing(Path(value)):
             raise UserError(f"--{name} {value}: no such file or folder{suggest_similar(Path(value))}")
+    listed, root = getattr(args, "train_list", None), args.basepath
+    if listed and root and Path(root).is_dir() and is_missing(Path(root) / listed):
+        raise UserError(f"--train_list {listed}: no such file below {root}")
 
 
 def is_missing(path: Path) -> bool:
