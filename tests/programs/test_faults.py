@@ -155,7 +155,7 @@ def test_every_program_that_can_run_out_of_memory_says_what_to_lower():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of memory are those of Unix")
 def test_libraries_that_do_not_fit_memory_are_one_line():
-    command = f"ulimit -v 2000000 && exec {quote(sys.executable)} eval.py --davis_path x"
+    command = f"ulimit -v 2000000 && exec {quote(sys.executable)} eval.py --davis_path ."
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: out of memory")
