@@ -107,10 +107,7 @@ class Parser(OneLineParser):
         return args
 
     def _parse(self, argv: list[str]) -> argparse.Namespace:
-        for before, word in zip(["", *argv], argv, strict=False):
-            if not word or re.fullmatch(r"--\w+=", word):  # as of a shell variable that is not set
-                flag = word.rstrip("=") or (before if before.startswith("--") else "a value")
-                raise UserError(f"{flag}: is empty; give a value or leave it out")
+        _refuse_empty_values(argv)
         explicit = self.explicit = self._options_in(argv)
         clips = getattr(self.parse_intermixed_args(argv), "clips", [])
         path = self._recipe_path(explicit, argv, clips)
@@ -180,6 +177,14 @@ class Parser(OneLineParser):
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         return arguments
+
+
+def _refuse_empty_values(argv: list[str]) -> None:
+    """Refuse an empty word of a command line, which is what a shell variable gives that is not set."""
+    for before, word in zip(["", *argv], argv, strict=False):
+        if not word or re.fullmatch(r"--\w+=", word):
+            flag = word.rstrip("=") or (before if before.startswith("--") else "a value")
+            raise UserError(f"{flag}: is empty; give a value or leave it out")
 
 
 def load_recipe(path: str, program: str) -> dict[str, object]:
