@@ -75,13 +75,9 @@ HYPERPARAMETERS = (
 
 
 def main() -> None:
-    args = make_parser().parse(sys.argv[1:])
-    args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
-    args.resolution = tuple(args.resolution)
+    args = parse_arguments(sys.argv[1:])
     device = choose_device(args.device)
     args.amp = choose_amp(args.amp, device)
-    args.init_path = checkpoint_path(args.init_path)
-    check_root(args.dataset, find_root(args), split=None, flag="--basepath")
     output, asked = Path(args.output_path), args.resume_path
     with contextlib.ExitStack() as stack:
         early = distributed.is_main() and runs.continues_in(output, asked)
@@ -118,6 +114,17 @@ def main() -> None:
         code = run(args, network, optimizer, scaler, videos, batches, resumed=resumed, first_step=step, stop=stop)
     if code:
         sys.exit(code)
+
+
+def parse_arguments(argv: list[str]) -> Namespace:
+    """Parse the command line, complete the flags that depend on others, and check the place of the data."""
+    args = make_parser().parse(argv)
+    args.temperature = args.temperature or config.choose_temperature(args.backbone, args.dataset)
+    args.resolution = tuple(args.resolution)
+    args.init_path = checkpoint_path(args.init_path)
+    args.basepath = str(find_root(args))
+    check_root(args.dataset, Path(args.basepath), split=None, flag="--basepath")
+    return args
 
 
 def run(
@@ -221,13 +228,12 @@ def make_rounds(args: Namespace, network: SpatioTemporalNetwork, videos: Videos)
 
 
 def find_root(args: Namespace) -> Path:
-    """Find the folder of the training videos, and set `args.basepath` to it for the checkpoints to record."""
+    """Find the folder of the training videos."""
     if args.dataset == OWN_VIDEO and args.basepath is None:
         raise UserError("--basepath is missing; give the folder of videos to train on")
     root, _ = resolve_root(args.dataset, davis_path=None, basepath=args.basepath, davis_flag="--basepath")
     if args.dataset == OWN_VIDEO and root.is_file():  # before any weights are downloaded
         raise UserError(f"--basepath {root}: {explain_single_file(root)}")
-    args.basepath = str(root)
     return root
 
 
