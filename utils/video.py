@@ -45,7 +45,8 @@ class Encoding:
 
 
 H264, VP9 = "h264", "libvpx-vp9"
-OVERLAY = Encoding(H264, {"crf": QUALITY}, "mp4", {"movflags": "+faststart"}, "rgb24", "yuv420p")
+# Without `mbtree`, whose choices depend on memory beyond the frames, the same frames give the same file.
+OVERLAY = Encoding(H264, {"crf": QUALITY, "mbtree": "0"}, "mp4", {"movflags": "+faststart"}, "rgb24", "yuv420p")
 # `b` of 0 leaves the size to the quality. Frames with alpha allow no reference frames that are not shown.
 CUT_OUT = Encoding(VP9, {"crf": QUALITY, "b": "0", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"}, "webm", {},
                    "rgba", "yuva420p")  # fmt: skip
