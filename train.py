@@ -40,14 +40,17 @@ from data.clips import (
     load_batches,
     read_all_frames,
 )
-from data.loading import check_root, explain_single_file, list_training_videos, resolve_root
+from data.loading import check_root, explain_single_file, list_training_videos, load_videos, resolve_root
 from data.resolution import check_resolution
 from data.selection import warn_about_shapes
+from data.videos import read_annotations, read_resized_frames
 from model.network import SpatioTemporalNetwork, build_network, check_origin
+from model.segmenter import Segmenter, SegmenterSettings
 from model.training import monitor
 from model.training.rounds import TargetRounds
 from model.training.step import TrainSettings, clips_per_step, make_optimizer, set_learning_rate, train_step
 from model.training.targets import ClipTargets
+from model.training.validation import compare_with_training_free, encode_video
 from model.weights import checkpoint_path
 from utils import config, distributed
 from utils.device import choose_amp, choose_device
@@ -55,17 +58,19 @@ from utils.errors import UserError, run_main
 from utils.files import lock_folder
 from utils.flags.choices import AUTO, OWN_VIDEO
 from utils.flags.training import make_parser
-from utils.progress import StepBar, log_line
+from utils.progress import StageProgress, StepBar, log_line
 from utils.run import resume as runs
 from utils.run.checkpoints import load_checkpoint
 from utils.run.logs import check_profile
 from utils.run.provenance import hash_videos
-from utils.run.recorder import RecordSettings, RunRecorder
+from utils.run.recorder import RecordSettings, RunRecorder, Validation
 from utils.run.signals import StopRequest, catch_stop_signals
 
 Videos = dict[str, list[Path]]  # name -> frames
 # Flags that a command for the embedded backbone repeats.
 KEPT_OPTIONS = ("dataset", "basepath", "train_list", "output_path")
+# Data sets whose few short validation videos a run ends with, and the multiples of the threshold there.
+VALIDATED, VALIDATION_FACTORS = ("sprites",), (0.7, 1.0, 1.4)
 # Flags that TensorBoard shows beside the values of a run.
 HYPERPARAMETERS = (
     "dataset", "backbone", "resolution", "num_frames", "gap", "num_t", "num_heads", "with_cls", "init", "init_path",
@@ -141,7 +146,7 @@ def run(
     done, asked = first_step, 0
     with StepBar(args.num_train_steps, first=first_step, pause_every=args.eval_freq) as bar:
         records = start_records(
-            args, network, optimizer, scaler, videos, bad_frames, bar, resumed=resumed, step=first_step
+            args, network, optimizer, scaler, videos, bad_frames, bar, resumed=resumed, step=first_step, stop=stop
         )
         if rounds and not rounds.begins_at(done):
             rounds.enter(done)
@@ -175,6 +180,8 @@ def run(
             if "loss" in logged:
                 losses = {name.removeprefix("loss_"): value for name, value in logged.items() if "loss_" in name}
                 bar.show(", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+        if done == args.num_train_steps and not asked:
+            records.validate(done)
     return records.close(done, asked=asked)
 
 
@@ -195,7 +202,7 @@ def begin_round(rounds: TargetRounds, step: int, records: RunRecorder, bar: Step
 
 def start_records(
     args: Namespace, network: SpatioTemporalNetwork, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
-    videos: Videos, bad_frames: BadFrames, bar: StepBar, *, resumed: dict | None, step: int,
+    videos: Videos, bad_frames: BadFrames, bar: StepBar, *, resumed: dict | None, step: int, stop: StopRequest,
 ) -> RunRecorder:  # fmt: skip
     """Say what is trained, and open the log, the monitor and the checkpoints of the run."""
     millions, frames = sum(p.numel() for p in network.blocks.parameters()) / 1e6, sum(map(len, videos.values()))
@@ -208,6 +215,7 @@ def start_records(
     return RunRecorder(
         config.settings_from(vars(args), RecordSettings), network, step=step, resumed=resumed,
         monitor=make_monitor(args, network, videos, bad_frames, bar) if distributed.is_main() else None,
+        validation=make_validation(args, network, stop) if distributed.is_main() else None,
         hyperparameters={name: getattr(args, name) for name in HYPERPARAMETERS}, bar=bar,
         origin=origin | {"bad_frames": bad_frames.files},  # the list grows, and each checkpoint holds all of it
         save=functools.partial(runs.save_run, Path(args.output_path), vars(args), network, optimizer, scaler),
@@ -289,6 +297,37 @@ def make_monitor(
     log_line(f"monitor: segments {count} {often}; --eval_freq 0 turns it off")
     with bar.pause("monitor") as progress:
         return monitor.Monitor(network, [clip.frames for clip in clips], tau=args.tau, progress=progress)
+
+
+def make_validation(args: Namespace, network: SpatioTemporalNetwork, stop: StopRequest) -> Validation | None:
+    """Make the validation of the trained block beside the training-free one; None if it is off."""
+    if args.dataset not in VALIDATED or not args.eval_freq or args.num_t > 1:
+        return None
+    return functools.partial(validate, args, network, stop)
+
+
+def validate(
+    args: Namespace, network: SpatioTemporalNetwork, stop: StopRequest, progress: StageProgress
+) -> tuple[dict[str, float], str] | None:
+    """Validate the trained block on the validation videos of the data set: values to log, and what they say.
+
+    Returns None if asked to stop.
+    """
+    settings = SegmenterSettings(tau=args.tau, clustering="fast")
+    videos = load_videos(args.dataset, Path(args.basepath), split="val", flag="--basepath")
+    encoded = []
+    for video in videos:
+        progress("features", len(encoded), len(videos))
+        frames, (annotated, maps) = list(read_resized_frames(video, args.resolution)), read_annotations(video)
+        encoded.append(encode_video(video.name, frames, Segmenter(network, settings), annotated=annotated, maps=maps))
+    found = compare_with_training_free(
+        network, encoded, settings, temperature=args.temperature, factors=VALIDATION_FACTORS,
+        stop=lambda: bool(stop.exit_code), progress=progress,
+    )  # fmt: skip
+    if found is None:
+        return None
+    what = f"{len(videos)} validation videos at {len(VALIDATION_FACTORS)} thresholds: {found.describe()}"
+    return found.name_values(), f"{what}; docs/evaluation.md tells more"
 
 
 if __name__ == "__main__":

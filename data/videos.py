@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,6 +86,13 @@ def read_resized_frames(video: Video, resolution: tuple[int, int]) -> Iterator[T
     """Yield the frames of a video resized to `resolution` (height, width): (3, height, width) uint8."""
     for frame in video.read():
         yield resize(frame, resolution)
+
+
+def read_annotations(video: Video) -> tuple[list[int], list[np.ndarray]]:
+    """Read the label maps of a video: the positions of the annotated frames and the map (H, W) uint8 of each."""
+    names = set(video.annotations.frame_names) if video.annotations else ()
+    annotated = [place for place, name in enumerate(video.frame_names) if name in names]
+    return annotated, [video.annotations.read(video.frame_names[place]) for place in annotated]
 
 
 def compute_fingerprint(video: Video) -> str:

@@ -26,7 +26,7 @@ import train
 from model.network import SpatioTemporalNetwork
 from model.training.rounds import TargetRounds
 from model.training.targets import ObjectMaps
-from tests.benchmarks.yardstick import measure_shares
+from model.training.validation import measure_shares
 from utils.errors import UserError, run_main
 from utils.png import read_label_png
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from data.sprites.writer import write_sprites
+from model.objects.motion import Motion
 from model.segmenter import key_frame_indices
 from model.training.targets import ObjectMaps
+from model.training.validation import EncodedVideo
 from tests.benchmarks import gpu, true_targets, yardstick
 from tests.benchmarks import inference as benchmark
 from tests.benchmarks import run as benchmark_run
@@ -252,31 +254,8 @@ def test_growth(tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 
-def test_the_yardstick_assigns_labels_as_protocol_davis_does():
-    labels = np.array([[[0, 0, 1, 2]], [[0, 0, 1, 1]]])
-    truth = np.zeros((2, 2, 1, 4), np.float32)
-    truth[0, :, 0, :2] = 1  # label 0 in both frames: J 1
-    truth[1, :, 0, 2:] = 1  # label 1: J 1/2, then 1
-    assert yardstick.sum_j(labels, truth, np.array([3.0, 2.0, 1.0])) == pytest.approx(1 + 0.75)
-    assert yardstick.compare_maps(labels, labels[::-1]) < yardstick.compare_maps(labels, 2 - labels) == 1
-    assert yardstick.compare_maps(np.zeros_like(labels), np.zeros_like(labels)) == 0
-
-
-def test_the_yardstick_measures_unions_of_labels():
-    labels = np.array([[[0, 1, 1, 2, 3, 3]], [[0, 1, 1, 2, 3, 3]]])
-    truth = np.zeros((2, 2, 1, 6), np.float32)
-    truth[0, :, 0, 1:3] = 1
-    truth[1, 0, 0, 3:5] = 1  # in the first frame alone
-    assert yardstick.choose_best_union(labels, 4, truth).tolist() == [0, 1, 1, 0]
-    assert yardstick.measure_union(labels, np.array([0, 1, 1, 0]), truth) == pytest.approx((3 / 4 + 2 / 3) / 2)
-    assert yardstick.measure_union(labels, np.array([0, 0, 0, 0]), 0 * truth) == 1  # both empty
-
-
-def test_the_yardstick_measures_blocks_beside_the_training_free_one(
-    finished_run, tiny_network, run_benchmark, monkeypatch, capsys
-):
+def test_the_yardstick_measures_blocks_beside_the_training_free_one(finished_run, tiny_network, run_benchmark, capsys):
     davis, run = finished_run
-    monkeypatch.setattr(yardstick, "FACTORS", (0.7, 1.0))
     run_benchmark(yardstick, *tiny_network, "--davis_path", davis, "--blocks", run / "last.pt", run / "last.pt")
     printed = capsys.readouterr().out
     assert printed.count("J of objects ") == 3
@@ -287,6 +266,25 @@ def test_the_yardstick_measures_blocks_beside_the_training_free_one(
     before, after, difference, low, high = map(float, last["J of objects"].split(", "))
     assert difference == pytest.approx(after - before, abs=0.11)
     assert low <= difference <= high
+
+
+def test_the_yardstick_compares_uses_of_motion(davis, tiny_network, run_benchmark, capsys):
+    run_benchmark(yardstick, *tiny_network, "--davis_path", davis, "--ablate_motion")
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(\S.*)\n  agreement", printed, re.MULTILINE) == [
+        "training-free", "motion in the ranking only", "without motion"
+    ]  # fmt: skip
+    assert printed.count("\nJ of foreground, ") == 2
+    with pytest.raises(UserError, match="--ablate_motion: .*leave --blocks out"):
+        run_benchmark(yardstick, *tiny_network, "--davis_path", davis, "--ablate_motion", "--blocks", "x.pt")
+
+
+def test_motion_is_removed_in_two_steps():
+    motion = Motion(np.ones((2, 3, 4), np.float32), np.ones((2, 3, 4), bool))
+    video = EncodedVideo("ant", None, None, (3, 4), motion, None, [])
+    ranking, without = (videos[0].motion for videos in yardstick.remove_motion([video]).values())
+    assert ranking.evidence.all()
+    assert not any(part.any() for part in (ranking.boundaries, without.evidence, without.boundaries))
 
 
 def test_the_ground_truth_corrects_targets():

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -310,3 +311,21 @@ def test_a_run_of_the_unfused_optimizer_goes_on(davis, tmp_path, run_train):
     run_train(*common, "--num_train_steps", 3, "--resume_path", "auto")
     content = load_tensors(tmp_path / "run/last.pt")
     assert all(group["fused"] for group in content["optimizer"]["param_groups"])
+
+
+def test_a_run_on_data_with_validation_videos_ends_with_their_figures(davis, tmp_path, run_train, monkeypatch, capsys):
+    flags = ["--dataset", "davis17u", "--basepath", davis, "--init", "identity", "--temperature", 6]
+    monkeypatch.setattr(train_program, "VALIDATED", ("davis17u",))
+    split = davis / "ImageSets/2017"
+    (split / "train.txt").write_text((split / "val.txt").read_text())
+    run_train(*flags, "--output_path", tmp_path / "run", "--eval_freq", 4)
+    assert re.search(
+        r"2 validation videos at 3 thresholds: J of objects [\d.]+ training-free and [\d.]+ trained "
+        r"\([+-][\d.]+ \[-?[\d.]+, -?[\d.]+\]\), agreement .*\n$",
+        capsys.readouterr().err,
+    )
+    last = log_of(tmp_path / "run")[-1]
+    assert last["step"] == 4
+    assert 0 <= last["validation_j"] <= 1
+    run_train(*flags, "--output_path", tmp_path / "off")  # with the monitor it is off too
+    assert "validation_j" not in log_of(tmp_path / "off")[-1]

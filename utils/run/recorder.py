@@ -44,6 +44,10 @@ class Monitor(Protocol):
     def tau_auto(self, network: nn.Module) -> float: ...
 
 
+# Validates the trained block: returns values to log and a sentence about them; None if asked to stop.
+Validation = Callable[[StageProgress], tuple[dict[str, float], str] | None]
+
+
 class RunRecorder:
     """Write the log, the monitor's measurements and the checkpoints of a run.
 
@@ -55,6 +59,7 @@ class RunRecorder:
         resumed: content of the checkpoint that the run continues from.
         origin: plain values that say where the run came from, see `log_data_changes`.
         monitor: measures masks on fixed clips; None in all processes but the main one, and if it is turned off.
+        validation: called after the last step; None as `monitor`, and where no validation videos are known.
         hyperparameters: flags of the run, by name, that TensorBoard shows.
         bar: shows what the monitor does.
         save: writes a checkpoint, given the step, `origin` and `keep`.
@@ -65,9 +70,11 @@ class RunRecorder:
 
     def __init__(
         self, settings: RecordSettings, network: nn.Module, *, step: int, resumed: dict | None, origin: dict[str, Any],
-        monitor: Monitor | None, hyperparameters: dict[str, Any], bar: StepBar, save: Callable[..., None],
+        monitor: Monitor | None, validation: Validation | None, hyperparameters: dict[str, Any], bar: StepBar,
+        save: Callable[..., None],
     ):  # fmt: skip
         self.settings, self.network, self.monitor, self.bar = settings, network, monitor, bar
+        self.validation, self.conclusion = validation, ""
         self._save, self.output = save, Path(settings.output_path)
         self.means = RunningMeans((resumed or {}).get("sums"))
         self.meter = ThroughputMeter(next(network.parameters()).device)
@@ -115,6 +122,15 @@ class RunRecorder:
             self.log.write_pictures(step, self.monitor.draw(self.network))
         return found
 
+    def validate(self, step: int) -> None:
+        """Validate the block, where that is asked for, and log what was found."""
+        if self.validation:
+            with self.bar.pause("validation") as progress:
+                found = self.validation(progress)
+            if found:
+                values, self.conclusion = found
+                self.log.write(step, values)
+
     def save(self, step: int, *, keep: bool = False) -> None:
         """Write a checkpoint as `last.pt`, and with `keep` as a file that later ones do not replace."""
         if self.log:
@@ -133,7 +149,9 @@ class RunRecorder:
         if self.log:
             self.log.close()
         log_line(f"{how}: {self.output / LAST}")
-        if self.monitor and not code:
+        if self.conclusion:
+            log_line(self.conclusion)
+        elif self.monitor and not code:
             self._say_what_changed()
         return code
 

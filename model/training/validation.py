@@ -1,0 +1,260 @@
+"""Validate a block on videos, over several thresholds, beside the training-free one.
+
+J at a single threshold says nothing about training, because it jumps by several points from one to the next. So every
+video is segmented at several multiples of its threshold, and J is measured on the grid of tokens, with one assignment a
+video as under protocol davis. Agreement needs no annotations: it is the adjusted Rand index of a video's objects with
+those of the video played backwards and of its mirror image.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from model.network import SpatioTemporalNetwork
+from model.objects.affinity import CentredFeatures
+from model.objects.find import find_objects
+from model.objects.motion import Motion, MotionMeter
+from model.objects.ranking import compute_sizes, multiply_components, rate_labels, select_foreground
+from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
+from model.training.distances import SHARE, quantiles, window_distances
+from model.training.monitor import compare_maps
+from utils.progress import StageProgress, ignore_progress
+from utils.scoring.annotations import VOID
+from utils.scoring.bootstrap import Interval, bootstrap_difference
+from utils.scoring.protocols import MAX_PROPOSALS
+
+FACTORS = (0.7, 0.85, 1.0, 1.2, 1.4)  # multiples of the threshold
+OBJECTWISE, VIDEOWISE = ("clusters", "objects"), ("foreground", "best union")  # means over objects and over videos
+KINDS = (*OBJECTWISE, *VIDEOWISE)
+MEASURES = (*KINDS, "agreement")
+
+
+@dataclass
+class EncodedVideo:
+    """A video as the block sees it.
+
+    Attributes:
+        name: name of the video.
+        features, mirrored: (T, N, C) of the video and of its mirror image.
+        grid: (h, w), N = h * w.
+        motion: of the tokens.
+        truth: (objects, T, h, w) float32, the share of each token that an object covers, in the annotated frames; no
+            objects if there are none.
+        annotated: positions of these frames in the video.
+    """
+
+    name: str
+    features: Tensor
+    mirrored: Tensor
+    grid: tuple[int, int]
+    motion: Motion
+    truth: np.ndarray
+    annotated: list[int]
+
+
+def encode_video(
+    name: str, frames: list[Tensor], segmenter: Segmenter, *, annotated: list[int], maps: list[np.ndarray]
+) -> EncodedVideo:
+    """Encode a video and its mirror image, measure its motion, and bring its annotations to the grid of tokens.
+
+    Args:
+        frames: (3, H, W) uint8, resized.
+        annotated: positions of the annotated frames.
+        maps: (H, W) uint8 each, of any size, their label maps.
+    """
+    meter = MotionMeter(segmenter.grid_size)
+    features, grid = segmenter.encode(meter.watch(frames), num_frames=len(frames))
+    mirrored, _ = segmenter.encode((frame.flip(-1) for frame in frames), num_frames=len(frames))
+    return EncodedVideo(name, features, mirrored, grid, meter.finish(), measure_shares(maps, grid), annotated)
+
+
+def measure_shares(maps: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
+    """Measure the share of each token that each object of label maps (H, W) covers: (objects, T, h, w) float32."""
+    ids = sorted({int(number) for labels in maps for number in np.unique(labels) if 0 < number < VOID})
+    shares = np.zeros((len(ids), len(maps), *grid), np.float32)
+    for frame, labels in enumerate(maps):
+        for index, number in enumerate(ids):
+            mask = (labels == number).astype(np.float32)
+            shares[index, frame] = cv2.resize(mask, grid[::-1], interpolation=cv2.INTER_AREA)
+    return shares
+
+
+class Comparison(NamedTuple):
+    """What training changed: means over thresholds and videos, shares.
+
+    j: J of objects, of the training-free and of the trained block; `difference` is the interval of the second minus
+    the first, paired over videos. agreement: of both.
+    """
+
+    j: tuple[float, float]
+    difference: Interval
+    agreement: tuple[float, float]
+
+    def name_values(self) -> dict[str, float]:
+        """Name the values as a log does."""
+        names = ("validation_j_free", "validation_j", "validation_agreement_free", "validation_agreement")
+        return dict(zip(names, (*self.j, *self.agreement), strict=True))
+
+    def describe(self) -> str:
+        """Say it in percent."""
+        values = (100 * value for value in (*self.j, *self.difference, *self.agreement))
+        return ("J of objects {:.1f} training-free and {:.1f} trained ({:+.1f} [{:.1f}, {:.1f}]), agreement with "
+                "mirrored and reversed videos {:.1f} and {:.1f}".format(*values))  # fmt: skip
+
+
+def compare_with_training_free(
+    network: SpatioTemporalNetwork, videos: list[EncodedVideo], settings: SegmenterSettings, *, temperature: float,
+    factors: Sequence[float] = FACTORS, stop: Callable[[], bool] = lambda: False,
+    progress: StageProgress = ignore_progress,
+) -> Comparison | None:  # fmt: skip
+    """Compare the block of a network with the training-free one.
+
+    Args:
+        videos: at least two, with annotated objects.
+        temperature: of the training-free block.
+        factors: multiples of the threshold, 1 among them.
+        stop: asked before each video; the comparison is given up, and None is returned, if it says True.
+        progress: told of the videos that are measured.
+    """
+    free = copy.deepcopy(network)
+    free.init_blocks("identity", temperature=temperature)
+    blocks = ((free, settings), (network, scale_threshold(settings, network, free, videos)))
+    found: list[list[dict[str, np.ndarray]]] = []
+    for video in videos:
+        progress("videos", len(found), len(videos))
+        if stop():
+            return None
+        found.append([measure_block(block, [video], own, factors) for block, own in blocks])
+    counts = count_objects(videos)
+    before, after = (np.array([values[place]["objects"].mean() for values in found]) for place in (0, 1))
+    return Comparison(
+        j=(float(before.sum() / counts.sum()), float(after.sum() / counts.sum())),
+        difference=bootstrap_difference(before, after, counts),
+        agreement=tuple(float(np.mean([values[place]["agreement"] for values in found])) for place in (0, 1)),
+    )
+
+
+def scale_threshold(
+    settings: SegmenterSettings, network: SpatioTemporalNetwork, reference: SpatioTemporalNetwork,
+    videos: list[EncodedVideo],
+) -> SegmenterSettings:  # fmt: skip
+    """Multiply the threshold by the ratio of a network's distances to a reference's, in the median of the videos.
+
+    Distances grow as attention sharpens, so a trained block needs another threshold for equally many clusters.
+    """
+    ratios = [
+        measure_distance(network, video, settings) / measure_distance(reference, video, settings) for video in videos
+    ]
+    return replace(settings, tau=settings.tau * float(np.median(ratios)))
+
+
+def measure_distance(network: SpatioTemporalNetwork, video: EncodedVideo, settings: SegmenterSettings) -> float:
+    """Measure the distance that `SHARE` of the pairs of tokens in a window of a video do not exceed, in nats."""
+    key_frames = key_frame_indices(len(video.features), settings.key_stride, settings.max_key_frames)
+    return quantiles(window_distances(network, video.features, key_frames), (SHARE,))[0]
+
+
+@torch.no_grad()
+def measure_block(
+    network: SpatioTemporalNetwork, videos: list[EncodedVideo], settings: SegmenterSettings,
+    factors: Sequence[float] = FACTORS,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Measure the masks that a block gives, at several multiples of the threshold.
+
+    Args:
+        factors: the multiples; agreement is measured at 1, which must be one of them.
+
+    Returns:
+        `clusters`, `objects`: (thresholds, videos), the sum of J over a video's objects. `foreground`, `best union`:
+        (thresholds, videos), J of their union. `agreement`: (videos,).
+    """
+    found = {name: np.zeros((len(factors), len(videos))) for name in KINDS} | {"agreement": np.zeros(len(videos))}
+    for column, video in enumerate(videos):
+        for row, factor in enumerate(factors):
+            segmenter = Segmenter(network, replace(settings, tau=factor * settings.tau))
+            clusters, objects = segment(segmenter, video.features, video.grid, video.motion)
+            scores = multiply_components(rate_labels(objects, video.motion.evidence))
+            found["clusters"][row, column] = sum_j(clusters[video.annotated], video.truth, compute_sizes(clusters))
+            shown = objects[video.annotated]
+            found["objects"][row, column] = sum_j(shown, video.truth, scores)
+            foreground = select_foreground(objects, video.motion.evidence)
+            found["foreground"][row, column] = measure_union(shown, foreground, video.truth)
+            best = choose_best_union(shown, len(foreground), video.truth)
+            found["best union"][row, column] = measure_union(shown, best, video.truth)
+            if factor == 1:
+                found["agreement"][column] = measure_agreement(segmenter, video, objects)
+    return found
+
+
+def segment(
+    segmenter: Segmenter, features: Tensor, grid: tuple[int, int], motion: Motion
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the clusters and the objects of a video, each (T, h, w)."""
+    clusters = segmenter.cluster(features.clone(), grid).labels
+    return clusters, find_objects(clusters, CentredFeatures(features, grid), motion=motion)[0]
+
+
+def sum_j(labels: np.ndarray, truth: np.ndarray, scores: np.ndarray) -> float:
+    """Sum J over the objects of a video, each assigned to one of the `MAX_PROPOSALS` best labels.
+
+    J of a label and an object is the mean over frames of their IoU on tokens; 1 where both are empty.
+    """
+    frames, count = len(labels), len(scores)
+    places = labels.reshape(frames, -1) + count * np.arange(frames)[:, None]
+    sizes = np.bincount(places.ravel(), minlength=frames * count).reshape(frames, count)
+    values = np.zeros((len(truth), count))
+    for index, mask in enumerate(truth):
+        shared = np.bincount(places.ravel(), mask.ravel(), minlength=frames * count).reshape(frames, count)
+        union = sizes + mask.sum((1, 2))[:, None] - shared
+        values[index] = np.where(union > 0, shared / np.maximum(union, 1e-9), 1).mean(0)
+    best = values[:, np.argsort(-scores, kind="stable")[:MAX_PROPOSALS]]
+    return float(best[linear_sum_assignment(-best)].sum())
+
+
+def measure_union(labels: np.ndarray, chosen: np.ndarray, truth: np.ndarray) -> float:
+    """Measure J of the union of the labels `chosen` (number of labels,) 0 or 1 and that of all objects, over frames."""
+    merged, mask = truth.sum(0).clip(max=1), chosen[labels]
+    shared = (merged * mask).sum((1, 2))
+    union = merged.sum((1, 2)) + mask.sum((1, 2)) - shared
+    return float(np.where(union > 0, shared / np.maximum(union, 1e-9), 1).mean()) if len(union) else 0.0
+
+
+def choose_best_union(labels: np.ndarray, count: int, truth: np.ndarray) -> np.ndarray:
+    """Choose which of `count` labels make the best union as `utils.scoring.evaluators.OracleEvaluator` does: 0 or 1."""
+    merged = truth.sum(0).clip(max=1)
+    sizes = np.bincount(labels.ravel(), minlength=count)
+    inside = np.bincount(labels.ravel(), merged.ravel(), minlength=count)
+    if not inside.any():
+        return np.zeros(count, dtype=np.int32)
+    order = np.argsort(-inside / np.maximum(sizes, 1), kind="stable")
+    ious = inside[order].cumsum() / np.maximum(merged.sum() + (sizes - inside)[order].cumsum(), 1e-9)
+    chosen = np.zeros(count, dtype=np.int32)
+    chosen[order[: ious.argmax() + 1]] = 1
+    return chosen
+
+
+def measure_agreement(segmenter: Segmenter, video: EncodedVideo, objects: np.ndarray) -> float:
+    """Average the adjusted Rand index of a video's objects with those of it backwards and of its mirror image."""
+    motion = video.motion
+    back = Motion(motion.evidence[::-1].copy(), motion.boundaries[::-1].copy())
+    mirror = Motion(motion.evidence[..., ::-1].copy(), motion.boundaries[..., ::-1].copy())
+    _, backwards = segment(segmenter, video.features.flip(0), video.grid, back)
+    _, mirrored = segment(segmenter, video.mirrored, video.grid, mirror)
+    return float(np.mean([compare_maps(objects, other) for other in (backwards[::-1], mirrored[..., ::-1])]))
+
+
+def count_objects(videos: list[EncodedVideo]) -> np.ndarray:
+    """Count the objects of each video: (videos,) float64."""
+    return np.array([len(video.truth) for video in videos], float)
+
+
+def weigh_videos(kind: str, counts: np.ndarray) -> np.ndarray:
+    """Weigh videos with `counts` objects in the mean of a kind: by their objects, or alike if they have any."""
+    return counts if kind in OBJECTWISE else (counts > 0).astype(float)
