@@ -33,6 +33,40 @@ def pair_scores(gt, mask, *, void=None, bound=metrics.BOUND):
     return j.item(), f.item()
 
 
+# counts of pairs of labels
+
+
+@given(arrays(np.int32, (4, 7), elements=st.integers(0, 9)), arrays(np.int32, (4, 7), elements=st.integers(0, 299)))
+def test_pairs_of_labels_are_counted_pixel_by_pixel(first, second):
+    counts = metrics.count_pairs(first, second, 10, 300)
+    assert counts.sum() == first.size
+    for one, other in zip(first.ravel(), second.ravel(), strict=True):
+        assert counts[one, other] == ((first == one) & (second == other)).sum()
+
+
+@pytest.mark.parametrize("columns", [2, 255, 256, 257, 65536, 65537])
+def test_pairs_are_counted_where_the_number_of_labels_fills_a_type(columns):
+    last = np.full((2, 3), columns - 1)
+    for rows in (1, 2):
+        counts = metrics.count_pairs(np.full((2, 3), rows - 1), last, rows, columns)
+        assert counts[rows - 1, columns - 1] == counts.sum() == 6
+
+
+def test_an_image_without_pixels_has_no_runs():
+    assert metrics.find_runs(np.zeros(0, int)).tolist() == []
+    assert metrics.find_runs(np.array([3, 3, 0, 3])).tolist() == [0, 2, 3]
+    assert metrics.count_pairs(np.zeros((0, 4), int), np.zeros((0, 4), int), 1, 1).tolist() == [[0]]
+
+
+@given(label_maps(300))
+def test_labels_are_looked_up_in_tables_of_every_kind(labels):
+    short = np.arange(301)[::-1].astype(np.uint16)
+    for table in (short, np.arange(301, dtype=np.uint16), short.astype(np.int32)):
+        assert (metrics.renumber(labels, table) == table[labels]).all()
+    few, table = labels % 7, np.array([0, 5, 2, 2, 1, 0, 9], np.uint8)
+    assert (metrics.renumber(few, table) == table[few]).all()
+
+
 # J by hand
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.scoring.annotations import VOID
-from utils.scoring.metrics import frame_scores, statistics
+from utils.scoring.metrics import find_runs, frame_scores, renumber, statistics
 from utils.scoring.protocols import MAX_PROPOSALS
 from utils.scoring.sequence import ForegroundScores, Identity, SequenceScores, SlotSequence, TrackSequence
 from utils.scoring.slots import SlotTable, count_shared_pixels, find_best_pairs
@@ -215,7 +215,8 @@ class MatchingEvaluator:
 
 def list_ids(labels: np.ndarray) -> np.ndarray:
     """List the ids above 0 that occur in a label map, sorted."""
-    return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
+    ids = np.unique(labels.ravel()[find_runs(labels.ravel())])
+    return ids[ids > 0].astype(np.int64)
 
 
 def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
@@ -223,12 +224,12 @@ def _score_frame(gt: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> _Frame:
 
     Ids are renumbered first, so that high ids take no more time than low ones.
     """
-    compact = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.uint16)
+    compact = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.uint8 if len(ids) < 255 else np.uint16)
     compact[ids] = np.arange(1, len(ids) + 1)
     objects = list_ids(gt)
     absent = int(objects.max(initial=0)) + 1
     objects = objects[objects != VOID]
-    j, f = frame_scores(gt, compact.take(labels), [*objects, absent], len(ids) + 1)
+    j, f = frame_scores(gt, renumber(labels, compact), [*objects, absent], len(ids) + 1)
     return _Frame(objects, ids, j, f)
 
 

@@ -34,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.scoring.annotations import VOID
+from utils.scoring.metrics import count_pairs
 
 CLIP_FRAMES = 6
 _DENSE_CELLS = 2**20
@@ -85,11 +86,7 @@ def count_shared_pixels(gt: np.ndarray, prediction: np.ndarray) -> Contingency:
     objects, segments = np.arange(rows), np.arange(columns)
     if rows * columns > _DENSE_CELLS:  # a few high ids: count only those that occur
         (objects, gt), (segments, prediction) = _numbered(gt), _numbered(prediction)
-    cells = len(objects) * len(segments)
-    joint = gt.astype(np.int32 if cells < 2**31 else np.int64)
-    joint *= len(segments)
-    joint += prediction.astype(joint.dtype, copy=False)
-    counts = np.bincount(joint.ravel(), minlength=cells).reshape(len(objects), -1)
+    counts = count_pairs(gt, prediction, len(objects), len(segments))
     counts[objects == VOID] = 0
     present, used = counts.any(axis=1), counts.any(axis=0)
     return Contingency(objects[present], segments[used], counts[present][:, used])
