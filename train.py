@@ -314,12 +314,13 @@ def validate(
     Returns None if asked to stop.
     """
     settings = SegmenterSettings(tau=args.tau, clustering="fast")
+    segmenter = Segmenter(network, settings)
     videos = load_videos(args.dataset, Path(args.basepath), split="val", flag="--basepath")
     encoded = []
     for video in videos:
         progress("features", len(encoded), len(videos))
         frames, (annotated, maps) = list(read_resized_frames(video, args.resolution)), read_annotations(video)
-        encoded.append(encode_video(video.name, frames, Segmenter(network, settings), annotated=annotated, maps=maps))
+        encoded.append(encode_video(video.name, frames, segmenter, annotated=annotated, maps=maps, mirror=False))
     found = compare_with_training_free(
         network, encoded, settings, temperature=args.temperature, factors=VALIDATION_FACTORS,
         stop=lambda: bool(stop.exit_code), progress=progress,

@@ -3,7 +3,7 @@
 J at a single threshold says nothing about training, because it jumps by several points from one to the next. So every
 video is segmented at several multiples of its threshold, and J is measured on the grid of tokens, with one assignment a
 video as under protocol davis. Agreement needs no annotations: it is the adjusted Rand index of a video's objects with
-those of the video played backwards and of its mirror image.
+those of the video played backwards and, where that is asked for, of its mirror image.
 """
 
 import copy
@@ -42,7 +42,8 @@ class EncodedVideo:
 
     Attributes:
         name: name of the video.
-        features, mirrored: (T, N, C) of the video and of its mirror image.
+        features: (T, N, C).
+        mirrored: the same of its mirror image; None if agreement is to be measured without it.
         grid: (h, w), N = h * w.
         motion: of the tokens.
         truth: (objects, T, h, w) float32, the share of each token that an object covers, in the annotated frames; no
@@ -52,7 +53,7 @@ class EncodedVideo:
 
     name: str
     features: Tensor
-    mirrored: Tensor
+    mirrored: Tensor | None
     grid: tuple[int, int]
     motion: Motion
     truth: np.ndarray
@@ -60,18 +61,22 @@ class EncodedVideo:
 
 
 def encode_video(
-    name: str, frames: list[Tensor], segmenter: Segmenter, *, annotated: list[int], maps: list[np.ndarray]
-) -> EncodedVideo:
-    """Encode a video and its mirror image, measure its motion, and bring its annotations to the grid of tokens.
+    name: str, frames: list[Tensor], segmenter: Segmenter, *, annotated: list[int], maps: list[np.ndarray],
+    mirror: bool = True,
+) -> EncodedVideo:  # fmt: skip
+    """Encode a video, measure its motion, and bring its annotations to the grid of tokens.
 
     Args:
         frames: (3, H, W) uint8, resized.
         annotated: positions of the annotated frames.
-        maps: (H, W) uint8 each, of any size, their label maps.
+        maps: (H, W) int each, of any size, their label maps.
+        mirror: encode its mirror image too.
     """
     meter = MotionMeter(segmenter.grid_size)
     features, grid = segmenter.encode(meter.watch(frames), num_frames=len(frames))
-    mirrored, _ = segmenter.encode((frame.flip(-1) for frame in frames), num_frames=len(frames))
+    mirrored = None
+    if mirror:
+        mirrored, _ = segmenter.encode((frame.flip(-1) for frame in frames), num_frames=len(frames))
     return EncodedVideo(name, features, mirrored, grid, meter.finish(), measure_shares(maps, grid), annotated)
 
 
@@ -106,7 +111,7 @@ class Comparison(NamedTuple):
         """Say it in percent."""
         values = (100 * value for value in (*self.j, *self.difference, *self.agreement))
         return ("J of objects {:.1f} training-free and {:.1f} trained ({:+.1f} [{:.1f}, {:.1f}]), agreement with "
-                "mirrored and reversed videos {:.1f} and {:.1f}".format(*values))  # fmt: skip
+                "reversed videos {:.1f} and {:.1f}".format(*values))  # fmt: skip
 
 
 def compare_with_training_free(
@@ -244,10 +249,11 @@ def measure_agreement(segmenter: Segmenter, video: EncodedVideo, objects: np.nda
     """Average the adjusted Rand index of a video's objects with those of it backwards and of its mirror image."""
     motion = video.motion
     back = Motion(motion.evidence[::-1].copy(), motion.boundaries[::-1].copy())
-    mirror = Motion(motion.evidence[..., ::-1].copy(), motion.boundaries[..., ::-1].copy())
-    _, backwards = segment(segmenter, video.features.flip(0), video.grid, back)
-    _, mirrored = segment(segmenter, video.mirrored, video.grid, mirror)
-    return float(np.mean([compare_maps(objects, other) for other in (backwards[::-1], mirrored[..., ::-1])]))
+    others = [segment(segmenter, video.features.flip(0), video.grid, back)[1][::-1]]
+    if video.mirrored is not None:
+        mirror = Motion(motion.evidence[..., ::-1].copy(), motion.boundaries[..., ::-1].copy())
+        others.append(segment(segmenter, video.mirrored, video.grid, mirror)[1][..., ::-1])
+    return float(np.mean([compare_maps(objects, other) for other in others]))
 
 
 def count_objects(videos: list[EncodedVideo]) -> np.ndarray:
