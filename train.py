@@ -22,7 +22,7 @@ import functools
 import itertools
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import utils  # noqa: F401  before torch, which reads how threads are to work when it is loaded
@@ -43,14 +43,15 @@ from data.clips import (
 from data.loading import check_root, explain_single_file, list_training_videos, load_videos, resolve_root
 from data.resolution import check_resolution
 from data.selection import warn_about_shapes
-from data.videos import read_annotations, read_resized_frames
+from data.videos import read_annotated_frames
+from model.engine.threshold import CLUSTER_RANGE
 from model.network import SpatioTemporalNetwork, build_network, check_origin
 from model.segmenter import Segmenter, SegmenterSettings
 from model.training import monitor
 from model.training.rounds import TargetRounds
 from model.training.step import TrainSettings, clips_per_step, make_optimizer, set_learning_rate, train_step
 from model.training.targets import ClipTargets
-from model.training.validation import compare_with_training_free, encode_video
+from model.training.validation import EncodedVideo, compare_with_training_free, encode_video
 from model.weights import checkpoint_path
 from utils import config, distributed
 from utils.device import choose_amp, choose_device
@@ -69,7 +70,7 @@ from utils.run.signals import StopRequest, catch_stop_signals
 Videos = dict[str, list[Path]]  # name -> frames
 # Flags that a command for the embedded backbone repeats.
 KEPT_OPTIONS = ("dataset", "basepath", "train_list", "output_path")
-# Data sets whose few short validation videos a run ends with, and the multiples of the threshold there.
+# Data sets with few and short validation videos, which a run ends with, and the multiples of the threshold there.
 VALIDATED, VALIDATION_FACTORS = ("sprites",), (0.7, 1.0, 1.4)
 # Flags that TensorBoard shows beside the values of a run.
 HYPERPARAMETERS = (
@@ -303,32 +304,36 @@ def make_validation(args: Namespace, network: SpatioTemporalNetwork, stop: StopR
     """Make the validation of the trained block beside the training-free one; None if it is off."""
     if args.dataset not in VALIDATED or not args.eval_freq or args.num_t > 1:
         return None
-    return functools.partial(validate, args, network, stop)
+    return functools.partial(validate, args, network, lambda: bool(stop.exit_code))
 
 
 def validate(
-    args: Namespace, network: SpatioTemporalNetwork, stop: StopRequest, progress: StageProgress
+    args: Namespace, network: SpatioTemporalNetwork, stop: Callable[[], bool], progress: StageProgress
 ) -> tuple[dict[str, float], str] | None:
     """Validate the trained block on the validation videos of the data set: values to log, and what they say.
 
     Returns None if asked to stop.
     """
-    settings = SegmenterSettings(tau=args.tau, clustering="fast")
-    segmenter = Segmenter(network, settings)
     videos = load_videos(args.dataset, Path(args.basepath), split="val", flag="--basepath")
-    encoded = []
-    for video in videos:
-        progress("features", len(encoded), len(videos))
-        frames, (annotated, maps) = list(read_resized_frames(video, args.resolution)), read_annotations(video)
-        encoded.append(encode_video(video.name, frames, segmenter, annotated=annotated, maps=maps, mirror=False))
+    settings = SegmenterSettings(tau=args.tau, clustering="fast", clusters=CLUSTER_RANGE)
+    segmenter = Segmenter(network, settings)
+
+    def encode() -> Iterator[EncodedVideo]:
+        for index, video in enumerate(videos):
+            progress("features", index, len(videos))
+            yield encode_video(read_annotated_frames(video, args.resolution), segmenter, mirror=False)
+
     found = compare_with_training_free(
-        network, encoded, settings, temperature=args.temperature, factors=VALIDATION_FACTORS,
-        stop=lambda: bool(stop.exit_code), progress=progress,
+        network, encode(), settings, temperature=args.temperature, factors=VALIDATION_FACTORS, stop=stop,
+        progress=lambda done: progress("videos", done, len(videos)),
     )  # fmt: skip
     if found is None:
         return None
-    what = f"{len(videos)} validation videos at {len(VALIDATION_FACTORS)} thresholds: {found.describe()}"
-    return found.name_values(), f"{what}; docs/evaluation.md tells more"
+    thresholds = ", ".join(map(str, VALIDATION_FACTORS))
+    return found.name_values(), (
+        f"validation on {len(videos)} videos, on tokens, fast, thresholds times {thresholds}: {found.describe()} "
+        "(docs/training.md)"
+    )
 
 
 if __name__ == "__main__":

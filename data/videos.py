@@ -7,7 +7,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -88,11 +88,21 @@ def read_resized_frames(video: Video, resolution: tuple[int, int]) -> Iterator[T
         yield resize(frame, resolution)
 
 
-def read_annotations(video: Video) -> tuple[list[int], list[np.ndarray]]:
-    """Read the label maps of a video: the positions of the annotated frames and the map (H, W) uint8 of each."""
+class AnnotatedFrames(NamedTuple):
+    """A video in memory: all frames (3, H, W) uint8, the positions of those annotated, and their label maps (H, W)."""
+
+    name: str
+    frames: list[Tensor]
+    annotated: list[int]
+    maps: list[np.ndarray]
+
+
+def read_annotated_frames(video: Video, resolution: tuple[int, int]) -> AnnotatedFrames:
+    """Read a video, its frames resized to `resolution` (height, width), with its annotations if it has any."""
     names = set(video.annotations.frame_names) if video.annotations else ()
     annotated = [place for place, name in enumerate(video.frame_names) if name in names]
-    return annotated, [video.annotations.read(video.frame_names[place]) for place in annotated]
+    maps = [video.annotations.read(video.frame_names[place]) for place in annotated]
+    return AnnotatedFrames(video.name, list(read_resized_frames(video, resolution)), annotated, maps)
 
 
 def compute_fingerprint(video: Video) -> str:

@@ -7,9 +7,9 @@ those of the video played backwards and, where that is asked for, of its mirror 
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from model.objects.ranking import compute_sizes, multiply_components, rate_label
 from model.segmenter import Segmenter, SegmenterSettings, key_frame_indices
 from model.training.distances import SHARE, quantiles, window_distances
 from model.training.monitor import compare_maps
-from utils.progress import StageProgress, ignore_progress
+from utils.errors import UserError
 from utils.scoring.annotations import VOID
 from utils.scoring.bootstrap import Interval, bootstrap_difference
 from utils.scoring.protocols import MAX_PROPOSALS
@@ -60,24 +60,27 @@ class EncodedVideo:
     annotated: list[int]
 
 
-def encode_video(
-    name: str, frames: list[Tensor], segmenter: Segmenter, *, annotated: list[int], maps: list[np.ndarray],
-    mirror: bool = True,
-) -> EncodedVideo:  # fmt: skip
+class AnnotatedFrames(Protocol):
+    """The interface of `data.videos.AnnotatedFrames`."""
+
+    name: str
+    frames: list[Tensor]
+    annotated: list[int]
+    maps: list[np.ndarray]
+
+
+def encode_video(video: AnnotatedFrames, segmenter: Segmenter, *, mirror: bool = True) -> EncodedVideo:
     """Encode a video, measure its motion, and bring its annotations to the grid of tokens.
 
-    Args:
-        frames: (3, H, W) uint8, resized.
-        annotated: positions of the annotated frames.
-        maps: (H, W) int each, of any size, their label maps.
-        mirror: encode its mirror image too.
+    mirror: encode its mirror image too.
     """
-    meter = MotionMeter(segmenter.grid_size)
+    frames, meter = video.frames, MotionMeter(segmenter.grid_size)
     features, grid = segmenter.encode(meter.watch(frames), num_frames=len(frames))
     mirrored = None
     if mirror:
         mirrored, _ = segmenter.encode((frame.flip(-1) for frame in frames), num_frames=len(frames))
-    return EncodedVideo(name, features, mirrored, grid, meter.finish(), measure_shares(maps, grid), annotated)
+    truth = measure_shares(video.maps, grid)
+    return EncodedVideo(video.name, features, mirrored, grid, meter.finish(), truth, video.annotated)
 
 
 def measure_shares(maps: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
@@ -92,10 +95,11 @@ def measure_shares(maps: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
 
 
 class Comparison(NamedTuple):
-    """What training changed: means over thresholds and videos, shares.
+    """What training changed, as shares.
 
-    j: J of objects, of the training-free and of the trained block; `difference` is the interval of the second minus
-    the first, paired over videos. agreement: of both.
+    j: J of objects of the training-free and of the trained block, in the mean over thresholds and objects; `difference`
+    is the interval of the second minus the first, paired over videos.
+    agreement: of objects with those of other ways through the video, for both blocks, at the threshold itself.
     """
 
     j: tuple[float, float]
@@ -109,35 +113,56 @@ class Comparison(NamedTuple):
 
     def describe(self) -> str:
         """Say it in percent."""
-        values = (100 * value for value in (*self.j, *self.difference, *self.agreement))
-        return ("J of objects {:.1f} training-free and {:.1f} trained ({:+.1f} [{:.1f}, {:.1f}]), agreement with "
-                "reversed videos {:.1f} and {:.1f}".format(*values))  # fmt: skip
+        values = (round(100 * value, 1) + 0.0 for value in (*self.j, *self.difference, *self.agreement))  # no -0.0
+        return ("J of objects {:.1f} training-free and {:.1f} trained ({:+.1f} [{:.1f}, {:.1f}]), agreement {:.1f} and "
+                "{:.1f}".format(*values))  # fmt: skip
 
 
 def compare_with_training_free(
-    network: SpatioTemporalNetwork, videos: list[EncodedVideo], settings: SegmenterSettings, *, temperature: float,
+    network: SpatioTemporalNetwork, videos: Iterable[EncodedVideo], settings: SegmenterSettings, *, temperature: float,
     factors: Sequence[float] = FACTORS, stop: Callable[[], bool] = lambda: False,
-    progress: StageProgress = ignore_progress,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Comparison | None:  # fmt: skip
     """Compare the block of a network with the training-free one.
 
     Args:
-        videos: at least two, with annotated objects.
+        videos: taken one by one before the first is measured; those without annotated objects are left out.
         temperature: of the training-free block.
         factors: multiples of the threshold, 1 among them.
-        stop: asked before each video; the comparison is given up, and None is returned, if it says True.
-        progress: told of the videos that are measured.
+        stop: asked before each video is taken and before each is measured; if it says True, None is returned.
+        progress: told how many videos are measured.
+
+    Raises:
+        UserError: fewer than two videos have annotated objects; an interval needs two.
     """
-    free = copy.deepcopy(network)
-    free.init_blocks("identity", temperature=temperature)
-    blocks = ((free, settings), (network, scale_threshold(settings, network, free, videos)))
-    found: list[list[dict[str, np.ndarray]]] = []
-    for video in videos:
-        progress("videos", len(found), len(videos))
+    known: list[EncodedVideo] = []
+    source = iter(videos)
+    while True:
         if stop():
             return None
+        if (video := next(source, None)) is None:
+            break
+        known += [video] if len(video.truth) else []
+    if len(known) < 2:
+        raise UserError(f"{len(known)} of the validation videos have annotated objects; at least 2 are needed")
+    free = copy_with_own_blocks(network)
+    free.init_blocks("identity", temperature=temperature)
+    fitted = scale_threshold(settings, network, known, measure_distances(free, known, settings))
+    found: list[list[dict[str, np.ndarray]]] = []
+    for video in known:
+        if stop():
+            return None
+        blocks = ((free, settings), (network, fitted))
         found.append([measure_block(block, [video], own, factors) for block, own in blocks])
-    counts = count_objects(videos)
+        progress(len(found))
+    return summarise(found, count_objects(known))
+
+
+def summarise(found: list[list[dict[str, np.ndarray]]], counts: np.ndarray) -> Comparison:
+    """Summarise what `measure_block` found in each video for the training-free and the trained block.
+
+    counts: (videos,), objects of each video.
+    """
     before, after = (np.array([values[place]["objects"].mean() for values in found]) for place in (0, 1))
     return Comparison(
         j=(float(before.sum() / counts.sum()), float(after.sum() / counts.sum())),
@@ -146,18 +171,27 @@ def compare_with_training_free(
     )
 
 
+def copy_with_own_blocks(network: SpatioTemporalNetwork) -> SpatioTemporalNetwork:
+    """Copy a network but for its backbone, which both use."""
+    return copy.deepcopy(network, {id(network.backbone): network.backbone})
+
+
 def scale_threshold(
-    settings: SegmenterSettings, network: SpatioTemporalNetwork, reference: SpatioTemporalNetwork,
-    videos: list[EncodedVideo],
-) -> SegmenterSettings:  # fmt: skip
-    """Multiply the threshold by the ratio of a network's distances to a reference's, in the median of the videos.
+    settings: SegmenterSettings, network: SpatioTemporalNetwork, videos: list[EncodedVideo], reference: np.ndarray
+) -> SegmenterSettings:
+    """Multiply the threshold by the ratio of a network's distances to `reference` (videos,), in the median.
 
     Distances grow as attention sharpens, so a trained block needs another threshold for equally many clusters.
     """
-    ratios = [
-        measure_distance(network, video, settings) / measure_distance(reference, video, settings) for video in videos
-    ]
-    return replace(settings, tau=settings.tau * float(np.median(ratios)))
+    ratio = float(np.median(measure_distances(network, videos, settings) / reference))
+    return replace(settings, tau=settings.tau * ratio)
+
+
+def measure_distances(
+    network: SpatioTemporalNetwork, videos: list[EncodedVideo], settings: SegmenterSettings
+) -> np.ndarray:
+    """Measure the distance that `SHARE` of the pairs of tokens in a window of each video do not exceed: (videos,)."""
+    return np.array([measure_distance(network, video, settings) for video in videos])
 
 
 def measure_distance(network: SpatioTemporalNetwork, video: EncodedVideo, settings: SegmenterSettings) -> float:
@@ -179,7 +213,12 @@ def measure_block(
     Returns:
         `clusters`, `objects`: (thresholds, videos), the sum of J over a video's objects. `foreground`, `best union`:
         (thresholds, videos), J of their union. `agreement`: (videos,).
+
+    Raises:
+        ValueError: 1 is none of the factors.
     """
+    if 1 not in factors:
+        raise ValueError(f"factors {factors}: agreement is measured at 1, which must be one of them")
     found = {name: np.zeros((len(factors), len(videos))) for name in KINDS} | {"agreement": np.zeros(len(videos))}
     for column, video in enumerate(videos):
         for row, factor in enumerate(factors):

@@ -21,14 +21,13 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     guard_imports()
 
-import copy
 import sys
 from dataclasses import replace
 
 import numpy as np
 
 import eval as evaluation
-from data.videos import Video, read_annotations, read_resized_frames
+from data.videos import read_annotated_frames
 from model.objects.motion import Motion
 from model.segmenter import Segmenter, SegmenterSettings
 from model.training.validation import (
@@ -37,9 +36,11 @@ from model.training.validation import (
     MEASURES,
     OBJECTWISE,
     EncodedVideo,
+    copy_with_own_blocks,
     count_objects,
     encode_video,
     measure_block,
+    measure_distances,
     scale_threshold,
     weigh_videos,
 )
@@ -73,31 +74,26 @@ def main() -> None:
         clusters=args.clusters, feature_cache=args.feature_cache, amp=args.amp,
     )  # fmt: skip
     segmenter, resolution = Segmenter(network, settings), tuple(args.resolution)
-    videos = [encode(video, segmenter, resolution) for video in args.selection.load()]
-    free = copy.deepcopy(network)
+    sources = args.selection.load()
+    if len(sources) < 2 and (own.blocks or own.ablate_motion):
+        raise UserError("--sequences, --videos or --split: name one video; an interval needs at least 2")
+    videos = [encode_video(read_annotated_frames(video, resolution), segmenter) for video in sources]
+    free = copy_with_own_blocks(network)
     base = measure_block(free, videos, settings)
     print_means("training-free", base, videos)
     for name, changed in remove_motion(videos).items() if own.ablate_motion else ():
         found = measure_block(free, changed, settings)
         print_means(name, found, videos)
-        print_differences(base, found, videos)
-    seeds = []
+        print_differences(base, found, videos, names=("default motion", name))
+    distances, seeds = measure_distances(free, videos, settings), []
     for path in own.blocks:
         network.load_blocks(load_checkpoint(path), source=path)
-        fitted = scale_threshold(settings, network, free, videos)
+        fitted = scale_threshold(settings, network, videos, distances)
         seeds.append(measure_block(network, videos, fitted))
         print_means(f"{path} (thresholds times {fitted.tau / settings.tau:.2f})", seeds[-1], videos)
     if seeds:
         trained = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in MEASURES}
-        print_differences(base, trained, videos)
-
-
-def encode(video: Video, segmenter: Segmenter, resolution: tuple[int, int]) -> EncodedVideo:
-    """Read and encode a video with its annotations, if it has any."""
-    annotated, maps = read_annotations(video)
-    return encode_video(
-        video.name, list(read_resized_frames(video, resolution)), segmenter, annotated=annotated, maps=maps
-    )
+        print_differences(base, trained, videos, names=("training-free", "trained"))
 
 
 def remove_motion(videos: list[EncodedVideo]) -> dict[str, list[EncodedVideo]]:
@@ -127,19 +123,19 @@ def average_videos(values: np.ndarray, kind: str, counts: np.ndarray) -> np.ndar
     return (values if kind in OBJECTWISE else values * weights).sum(-1) / weights.sum()
 
 
-def print_differences(base: dict[str, np.ndarray], changed: dict[str, np.ndarray], videos: list[EncodedVideo]) -> None:
-    """Print changed, such as trained, minus training-free with intervals, means over thresholds and seeds."""
-    if len(videos) < 2:
-        raise UserError("--sequences: names one video; an interval needs at least 2")
+def print_differences(
+    first: dict[str, np.ndarray], second: dict[str, np.ndarray], videos: list[EncodedVideo], *, names: tuple[str, str]
+) -> None:
+    """Print the means of two of what `measure_block` found, and the intervals of the second minus the first."""
     counts = count_objects(videos)
-    rows = [("agreement", base["agreement"], changed["agreement"], np.ones(len(videos)))]
+    rows = [("agreement", first["agreement"], second["agreement"], np.ones(len(videos)))]
     if counts.all():
         for kind in KINDS:
-            rows.append((f"J of {kind}", base[kind].mean(0), changed[kind].mean(0), weigh_videos(kind, counts)))
-    print("measure, training-free, changed, difference, from, to")
-    for name, first, second, weights in rows:
-        means = [bootstrap_interval(values, weights).value for values in (first, second)]
-        line = (*means, *bootstrap_difference(first, second, weights))
+            rows.append((f"J of {kind}", first[kind].mean(0), second[kind].mean(0), weigh_videos(kind, counts)))
+    print(f"measure, {', '.join(names)}, difference, from, to")
+    for name, one, other, weights in rows:
+        means = [bootstrap_interval(values, weights).value for values in (one, other)]
+        line = (*means, *bootstrap_difference(one, other, weights))
         print(f"{name}, " + ", ".join(f"{100 * value:.1f}" for value in line))
 
 

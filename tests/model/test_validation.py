@@ -4,19 +4,28 @@ import numpy as np
 import pytest
 import torch
 
+from data.videos import AnnotatedFrames
+from model.objects.motion import Motion
 from model.segmenter import SegmenterSettings
+from model.training import validation
 from model.training.monitor import compare_maps
 from model.training.validation import (
     FACTORS,
+    EncodedVideo,
     choose_best_union,
     compare_with_training_free,
+    copy_with_own_blocks,
     encode_video,
     measure_block,
+    measure_distances,
     measure_union,
     scale_threshold,
     sum_j,
+    summarise,
 )
 from tests.model.inputs import make_network, make_segmenter
+from train import VALIDATION_FACTORS
+from utils.errors import UserError
 
 SETTINGS = SegmenterSettings(clustering="fast")
 FACTORS_OF_TEST = (0.7, 1.0)
@@ -42,42 +51,65 @@ def network(tiny_weights):
 
 
 @pytest.fixture
-def videos(network):
+def sources():
     return [
-        encode_video(name, frames, make_segmenter(network), annotated=[0, 2, 4], maps=maps[::2])
+        AnnotatedFrames(name, frames, [0, 2, 4], maps[::2])
         for name, (frames, maps) in (("ant", moving_square(4)), ("bee", moving_square(20)))
     ]
+
+
+@pytest.fixture
+def videos(network, sources):
+    return [encode_video(source, make_segmenter(network)) for source in sources]
 
 
 def test_a_block_that_is_still_training_free_changes_nothing(network, videos):
     told = []
     found = compare_with_training_free(
-        network, videos, SETTINGS, temperature=6.0, factors=FACTORS_OF_TEST, progress=lambda *part: told.append(part)
+        network, videos, SETTINGS, temperature=6.0, factors=FACTORS_OF_TEST, progress=told.append
     )
     assert found.j[0] == found.j[1] > 0
     assert found.difference == (0, 0, 0)
     assert found.agreement[0] == found.agreement[1]
-    assert told == [("videos", 0, 2), ("videos", 1, 2)]
-    assert "J of objects" in found.describe()
-    assert "(+0.0 [0.0, 0.0])" in found.describe()
+    assert told == [1, 2]
 
 
 def test_a_comparison_measures_both_blocks_as_one_by_one(network, videos, tiny_weights):
     trained = make_network(tiny_weights)  # at random
     found = compare_with_training_free(trained, videos, SETTINGS, temperature=6.0, factors=FACTORS_OF_TEST)
     free = measure_block(network, videos, SETTINGS, FACTORS_OF_TEST)
-    fitted = scale_threshold(SETTINGS, trained, network, videos)
+    fitted = scale_threshold(SETTINGS, trained, videos, measure_distances(network, videos, SETTINGS))
     other = measure_block(trained, videos, fitted, FACTORS_OF_TEST)
     assert found.j == pytest.approx((free["objects"].mean(0).sum() / 2, other["objects"].mean(0).sum() / 2))
     assert found.agreement == pytest.approx((free["agreement"].mean(), other["agreement"].mean()))
     assert fitted.tau < SETTINGS.tau  # all rows of a random block are alike
-    assert found.name_values()["validation_j"] == found.j[1]
 
 
-def test_a_comparison_stops_between_videos(network, videos):
-    answers = iter([False, True])
-    assert compare_with_training_free(network, videos, SETTINGS, temperature=6.0, stop=lambda: next(answers)) is None
-    assert next(answers, None) is None  # asked before each of both videos
+def test_a_comparison_says_which_block_is_better():
+    free = [{"objects": np.array([[0.4], [0.6]]), "agreement": np.array([0.9])} for _ in range(2)]
+    trained = [{"objects": np.array([[1.0], [0.8]]), "agreement": np.array([0.3])} for _ in range(2)]
+    found = summarise(list(zip(free, trained, strict=True)), np.array([1.0, 2.0]))
+    assert found.j == pytest.approx((1 / 3, 1.8 / 3))
+    assert found.difference == pytest.approx((0.8 / 3, 0.2, 0.4))
+    assert found.name_values() == pytest.approx(
+        {"validation_j_free": 1 / 3, "validation_j": 0.6, "validation_agreement_free": 0.9, "validation_agreement": 0.3}
+    )
+    assert found.describe() == (
+        "J of objects 33.3 training-free and 60.0 trained (+26.7 [20.0, 40.0]), agreement 90.0 and 30.0"
+    )
+
+
+@pytest.mark.parametrize("answers", [[True], [False, True], [False] * 3 + [True], [False] * 4 + [True]])
+def test_a_comparison_stops_before_the_next_video_is_read_or_measured(network, videos, answers):
+    asked = iter(answers)
+    assert compare_with_training_free(network, videos, SETTINGS, temperature=6.0, stop=lambda: next(asked)) is None
+    assert next(asked, None) is None
+
+
+def test_a_comparison_needs_two_videos_with_objects(network, videos, sources):
+    empty = encode_video(sources[0]._replace(maps=[np.zeros((48, 80), np.uint8)] * 3), make_segmenter(network))
+    with pytest.raises(UserError, match="1 of the validation videos have annotated objects; at least 2"):
+        compare_with_training_free(network, [videos[0], empty], SETTINGS, temperature=6.0)
 
 
 def test_a_comparison_leaves_the_block_as_it_is(tiny_weights, videos):
@@ -85,10 +117,31 @@ def test_a_comparison_leaves_the_block_as_it_is(tiny_weights, videos):
     before = {name: value.clone() for name, value in trained.blocks.state_dict().items()}
     compare_with_training_free(trained, videos, SETTINGS, temperature=6.0, factors=(1.0,))
     assert all(torch.equal(before[name], value) for name, value in trained.blocks.state_dict().items())
+    assert copy_with_own_blocks(trained).backbone is trained.backbone
 
 
-def test_thresholds_are_multiples_of_the_one_that_is_asked_for():
+@pytest.mark.parametrize("mirror", [True, False])
+def test_objects_that_do_not_depend_on_the_way_agree_fully(monkeypatch, mirror):
+    labels = np.random.default_rng(0).integers(0, 3, (4, 3, 5))
+    features = torch.from_numpy(labels).flatten(1)[..., None]
+    mirrored = torch.from_numpy(labels[..., ::-1].copy()).flatten(1)[..., None]
+    nothing = np.zeros(labels.shape, bool)
+    motion = Motion(nothing.astype(np.float32), nothing)
+    video = EncodedVideo("ant", features, mirrored if mirror else None, (3, 5), motion, None, [])
+
+    def segment(_segmenter, values, grid, _motion):
+        return None, values.view(len(values), *grid).numpy()
+
+    monkeypatch.setattr(validation, "segment", segment)
+    assert validation.measure_agreement(None, video, labels) == 1
+    assert validation.measure_agreement(None, video, labels[::-1]) < 1
+
+
+def test_agreement_needs_the_threshold_itself(network, videos):
     assert 1 in FACTORS
+    assert 1 in VALIDATION_FACTORS
+    with pytest.raises(ValueError, match="agreement is measured at 1"):
+        measure_block(network, videos, SETTINGS, (0.7, 1.4))
 
 
 def test_labels_are_assigned_as_protocol_davis_does():

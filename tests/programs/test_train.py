@@ -1,6 +1,8 @@
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -313,19 +315,51 @@ def test_a_run_of_the_unfused_optimizer_goes_on(davis, tmp_path, run_train):
     assert all(group["fused"] for group in content["optimizer"]["param_groups"])
 
 
-def test_a_run_on_data_with_validation_videos_ends_with_their_figures(davis, tmp_path, run_train, monkeypatch, capsys):
-    flags = ["--dataset", "davis17u", "--basepath", davis, "--init", "identity", "--temperature", 6]
+@pytest.fixture
+def validated(davis, monkeypatch):
+    """The arguments of train.py for a data set whose two validation videos a run ends with."""
     monkeypatch.setattr(train_program, "VALIDATED", ("davis17u",))
     split = davis / "ImageSets/2017"
     (split / "train.txt").write_text((split / "val.txt").read_text())
-    run_train(*flags, "--output_path", tmp_path / "run", "--eval_freq", 4)
+    return ["--dataset", "davis17u", "--basepath", davis, "--init", "identity", "--temperature", 6, "--eval_freq", 4]
+
+
+def test_a_run_on_data_with_validation_videos_ends_with_their_figures(validated, tmp_path, run_train, capsys):
+    run_train(*validated, "--output_path", tmp_path / "run")
     assert re.search(
-        r"2 validation videos at 3 thresholds: J of objects [\d.]+ training-free and [\d.]+ trained "
-        r"\([+-][\d.]+ \[-?[\d.]+, -?[\d.]+\]\), agreement .*\n$",
+        r"validation on 2 videos, .* thresholds times 0\.7, 1\.0, 1\.4: J of objects [\d.]+ training-free and [\d.]+ "
+        r"trained \([+-][\d.]+ \[-?[\d.]+, -?[\d.]+\]\), agreement .*\n$",
         capsys.readouterr().err,
     )
     last = log_of(tmp_path / "run")[-1]
     assert last["step"] == 4
     assert 0 <= last["validation_j"] <= 1
-    run_train(*flags, "--output_path", tmp_path / "off")  # with the monitor it is off too
-    assert "validation_j" not in log_of(tmp_path / "off")[-1]
+
+
+@pytest.mark.parametrize("off", [["--eval_freq", 0], ["--num_t", 2]])
+def test_a_run_is_not_validated_without_a_monitor_or_with_several_blocks(validated, tmp_path, run_train, off):
+    run_train(*validated, "--output_path", tmp_path / "run", *off)
+    assert not any("validation_j" in record for record in log_of(tmp_path / "run"))
+
+
+def test_a_run_that_cannot_be_validated_is_done_all_the_same(validated, tmp_path, run_train, capsys):
+    (tmp_path / "DAVIS/ImageSets/2017/val.txt").write_text("ant\n")
+    run_train(*validated, "--output_path", tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "\ndone: " in said
+    assert said.endswith(
+        "note: not validated: 1 of the validation videos have annotated objects; at least 2 are needed\n"
+    )
+
+
+def test_a_validation_that_is_stopped_is_named(validated, tmp_path, run_train, monkeypatch, capsys):
+    encode = train_program.encode_video
+
+    def encode_and_stop(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return encode(*args, **options)
+
+    monkeypatch.setattr(train_program, "encode_video", encode_and_stop)
+    run_train(*validated, "--output_path", tmp_path / "run")
+    assert capsys.readouterr().err.endswith("--blocks FILE measures the block\n")
+    assert "validation_j" not in log_of(tmp_path / "run")[-1]

@@ -57,9 +57,10 @@ def make_parser() -> config.Parser:
     records("--save_freq", **interval, default=1000, help="Write a checkpoint that is kept this often.")
     records("--last_freq", **interval, default=100, help="Replace last.pt this often.")
     records("--eval_freq", type=non_negative_int, default=500, metavar="STEPS",
-            help="Segment the monitor's clips this often; 0: never.")
+            help="Segment the monitor's clips this often; 0: never, and no validation.")
     records("--watch_clips", **count, default=4, help="Give the monitor this many training clips.")
-    records("--tau", type=positive_float, default=1.0, metavar="X", help="Threshold of the monitor and of the targets.")
+    records("--tau", type=positive_float, default=1.0, metavar="X",
+            help="Threshold of the monitor, of the targets and of the validation.")
     faults = parser.add_argument_group("finding faults").add_argument
     faults("--overfit", **count, help="Train on the first N clips again and again.")
     faults("--profile", action="store_true", help="Write where steps 3 to 5 spend their time to --output_path/profile.")

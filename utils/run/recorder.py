@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from utils import distributed
+from utils.errors import UserError
 from utils.progress import StageProgress, StepBar, log_line
 from utils.run.logs import RunLog, RunningMeans, ThroughputMeter, make_profiler, read_log
 from utils.run.provenance import describe_origin
@@ -44,6 +45,7 @@ class Monitor(Protocol):
     def tau_auto(self, network: nn.Module) -> float: ...
 
 
+YARDSTICK = "python -m tests.benchmarks.yardstick --blocks FILE"
 # Validates the trained block: returns values to log and a sentence about them; None if asked to stop.
 Validation = Callable[[StageProgress], tuple[dict[str, float], str] | None]
 
@@ -123,12 +125,20 @@ class RunRecorder:
         return found
 
     def validate(self, step: int) -> None:
-        """Validate the block, where that is asked for, and log what was found."""
-        if self.validation:
+        """Validate the block, where that is asked for, and log what was found.
+
+        The checkpoint is written before, so an error leaves a note and the run is done all the same.
+        """
+        if not self.validation:
+            return
+        try:
             with self.bar.pause("validation") as progress:
                 found = self.validation(progress)
-            if found:
-                values, self.conclusion = found
+        except (UserError, OSError) as error:
+            self.conclusion = f"note: not validated: {error}"
+        else:
+            values, self.conclusion = found or ({}, f"note: validation was stopped; {YARDSTICK} measures the block")
+            if values:
                 self.log.write(step, values)
 
     def save(self, step: int, *, keep: bool = False) -> None:
