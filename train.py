@@ -329,11 +329,8 @@ def validate(
     )  # fmt: skip
     if found is None:
         return None
-    thresholds = ", ".join(map(str, VALIDATION_FACTORS))
-    return found.name_values(), (
-        f"validation on {len(videos)} videos, on tokens, fast, thresholds times {thresholds}: {found.describe()} "
-        "(docs/training.md)"
-    )
+    where = f"{len(videos)} validation videos, on tokens, fast, {len(VALIDATION_FACTORS)} thresholds"
+    return found.name_values(), f"{where}: {found.describe()}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 J at a single threshold says nothing about training, because it jumps by several points from one to the next. So every
 video is segmented at several multiples of its threshold, and J is measured on the grid of tokens, with one assignment a
 video as under protocol davis. Agreement needs no annotations: it is the adjusted Rand index of a video's objects with
-those of the video played backwards and, where that is asked for, of its mirror image.
+those of the video played backwards and of its mirror image.
 """
 
 import copy
@@ -43,7 +43,7 @@ class EncodedVideo:
     Attributes:
         name: name of the video.
         features: (T, N, C).
-        mirrored: the same of its mirror image; None if agreement is to be measured without it.
+        mirrored: the same of its mirror image; None if agreement is not to be measured.
         grid: (h, w), N = h * w.
         motion: of the tokens.
         truth: (objects, T, h, w) float32, the share of each token that an object covers, in the annotated frames; no
@@ -95,27 +95,24 @@ def measure_shares(maps: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
 
 
 class Comparison(NamedTuple):
-    """What training changed, as shares.
+    """What training changed: J of objects, in the mean over thresholds and objects, as shares.
 
-    j: J of objects of the training-free and of the trained block, in the mean over thresholds and objects; `difference`
-    is the interval of the second minus the first, paired over videos.
-    agreement: of objects with those of other ways through the video, for both blocks, at the threshold itself.
+    before, after: of the training-free and of the trained block. difference: the interval of the second minus the
+    first, paired over videos.
     """
 
-    j: tuple[float, float]
+    before: float
+    after: float
     difference: Interval
-    agreement: tuple[float, float]
 
     def name_values(self) -> dict[str, float]:
         """Name the values as a log does."""
-        names = ("validation_j_free", "validation_j", "validation_agreement_free", "validation_agreement")
-        return dict(zip(names, (*self.j, *self.agreement), strict=True))
+        return {"validation_j_free": self.before, "validation_j": self.after}
 
     def describe(self) -> str:
         """Say it in percent."""
-        values = (round(100 * value, 1) + 0.0 for value in (*self.j, *self.difference, *self.agreement))  # no -0.0
-        return ("J of objects {:.1f} training-free and {:.1f} trained ({:+.1f} [{:.1f}, {:.1f}]), agreement {:.1f} and "
-                "{:.1f}".format(*values))  # fmt: skip
+        values = (round(100 * value, 1) + 0.0 for value in (self.before, self.after, *self.difference))  # no -0.0
+        return "J of objects {:.1f} training-free and {:.1f} trained ({:+.1f} [{:.1f}, {:.1f}])".format(*values)
 
 
 def compare_with_training_free(
@@ -128,7 +125,7 @@ def compare_with_training_free(
     Args:
         videos: taken one by one before the first is measured; those without annotated objects are left out.
         temperature: of the training-free block.
-        factors: multiples of the threshold, 1 among them.
+        factors: multiples of the threshold.
         stop: asked before each video is taken and before each is measured; if it says True, None is returned.
         progress: told how many videos are measured.
 
@@ -148,27 +145,26 @@ def compare_with_training_free(
     free = copy_with_own_blocks(network)
     free.init_blocks("identity", temperature=temperature)
     fitted = scale_threshold(settings, network, known, measure_distances(free, known, settings))
-    found: list[list[dict[str, np.ndarray]]] = []
+    found: list[list[float]] = []
     for video in known:
         if stop():
             return None
-        blocks = ((free, settings), (network, fitted))
-        found.append([measure_block(block, [video], own, factors) for block, own in blocks])
+        found.append(
+            [
+                measure_block(block, [video], own, factors, agreement=False)["objects"].mean()
+                for block, own in ((free, settings), (network, fitted))
+            ]
+        )
         progress(len(found))
-    return summarise(found, count_objects(known))
+    return summarise(np.array(found), count_objects(known))
 
 
-def summarise(found: list[list[dict[str, np.ndarray]]], counts: np.ndarray) -> Comparison:
-    """Summarise what `measure_block` found in each video for the training-free and the trained block.
-
-    counts: (videos,), objects of each video.
-    """
-    before, after = (np.array([values[place]["objects"].mean() for values in found]) for place in (0, 1))
-    return Comparison(
-        j=(float(before.sum() / counts.sum()), float(after.sum() / counts.sum())),
-        difference=bootstrap_difference(before, after, counts),
-        agreement=tuple(float(np.mean([values[place]["agreement"] for values in found])) for place in (0, 1)),
-    )
+def summarise(found: np.ndarray, counts: np.ndarray) -> Comparison:
+    """Summarise the sums of J (videos, 2) of the training-free and of the trained block; counts (videos,): objects."""
+    before, after = found.T
+    total = counts.sum()
+    difference = bootstrap_difference(before, after, counts)
+    return Comparison(float(before.sum() / total), float(after.sum() / total), difference)
 
 
 def copy_with_own_blocks(network: SpatioTemporalNetwork) -> SpatioTemporalNetwork:
@@ -203,21 +199,22 @@ def measure_distance(network: SpatioTemporalNetwork, video: EncodedVideo, settin
 @torch.no_grad()
 def measure_block(
     network: SpatioTemporalNetwork, videos: list[EncodedVideo], settings: SegmenterSettings,
-    factors: Sequence[float] = FACTORS,
+    factors: Sequence[float] = FACTORS, *, agreement: bool = True,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Measure the masks that a block gives, at several multiples of the threshold.
 
     Args:
-        factors: the multiples; agreement is measured at 1, which must be one of them.
+        factors: the multiples.
+        agreement: measure it too, at 1, which must be one of the factors.
 
     Returns:
         `clusters`, `objects`: (thresholds, videos), the sum of J over a video's objects. `foreground`, `best union`:
-        (thresholds, videos), J of their union. `agreement`: (videos,).
+        (thresholds, videos), J of their union. `agreement`: (videos,), 0 if it is not measured.
 
     Raises:
-        ValueError: 1 is none of the factors.
+        ValueError: agreement is asked for, and 1 is none of the factors.
     """
-    if 1 not in factors:
+    if agreement and 1 not in factors:
         raise ValueError(f"factors {factors}: agreement is measured at 1, which must be one of them")
     found = {name: np.zeros((len(factors), len(videos))) for name in KINDS} | {"agreement": np.zeros(len(videos))}
     for column, video in enumerate(videos):
@@ -232,7 +229,7 @@ def measure_block(
             found["foreground"][row, column] = measure_union(shown, foreground, video.truth)
             best = choose_best_union(shown, len(foreground), video.truth)
             found["best union"][row, column] = measure_union(shown, best, video.truth)
-            if factor == 1:
+            if agreement and factor == 1:
                 found["agreement"][column] = measure_agreement(segmenter, video, objects)
     return found
 
@@ -288,11 +285,10 @@ def measure_agreement(segmenter: Segmenter, video: EncodedVideo, objects: np.nda
     """Average the adjusted Rand index of a video's objects with those of it backwards and of its mirror image."""
     motion = video.motion
     back = Motion(motion.evidence[::-1].copy(), motion.boundaries[::-1].copy())
-    others = [segment(segmenter, video.features.flip(0), video.grid, back)[1][::-1]]
-    if video.mirrored is not None:
-        mirror = Motion(motion.evidence[..., ::-1].copy(), motion.boundaries[..., ::-1].copy())
-        others.append(segment(segmenter, video.mirrored, video.grid, mirror)[1][..., ::-1])
-    return float(np.mean([compare_maps(objects, other) for other in others]))
+    mirror = Motion(motion.evidence[..., ::-1].copy(), motion.boundaries[..., ::-1].copy())
+    _, backwards = segment(segmenter, video.features.flip(0), video.grid, back)
+    _, mirrored = segment(segmenter, video.mirrored, video.grid, mirror)
+    return float(np.mean([compare_maps(objects, other) for other in (backwards[::-1], mirrored[..., ::-1])]))
 
 
 def count_objects(videos: list[EncodedVideo]) -> np.ndarray:

@@ -327,8 +327,8 @@ def validated(davis, monkeypatch):
 def test_a_run_on_data_with_validation_videos_ends_with_their_figures(validated, tmp_path, run_train, capsys):
     run_train(*validated, "--output_path", tmp_path / "run")
     assert re.search(
-        r"validation on 2 videos, .* thresholds times 0\.7, 1\.0, 1\.4: J of objects [\d.]+ training-free and [\d.]+ "
-        r"trained \([+-][\d.]+ \[-?[\d.]+, -?[\d.]+\]\), agreement .*\n$",
+        r"\ntraining changed .*; 2 validation videos, .* 3 thresholds: J of objects [\d.]+ training-free and [\d.]+ "
+        r"trained \([+-][\d.]+ \[-?[\d.]+, -?[\d.]+\]\)\n$",
         capsys.readouterr().err,
     )
     last = log_of(tmp_path / "run")[-1]

@@ -135,9 +135,9 @@ class RunRecorder:
             with self.bar.pause("validation") as progress:
                 found = self.validation(progress)
         except (UserError, OSError) as error:
-            self.conclusion = f"note: not validated: {error}"
+            self.conclusion = f"not validated: {error}"
         else:
-            values, self.conclusion = found or ({}, f"note: validation was stopped; {YARDSTICK} measures the block")
+            values, self.conclusion = found or ({}, f"validation was stopped; {YARDSTICK} measures the block")
             if values:
                 self.log.write(step, values)
 
@@ -159,22 +159,21 @@ class RunRecorder:
         if self.log:
             self.log.close()
         log_line(f"{how}: {self.output / LAST}")
-        if self.conclusion:
-            log_line(self.conclusion)
-        elif self.monitor and not code:
-            self._say_what_changed()
+        if self.monitor and not code:
+            changes = [self._describe_monitor(), self.conclusion or "docs/evaluation.md tells how to measure masks"]
+            log_line("; ".join(filter(None, changes)))
         return code
 
-    def _say_what_changed(self) -> None:
-        """Say what the monitor measured first and last, also where the run was resumed in between."""
+    def _describe_monitor(self) -> str:
+        """Say what the monitor measured first and last; nothing if the run was resumed in another folder."""
         names = ("mirror_agreement", "clusters_per_clip")
         measured = [record for record in read_log(self.log.path) if all(name in record for name in names)]
-        if not measured or measured[0]["step"] > 0:  # resumed in another folder
-            return
+        if not measured or measured[0]["step"] > 0:
+            return ""
         (agreement, clusters), (agreement_now, clusters_now) = (
             [record[name] for name in names] for record in (measured[0], measured[-1])
         )
-        log_line(
+        return (
             f"training changed the agreement with mirror images from {agreement:.2f} to {agreement_now:.2f}, the "
-            f"clusters a clip from {clusters:.1f} to {clusters_now:.1f}; docs/evaluation.md tells how to measure masks"
+            f"clusters a clip from {clusters:.1f} to {clusters_now:.1f}"
         )
