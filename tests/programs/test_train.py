@@ -347,9 +347,7 @@ def test_a_run_that_cannot_be_validated_is_done_all_the_same(validated, tmp_path
     run_train(*validated, "--output_path", tmp_path / "run")
     said = capsys.readouterr().err
     assert "\ndone: " in said
-    assert said.endswith(
-        "note: not validated: 1 of the validation videos have annotated objects; at least 2 are needed\n"
-    )
+    assert said.endswith("; not validated: 1 of the validation videos have annotated objects; at least 2 are needed\n")
 
 
 def test_a_validation_that_is_stopped_is_named(validated, tmp_path, run_train, monkeypatch, capsys):
