@@ -3,9 +3,8 @@
 Definitions: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation"
 (CVPR 2016), section 5, as used by DAVIS-2017-Unsupervised (docs/method.md, section 6).
 
-`frame_scores` scores every proposal of a frame with every object at once, in about the time of three single pairs:
-areas and overlaps come from one joint histogram, boundaries from one pass over each label map, and distances
-are computed only near the boundaries of objects.
+`frame_scores` scores every proposal of a frame with every object at once: areas and overlaps come from one joint
+histogram, boundaries from one pass over each label map, and distances are computed only near the boundaries of objects.
 """
 
 import math
@@ -133,7 +132,7 @@ def _joint_iou(gt: np.ndarray, proposals: np.ndarray, num_objects: int, num_prop
 def count_pairs(first: np.ndarray, second: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Count the pixels of each pair of labels of two maps (H, W), below `rows` and `columns`: (rows, columns) int64.
 
-    Runs of pixels are counted and not pixels, because label maps have few runs; maps of noise take twice the time.
+    Runs of pixels are counted and not pixels, because label maps have few runs.
     """
     kind = np.min_scalar_type(rows * columns)
     joint = first.astype(kind)
@@ -254,7 +253,7 @@ def _covered(
     for start in range(0, len(labels), _WORD):
         batch = labels[start : start + _WORD]
         chosen = (slots >= start) & (slots < start + _WORD)
-        kind = np.min_scalar_type(2 ** len(batch) - 1)  # narrow words are several times faster
+        kind = np.min_scalar_type(2 ** len(batch) - 1)  # narrow words take less time
         bits = np.zeros(shape[0] * shape[1], dtype=kind)
         np.bitwise_or.at(bits, at[chosen], kind.type(1) << (slots[chosen] - start).astype(kind))
         reached = _or_over_disk(bits, target, radius, shape[1])
